@@ -1,0 +1,41 @@
+"""Headstart: from a folder of images to a trained classifier, paying for the trunk once.
+
+The public names load on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.errors import PipelineError as PipelineError
+    from pipeline.store.table import FeatureTable as FeatureTable
+    from pipeline.verbs.extract import extract as extract
+
+#: Public name to the module that defines it.
+_PUBLIC = {
+    "extract": "pipeline.verbs.extract",
+    "FeatureTable": "pipeline.store.table",
+    "PipelineError": "pipeline.errors",
+}
+
+__all__ = ["FeatureTable", "PipelineError", "extract"]
+
+try:
+    __version__ = version("headstart")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'pipeline' has no attribute '{name}'")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

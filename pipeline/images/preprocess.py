@@ -1,0 +1,76 @@
+"""`Preprocess`: how decoded pixels become a trunk's input. It belongs to the weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+#: Part of every fingerprint: raise it when `decode.decode` gives other pixels.
+DECODE_POLICY = "1"
+#: Part of every fingerprint: raise it when `Preprocess.apply` gives other pixels.
+VIEW_POLICY = "centre-crop-1"
+#: A picture longer than this many times its short side is cut to its middle before resizing,
+#: so that a 1×100,000 strip does not become 256×25,600,000 pixels.
+MAX_ASPECT = 8
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize, centre-crop and normalise, as the weights were trained with.
+
+    Two are equal when they give every image the same numbers.
+
+    Args:
+        resize: short side after resizing, in pixels.
+        crop: side of the square centre crop, in pixels: the trunk's input size.
+        interpolation: `bilinear` or `bicubic`, always antialiased.
+        mean: per channel (R, G, B), on the scale where white is 1.
+        std: per channel (R, G, B), on the scale where white is 1.
+        squash: resize to crop×crop without keeping the aspect ratio.
+    """
+
+    resize: int
+    crop: int
+    interpolation: str = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    squash: bool = False
+
+    def with_size(self, size: int) -> Preprocess:
+        """Return the same preprocessing for an input of size×size, with the same crop ratio."""
+        return replace(self, crop=size, resize=max(size, int(size * self.resize / self.crop)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Preprocess:
+        """Return the inverse of `to_json`."""
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+    def apply(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the evaluation view of an image, not yet normalised.
+
+        Args:
+            image: uint8 [3, H, W], RGB.
+
+        Returns:
+            uint8 [3, crop, crop], resized antialiased on uint8 and centre-cropped as
+            torchvision's `Resize` and `CenterCrop` do.
+        """
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2 import functional as F
+
+        mode = InterpolationMode(self.interpolation)
+        if self.squash:
+            return F.resize(image, [self.crop, self.crop], interpolation=mode, antialias=True)
+        height, width = image.shape[-2:]
+        longest = MAX_ASPECT * min(height, width)
+        if max(height, width) > longest:
+            image = F.center_crop(image, [min(height, longest), min(width, longest)])
+        image = F.resize(image, [self.resize], interpolation=mode, antialias=True)
+        return F.center_crop(image, [self.crop, self.crop])

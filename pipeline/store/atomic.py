@@ -1,0 +1,97 @@
+"""Commit files by rename: after a crash a file is there whole, or not at all.
+
+The order is write, fsync, rename, fsync of the folder. Rename is the only commit.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+
+#: Names that start so are unfinished; they are never read, and `gc` removes dead ones.
+TEMPORARY = ".tmp-"
+
+Buffer = bytes | bytearray | memoryview
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder and its parents, durably, and return it; fail with the system's reason."""
+    if folder.is_dir():
+        return folder
+    make_folder(folder.parent)
+    try:
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise PipelineError(f"Cannot create the folder {folder}: {error.strerror}.") from error
+    return folder
+
+
+def write_pieces(path: Path, pieces: Iterable[Buffer], *, what: str) -> None:
+    """Write a file from consecutive pieces and commit it under `path`.
+
+    Args:
+        path: final name; its folder is created where missing.
+        pieces: the file's bytes, in order.
+        what: what the file is, for the error's sentence (`the shard`, `the table`).
+
+    Raises:
+        PipelineError: the file and the system's reason, when any step fails; nothing is left
+            under `path` then (or the earlier file stays), and no temporary file.
+    """
+
+    def write(file: int) -> None:
+        for piece in pieces:
+            view = memoryview(piece).cast("B")
+            while view:
+                view = view[os.write(file, view) :]
+
+    _commit(path, write, what=what)
+
+
+def write_bytes(path: Path, data: Buffer, *, what: str) -> None:
+    """Write a whole file and commit it under `path`; see `write_pieces`."""
+    write_pieces(path, [data], what=what)
+
+
+def _commit(path: Path, write: Callable[[int], None], *, what: str) -> None:
+    make_folder(path.parent)
+    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name[:40]}"
+    try:
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            write(file)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        os.rename(temporary, path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        remove_quietly(temporary)
+        if isinstance(error, OSError):
+            raise PipelineError(
+                f"Cannot write {what} {path}: {error.strerror or error}. What was committed "
+                "before is intact; when the cause is gone, the same command goes on."
+            ) from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable (fsync of the folder)."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def remove_quietly(path: Path) -> None:
+    """Remove a temporary file that may not be there; a failure to clean up hides no other."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass  # `gc` removes it later

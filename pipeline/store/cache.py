@@ -1,0 +1,150 @@
+"""`Cache`: the folder that holds rows, tables, heads and models, and which table is current."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import DamagedError, PipelineError, nearest
+from pipeline.store import hdf5
+from pipeline.store.atomic import make_folder, write_bytes
+from pipeline.store.shards import Key, RowStore
+from pipeline.store.table import FeatureTable
+
+ENVIRONMENT = "PIPELINE_CACHE"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A cache folder. Two are equal when they are the same folder.
+
+    Args:
+        root: the folder; made by `Cache.at`.
+    """
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: str | Path | None = None) -> Cache:
+        """Return the cache at `root`, else at `$PIPELINE_CACHE`, else at `./cache`."""
+        folder = Path(root or os.environ.get(ENVIRONMENT) or "cache").expanduser().absolute()
+        if folder.exists() and not folder.is_dir():
+            raise PipelineError(f"The cache {folder} is not a folder; name another with --cache.")
+        return cls(make_folder(folder))
+
+    @property
+    def tables(self) -> Path:
+        """Return the folder of the tables."""
+        return self.root / "tables"
+
+    @property
+    def weights(self) -> Path:
+        """Return the folder of calibrated random weights."""
+        return self.root / "weights"
+
+    @property
+    def data(self) -> Path:
+        """Return the folder of the built-in data sets."""
+        return self.root / "data"
+
+    @property
+    def memo(self) -> Path:
+        """Return the SQLite file that remembers digests and what trunks resolve to."""
+        return self.root / "memo.sqlite"
+
+    def rows(self, fingerprint: str) -> RowStore:
+        """Return the row store of a fingerprint."""
+        return RowStore(self.root / "rows" / fingerprint)
+
+    def stores(self) -> list[RowStore]:
+        """Return every row store there is, sorted by fingerprint."""
+        folder = self.root / "rows"
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        return [RowStore(folder / name) for name in names if re.fullmatch("[0-9a-f]{64}", name)]
+
+    def table_files(self) -> list[Path]:
+        """Return the tables' files, newest first."""
+        files = [path for path in self.tables.glob("*.h5") if not path.name.startswith(".")]
+        return sorted(files, key=lambda path: (-path.stat().st_mtime_ns, path.name))
+
+    def set_current(self, table: Path) -> None:
+        """Record the table of the last successful `extract`."""
+        record = json.dumps({"table": table.name}) + "\n"
+        if self._current_name() != table.name:
+            write_bytes(self.root / "current.json", record.encode(), what="the current table")
+
+    def current(self) -> Path | None:
+        """Return the current table's file, or None where there is none (any more)."""
+        name = self._current_name()
+        path = self.tables / name if name else None
+        return path if path is not None and path.is_file() else None
+
+    def _current_name(self) -> str | None:
+        try:
+            name = json.loads((self.root / "current.json").read_text())["table"]
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            return None  # a damaged pointer is no pointer: the next extract writes it anew
+        return Path(str(name)).name
+
+    def open_table(self, table: str | Path | None = None) -> FeatureTable:
+        """Open a table by file, by name, by id, or the current one.
+
+        Raises:
+            PipelineError: there is none, or the name fits several.
+        """
+        if table is None:
+            current = self.current()
+            if current is None:
+                raise PipelineError(
+                    f"The cache {self.root} has no current table. Make one with "
+                    "`pipeline extract DATA`, or name a table."
+                )
+            return FeatureTable.open(current)
+        if Path(table).is_file():
+            return FeatureTable.open(table)
+        files = {path.stem: path for path in self.table_files()}
+        given = str(table).removesuffix(".h5")
+        exact = [path for stem, path in files.items() if given in (stem, stem.split("--")[-1])]
+        fits = exact or [path for stem, path in files.items() if stem.startswith(f"{given}--")]
+        if len(fits) == 1:
+            return FeatureTable.open(fits[0])
+        if fits:
+            names = ", ".join(path.stem for path in fits)
+            raise PipelineError(f"'{table}' names several tables: {names}. Give the whole name.")
+        known = f" There are: {', '.join(files)}." if files else " There is none yet."
+        raise PipelineError(f"There is no table '{table}'.{nearest(given, files)}{known}")
+
+    def begin_run(self, fingerprint: str, keys: Sequence[Key]) -> Path:
+        """Write the manifest of a run that is about to compute rows, so that `gc` spares them."""
+        digests = b"".join(digest for digest, _ in keys)
+        views = np.array([view for _, view in keys], np.int32)
+        name = hashlib.sha256(fingerprint.encode() + digests + views.tobytes()).hexdigest()[:16]
+        arrays = {
+            "meta": hdf5.text({"fingerprint": fingerprint}),
+            "digests": np.frombuffer(digests, np.uint8).reshape(-1, 32),
+            "views": views,
+        }
+        path = self.root / "runs" / f"{name}.h5"
+        if not path.exists():
+            write_bytes(path, hdf5.build(arrays).head, what="the run's manifest")
+        return path
+
+    def unfinished(self) -> Iterator[tuple[Path, str, set[Key]]]:
+        """Yield each unfinished run's manifest, its fingerprint and the keys that it wants."""
+        for path in sorted((self.root / "runs").glob("[0-9a-f]*.h5")):
+            with hdf5.Reader(path) as reader:
+                digests, views = reader.array("digests"), reader.array("views")
+                fingerprint = reader.json("meta").get("fingerprint")
+            if not isinstance(fingerprint, str) or len(digests) != len(views):
+                raise DamagedError(f"The run's manifest {path} is damaged; remove it.")
+            digest_bytes = (digest.tobytes() for digest in digests)
+            yield path, fingerprint, set(zip(digest_bytes, views.tolist(), strict=True))

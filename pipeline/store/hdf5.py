@@ -1,0 +1,185 @@
+"""HDF5 images built in memory, and files opened without trusting them.
+
+Every file of the cache holds contiguous, unfiltered datasets in its root group and nothing
+else. What a stranger's file could make the library do beyond that (other files through
+external storage, links or virtual datasets; shapes larger than the file) is refused before
+anything is read.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.errors import DamagedError
+
+
+def build(arrays: Mapping[str, np.ndarray], deferred: tuple[str, ...] = ()) -> HDF5Image:
+    """Lay out an HDF5 file in memory, byte for byte the same for the same arrays.
+
+    Args:
+        arrays: dataset name to array; numbers, or fixed-length UTF-8 from `strings`.
+        deferred: names whose bytes are not copied into the image: the file's tail, in this
+            order, to be written by the caller (`HDF5Image.pieces` does it).
+    """
+    buffer = io.BytesIO()
+    offsets: dict[str, int] = {}
+    with h5py.File(buffer, "w", libver=("earliest", "v110")) as file:
+        datasets = {name: _create(file, name, array) for name, array in arrays.items()}
+        for name in [*(n for n in arrays if n not in deferred), *deferred]:
+            array, dataset = np.ascontiguousarray(arrays[name]), datasets[name]
+            if array.size and name in deferred:
+                first = h5py.h5s.create_simple(array.shape)
+                first.select_hyperslab((0,) * array.ndim, (1,) * array.ndim)
+                # one element makes the library set the space for all of them aside
+                dataset.write(h5py.h5s.create_simple((1,)), first, array.ravel()[:1])
+                offsets[name] = dataset.get_offset()
+            elif array.size:
+                dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array.reshape(dataset.shape))
+    return HDF5Image(buffer.getvalue(), offsets, {name: arrays[name] for name in deferred})
+
+
+def _create(file: h5py.File, name: str, array: np.ndarray) -> h5py.h5d.DatasetID:
+    """Create a contiguous dataset that carries no time and is allocated when it is written."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.CONTIGUOUS)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_LATE)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    plist.set_obj_track_times(False)
+    space = h5py.h5s.create_simple(array.shape) if array.shape else h5py.h5s.create(h5py.h5s.SCALAR)
+    kind = h5py.h5t.py_create(array.dtype, logical=True)
+    return h5py.h5d.create(file.id, name.encode(), kind, space, plist)
+
+
+class HDF5Image:
+    """The bytes of an HDF5 file: what the library laid out, and arrays that go into its gaps."""
+
+    def __init__(self, head: bytes, offsets: dict[str, int], tail: dict[str, np.ndarray]):
+        self.head, self.offsets, self.tail = head, offsets, tail
+
+    def pieces(self) -> list[memoryview]:
+        """Return the file as consecutive pieces; deferred arrays are not copied."""
+        head, position = memoryview(self.head), 0
+        parts: list[memoryview] = []
+        for name, offset in sorted(self.offsets.items(), key=lambda item: item[1]):
+            data = memoryview(np.ascontiguousarray(self.tail[name])).cast("B")
+            before = head[position:offset]
+            parts += [before, memoryview(bytes(offset - position - len(before))), data]
+            position = offset + len(data)
+        return [part for part in (*parts, head[position:]) if part]
+
+
+def strings(values: list[str] | tuple[str, ...]) -> np.ndarray:
+    """Return fixed-length UTF-8 for a dataset; names that are not UTF-8 keep their bytes."""
+    encoded = [value.encode("utf-8", "surrogateescape") for value in values]
+    length = max([1, *map(len, encoded)])
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", length))
+
+
+def text(value: Any) -> np.ndarray:
+    """Return a JSON value as a scalar string for a dataset."""
+    data = json.dumps(value, sort_keys=True, ensure_ascii=True).encode()
+    return np.array(data, dtype=h5py.string_dtype("utf-8", max(1, len(data))))
+
+
+def to_strings(array: np.ndarray) -> tuple[str, ...]:
+    """Return the inverse of `strings`."""
+    return tuple(value.decode("utf-8", "surrogateescape") for value in array.tolist())
+
+
+class Reader:
+    """Read the datasets of one file of the cache, each checked before it is touched.
+
+    Args:
+        path: named in errors.
+        data: the file's bytes; without them `path` is opened.
+
+    Raises:
+        DamagedError: not HDF5, or anything else than plain contiguous datasets.
+    """
+
+    def __init__(self, path: Path, data: bytes | None = None):
+        self.path = path
+        self.size = len(data) if data is not None else path.stat().st_size
+        try:
+            source = io.BytesIO(data) if data is not None else path
+            self.file = h5py.File(source, "r", **({} if data is not None else {"locking": False}))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise DamagedError(f"{path} is damaged: it is not a readable HDF5 file.") from error
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def names(self) -> list[str]:
+        """Return the datasets' names, sorted."""
+        return sorted(self._guard(lambda: list(self.file.keys())))
+
+    def dataset(self, name: str) -> h5py.Dataset:
+        """Return a dataset that is known to lie inside this file, whole."""
+
+        def get() -> h5py.Dataset:
+            link = self.file.get(name, getlink=True)
+            if link is None:
+                raise DamagedError(f"{self.path} is damaged: it has no '{name}'.")
+            if not isinstance(link, h5py.HardLink):
+                raise DamagedError(f"{self.path} is refused: '{name}' is a link elsewhere.")
+            dataset = self.file[name]
+            if not isinstance(dataset, h5py.Dataset):
+                raise DamagedError(f"{self.path} is refused: '{name}' is not a dataset.")
+            plist = dataset.id.get_create_plist()
+            if plist.get_external_count() or plist.get_layout() != h5py.h5d.CONTIGUOUS:
+                raise DamagedError(
+                    f"{self.path} is refused: '{name}' is not stored as plain numbers in the file."
+                )
+            # Fixed-size types alone: variable-length data and references point elsewhere.
+            fixed = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING)
+            kind = dataset.id.get_type()
+            variable = isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str()
+            if kind.get_class() not in fixed or variable:
+                raise DamagedError(f"{self.path} is refused: '{name}' has an unexpected type.")
+            length = kind.get_size() * int(np.prod(dataset.shape, dtype=object))
+            offset = dataset.id.get_offset()
+            if length and (offset is None or offset + length > self.size):
+                raise DamagedError(f"{self.path} is truncated: '{name}' ends beyond the file.")
+            return dataset
+
+        return self._guard(get)
+
+    def array(self, name: str) -> np.ndarray:
+        """Return a dataset's values, in memory."""
+        dataset = self.dataset(name)
+        return self._guard(lambda: np.asarray(dataset[()]))
+
+    def json(self, name: str) -> Any:
+        """Return the value that `text` stored."""
+        dataset = self.dataset(name)
+        try:
+            return json.loads(self._guard(lambda: bytes(dataset[()])))
+        except ValueError as error:
+            raise DamagedError(f"{self.path} is damaged: '{name}' cannot be read.") from error
+
+    def map(self, name: str) -> np.ndarray:
+        """Return a numeric dataset as a read-only memory map of the file."""
+        dataset = self.dataset(name)
+        if not dataset.size:
+            return np.empty(dataset.shape, dataset.dtype)
+        return np.memmap(
+            self.path, dataset.dtype, "r", offset=dataset.id.get_offset(), shape=dataset.shape
+        )
+
+    def _guard(self, read: Any) -> Any:
+        try:
+            return read()
+        except DamagedError:
+            raise
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise DamagedError(f"{self.path} is damaged: {error}") from error

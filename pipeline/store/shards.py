@@ -1,0 +1,203 @@
+"""Shards: an append-only, content-addressed map from (digest, view) to rows of one shape.
+
+A shard is an immutable HDF5 file named by the sha256 of its own bytes, in the folder of the
+fingerprint that its numbers belong to. It holds `digests` [n, 32] uint8, `views` [n] int32,
+`rows` [n, ...] and `meta`, a JSON object that also lists the images of its batch that could not
+be decoded, so that a resumed run cuts the same batches.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import DamagedError, LockedError, PipelineError
+from pipeline.store import hdf5
+from pipeline.store.atomic import make_folder, write_bytes
+
+SCHEMA = 1
+Key = tuple[bytes, int]  # digest (32 bytes), view
+_NAME = re.compile(r"[0-9a-f]{64}\.h5")
+
+
+@dataclass
+class Index:
+    """What a fingerprint's shards hold.
+
+    Attributes:
+        rows: (digest, view) to the shard's name and the row in it.
+        bad: (digest, view) to the reason why there is no row.
+        damaged: names of shards that cannot be trusted, to the reason.
+        engines: shard name to the engine that computed it.
+    """
+
+    rows: dict[Key, tuple[str, int]] = field(default_factory=dict)
+    bad: dict[Key, str] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+    engines: dict[str, str] = field(default_factory=dict)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self.rows or key in self.bad
+
+    def shards(self, keys: Iterable[Key]) -> list[str]:
+        """Return the names of the shards that hold these keys' rows, sorted."""
+        return sorted({self.rows[key][0] for key in keys if key in self.rows})
+
+
+class RowStore:
+    """The shards of one fingerprint.
+
+    Args:
+        folder: `cache/rows/<fingerprint>`; made at the first commit.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.fingerprint = folder.name
+
+    def names(self) -> list[str]:
+        """Return the names of the committed shards, sorted."""
+        try:
+            return sorted(name for name in os.listdir(self.folder) if _NAME.fullmatch(name))
+        except FileNotFoundError:
+            return []
+
+    def index(self) -> Index:
+        """Read what there is; every byte is hashed first, damaged shards are left out and named."""
+        index = Index()
+        for name in self.names():
+            try:
+                digests, views, meta = self.check(name)
+            except DamagedError as error:
+                index.damaged[name] = str(error)
+                continue
+            index.engines[name] = meta["engine"]
+            keys = zip((digest.tobytes() for digest in digests), views.tolist(), strict=True)
+            for row, key in enumerate(keys):
+                index.rows.setdefault(key, (name, row))  # names are sorted: the smallest wins
+            for digest, view, reason in meta["bad"]:
+                index.bad.setdefault((bytes.fromhex(digest), view), reason)
+        for key in index.rows.keys() & index.bad.keys():
+            del index.bad[key]  # it was tried again, and read
+        return index
+
+    def check(self, name: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """Hash a shard and return its digests, views and meta; raise `DamagedError`."""
+        path = self.folder / name
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError as error:
+            raise DamagedError(f"The shard {path} is missing.") from error
+        except OSError as error:
+            raise DamagedError(f"The shard {path} cannot be read: {error.strerror}.") from error
+        if found != name.removesuffix(".h5"):
+            raise DamagedError(f"The shard {path} is damaged: its sha256 is not its name.")
+        with hdf5.Reader(path) as reader:
+            digests, views = reader.array("digests"), reader.array("views")
+            meta, rows = reader.json("meta"), reader.dataset("rows")
+            if not len(digests) == len(views) == len(rows):
+                raise DamagedError(f"The shard {path} is damaged: its lengths differ.")
+            if meta.get("schema") != SCHEMA or meta.get("fingerprint") != self.fingerprint:
+                raise DamagedError(f"The shard {path} is not of this fingerprint and schema.")
+        return digests, views, meta
+
+    def gather(self, index: Index, keys: Sequence[Key], out: np.ndarray) -> None:
+        """Copy the rows of `keys` into `out` [len(keys), ...], shard by shard."""
+        wanted: dict[str, list[tuple[int, int]]] = {}
+        for position, key in enumerate(keys):
+            name, row = index.rows[key]
+            wanted.setdefault(name, []).append((position, row))
+        for name, pairs in wanted.items():
+            positions, rows = np.array(pairs).T
+            out[positions] = self.rows(name)[rows]
+
+    def rows(self, name: str) -> np.ndarray:
+        """Return a shard's rows as a read-only memory map."""
+        with hdf5.Reader(self.folder / name) as reader:
+            return reader.map("rows")
+
+    def commit(
+        self,
+        keys: Sequence[Key],
+        rows: np.ndarray,
+        *,
+        bad: Sequence[tuple[Key, str]] = (),
+        engine: str,
+    ) -> str:
+        """Write a shard and return its name.
+
+        Args:
+            keys: (digest, view) of each row.
+            rows: [len(keys), ...], any numeric dtype.
+            bad: (digest, view) and reason of the images of these batches that have no row.
+            engine: what computed the rows, recorded with them.
+
+        Raises:
+            PipelineError: the shard and the system's reason, when it cannot be written.
+        """
+        meta = {
+            "schema": SCHEMA,
+            "fingerprint": self.fingerprint,
+            "engine": engine,
+            "bad": [[digest.hex(), view, reason] for (digest, view), reason in bad],
+        }
+        digests = np.frombuffer(b"".join(digest for digest, _ in keys), np.uint8)
+        image = hdf5.build(
+            {
+                "meta": hdf5.text(meta),
+                "digests": digests.reshape(-1, 32),
+                "views": np.array([view for _, view in keys], np.int32),
+                "rows": rows,
+            }
+        )
+        name = hashlib.sha256(image.head).hexdigest() + ".h5"
+        write_bytes(self.folder / name, image.head, what="the shard")
+        return name
+
+    def discard(self, names: Iterable[str]) -> None:
+        """Remove shards by name."""
+        for name in names:
+            try:
+                (self.folder / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise PipelineError(
+                    f"Cannot remove {self.folder / name}: {error.strerror}."
+                ) from error
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold this fingerprint's lock, which dies with the process.
+
+        Raises:
+            LockedError: at once, when another process holds it.
+        """
+        path = make_folder(self.folder) / "lock"
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise PipelineError(f"Cannot open the lock {path}: {error.strerror}.") from error
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = os.read(file, 32).decode(errors="replace").strip() or "unknown"
+                raise LockedError(
+                    f"Another process (pid {holder}) is extracting with the same trunk and "
+                    "preprocessing into this cache. Wait for it to end and run the same command "
+                    "again: what it computes is reused."
+                ) from error
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(file)

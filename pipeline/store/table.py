@@ -1,0 +1,154 @@
+"""`FeatureTable`: one portable HDF5 file for a data set and a trunk. What stage two reads.
+
+Plain contiguous datasets, readable with h5py alone: `features` [N, D] float32, `labels` [N]
+int64 (-1: unknown), `splits`, `paths`, `digests` (hexadecimal sha256), `classes`, `groups`,
+`shards` (the manifest), `provenance` (JSON) and `checksum` (sha256 over all of them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import DamagedError, PipelineError
+from pipeline.store import hdf5
+from pipeline.store.atomic import write_pieces
+
+SCHEMA = 1
+_STRINGS = ("splits", "paths", "digests", "classes", "groups", "shards")
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """The features of a data set's images, and all that is needed to know where they came from.
+
+    Two tables with the same `table_id` have the same fingerprint, images, labels, splits and
+    groups in the same order.
+
+    Attributes:
+        features: [N, D] float32; a read-only memory map of the file once opened.
+        labels: [N] int64, index into `classes`; -1 where the label is unknown.
+        splits: N names: `train`, `val`, `test`, or an empty string for unlabelled data.
+        paths: N paths relative to `provenance["root"]`.
+        digests: N sha256 of the images' bytes, hexadecimal.
+        classes: K names, sorted.
+        groups: N names, or None; a group never crosses splits.
+        shards: the shards that the rows were copied from.
+        provenance: fingerprint and its parts, trunk, weights, preprocessing, data, versions.
+        path: the file, once written or opened.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    splits: tuple[str, ...]
+    paths: tuple[str, ...]
+    digests: tuple[str, ...]
+    classes: tuple[str, ...]
+    groups: tuple[str, ...] | None
+    shards: tuple[str, ...]
+    provenance: dict[str, Any]
+    path: Path | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the sha256 over everything that changes the stored numbers."""
+        return str(self.provenance["fingerprint"])
+
+    @property
+    def table_id(self) -> str:
+        """Return sha256 over fingerprint, ordered digests, labels, splits and groups."""
+        labels = [self.classes[label] if label >= 0 else None for label in self.labels.tolist()]
+        parts = [self.fingerprint, self.digests, labels, self.splits, self.groups, self.classes]
+        return hashlib.sha256(bytes(hdf5.text(parts)[()])).hexdigest()
+
+    @property
+    def split_counts(self) -> dict[str, int]:
+        """Return the number of images of each split, in the order train, val, test."""
+        counts = Counter(self.splits)
+        order = [name for name in ("train", "val", "test", "") if name in counts]
+        return {name: counts[name] for name in order}
+
+    def rows(self, split: str) -> np.ndarray:
+        """Return the indices of a split's rows, [n] int64."""
+        return np.flatnonzero(np.array(self.splits, dtype=object) == split)
+
+    @classmethod
+    def open(cls, path: str | Path) -> FeatureTable:
+        """Open a table and check every byte of it against its checksum.
+
+        Raises:
+            PipelineError: there is no such file.
+            DamagedError: not a table, damaged, truncated, or of another schema.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise PipelineError(
+                f"There is no table {path}. `pipeline status` lists the tables of the cache, "
+                "`pipeline extract DATA` makes one."
+            )
+        with hdf5.Reader(path) as reader:
+            provenance = reader.json("provenance")
+            if not isinstance(provenance, dict) or provenance.get("schema") != SCHEMA:
+                raise DamagedError(
+                    f"{path} is not a table of schema {SCHEMA}: make it again with "
+                    "`pipeline extract`, which reuses the rows in the cache where they fit."
+                )
+            names = [name for name in reader.names() if name != "checksum"]
+            arrays = {
+                name: reader.map(name) if name == "features" else reader.array(name)
+                for name in names
+            }
+            if bytes(reader.array("checksum")[()]).decode() != checksum(arrays):
+                raise DamagedError(
+                    f"The table {path} is damaged: its checksum differs. The command that made it "
+                    f"makes it again: {provenance.get('command', 'pipeline extract')}"
+                )
+        texts = {n: hdf5.to_strings(arrays[n]) for n in _STRINGS if n in arrays}
+        rows = len(arrays["features"])
+        lengths = {len(arrays["labels"]), *(len(texts[n]) for n in ("splits", "paths", "digests"))}
+        if lengths != {rows}:
+            raise DamagedError(f"The table {path} is damaged: its columns differ in length.")
+        return cls(
+            features=arrays["features"],
+            labels=arrays["labels"],
+            splits=texts["splits"],
+            paths=texts["paths"],
+            digests=texts["digests"],
+            classes=texts["classes"],
+            groups=texts.get("groups"),
+            shards=texts["shards"],
+            provenance=provenance,
+            path=path,
+        )
+
+    def write(self, path: Path) -> FeatureTable:
+        """Write the table whole, rename it into place, and return it opened."""
+        arrays: dict[str, np.ndarray] = {
+            "provenance": hdf5.text({**self.provenance, "schema": SCHEMA}),
+            "labels": self.labels.astype(np.int64),
+            "features": np.ascontiguousarray(self.features, np.float32),
+        }
+        for name in _STRINGS:
+            values = getattr(self, name)
+            if values is not None:
+                arrays[name] = hdf5.strings(values)
+        arrays["checksum"] = np.array(checksum(arrays).encode(), "S64")
+        image = hdf5.build(arrays, deferred=("features",))
+        write_pieces(path, image.pieces(), what="the table")
+        return FeatureTable.open(path)
+
+
+def checksum(arrays: dict[str, np.ndarray]) -> str:
+    """Return sha256 over the names, dtypes, shapes and bytes of arrays, in the order of names."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        total.update(f"{name}|{array.dtype.kind}{array.dtype.itemsize}|{array.shape}|".encode())
+        if array.size:
+            total.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+    return total.hexdigest()

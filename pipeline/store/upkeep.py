@@ -1,0 +1,184 @@
+"""What the cache costs, what in it is damaged or missing, and what nothing names any more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import DamagedError, LockedError, PipelineError
+from pipeline.store.atomic import TEMPORARY
+from pipeline.store.cache import Cache
+from pipeline.store.shards import RowStore
+from pipeline.store.table import FeatureTable
+
+
+@dataclass
+class Usage:
+    """Files and bytes of one part of the cache."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+@dataclass
+class Verdict:
+    """What `verify` found.
+
+    Attributes:
+        shards: number of shards hashed.
+        tables: number of tables checked.
+        problems: file to what is wrong with it, in a sentence.
+        repairs: commands that make good what is wrong, in order, each once.
+    """
+
+    shards: int = 0
+    tables: int = 0
+    problems: dict[str, str] = field(default_factory=dict)
+    repairs: list[str] = field(default_factory=list)
+
+
+def usage(cache: Cache) -> dict[str, Usage]:
+    """Return what each part of the cache holds: rows, tables, heads, models and the rest."""
+    parts: dict[str, Usage] = {}
+    for folder, _, names in os.walk(cache.root):
+        relative = Path(folder).relative_to(cache.root).parts
+        for name in names:
+            part = parts.setdefault(relative[0] if relative else "other", Usage())
+            try:
+                size = os.lstat(os.path.join(folder, name)).st_size
+            except FileNotFoundError:
+                continue  # a temporary file that was just renamed
+            part.files += 1
+            part.bytes += size
+    return dict(sorted(parts.items()))
+
+
+def verify(cache: Cache, progress: Callable[[str], None] | None = None) -> Verdict:
+    """Hash every shard and table again and name what is damaged or missing."""
+    verdict = Verdict()
+    say = progress or (lambda name: None)
+    tables: list[FeatureTable] = []
+    for path in cache.table_files():
+        say(str(path))
+        verdict.tables += 1
+        try:
+            tables.append(FeatureTable.open(path))
+        except PipelineError as error:
+            verdict.problems[str(path)] = str(error)
+    for store in cache.stores():
+        for name in store.names():
+            say(str(store.folder / name))
+            verdict.shards += 1
+            try:
+                store.check(name)
+            except DamagedError as error:
+                verdict.problems[str(store.folder / name)] = str(error)
+    for table in tables:
+        store = cache.rows(table.fingerprint)
+        paths = [store.folder / name for name in table.shards]
+        for path in paths:
+            if not path.exists():
+                verdict.problems[str(path)] = f"The shard {path} is missing."
+        if any(str(path) in verdict.problems for path in paths):
+            verdict.repairs.append(str(table.provenance.get("command", "pipeline extract")))
+    try:
+        for _ in cache.unfinished():
+            pass
+    except DamagedError as error:
+        verdict.problems[f"{cache.root / 'runs'}"] = str(error)
+    verdict.repairs = list(dict.fromkeys(verdict.repairs))
+    return verdict
+
+
+def garbage(cache: Cache, *, unfinished: bool = False) -> dict[Path, int]:
+    """Return the files that nothing names, with their sizes in bytes, and remove none.
+
+    Shards named by no table and wanted by no unfinished run, and the temporary files of
+    processes that are gone. A fingerprint whose lock is held is left alone.
+
+    Args:
+        unfinished: give up unfinished runs: their manifests and what only they want count too.
+
+    Raises:
+        DamagedError: a table or a run's manifest cannot be read, so that what it names is
+            unknown; nothing may be removed then.
+    """
+    named: set[tuple[str, str]] = set()
+    for path in cache.table_files():
+        table = FeatureTable.open(path)
+        named.update((table.fingerprint, name) for name in table.shards)
+    wanted: dict[str, set[tuple[bytes, int]]] = {}
+    found: dict[Path, int] = {}
+    for path, fingerprint, keys in cache.unfinished():
+        if unfinished:
+            found[path] = path.stat().st_size
+        else:
+            wanted.setdefault(fingerprint, set()).update(keys)
+    for store in cache.stores():
+        keys = wanted.get(store.fingerprint, set())
+        for name in _unnamed(store, named):
+            if keys and _holds(store, name, keys):
+                continue
+            found[store.folder / name] = (store.folder / name).stat().st_size
+    for folder, folders, names in os.walk(cache.root):
+        for name in (*names, *folders):
+            path = Path(folder, name)
+            if name.startswith(TEMPORARY) and not _alive(name):
+                found[path] = path.stat().st_size
+    return found
+
+
+def _unnamed(store: RowStore, named: set[tuple[str, str]]) -> list[str]:
+    names = [name for name in store.names() if (store.fingerprint, name) not in named]
+    if not names:
+        return []
+    try:
+        with store.lock():
+            return names
+    except LockedError:
+        return []
+
+
+def _holds(store: RowStore, name: str, keys: set[tuple[bytes, int]]) -> bool:
+    try:
+        digests, views, _ = store.check(name)
+    except DamagedError:
+        return False
+    pairs = zip((digest.tobytes() for digest in digests), views.tolist(), strict=True)
+    return any(pair in keys for pair in pairs)
+
+
+def _alive(name: str) -> bool:
+    """Say whether the process that a temporary name tells of still runs."""
+    pid = name.removeprefix(TEMPORARY).split("-")[0]
+    if not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def remove(cache: Cache, paths: list[Path]) -> None:
+    """Remove files that `garbage` found, and row folders that are empty then."""
+    for path in paths:
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise PipelineError(f"Cannot remove {path}: {error.strerror}.") from error
+    for store in cache.stores():
+        if {entry.name for entry in store.folder.iterdir()} <= {"lock"}:
+            try:
+                with store.lock():
+                    shutil.rmtree(store.folder)
+            except LockedError:
+                continue

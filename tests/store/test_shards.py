@@ -1,0 +1,169 @@
+import hashlib
+import os
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from pipeline.errors import DamagedError, LockedError, PipelineError
+from pipeline.store.cache import Cache
+from pipeline.store.shards import RowStore
+
+FINGERPRINT = "f" * 64
+
+
+def digest(number: int) -> bytes:
+    return hashlib.sha256(str(number).encode()).digest()
+
+
+@pytest.fixture
+def store(tmp_path) -> RowStore:
+    return Cache.at(tmp_path / "cache").rows(FINGERPRINT)
+
+
+def commit(store: RowStore, numbers: range, **kwargs) -> str:
+    rows = np.array([[n, n + 0.5] for n in numbers], np.float32)
+    return store.commit([(digest(n), 0) for n in numbers], rows, engine="test", **kwargs)
+
+
+def test_rows_come_back_under_their_digest_whatever_the_order(store):
+    commit(store, range(3))
+    commit(store, range(3, 5))
+    out = np.empty((3, 2), np.float32)
+    index = store.index()
+    store.gather(index, [(digest(4), 0), (digest(0), 0), (digest(2), 0)], out)
+    assert out[:, 0].tolist() == [4, 0, 2]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    arrays(
+        st.sampled_from([np.float32, np.float16, np.uint8]),
+        array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=5),
+    )
+)
+def test_any_shape_and_dtype_makes_the_round_trip_bit_for_bit(tmp_path_factory, rows):
+    store = RowStore(tmp_path_factory.mktemp("rows") / FINGERPRINT)
+    keys = [(digest(n), n % 3) for n in range(len(rows))]
+    name = store.commit(keys, rows, engine="test")
+    back = store.rows(name)
+    assert back.dtype == rows.dtype and back.tobytes() == rows.tobytes()
+    assert list(store.index().rows) == keys
+
+
+def test_a_shard_is_named_by_its_bytes_and_equal_shards_are_one(store):
+    name = commit(store, range(3))
+    assert name == commit(store, range(3))
+    data = (store.folder / name).read_bytes()
+    assert name == hashlib.sha256(data).hexdigest() + ".h5"
+
+
+def test_of_two_rows_for_one_key_the_smallest_shard_wins(store):
+    names = [
+        store.commit([(digest(1), 0)], np.full((1, 2), v, np.float32), engine="test")
+        for v in range(4)
+    ]
+    assert store.index().rows[(digest(1), 0)] == (min(names), 0)
+
+
+def test_views_of_an_image_are_rows_of_their_own(store):
+    store.commit([(digest(1), 0), (digest(1), 7)], np.eye(2, dtype=np.float32), engine="test")
+    assert set(store.index().rows) == {(digest(1), 0), (digest(1), 7)}
+
+
+def test_bad_images_are_remembered_until_a_row_exists(store):
+    commit(store, range(2), bad=[((digest(9), 0), "truncated")])
+    assert store.index().bad == {(digest(9), 0): "truncated"}
+    assert (digest(9), 0) in store.index()
+    commit(store, range(9, 10))
+    assert store.index().bad == {}
+
+
+@pytest.mark.parametrize("where", ["first", "middle", "last"])
+def test_a_flipped_byte_is_named_and_its_rows_are_not_read(store, where):
+    name, other = commit(store, range(3)), commit(store, range(3, 5))
+    path = store.folder / name
+    data = bytearray(path.read_bytes())
+    data[{"first": 0, "middle": len(data) // 2, "last": -1}[where]] ^= 1
+    path.write_bytes(data)
+    index = store.index()
+    assert list(index.damaged) == [name] and "its sha256 is not its name" in index.damaged[name]
+    assert {shard for shard, _ in index.rows.values()} == {other}
+
+
+def test_a_truncated_shard_is_damaged_and_a_missing_one_is_missing(store):
+    name = commit(store, range(3))
+    path = store.folder / name
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(DamagedError, match="is damaged"):
+        store.check(name)
+    path.unlink()
+    with pytest.raises(DamagedError, match="is missing"):
+        store.check(name)
+
+
+def test_a_shard_of_another_fingerprint_is_refused(store, tmp_path):
+    name = commit(store, range(2))
+    other = RowStore(store.folder.parent / ("e" * 64))
+    other.folder.mkdir()
+    os.link(store.folder / name, other.folder / name)
+    assert name in other.index().damaged
+
+
+def test_temporary_and_foreign_files_are_not_read(store):
+    commit(store, range(2))
+    (store.folder / ".tmp-1-abc").write_bytes(b"half")
+    (store.folder / "notes.txt").write_text("mine")
+    assert len(store.index().rows) == 2 and not store.index().damaged
+
+
+def test_the_second_lock_fails_at_once_and_names_the_holder(store):
+    with (
+        store.lock(),
+        pytest.raises(LockedError, match=f"pid {os.getpid()}.*Wait for it to end"),
+        store.lock(),
+    ):
+        pass
+    with store.lock():
+        pass
+
+
+@pytest.mark.parametrize("step", ["open", "write", "fsync", "rename"])
+def test_a_failing_step_names_shard_and_reason_and_leaves_nothing(store, monkeypatch, step):
+    commit(store, range(2))
+    real = getattr(os, step)
+
+    def fail(*args, **kwargs):
+        if step == "open" and args[1] == os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC:
+            return real(*args, **kwargs)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, fail)
+        with pytest.raises(PipelineError, match=r"the shard .*\.h5: No space left on device"):
+            commit(store, range(2, 4))
+    assert len(store.index().rows) == 2
+    assert [n for n in os.listdir(store.folder) if n.startswith(".tmp")] == []
+    commit(store, range(2, 4))
+    assert len(store.index().rows) == 4
+
+
+def test_a_commit_writes_syncs_renames_and_syncs_the_folder_in_this_order(store, monkeypatch):
+    commit(store, range(1))
+    steps = []
+    for name in ("write", "fsync", "rename"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda *a, _n=name, _r=real: (steps.append(_n), _r(*a))[1]
+        )
+    commit(store, range(1, 2))
+    assert steps == ["write", "fsync", "rename", "fsync"]
+
+
+def test_the_rows_of_a_shard_are_contiguous_and_unfiltered(store):
+    with h5py.File(store.folder / commit(store, range(3))) as file:
+        assert file["rows"].chunks is None and file["rows"].compression is None
+        assert sorted(file) == ["digests", "meta", "rows", "views"]

@@ -1,0 +1,122 @@
+import json
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.errors import DamagedError, PipelineError
+from pipeline.store.table import FeatureTable
+
+
+def table(**changes) -> FeatureTable:
+    values = {
+        "features": np.arange(12, dtype=np.float32).reshape(4, 3),
+        "labels": np.array([0, 1, 1, -1]),
+        "splits": ("train", "train", "val", ""),
+        "paths": ("a/1.jpg", "b/ü.jpg", "b/\udcff.jpg", "x.jpg"),
+        "digests": tuple(c * 64 for c in "abcd"),
+        "classes": ("ants", "bees"),
+        "groups": None,
+        "shards": ("s.h5",),
+        "provenance": {"fingerprint": "f" * 64, "command": "pipeline extract photos"},
+    }
+    return FeatureTable(**{**values, **changes})
+
+
+def test_a_table_comes_back_as_it_was_written(tmp_path):
+    want = table(groups=("g", "g", "h", ""))
+    back = want.write(tmp_path / "t.h5")
+    for name in ("splits", "paths", "digests", "classes", "groups", "shards", "table_id"):
+        assert getattr(back, name) == getattr(want, name), name
+    np.testing.assert_array_equal(back.features, want.features)
+    np.testing.assert_array_equal(back.labels, want.labels)
+    assert back.provenance["command"] == "pipeline extract photos"
+    assert back.split_counts == {"train": 2, "val": 1, "": 1}
+    assert back.rows("train").tolist() == [0, 1]
+
+
+def test_anyone_can_read_it_with_h5py_alone(tmp_path):
+    table().write(tmp_path / "t.h5")
+    with h5py.File(tmp_path / "t.h5") as file:
+        assert file["features"][:].shape == (4, 3)
+        assert file["classes"].asstr()[:].tolist() == ["ants", "bees"]
+        assert file["splits"].asstr()[:].tolist() == ["train", "train", "val", ""]
+        assert json.loads(file["provenance"][()])["fingerprint"] == "f" * 64
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": np.array([1, 1, 1, -1])},
+        {"splits": ("val", "train", "val", "")},
+        {"digests": ("e" * 64, *table().digests[1:])},
+        {"groups": ("a", "b", "c", "d")},
+        {"classes": ("ants", "wasps")},
+        {"provenance": {"fingerprint": "0" * 64}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_the_id_changes_with_everything_that_a_head_depends_on(changes):
+    assert table(**changes).table_id != table().table_id
+
+
+def test_the_id_stays_when_a_file_is_renamed():
+    assert table(paths=("w", "x", "y", "z")).table_id == table().table_id
+
+
+def test_every_flipped_byte_of_a_table_is_noticed_or_harmless(tmp_path):
+    path = tmp_path / "t.h5"
+    want = table().write(path)
+    data = path.read_bytes()
+    noticed = 0
+    for position in range(0, len(data), 29):
+        flipped = bytearray(data)
+        flipped[position] ^= 0x10
+        path.write_bytes(flipped)
+        try:
+            back = FeatureTable.open(path)
+        except DamagedError:
+            noticed += 1
+            continue
+        assert back.table_id == want.table_id and back.paths == want.paths
+        np.testing.assert_array_equal(back.features, want.features)
+    assert noticed > 10
+
+
+def test_a_truncated_table_is_refused(tmp_path):
+    path = tmp_path / "t.h5"
+    table().write(path)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(DamagedError):
+        FeatureTable.open(path)
+
+
+def test_damaged_features_tell_the_command_that_makes_them_again(tmp_path):
+    path = tmp_path / "t.h5"
+    opened = table().write(path)
+    data = path.read_bytes()
+    place = data.index(np.asarray(opened.features).tobytes())
+    path.write_bytes(data[:place] + b"\xff" + data[place + 1 :])
+    with pytest.raises(DamagedError, match="checksum differs.*pipeline extract photos"):
+        FeatureTable.open(path)
+
+
+def test_a_missing_table_says_where_tables_come_from(tmp_path):
+    with pytest.raises(PipelineError, match="`pipeline extract DATA` makes one"):
+        FeatureTable.open(tmp_path / "none.h5")
+
+
+def test_a_table_of_another_schema_says_what_to_do(tmp_path, monkeypatch):
+    import pipeline.store.table as module
+
+    monkeypatch.setattr(module, "SCHEMA", 99)
+    with pytest.raises(DamagedError, match="schema"):
+        table().write(tmp_path / "t.h5")
+        monkeypatch.undo()
+        FeatureTable.open(tmp_path / "t.h5")
+
+
+def test_columns_of_different_length_are_refused(tmp_path):
+    with pytest.raises(DamagedError, match="differ in length"):
+        replace(table(), splits=("train",)).write(tmp_path / "t.h5")
