@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -65,12 +66,15 @@ class Preprocess:
         from torchvision.transforms.v2 import InterpolationMode
         from torchvision.transforms.v2 import functional as F
 
-        mode = InterpolationMode(self.interpolation)
+        resize = partial(
+            F.resize, interpolation=InterpolationMode(self.interpolation), antialias=True
+        )
         if self.squash:
-            return F.resize(image, [self.crop, self.crop], interpolation=mode, antialias=True)
+            squashed: torch.Tensor = resize(image, [self.crop, self.crop])
+            return squashed
         height, width = image.shape[-2:]
         longest = MAX_ASPECT * min(height, width)
         if max(height, width) > longest:
             image = F.center_crop(image, [min(height, longest), min(width, longest)])
-        image = F.resize(image, [self.resize], interpolation=mode, antialias=True)
-        return F.center_crop(image, [self.crop, self.crop])
+        crop: torch.Tensor = F.center_crop(resize(image, [self.resize]), [self.crop, self.crop])
+        return crop

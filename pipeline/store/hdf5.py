@@ -68,11 +68,16 @@ class HDF5Image:
         head, position = memoryview(self.head), 0
         parts: list[memoryview] = []
         for name, offset in sorted(self.offsets.items(), key=lambda item: item[1]):
-            data = memoryview(np.ascontiguousarray(self.tail[name])).cast("B")
+            data = as_bytes(self.tail[name])
             before = head[position:offset]
             parts += [before, memoryview(bytes(offset - position - len(before))), data]
             position = offset + len(data)
         return [part for part in (*parts, head[position:]) if part]
+
+
+def as_bytes(array: np.ndarray) -> memoryview:
+    """Return an array's bytes in C order, without a copy where they are so already."""
+    return memoryview(np.ascontiguousarray(array).data).cast("B")
 
 
 def strings(values: list[str] | tuple[str, ...]) -> np.ndarray:
@@ -157,7 +162,8 @@ class Reader:
     def array(self, name: str) -> np.ndarray:
         """Return a dataset's values, in memory."""
         dataset = self.dataset(name)
-        return self._guard(lambda: np.asarray(dataset[()]))
+        values: np.ndarray = self._guard(lambda: np.asarray(dataset[()]))
+        return values
 
     def json(self, name: str) -> Any:
         """Return the value that `text` stored."""

@@ -150,5 +150,5 @@ def checksum(arrays: dict[str, np.ndarray]) -> str:
         array = arrays[name]
         total.update(f"{name}|{array.dtype.kind}{array.dtype.itemsize}|{array.shape}|".encode())
         if array.size:
-            total.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+            total.update(hdf5.as_bytes(array))
     return total.hexdigest()

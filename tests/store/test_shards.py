@@ -156,9 +156,7 @@ def test_a_commit_writes_syncs_renames_and_syncs_the_folder_in_this_order(store,
     steps = []
     for name in ("write", "fsync", "rename"):
         real = getattr(os, name)
-        monkeypatch.setattr(
-            os, name, lambda *a, _n=name, _r=real: (steps.append(_n), _r(*a))[1]
-        )
+        monkeypatch.setattr(os, name, lambda *a, _n=name, _r=real: (steps.append(_n), _r(*a))[1])
     commit(store, range(1, 2))
     assert steps == ["write", "fsync", "rename", "fsync"]
 

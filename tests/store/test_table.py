@@ -98,7 +98,7 @@ def test_damaged_features_tell_the_command_that_makes_them_again(tmp_path):
     data = path.read_bytes()
     place = data.index(np.asarray(opened.features).tobytes())
     path.write_bytes(data[:place] + b"\xff" + data[place + 1 :])
-    with pytest.raises(DamagedError, match="checksum differs.*pipeline extract photos"):
+    with pytest.raises(DamagedError, match=r"checksum differs.*pipeline extract photos"):
         FeatureTable.open(path)
 
 

@@ -1,0 +1,90 @@
+"""The command line: parse, one call, print. A command's module loads when the command runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+from typing import Any
+
+import click
+
+from pipeline import __version__
+from pipeline.errors import PipelineError, nearest
+
+#: Command to the module of its function `command`, and its line in the help.
+COMMANDS = {
+    "extract": ("pipeline.cli.extract", "Run a trunk over images and keep the features."),
+    "trunks": ("pipeline.cli.trunks", "List the trunks there are."),
+    "status": ("pipeline.cli.status", "List the tables of the cache, newest first."),
+    "cache": ("pipeline.cli.cache", "Show, verify and tidy the cache."),
+}
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM)."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they run; errors leave here as sentences."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the stages."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which is nearest."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            hint = nearest(args[0], COMMANDS)
+            ctx.fail(f"There is no command '{args[0]}'.{hint} There are: {', '.join(COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands' lines without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; print a `PipelineError` as a sentence and choose the exit code."""
+        before = signal.signal(signal.SIGTERM, _terminate)
+        try:
+            return super().invoke(ctx)
+        except PipelineError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt as error:
+            click.echo(
+                "Stopped. What was committed stays in the cache; the same command goes on.",
+                err=True,
+            )
+            ctx.exit(128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
+        except BrokenPipeError:
+            sys.stdout = None  # the reader left, as `head` does
+            ctx.exit(0)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pipeline")
+def main() -> None:
+    """From a folder of images to a trained classifier, paying for the trunk once.
+
+    \b
+    pipeline extract photos/             features of every image, cached
+    pipeline status                      the tables there are
+    """

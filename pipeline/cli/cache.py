@@ -1,0 +1,122 @@
+"""`pipeline cache info | verify | gc`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from pipeline.cli import options
+from pipeline.cli.options import shown, size
+from pipeline.errors import PipelineError
+from pipeline.store import upkeep
+from pipeline.store.cache import Cache
+
+
+@click.group(name="cache")
+def command() -> None:
+    """Show, verify and tidy the cache.
+
+    \b
+    Example:
+      pipeline cache verify
+    """
+
+
+@command.command()
+@options.cache
+@options.as_json
+def info(cache: str | None, as_json: bool) -> None:
+    """Show what is in the cache and what it costs.
+
+    \b
+    Example:
+      pipeline cache info
+    """
+    store = Cache.at(cache)
+    parts = upkeep.usage(store)
+    fingerprints: list[dict[str, Any]] = [
+        {"fingerprint": rows.fingerprint, "shards": len(rows.names())} for rows in store.stores()
+    ]
+    unfinished = [path.name for path, _, _ in store.unfinished()]
+    if as_json:
+        options.print_json(
+            {
+                "cache": str(store.root),
+                "parts": {name: vars(part) for name, part in parts.items()},
+                "bytes": sum(part.bytes for part in parts.values()),
+                "fingerprints": fingerprints,
+                "unfinished_runs": unfinished,
+            }
+        )
+        return
+    click.echo(shown(f"{store.root}: {size(sum(part.bytes for part in parts.values()))}"))
+    for name, part in parts.items():
+        click.echo(f"  {name:<8} {part.files:>7,} files  {size(part.bytes):>10}")
+    for entry in fingerprints:
+        click.echo(f"  rows of {entry['fingerprint'][:12]}: {entry['shards']:,} shards")
+    if unfinished:
+        click.echo(f"  {len(unfinished)} unfinished runs; their rows are kept for the next try")
+
+
+@command.command()
+@options.cache
+@options.as_json
+def verify(cache: str | None, as_json: bool) -> None:
+    """Hash every file again; name what is damaged or missing and how to repair it.
+
+    Exits with 1 when something is.
+
+    \b
+    Example:
+      pipeline cache verify
+    """
+    verdict = upkeep.verify(Cache.at(cache))
+    if as_json:
+        options.print_json(vars(verdict))
+    else:
+        for problem in verdict.problems.values():
+            click.echo(shown(problem))
+        click.echo(
+            f"{verdict.shards:,} shards and {verdict.tables:,} tables read, "
+            f"{len(verdict.problems):,} damaged or missing."
+        )
+        for repair in verdict.repairs:
+            click.echo(shown(f"To repair, computing only what is lost: {repair}"))
+    if verdict.problems:
+        sys.exit(1)
+
+
+@command.command()
+@click.option("--yes", is_flag=True, help="Remove without asking.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@click.option("--unfinished", is_flag=True, help="Give up the rows of unfinished runs too.")
+@options.cache
+@options.as_json
+def gc(yes: bool, dry_run: bool, unfinished: bool, cache: str | None, as_json: bool) -> None:
+    """Remove the shards that no table and no unfinished run names, after showing them.
+
+    \b
+    Example:
+      pipeline cache gc --dry-run
+    """
+    store = Cache.at(cache)
+    found = upkeep.garbage(store, unfinished=unfinished)
+    total = sum(found.values())
+    if not as_json:
+        for path, count in found.items():
+            click.echo(shown(f"{size(count):>10}  {path}"))
+        click.echo(f"{len(found):,} files that nothing names, {size(total)}.")
+    asked = bool(found) and not dry_run
+    if asked and not yes:
+        if not sys.stdin.isatty():
+            raise PipelineError("Nothing removed: without a terminal to ask, give --yes.")
+        asked = click.confirm("Remove them?", err=True)
+    if asked:
+        upkeep.remove(store, list(found))
+    if as_json:
+        files = {str(path): count for path, count in found.items()}
+        options.print_json({"files": files, "bytes": total, "removed": asked})
+    elif asked:
+        click.echo(f"Removed, {size(total)} free.")

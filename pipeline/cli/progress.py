@@ -1,0 +1,75 @@
+"""Progress on standard error: rate, time left, bad images so far. Quiet when not a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli.options import shown
+from pipeline.verbs.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+
+@contextmanager
+def reporter(quiet: bool = False) -> Iterator[Progress]:
+    """Yield a `Progress` that draws bars on a terminal, and elsewhere prints sentences alone."""
+    if quiet or not sys.stderr.isatty():
+        yield _Sentences()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    with RichProgress(
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[bad]}", style="red"),
+        console=Console(stderr=True),
+    ) as bars:
+        yield _Bars(bars)
+
+
+class _Sentences:
+    def start(self, what: str, total: int) -> None:
+        pass
+
+    def advance(self, count: int, bad: int = 0) -> None:
+        pass
+
+    def say(self, sentence: str) -> None:
+        click.echo(shown(sentence), err=True)
+
+
+class _Bars:
+    def __init__(self, bars: Bars):
+        self.bars = bars
+        self.task: TaskID | None = None
+        self.bad = 0
+
+    def start(self, what: str, total: int) -> None:
+        self.bad = 0
+        self.task = self.bars.add_task(what, total=total, rate="", bad="")
+
+    def advance(self, count: int, bad: int = 0) -> None:
+        assert self.task is not None
+        self.bad += bad
+        speed = self.bars.tasks[self.task].speed
+        self.bars.update(
+            self.task,
+            advance=count,
+            rate=f"{speed:.0f} images/s" if speed else "",
+            bad=f"{self.bad} bad" if self.bad else "",
+        )
+
+    def say(self, sentence: str) -> None:
+        self.bars.console.print(shown(sentence), highlight=False, markup=False)

@@ -1,0 +1,220 @@
+"""The sha256 of every file, read once in threads and remembered while the file stays the same."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from pipeline.errors import PipelineError
+from pipeline.images.formats import EMPTY, HEAD, NOT_AN_IMAGE, sniff
+from pipeline.images.memo import Known, StatMemo
+from pipeline.images.names import counted, listed, shown
+
+__all__ = ["FileId", "Memo", "StatMemo", "digest_all"]
+
+VANISHED = "vanished"
+NOT_REGULAR = "not a regular file"
+TOO_BIG = "a file of more than 1 GiB"
+MAX_BYTES = 1 << 30
+#: A file that changed less than this before it was hashed may change again without its time
+#: changing (git's racy index), so it is hashed again the next time. Two seconds is FAT's clock.
+RACY_NS = 2_000_000_000
+
+_PIECE = 1 << 20
+_WINDOW = 2000  # files between two writes of the memo
+# Not blocking: a FIFO that takes the place of a file must not hang the run.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
+
+
+class FileId(NamedTuple):
+    """What a file holds: its digest and format, or a reason why it is no image.
+
+    Attributes:
+        digest: sha256 of its bytes, 32 bytes; None when there is a reason.
+        format: `jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff`; "" when there is a reason.
+        reason: short and stable; "" for an image.
+    """
+
+    digest: bytes | None
+    format: str
+    reason: str = ""
+
+
+class Memo(Protocol):
+    """What remembers the files of earlier runs."""
+
+    def get_files(self, paths: Sequence[bytes]) -> dict[bytes, Known]:
+        """Return what is known of these absolute paths."""
+        ...
+
+    def put_files(self, files: dict[bytes, Known]) -> None:
+        """Remember these."""
+        ...
+
+
+class _Hashed(NamedTuple):
+    id: FileId
+    known: Known | None = None  # None: not to be remembered
+    forbidden: bool = False
+
+
+def digest_all(
+    root: Path,
+    paths: Sequence[str],
+    memo: Memo | None,
+    *,
+    rehash: bool = False,
+    threads: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+    clock: Callable[[], int] = time.time_ns,
+) -> list[FileId]:
+    """Return what each file holds; a file that the memo knows unchanged is not opened.
+
+    Args:
+        root: folder that the paths are relative to.
+        paths: N paths.
+        memo: remembers files between runs; None for none.
+        rehash: read every file all the same.
+        threads: how many files are read at once.
+        progress: called with (files done, N), often.
+        clock: the time now, in nanoseconds since 1970, as the file system counts.
+
+    Raises:
+        PipelineError: naming the file and the system's reason, where a file cannot be read for
+            a reason that is not its content.
+    """
+    files = [os.fsencode(os.path.join(root, path)) for path in paths]
+    found, forbidden = _stat_all(files)
+    known = memo.get_files(files) if memo is not None and not rehash else {}
+    ids: list[FileId | None] = [None] * len(files)
+    todo = []
+    for row, (file, stamp) in enumerate(zip(files, found, strict=True)):
+        if isinstance(stamp, FileId):
+            ids[row] = stamp
+        elif (before := known.get(file)) is not None and before.stamp == stamp:
+            ids[row] = _id(before)
+        else:
+            todo.append(row)
+    done = len(files) - len(todo)
+    if progress is not None:
+        progress(done, len(files))
+    pool = ThreadPoolExecutor(max(1, threads), "hash")
+    try:
+        for start in range(0, len(todo), _WINDOW):
+            rows, learnt = todo[start : start + _WINDOW], {}
+            results = pool.map(lambda row: _read(files[row], clock), rows)
+            for row, hashed in zip(rows, results, strict=True):
+                ids[row] = hashed.id
+                if hashed.forbidden:
+                    forbidden.append(files[row])
+                if hashed.known is not None:
+                    learnt[files[row]] = hashed.known
+                done += 1
+                if progress is not None:
+                    progress(done, len(files))
+            if memo is not None and learnt:
+                memo.put_files(learnt)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    if forbidden:
+        raise PipelineError(
+            f"No permission to read {counted(len(forbidden), 'file')} of {shown(root)}: "
+            f"{listed([os.fsdecode(file) for file in forbidden])}. Allow reading "
+            "(chmod u+r), or move them elsewhere."
+        )
+    return [file for file in ids if file is not None]
+
+
+def _stat_all(files: Sequence[bytes]) -> tuple[list[str | FileId], list[bytes]]:
+    """Return each file's stamp, or what it is without being opened; and which are forbidden."""
+    found: list[str | FileId] = []
+    forbidden: list[bytes] = []
+    for file in files:
+        try:
+            status = os.stat(file)  # noqa: PTH116 - bytes, and a Path each would cost more
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _FORBIDDEN:
+                forbidden.append(file)
+            elif isinstance(error, OSError) and error.errno not in _GONE:
+                raise _cannot_read(file, error) from error
+            found.append(FileId(None, "", VANISHED))
+        else:
+            found.append(_unread(status) or _stamp(status))
+    return found, forbidden
+
+
+def _unread(status: os.stat_result) -> FileId | None:
+    """Return what a file is where its status alone says it."""
+    if not stat.S_ISREG(status.st_mode):
+        return FileId(None, "", NOT_REGULAR)
+    if status.st_size == 0:
+        return FileId(None, "", EMPTY)
+    return FileId(None, "", TOO_BIG) if status.st_size > MAX_BYTES else None
+
+
+def _stamp(status: os.stat_result) -> str:
+    """Return what changes whenever the content does. Times can be set back, ctime cannot."""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+
+
+def _id(known: Known) -> FileId:
+    return FileId(known.digest, known.format) if known.format else FileId(None, "", NOT_AN_IMAGE)
+
+
+def _read(file: bytes, clock: Callable[[], int]) -> _Hashed:
+    """Hash one file."""
+    try:
+        descriptor = os.open(file, _FLAGS)
+    except OSError as error:
+        if error.errno in _GONE:
+            return _Hashed(FileId(None, "", VANISHED))
+        if error.errno in _FORBIDDEN:
+            return _Hashed(FileId(None, ""), forbidden=True)
+        raise _cannot_read(file, error) from error
+    try:
+        for _ in range(3):
+            now, status = clock(), os.fstat(descriptor)
+            if (unread := _unread(status)) is not None:
+                return _Hashed(unread)
+            digest, kind = _hash(descriptor)
+            if _stamp(os.fstat(descriptor)) == _stamp(status):
+                known = Known(_stamp(status), digest, kind)
+                racy = now - status.st_ctime_ns < RACY_NS
+                return _Hashed(_id(known), None if racy else known)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+    except OSError as error:
+        raise _cannot_read(file, error) from error
+    finally:
+        os.close(descriptor)
+    raise PipelineError(
+        f"{shown(os.fsdecode(file))} is being written to: it changed each time it was read. "
+        "Run the same command again once it is finished."
+    )
+
+
+def _hash(descriptor: int) -> tuple[bytes, str]:
+    """Return (sha256, format); of what is not an image only the start is read."""
+    piece = os.read(descriptor, _PIECE)
+    kind = sniff(piece[:HEAD])
+    if not kind:
+        return b"", ""
+    total = hashlib.sha256(piece)
+    while piece := os.read(descriptor, _PIECE):
+        total.update(piece)
+    return total.digest(), kind
+
+
+def _cannot_read(file: bytes, error: OSError) -> PipelineError:
+    return PipelineError(
+        f"Cannot read {shown(os.fsdecode(file))}: {error.strerror}. This is the system's trouble "
+        "and not the image's; run the same command again once it is mended."
+    )

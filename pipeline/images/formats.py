@@ -1,0 +1,116 @@
+"""Image formats told by their first bytes, and a picture's size before anything is decoded."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: How many bytes from the start of a file `sniff` looks at.
+HEAD = 32
+#: Pillow's names of the formats that are read, by ours. Nothing else is ever opened.
+PILLOW_NAMES = {
+    "jpeg": "JPEG",
+    "png": "PNG",
+    "webp": "WEBP",
+    "gif": "GIF",
+    "bmp": "BMP",
+    "tiff": "TIFF",
+}
+
+#: Reasons that need no decoding.
+EMPTY = "empty file"
+NOT_AN_IMAGE = "not a JPEG, PNG, WebP, GIF, BMP or TIFF file"
+#: File names that end so claim to be images of a format that is read.
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+)
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
+_NO_LENGTH = frozenset([0x01, *range(0xD0, 0xD8)])  # TEM and RST0 to RST7 stand alone
+_SEQUENTIAL = frozenset([0xC0, 0xC1, 0xC9])  # SOF0, SOF1 and arithmetic SOF9
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15; not DHT, JPG, DAC
+
+
+class JpegHeader(NamedTuple):
+    """What a JPEG's frame header says, and how many passes over the picture follow it."""
+
+    width: int
+    height: int
+    scans: int
+
+
+def sniff(head: bytes) -> str:
+    """Return the format that a file begins as: a key of `PILLOW_NAMES`, or "" for anything else.
+
+    Args:
+        head: the first `HEAD` bytes of the file, or more.
+    """
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "webp"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    # "BM" alone begins many a text: the length of the second header must make sense too.
+    if head.startswith(b"BM") and 12 <= int.from_bytes(head[14:18], "little") <= 124:
+        return "bmp"
+    return "tiff" if head.startswith(_TIFF) else ""
+
+
+def jpeg_header(data: bytes) -> JpegHeader | None:
+    """Return a JPEG's size and number of scans, or None where no frame comes before a scan.
+
+    Walks from marker to marker as libjpeg does (`next_marker` and `read_markers` in jdmarker.c),
+    so that both take the same frame header for the picture's.
+    """
+    at = 2
+    width = height = components = -1
+    progressive = False
+    while True:
+        at = data.find(b"\xff", at)  # anything between two segments is skipped
+        if at < 0:
+            return None
+        while data[at : at + 1] == b"\xff":  # fill bytes
+            at += 1
+        marker = data[at] if at < len(data) else 0
+        at += 1
+        if marker == 0 or marker in _NO_LENGTH:
+            continue
+        if marker == 0xDA:
+            if width < 0:
+                return None
+            if not progressive and data[at + 2 : at + 3] == bytes([components]):
+                return JpegHeader(width, height, 1)  # libjpeg decodes no other scan
+            # Stuffing keeps FF DA out of entropy-coded data, so the rest can simply be counted.
+            return JpegHeader(width, height, 1 + data.count(b"\xff\xda", at))
+        length = int.from_bytes(data[at : at + 2], "big")
+        if marker == 0xD9 or length < 2:
+            return None
+        if marker in _FRAMES and width < 0:
+            height = int.from_bytes(data[at + 3 : at + 5], "big")
+            width = int.from_bytes(data[at + 5 : at + 7], "big")
+            components = int.from_bytes(data[at + 7 : at + 8], "big")
+            progressive = marker not in _SEQUENTIAL
+        at += length
+
+
+def webp_size(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) of a WebP picture or canvas, or None where the header has none.
+
+    Pillow allocates a WebP's canvas when it opens it, before it checks the size. Layouts as in
+    RFC 9649 (VP8X, VP8L) and RFC 6386, section 9.1 (VP8).
+    """
+    kind, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        return None
+    if kind == b"VP8X":
+        width, height = int.from_bytes(body[4:7], "little"), int.from_bytes(body[7:10], "little")
+        return width + 1, height + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        width, height = int.from_bytes(body[6:8], "little"), int.from_bytes(body[8:10], "little")
+        return width & 0x3FFF, height & 0x3FFF
+    return None

@@ -1,0 +1,116 @@
+"""`ImageSet`: what a data set consists of, before any of it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.images.names import SPLITS, counted, listed
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """N images with what is known of each, in data set order.
+
+    Two are equal when they are the same object.
+
+    Attributes:
+        name: the folder's or listing's name, safe as part of a file's name.
+        root: absolute, without symbolic links; `root / path` is the file.
+        paths: N, relative to `root`, separated by `/`, as the system gives them
+            (`surrogateescape`). Sorted by bytes for a folder, in the file's order for a listing.
+            A listing's absolute path outside `root` begins with `../`.
+        labels: int64 [N], index into `classes`; -1 where the label is unknown.
+        classes: K names, sorted; each has at least one image.
+        splits: N of `train`, `val`, `test`, or "" for an image without a label that the data
+            give no split; None where the data give none at all and it is to be assigned.
+        groups: N group names, "" for an image without a group; None without groups.
+        left_out: (path, reason) of each file or folder that is not an image of the set.
+        notes: sentences for the person.
+    """
+
+    name: str
+    root: Path
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    splits: tuple[str, ...] | None = None
+    groups: tuple[str, ...] | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def take(self, rows: Sequence[int]) -> ImageSet:
+        """Return the set of these rows, with everything else as it is."""
+        return replace(
+            self,
+            paths=tuple(self.paths[row] for row in rows),
+            labels=self.labels[np.asarray(rows, np.int64)],
+            splits=None if self.splits is None else tuple(self.splits[row] for row in rows),
+            groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
+        )
+
+    def without(self, reasons: Mapping[int, str]) -> ImageSet:
+        """Return the set without some rows: left out with a reason, classes and notes made anew.
+
+        A class that loses all its images is no longer a class.
+
+        Args:
+            reasons: row → why it is left out.
+        """
+        if not reasons:
+            return self
+        kept = self.take([row for row in range(len(self.paths)) if row not in reasons])
+        left_out = tuple((self.paths[row], reason) for row, reason in sorted(reasons.items()))
+        there = np.unique(kept.labels[kept.labels >= 0])
+        place = np.full(len(self.classes) + 1, -1, np.int64)  # the last answers to label -1
+        place[there] = np.arange(len(there))
+        lost = [name for label, name in enumerate(self.classes) if place[label] < 0]
+        kept = replace(
+            kept,
+            labels=place[kept.labels],
+            classes=tuple(self.classes[label] for label in there.tolist()),
+            left_out=self.left_out + left_out,
+        )
+        old = class_notes(self)
+        notes = tuple(note for note in self.notes if note not in old)
+        return replace(kept, notes=(*notes, *no_images(lost), *class_notes(kept)))
+
+
+def no_images(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the note on classes that have a folder or a label and no image."""
+    if not classes:
+        return ()
+    return (f"No image of {listed(classes)}: not among the classes.",)
+
+
+def class_notes(images: ImageSet) -> tuple[str, ...]:
+    """Return what a person should know of the classes: alone, scarce, or not in every split."""
+    labels, classes = images.labels, images.classes
+    counts = np.bincount(labels[labels >= 0], minlength=len(classes))
+    notes = []
+    if len(classes) == 1:
+        notes.append(f"There is only one class, {listed(classes)}: nothing to tell apart.")
+    if unknown := int((labels < 0).sum()):
+        many = "No image has a label." if unknown == len(labels) else ""
+        notes.append(many or f"{unknown:,} of {counted(len(labels), 'image')} have no label.")
+    if single := [name for name, count in zip(classes, counts, strict=True) if count == 1]:
+        notes.append(f"Only one image of {listed(single)}.")
+    notes += _differences(images)
+    return tuple(notes)
+
+
+def _differences(images: ImageSet) -> list[str]:
+    """Return the sentence on classes that are not in every labelled split."""
+    if images.splits is None:
+        return []
+    splits, labels = np.array(images.splits, dtype=object), images.labels
+    missing = []
+    for split in SPLITS:
+        here = np.unique(labels[(splits == split) & (labels >= 0)])
+        if len(here) and len(here) < len(images.classes):
+            gone = np.setdiff1d(np.arange(len(images.classes)), here)
+            missing.append(f"{split} lacks {listed([images.classes[i] for i in gone.tolist()])}")
+    return [f"The classes differ between the splits: {'; '.join(missing)}."] if missing else []

@@ -1,0 +1,1 @@
+"""Trunks: from pixels to features."""

@@ -1,0 +1,72 @@
+"""`Architecture`: what the registry needs to know of a network before any weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, fx, nn
+
+from pipeline.errors import UsageError, nearest
+from pipeline.images.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that the library offers.
+
+    Args:
+        preprocess: how they want their input.
+        fetch: gives their tensors under the names of the model; downloads where it must.
+        at_hand: whether `fetch` would download nothing.
+    """
+
+    preprocess: Preprocess
+    fetch: Callable[[], Mapping[str, Tensor]]
+    at_hand: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network of a library, under this project's name for it.
+
+    Args:
+        name: canonical.
+        family: for people.
+        build: gives the library's own model, freshly initialised.
+        trace: gives the graph of a model up to its feature.
+        weights: names of the pretrained weights there are, as the library orders them.
+        default: the name that `default` means; None where there are no weights.
+        pretrained: describes the weights of a name.
+        preprocess: for weights that do not say: a file's, or random ones.
+        rename: from tensor names in the library's own old files to present ones.
+    """
+
+    name: str
+    family: str
+    build: Callable[[], nn.Module]
+    trace: Callable[[nn.Module], fx.Graph]
+    weights: tuple[str, ...]
+    default: str | None
+    pretrained: Callable[[str], Pretrained]
+    preprocess: Preprocess
+    rename: Callable[[str], str] = str
+
+    def label(self, weights: str) -> str:
+        """Return the canonical name of pretrained weights.
+
+        Raises:
+            UsageError: there are none, or none of that name.
+        """
+        instead = "--weights FILE (.pth, .pt, .safetensors) or --weights random"
+        if weights == "default":
+            if self.default is None:
+                raise UsageError(f"There are no pretrained weights of {self.name}; pass {instead}.")
+            return self.default
+        if weights not in self.weights:
+            there = ", ".join(self.weights) or "none"
+            raise UsageError(
+                f"There are no weights {weights!r} of {self.name}. There are: {there}; or pass "
+                f"{instead}.{nearest(weights, [*self.weights, 'default', 'random'])}"
+            )
+        return weights

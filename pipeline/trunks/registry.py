@@ -1,0 +1,236 @@
+"""Names → trunks: the built-in one, torchvision's and timm's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.errors import PipelineError, UsageError, nearest
+from pipeline.images.preprocess import Preprocess
+from pipeline.trunks import builtin, from_timm, from_torchvision
+from pipeline.trunks.architecture import Architecture
+from pipeline.trunks.assembly import stage_trunk
+from pipeline.trunks.calibrate import SEED, calibrate, kept, seeded, sees
+from pipeline.trunks.meta import ShapesOnly, Weightless
+from pipeline.trunks.stages import StagedTrunk
+from pipeline.trunks.weights import KEYS, SUFFIXES, digest, fill, read_weights
+
+#: Where trunks come from, asked in this order. A module with `names()` and `find(name)`.
+SOURCES = (builtin, from_torchvision, from_timm)
+#: Part of the name under which random weights are kept: raise it when they would be others.
+_RECIPE = 1
+
+
+@dataclass(frozen=True)
+class LoadedTrunk:
+    """A trunk with its weights, ready to run.
+
+    Attributes:
+        name: canonical: `efficientnet_lite0`, `resnet18`, `timm/resnet10t`.
+        weights: `IMAGENET1K_V1`, a timm tag, `random`, or a file's name.
+        weights_digest: sha256 over the trunk's own tensors, wherever they came from.
+        preprocess: what the weights want.
+        module: in eval mode, fp32, nothing trainable.
+        dim: D of the feature.
+        channels: stage → C of its activation.
+        strides: stage → input side divided by its activation's, nominally.
+    """
+
+    name: str
+    weights: str
+    weights_digest: str
+    preprocess: Preprocess
+    module: StagedTrunk
+    dim: int
+    channels: dict[str, int]
+    strides: dict[str, int]
+
+
+@dataclass(frozen=True)
+class TrunkInfo:
+    """What there is to say of a trunk without its weights.
+
+    Attributes:
+        name: canonical.
+        family: for people.
+        stages: stage → native modules that it is made of.
+        channels: stage → C.
+        strides: stage → input side divided by its activation's, nominally.
+        neck: native modules between pooling and the last Linear.
+        dim: D of the feature.
+        parameters: of stages, pooling and neck, without the classifier.
+        multiply_adds: for one image of `input_size`, without the classifier.
+        input_size: side that the default weights want, in pixels.
+        weights: names of pretrained weights, the default first.
+        at_hand: whether the default weights need no download.
+    """
+
+    name: str
+    family: str
+    stages: dict[str, tuple[str, ...]]
+    channels: dict[str, int]
+    strides: dict[str, int]
+    neck: tuple[str, ...]
+    dim: int
+    parameters: int
+    multiply_adds: int
+    input_size: int
+    weights: tuple[str, ...]
+    at_hand: bool
+
+
+def names(pattern: str | None = None) -> list[str]:
+    """Return all names, or those that match.
+
+    Args:
+        pattern: part of a name, or a pattern with `*` and `?`; capitals do not count.
+    """
+    every = [name for source in SOURCES for name in source.names()]
+    if not pattern:
+        return every
+    wanted = pattern.casefold()
+    if not any(sign in wanted for sign in "*?["):
+        wanted = f"*{wanted}*"
+    return [name for name in every if fnmatchcase(name.casefold(), wanted)]
+
+
+def find(name: str) -> Architecture:
+    """Return the architecture of a name.
+
+    Raises:
+        UsageError: there is none, or it is no CNN.
+    """
+    for source in SOURCES:
+        architecture: Architecture | None = source.find(name)
+        if architecture:
+            return architecture
+    every = names()
+    in_timm = from_timm.PREFIX + name
+    hint = f" Did you mean {in_timm}?" if in_timm in every else nearest(name, every)
+    raise UsageError(f"There is no trunk {name!r}.{hint} `pipeline trunks` lists what there is.")
+
+
+def load(
+    name: str, weights: str = "default", *, keys: str = "name", state_dir: Path
+) -> LoadedTrunk:
+    """Return a trunk with its weights.
+
+    Args:
+        name: of `names()`; timm's may carry a tag (`timm/resnet18.a1_in1k`).
+        weights: `default`, the name of pretrained weights, `random`, or a file.
+        keys: how a file's tensors are matched: `name` or `order`.
+        state_dir: where calibrated random weights are kept.
+
+    Raises:
+        UsageError: no such trunk, weights or file, or weights that do not fit.
+        PipelineError: a download that fails, a damaged file, a network that cannot be cut.
+    """
+    if keys not in KEYS:
+        raise UsageError(f"--keys is name or order, not {keys!r}.{nearest(keys, KEYS)}")
+    architecture = find(name)
+    path = _as_path(weights, architecture)
+    if keys == "order" and (path is None or path.suffix == ".safetensors"):
+        raise UsageError(
+            "--keys order is for weights files in .pth or .pt: a .safetensors file keeps its "
+            "tensors sorted by name, and other weights are matched by name."
+        )
+    if path is not None:
+        given: Mapping[str, Tensor] = read_weights(path)  # before the network is built
+    label = weights if weights == "random" or path else architecture.label(weights)
+    with seeded(SEED):
+        model = architecture.build().float().eval()
+    preprocess = architecture.preprocess
+    trunk = stage_trunk(architecture.name, model, architecture.trace(model), preprocess.crop)
+    trunk.eval().requires_grad_(False)
+    own = trunk.native_state()
+    if weights == "random":
+        given = kept(
+            state_dir / f"{_random_id(architecture)}.safetensors",
+            lambda: _calibrated(architecture, trunk),
+        )
+    elif path is not None:
+        label = path.name
+    else:
+        pretrained = architecture.pretrained(label)
+        preprocess, given = pretrained.preprocess, pretrained.fetch()
+    target = own if weights == "random" else {**model.state_dict(), **own}
+    source = label if path is None else f"Weights file {path}"
+    fill(target, set(own), given, source=source, keys=keys, rename=architecture.rename)
+    return LoadedTrunk(
+        name=architecture.name,
+        weights=label,
+        weights_digest=digest(own),
+        preprocess=preprocess,
+        module=trunk,
+        dim=trunk.dim,
+        channels=trunk.channels,
+        strides=trunk.strides,
+    )
+
+
+def _as_path(weights: str, architecture: Architecture) -> Path | None:
+    """Return the file that is meant, None where it is a name."""
+    if weights in ("default", "random") or weights in architecture.weights:
+        return None
+    path = Path(weights).expanduser()
+    looks = path.suffix in SUFFIXES or "/" in weights or "\\" in weights or path.exists()
+    return path if looks else None
+
+
+def _random_id(architecture: Architecture) -> str:
+    parts = [architecture.name, _RECIPE, SEED, architecture.preprocess.crop]
+    parts += [version(package) for package in ("torch", "torchvision", "timm")]
+    sha = hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
+    return f"random-{architecture.name.replace('/', '-')}-{sha[:12]}"
+
+
+def _calibrated(architecture: Architecture, trunk: StagedTrunk) -> dict[str, Tensor]:
+    side = architecture.preprocess.crop
+    calibrate(trunk, side=side)
+    if not sees(trunk, side=side):
+        raise PipelineError(
+            f"Random weights of {architecture.name} give every image the same feature; pass "
+            "--weights FILE."
+        )
+    return trunk.native_state()
+
+
+def describe(name: str) -> TrunkInfo:
+    """Return what there is to say of a trunk; reads no weights and computes nothing.
+
+    Raises:
+        UsageError: no such trunk.
+        PipelineError: it cannot be cut into stages.
+    """
+    architecture = find(name)
+    size = architecture.preprocess.crop
+    with seeded(SEED), Weightless():
+        model = architecture.build()
+    model = model.to("meta").eval()
+    trunk = stage_trunk(architecture.name, model, architecture.trace(model), size).eval()
+    with torch.no_grad(), ShapesOnly(), FlopCounterMode(display=False) as counter:
+        trunk(torch.empty(1, 3, size, size, device="meta"))
+    made = {place: [n for n, p in trunk.native.items() if p == place] for place in trunk.stages}
+    default = architecture.default
+    return TrunkInfo(
+        name=architecture.name,
+        family=architecture.family,
+        stages={stage: tuple(modules) for stage, modules in made.items()},
+        channels=trunk.channels,
+        strides=trunk.strides,
+        neck=tuple(n for n, place in trunk.native.items() if place == "neck"),
+        dim=trunk.dim,
+        parameters=sum(p.numel() for p in trunk.parameters()),
+        multiply_adds=counter.get_total_flops() // 2,
+        input_size=size,
+        weights=tuple(sorted(architecture.weights, key=lambda label: label != default)),
+        at_hand=default is not None and architecture.pretrained(default).at_hand(),
+    )

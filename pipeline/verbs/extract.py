@@ -1,0 +1,215 @@
+"""Stage one: from a folder of images to a table of features."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError, UsageError, nearest
+from pipeline.images.formats import NOT_AN_IMAGE, SUFFIXES
+from pipeline.store.cache import Cache
+from pipeline.store.shards import Key
+from pipeline.store.table import FeatureTable
+from pipeline.trunks import spec
+from pipeline.verbs import rows
+from pipeline.verbs.assemble import assemble, describe, write_left_out
+from pipeline.verbs.gather import gather
+from pipeline.verbs.progress import Progress, Silent
+from pipeline.verbs.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What `extract` did.
+
+    Attributes:
+        table: the table, opened.
+        images: images found: extracted + reused + bad.
+        extracted: images that went through the trunk in this run.
+        reused: images whose row was there already, equal images included.
+        bad: path and reason of every image that could not be decoded.
+        left_out: path and reason of every file that was not taken for an image.
+        listing: the file beside the table that lists both, or None.
+        notes: sentences for the person.
+        seconds: of the whole run.
+        images_per_second: extracted images over the seconds that extracting them took.
+    """
+
+    table: FeatureTable
+    images: int
+    extracted: int
+    reused: int
+    bad: tuple[tuple[str, str], ...]
+    left_out: tuple[tuple[str, str], ...]
+    listing: Path | None
+    notes: tuple[str, ...]
+    seconds: float
+    images_per_second: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        table, provenance = self.table, self.table.provenance
+        return {
+            "table": str(table.path),
+            "table_id": table.table_id,
+            "fingerprint": table.fingerprint,
+            "trunk": provenance["trunk"],
+            "weights": provenance["weights"],
+            "images": self.images,
+            "extracted": self.extracted,
+            "reused": self.reused,
+            "bad": [{"path": path, "reason": reason} for path, reason in self.bad],
+            "left_out": [{"path": path, "reason": reason} for path, reason in self.left_out],
+            "notes": list(self.notes),
+            "rows": len(table.labels),
+            "dim": int(table.features.shape[1]),
+            "classes": list(table.classes),
+            "splits": table.split_counts,
+            "precision": provenance["precision"],
+            "engine": provenance["engine"],
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 2),
+        }
+
+
+def extract(
+    data: str | Path | None = None, *, cache: str | Path | None = None, **options: Any
+) -> FeatureTable:
+    """Run a frozen trunk over the images of `data` and return the table of their features.
+
+    What the cache holds already is not computed again.
+
+    Args:
+        data: a folder, a CSV or TSV file, or the name of a built-in set; `digits` without it.
+        cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
+        **options: any field of `Recipe`, by name: `trunk`, `weights`, `layer`, `precision`, …
+
+    Returns:
+        The table, with `features` [N, D] float32 and `labels` [N].
+
+    Raises:
+        PipelineError: with a sentence that says what to do.
+
+    Example:
+        >>> import pipeline
+        >>> table = pipeline.extract("digits")
+        >>> table.features.shape
+        (1797, 1280)
+    """
+    unknown = [name for name in options if name not in Recipe.__dataclass_fields__]
+    if unknown:
+        hint = nearest(unknown[0], Recipe.__dataclass_fields__)
+        raise UsageError(f"extract has no option '{unknown[0]}'.{hint}")
+    return run(data, Recipe(**options), Cache.at(cache)).table
+
+
+def run(
+    data: str | Path | None, recipe: Recipe, cache: Cache, progress: Progress | None = None
+) -> Extraction:
+    """Do what `extract` does and report on it."""
+    began = time.monotonic()
+    progress = progress or Silent()
+    recipe.check()
+    facts, trunk = spec.resolve(
+        recipe.trunk, recipe.weights, recipe.keys, memo=cache.memo, state_dir=cache.weights
+    )
+    spec.check_layer(facts, recipe.layer, recipe.pool)
+    images, digests = gather(data, recipe, cache, progress)
+    keys: list[Key] = [(digest, 0) for digest in digests]
+    unique = list(dict.fromkeys(keys))
+    feature_key, store, index = rows.choose(cache, facts, recipe, unique)
+    for reason in index.damaged.values():
+        progress.say(f"{reason} Its rows are computed again.")
+    if recipe.rehash:
+        index.bad.clear()  # perhaps a newer decoder reads them
+
+    # what is called an image and is none counts as a bad one, not as a stray file
+    false = [entry for entry in images.left_out if _claims(*entry)]
+    left_out = tuple(entry for entry in images.left_out if entry not in false)
+
+    def bad() -> list[tuple[str, str]]:
+        pairs = zip(images.paths, keys, strict=True)
+        return [*((path, index.bad[key]) for path, key in pairs if key in index.bad), *false]
+
+    def check_bad() -> None:
+        if recipe.max_bad is not None and len(index.bad) + len(false) > recipe.max_bad:
+            _refuse_bad(bad(), recipe.max_bad)
+
+    check_bad()
+    missing = [key for key in unique if key not in index]
+    notes: list[str] = []
+    seconds = 0.0
+    if missing:
+        manifest = cache.begin_run(feature_key.fingerprint, unique)
+        with store.lock():
+            started = time.monotonic()
+            paths = dict(zip(reversed(keys), reversed(images.paths), strict=True))
+            engine, batch_size = rows.make_engine(trunk, feature_key, recipe, cache)
+            try:
+                rows.compute(
+                    engine,
+                    {key: f"{images.root}/{paths[key]}" for key in missing},
+                    key=feature_key,
+                    store=store,
+                    index=index,
+                    batch_size=batch_size,
+                    workers=recipe.workers or spec.usable_cores(),
+                    progress=progress,
+                    check_bad=check_bad,
+                )
+            except KeyboardInterrupt:
+                kept = sum(key in index.rows for key in unique)
+                progress.say(f"{kept:,} of {len(unique):,} images are in the cache.")
+                raise
+            notes += engine.notes
+            seconds = time.monotonic() - started
+    # a shard that was computed again has replaced the damaged one of the same name
+    store.discard(name for name in index.damaged if name not in index.engines)
+    if not any(key in index.rows for key in keys):
+        raise PipelineError(f"No image of {images.root} could be decoded. {_first(bad())}")
+
+    provenance = describe(data, recipe, facts, feature_key, images, cache)
+    name = recipe.name or images.name
+    table = assemble(
+        cache, images, keys, store=store, index=index, provenance=provenance, name=name
+    )
+    assert table.path is not None
+    listing = write_left_out(table.path, left_out, bad())
+    cache.set_current(table.path)
+    if missing:
+        manifest.unlink(missing_ok=True)
+    if "+" in (engines := str(table.provenance["engine"])):
+        notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
+    extracted = sum(key in index.rows for key in missing)
+    return Extraction(
+        table=table,
+        images=len(keys) + len(false),
+        extracted=extracted,
+        reused=len(keys) + len(false) - extracted - len(bad()),
+        bad=tuple(bad()),
+        left_out=left_out,
+        listing=listing,
+        notes=(*images.notes, *notes),
+        seconds=time.monotonic() - began,
+        images_per_second=extracted / seconds if seconds else 0.0,
+    )
+
+
+def _claims(path: str, reason: str) -> bool:
+    return reason == NOT_AN_IMAGE and Path(path).suffix.lower() in SUFFIXES
+
+
+def _refuse_bad(bad: list[tuple[str, str]], most: int) -> None:
+    if len(bad) > most:
+        raise PipelineError(
+            f"{len(bad)} images could not be decoded, and --max-bad allows {most}. {_first(bad)} "
+            "Mend or remove them, or allow more; what was computed is kept."
+        )
+
+
+def _first(bad: list[tuple[str, str]], most: int = 5) -> str:
+    listed = "; ".join(f"{path}: {reason}" for path, reason in bad[:most])
+    more = f"; and {len(bad) - most} more" if len(bad) > most else ""
+    return f"{listed}{more}."

@@ -1,0 +1,100 @@
+"""`Recipe`: what `extract` is asked for."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from pipeline.errors import UsageError, nearest
+from pipeline.images.names import safe
+from pipeline.trunks import spec
+
+DEFAULT_TRUNK = "efficientnet_lite0"
+_LEAST = {"image_size": 1, "batch_size": 1, "workers": 1, "max_bad": 0}
+_ALLOWED = {
+    "keys": ("name", "order"),
+    "precision": ("auto", *spec.PRECISIONS),
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "pool": (None, *spec.POOLS),
+    "layer": (None, *spec.LAYERS),
+}
+#: Options that change how fast a table is made, or whether, but not what is in it.
+_MEANS = ("device", "batch_size", "workers", "max_bad", "rehash")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The options of `extract`. Equal recipes over equal files give equal tables.
+
+    Args:
+        trunk: name of the trunk: built-in, torchvision's, or `timm/NAME`.
+        weights: `default`, a name of the library's, `random`, or a file.
+        keys: match a weights file's tensors by `name` or by `order`.
+        layer: `stem`, `layer1` … `layer4` or `neck`; None for the trunk's own feature.
+        pool: `avg`, `max`, `gem` or `flat`, of the layer's activation.
+        image_size: side of the input in pixels; None for the weights' own.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        batch_size: images at once; None for the device's default.
+        workers: decoding threads; None for the cores that the process may use.
+        name: the table's name; None for the data's.
+        val_fraction: share of val, in [0, 1), where the data have no splits; None for 0.15.
+        test_fraction: share of test, likewise.
+        seed: of the automatic splits.
+        max_bad: most images that may be undecodable; None for no limit.
+        rehash: read every file again, and try bad images again.
+    """
+
+    trunk: str = DEFAULT_TRUNK
+    weights: str = "default"
+    keys: str = "name"
+    layer: str | None = None
+    pool: str | None = None
+    image_size: int | None = None
+    precision: str = "auto"
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    name: str | None = None
+    val_fraction: float | None = None
+    test_fraction: float | None = None
+    seed: int = 0
+    max_bad: int | None = None
+    rehash: bool = False
+
+    def check(self) -> None:
+        """Refuse values that cannot be right, all in one message.
+
+        Raises:
+            UsageError: what was given, what is allowed, the nearest name.
+        """
+        faults = []
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                faults.append(f"{_option(name)} {value} is below {least}.")
+        for name, allowed in _ALLOWED.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                names = [option for option in allowed if option is not None]
+                hint = nearest(str(value), names)
+                faults.append(f"{_option(name)} '{value}' is not one of {', '.join(names)}.{hint}")
+        if self.name is not None and self.name != safe(self.name):
+            better = safe(self.name)
+            faults.append(f"--name '{self.name}' cannot be part of a file's name; try '{better}'.")
+        if faults:
+            raise UsageError(" ".join(faults))
+
+    def command(self, data: str | Path | None) -> str:
+        """Return the command line that makes the same table."""
+        words = ["pipeline", "extract", *([] if data is None else [str(data)])]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default and field.name not in _MEANS:
+                words += [_option(field.name), str(value)]
+        return shlex.join(words)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

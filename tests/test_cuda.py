@@ -1,0 +1,46 @@
+"""What only a GPU can show; skipped where there is none."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_folder
+
+import pipeline
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA on this machine")
+
+
+def cosine(a, b):
+    return ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min()
+
+
+@pytest.mark.parametrize(
+    ("precision", "least"), [("fp32", 0.9999), ("bf16", 0.999), ("fp16", 0.999)]
+)
+def test_extraction_equals_the_cpus(tmp_path, precision, least):
+    folder = make_folder(tmp_path / "photos", each=20)
+    options = {"trunk": "resnet18", "weights": "random", "image_size": 96}
+    cpu = pipeline.extract(folder, cache=tmp_path / "a", precision="fp32", device="cpu", **options)
+    gpu = pipeline.extract(
+        folder, cache=tmp_path / "b", precision=precision, device="cuda", **options
+    )
+    assert gpu.provenance["engine"] == "torch-cuda"
+    assert cosine(cpu.features, gpu.features) >= least
+
+
+def test_a_real_out_of_memory_halves_the_batch(tmp_path):
+    from pipeline.images.preprocess import Preprocess
+    from pipeline.trunks.engine import FeatureNet, TorchEngine
+    from pipeline.trunks.registry import load
+
+    trunk = load("resnet18", "random", state_dir=tmp_path)
+    net = FeatureNet(trunk.module, Preprocess(256, 224), "feature", "own")
+    engine = TorchEngine(net, device="cuda", precision="fp32", size=224)
+    crops = torch.zeros((256, 3, 224, 224), dtype=torch.uint8)
+    _, total = torch.cuda.mem_get_info()
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 1.5e9 / total))
+    try:
+        rows = engine.rows(crops)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert rows.shape == (256, 512) and engine.limit is not None and engine.notes

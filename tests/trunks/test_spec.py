@@ -1,0 +1,116 @@
+import os
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.images.preprocess import Preprocess
+from pipeline.trunks import spec
+from pipeline.trunks.spec import FeatureKey, TrunkFacts, check_layer
+
+FACTS = TrunkFacts(
+    "vgg11",
+    "random",
+    "d" * 64,
+    Preprocess(256, 224),
+    4096,
+    ("stem", "layer1", "layer2", "layer3", "layer4"),
+    True,
+)
+KEY = FeatureKey("vgg11", "d" * 64, "feature", "own", Preprocess(256, 224), "fp32")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trunk": "vgg13"},
+        {"weights_digest": "e" * 64},
+        {"layer": "layer3"},
+        {"pool": "max"},
+        {"preprocess": Preprocess(256, 192)},
+        {"preprocess": Preprocess(256, 224, interpolation="bicubic")},
+        {"preprocess": Preprocess(256, 224, mean=(0.5, 0.5, 0.5))},
+        {"precision": "bf16"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_fingerprint_changes_with_everything_that_changes_a_number(change):
+    assert FeatureKey(**{**vars(KEY), **change}).fingerprint != KEY.fingerprint
+
+
+@pytest.mark.parametrize("name", ["SCHEMA", "DECODE_POLICY", "VIEW_POLICY"])
+def test_the_fingerprint_changes_with_the_policies_and_the_schema(monkeypatch, name):
+    before = KEY.fingerprint
+    monkeypatch.setattr(spec, name, "another")
+    assert KEY.fingerprint != before
+
+
+def test_the_fingerprint_is_the_same_on_every_machine():
+    assert KEY.fingerprint == "6a028130fbc185121294d31be36ce9aaa5fb4967ce0b8b345343380b4abbc9cc"
+
+
+def test_facts_make_the_round_trip_through_json():
+    assert TrunkFacts.from_json(FACTS.to_json()) == FACTS
+
+
+@pytest.mark.parametrize(
+    ("layer", "pool", "want"),
+    [
+        (None, None, ("feature", "own")),
+        ("neck", None, ("feature", "own")),
+        (None, "max", ("layer4", "max")),
+        ("layer3", None, ("layer3", "avg")),
+        ("layer2", "gem", ("layer2", "gem")),
+    ],
+)
+def test_layer_and_pool_mean_what_the_help_says(layer, pool, want):
+    assert check_layer(FACTS, layer, pool) == want
+
+
+def test_a_layer_that_the_trunk_has_not_is_refused_with_those_it_has():
+    with pytest.raises(UsageError, match="no layer 'layer1'; it has stem, layer3, layer4"):
+        check_layer(
+            TrunkFacts(**{**vars(FACTS), "stages": ("stem", "layer3", "layer4"), "neck": False}),
+            "layer1",
+            None,
+        )
+    with pytest.raises(UsageError, match="leave --pool out with --layer neck"):
+        check_layer(FACTS, "neck", "max")
+
+
+def test_a_trunk_is_loaded_once_and_remembered_until_its_file_changes(tmp_path, monkeypatch):
+    from pipeline.trunks import registry
+
+    loads = []
+    real = registry.load
+
+    def counted(*args, **kwargs):
+        loads.append(args)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(registry, "load", counted)
+    import torch
+
+    path = tmp_path / "w.pth"
+    trunk = real("squeezenet1_1", "random", state_dir=tmp_path)
+    torch.save(trunk.module.native_state(), path)
+
+    def resolve():
+        facts, _ = spec.resolve(
+            "squeezenet1_1", str(path), "name", memo=tmp_path / "memo", state_dir=tmp_path
+        )
+        return facts
+
+    first = resolve()
+    assert resolve() == first and len(loads) == 1
+    assert first.weights_digest == trunk.weights_digest
+    state = trunk.module.native_state()
+    name = next(iter(state))
+    state[name] = state[name] + 1
+    torch.save(state, path)
+    assert resolve().weights_digest != first.weights_digest and len(loads) == 2
+    (tmp_path / "memo").write_bytes(b"damaged" * 999)
+    assert resolve().weights == "w.pth"
+
+
+def test_usable_cores_counts_the_affinity():
+    assert 1 <= spec.usable_cores() <= len(os.sched_getaffinity(0))
