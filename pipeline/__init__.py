@@ -13,15 +13,19 @@ if TYPE_CHECKING:
     from pipeline.errors import PipelineError as PipelineError
     from pipeline.store.table import FeatureTable as FeatureTable
     from pipeline.verbs.extract import extract as extract
+    from pipeline.verbs.fit_head import fit_head as fit_head
+    from pipeline.verbs.transformer import TrunkFeatures as TrunkFeatures
 
 #: Public name to the module that defines it.
 _PUBLIC = {
     "extract": "pipeline.verbs.extract",
+    "TrunkFeatures": "pipeline.verbs.transformer",
+    "fit_head": "pipeline.verbs.fit_head",
     "FeatureTable": "pipeline.store.table",
     "PipelineError": "pipeline.errors",
 }
 
-__all__ = ["FeatureTable", "PipelineError", "extract"]
+__all__ = ["FeatureTable", "PipelineError", "TrunkFeatures", "extract", "fit_head"]
 
 try:
     __version__ = version("headstart")

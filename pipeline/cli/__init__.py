@@ -16,8 +16,10 @@ from pipeline.errors import PipelineError, nearest
 #: Command to the module of its function `command`, and its line in the help.
 COMMANDS = {
     "extract": ("pipeline.cli.extract", "Run a trunk over images and keep the features."),
+    "fit-head": ("pipeline.cli.fit_head", "Choose and fit heads on cached features."),
+    "heads": ("pipeline.cli.heads", "Compare the heads of a table."),
     "trunks": ("pipeline.cli.trunks", "List the trunks there are."),
-    "status": ("pipeline.cli.status", "List the tables of the cache, newest first."),
+    "status": ("pipeline.cli.status", "List the tables and heads of the cache, newest first."),
     "cache": ("pipeline.cli.cache", "Show, verify and tidy the cache."),
 }
 
@@ -86,5 +88,6 @@ def main() -> None:
 
     \b
     pipeline extract photos/             features of every image, cached
-    pipeline status                      the tables there are
+    pipeline fit-head --clf all          every kind of head, chosen by cross-validation
+    pipeline heads                       which is best
     """

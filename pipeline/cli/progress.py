@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.options import shown
-from pipeline.verbs.progress import Progress
+from pipeline.verbs.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -24,14 +24,13 @@ def reporter(quiet: bool = False) -> Iterator[Progress]:
         yield _Sentences()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
     with RichProgress(
         TextColumn("{task.description:<10}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[bad]}", style="red"),
         console=Console(stderr=True),
@@ -39,13 +38,7 @@ def reporter(quiet: bool = False) -> Iterator[Progress]:
         yield _Bars(bars)
 
 
-class _Sentences:
-    def start(self, what: str, total: int) -> None:
-        pass
-
-    def advance(self, count: int, bad: int = 0) -> None:
-        pass
-
+class _Sentences(Silent):
     def say(self, sentence: str) -> None:
         click.echo(shown(sentence), err=True)
 
@@ -57,19 +50,26 @@ class _Bars:
         self.bad = 0
 
     def start(self, what: str, total: int) -> None:
+        if self.task is not None and self.bars.tasks[self.task].total is None:
+            self.bars.update(self.task, total=1, completed=1)  # what is not counted has ended
         self.bad = 0
-        self.task = self.bars.add_task(what, total=total, rate="", bad="")
+        self.task = self.bars.add_task(what, total=total or None, state="", bad="")
 
     def advance(self, count: int, bad: int = 0) -> None:
         assert self.task is not None
         self.bad += bad
-        speed = self.bars.tasks[self.task].speed
+        self.bars.advance(self.task, count)
+        task = self.bars.tasks[self.task]
+        rate = f"  {task.speed:.0f} images/s" if task.speed else ""
         self.bars.update(
             self.task,
-            advance=count,
-            rate=f"{speed:.0f} images/s" if speed else "",
+            state=f"{task.completed:,.0f}/{task.total:,.0f}{rate}",
             bad=f"{self.bad} bad" if self.bad else "",
         )
+
+    def update(self, text: str) -> None:
+        assert self.task is not None
+        self.bars.update(self.task, state=shown(text))
 
     def say(self, sentence: str) -> None:
         self.bars.console.print(shown(sentence), highlight=False, markup=False)

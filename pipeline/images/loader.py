@@ -37,7 +37,7 @@ class Batch:
 
 
 def load(
-    files: Sequence[tuple[str, bytes]],
+    files: Sequence[tuple[str | bytes, bytes]],
     preprocess: Preprocess,
     *,
     batch_size: int,
@@ -47,7 +47,7 @@ def load(
     """Yield batches in order; the same files give the same bits, whatever the workers.
 
     Args:
-        files: path and expected digest (32 bytes) of each image.
+        files: path, or the bytes themselves, and expected digest (32 bytes) of each image.
         preprocess: the evaluation view.
         batch_size: nominal size B; the last batch is padded to it.
         workers: decoding threads.
@@ -58,11 +58,11 @@ def load(
     """
     size = preprocess.crop
 
-    def fill(path: str, digest: bytes, crop: torch.Tensor) -> str | None:
-        data = read(path)
+    def fill(path: str | bytes, digest: bytes, crop: torch.Tensor) -> str | None:
+        data = path if isinstance(path, bytes) else read(path)
         if hashlib.sha256(data).digest() != digest:
             raise PipelineError(
-                f"{path} changed while the run was reading it. Run the same command again."
+                f"{_name(path)} changed while the run was reading it. Run the same command again."
             )
         try:
             crop.copy_(preprocess.apply(decode(data)).permute(1, 2, 0))
@@ -70,7 +70,7 @@ def load(
             return str(error)
         except (MemoryError, OSError) as error:  # the machine is to blame, not the image
             reason = getattr(error, "strerror", None) or "no memory left"
-            raise PipelineError(f"Cannot decode {shown(path)}: {reason}.") from error
+            raise PipelineError(f"Cannot decode {_name(path)}: {reason}.") from error
         return None
 
     def submit(start: int) -> tuple[Batch, list[Future[str | None]]]:
@@ -93,6 +93,10 @@ def load(
             yield batch
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _name(source: str | bytes) -> str:
+    return shown(source) if isinstance(source, str) else "a picture"
 
 
 def read(path: str) -> bytes:

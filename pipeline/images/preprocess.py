@@ -30,7 +30,7 @@ class Preprocess:
         interpolation: `bilinear` or `bicubic`, always antialiased.
         mean: per channel (R, G, B), on the scale where white is 1.
         std: per channel (R, G, B), on the scale where white is 1.
-        squash: resize to crop×crop without keeping the aspect ratio.
+        squash: resize to resize×resize without keeping the aspect ratio, as timm does.
     """
 
     resize: int
@@ -70,7 +70,8 @@ class Preprocess:
             F.resize, interpolation=InterpolationMode(self.interpolation), antialias=True
         )
         if self.squash:
-            squashed: torch.Tensor = resize(image, [self.crop, self.crop])
+            image = resize(image, [self.resize, self.resize])
+            squashed: torch.Tensor = F.center_crop(image, [self.crop, self.crop])
             return squashed
         height, width = image.shape[-2:]
         longest = MAX_ASPECT * min(height, width)

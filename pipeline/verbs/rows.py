@@ -76,7 +76,7 @@ def make_engine(
 
 def compute(
     engine: Engine,
-    files: Mapping[Key, str],
+    files: Mapping[Key, str] | Mapping[Key, str | bytes],
     *,
     key: FeatureKey,
     store: RowStore,
@@ -92,7 +92,7 @@ def compute(
     batch is padded: a run that was killed after any shard goes on with the same batches.
 
     Args:
-        files: (digest, view) to the path of each image, in data set order.
+        files: (digest, view) to the path of each image (or its bytes), in data set order.
         check_bad: called after each batch; raises when there are too many bad images.
     """
     from pipeline.images.loader import load

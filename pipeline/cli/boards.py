@@ -1,0 +1,53 @@
+"""Tables of heads for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.cli.options import shown
+
+
+def lines(heads: list[dict[str, Any]]) -> list[str]:
+    """Return a leaderboard as aligned lines, the best by selection marked with *."""
+    rows = [_row(head) for head in heads]
+    header = ["", "head", "choice", "selection", *_splits(heads), "seconds", "id"]
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    right = {len(header) - 2}
+    return [
+        shown("  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip())
+        for row in [header, *rows]
+    ]  # fmt: skip
+
+
+def _splits(heads: list[dict[str, Any]]) -> list[str]:
+    names = [name for name in ("val", "test") if any(name in h["metrics"] for h in heads)]
+    return [f"{name} [95%]" for name in names]
+
+
+def _row(head: dict[str, Any]) -> list[str]:
+    choice = ", ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in head["parameters"].items()
+    )
+    score = (
+        "untried" if head["score"] is None else f"{abs(head['score']):.4f} ± {head['spread']:.4f}"
+    )
+    return [
+        "*" if head.get("best") else "",
+        head["clf"],
+        choice or "-",
+        score,
+        *[accuracy(values) for values in head["metrics"].values()],
+        f"{head['seconds']:.1f}",
+        head["id"],
+    ]
+
+
+def accuracy(values: dict[str, Any]) -> str:
+    """Return `0.954 [0.908, 0.978]`, and `chose` behind a split that chose."""
+    low, high = values["interval"]
+    mark = " chose" if values["selected_on"] else ""
+    return f"{values['accuracy']:.3f} [{low:.3f}, {high:.3f}]{mark}"

@@ -1,0 +1,45 @@
+"""`pipeline heads`."""
+
+from __future__ import annotations
+
+import click
+
+from pipeline.cli import options
+from pipeline.cli.boards import lines
+from pipeline.cli.options import shown
+from pipeline.store.cache import Cache
+from pipeline.verbs.heads import leaderboard
+
+
+@click.command()
+@click.argument("table", required=False)
+@options.cache
+@options.as_json
+def command(table: str | None, cache: str | None, as_json: bool) -> None:
+    """List the heads of TABLE (the current one without it), best first.
+
+    The best by selection is marked with *; ties go to the simpler. Heads that were chosen by
+    another measure or on other images stand apart, since their scores cannot be compared.
+
+    \b
+    Example:
+      pipeline heads
+    """
+    store = Cache.at(cache)
+    opened = store.open_table(table)
+    board = leaderboard(store, opened.table_id)
+    if as_json:
+        options.print_json({"table": str(opened.path), "heads": board})
+        return
+    click.echo(shown(f"{opened.path}"), err=True)
+    if not board:
+        click.echo("No head yet. Fit some with `pipeline fit-head --clf all`.")
+    for number in sorted({head["group"] for head in board}):
+        group = [head for head in board if head["group"] == number]
+        recipe = group[0]["recipe"]
+        on = f"{recipe['folds']} folds of train" if recipe["select_on"] == "cv" else "val"
+        part = f", {recipe['shots']} images a class" if recipe["shots"] else ""
+        part += f", {recipe['train_fraction']:g} of train" if recipe["train_fraction"] else ""
+        click.echo(f"chosen by {recipe['select']} on {on}{part}, seed {recipe['seed']}")
+        for line in lines(group):
+            click.echo(line)

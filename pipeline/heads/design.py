@@ -1,0 +1,218 @@
+"""`Design`: features as the solver sees them, centred and rotated into their eigenbasis.
+
+A rotation V of the features leaves the objective as it is (‖W V‖ = ‖W‖), and in the basis of
+the eigenvectors of XᵀX the Hessian of logistic regression is close to diagonal. With fewer rows
+than features the basis has only N directions, and that is exact: the optimum lies in the span of
+the rows (the representer theorem; Schölkopf, Herbrich, Smola 2001).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import PipelineError
+
+#: Up to this many rows the N×N Gram matrix is decomposed, in double precision.
+DUAL_ROWS = 2048
+#: Beyond this many features no basis is computed: the decomposition costs O(D³).
+WIDEST_BASIS = 6000
+
+
+class Design:
+    """N rows of D features, read by chunks, in the coordinates in which problems are solved.
+
+    A row is [V'(x − centre), 1, 0 …]: `rank` rotated features, a constant for the intercept, and
+    zeros up to `width`, a multiple of 16. Labels play no part.
+
+    Args:
+        features: [N, D] float, in memory or memory-mapped; never copied whole unless the
+            rotated copy fits `memory`, which then replaces it.
+        mean: [D], subtracted from the features; None for zeros.
+        scale: [D], what they are then divided by; None for ones.
+        groups: [N] int, the folds: one fold of far larger numbers than the others has little
+            say in centre and basis, so that it does not spoil the other folds' problems.
+        memory: bytes for the rotated copy; above, rows are standardised anew in each pass.
+        device: where the solver computes.
+
+    Raises:
+        PipelineError: no rows, no features, or features that are not finite.
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        *,
+        mean: np.ndarray | None = None,
+        scale: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+        memory: int = 2 << 30,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if features.ndim != 2 or 0 in features.shape:
+            raise PipelineError(
+                f"The features have the shape {features.shape}; needed are rows and columns."
+            )
+        self.features, self.device = features, torch.device(device)
+        self.n, self.d = features.shape
+        self.mean = np.zeros(self.d) if mean is None else np.asarray(mean, np.float64)
+        self.scale = np.ones(self.d) if scale is None else np.asarray(scale, np.float64)
+        self.chunk = max(256, (1 << 24) // max(self.d, 16))
+        self._copy: Tensor | None = None
+        groups = np.zeros(self.n, np.int64) if groups is None else np.asarray(groups)
+        self.centre = self._centre(groups)
+        self._shift = self._tensor(self.mean + self.centre * self.scale)
+        self._factor = self._tensor(1 / self.scale)
+        self.basis = self._basis(groups)  # [D, rank]; None is the identity
+        self.rank = self.d if self.basis is None else self.basis.shape[1]
+        self.width = padded(self.rank)
+        self._half: Tensor | None = None
+        if 4 * self.n * self.width <= memory:
+            self._copy = self._rotated()
+            if fast_half(self.device):
+                self._half = self._copy.to(torch.bfloat16)
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self.device)
+
+    def _raw(self) -> Iterator[tuple[slice, np.ndarray]]:
+        for start in range(0, self.n, self.chunk):
+            rows = slice(start, min(start + self.chunk, self.n))
+            yield rows, np.asarray(self.features[rows], np.float32)
+
+    def _centred(self) -> Iterator[tuple[slice, Tensor]]:
+        for rows, values in self._raw():
+            yield rows, (self._tensor(values) - self._shift).mul_(self._factor)
+
+    def _centre(self, groups: np.ndarray) -> np.ndarray:
+        names, counts = np.unique(groups, return_counts=True)
+        sums = np.zeros((len(names), self.d))
+        bad: list[int] = []
+        for rows, values in self._raw():
+            if not np.isfinite(values.sum(dtype=np.float64)):
+                bad += (rows.start + np.flatnonzero(~np.isfinite(values).all(1))).tolist()
+            of = np.searchsorted(names, groups[rows])
+            for group in np.unique(of):
+                sums[group] += values[of == group].sum(0, dtype=np.float64)
+        if bad:
+            listed = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
+            raise PipelineError(
+                f"{len(bad)} of {self.n} feature rows hold NaN or infinite numbers (rows {listed}):"
+                " the table is damaged; extract it anew."
+            )
+        means = sums / counts[:, None]
+        middle = np.median(means, 0) if len(names) > 2 else counts @ means / self.n
+        return np.asarray((middle - self.mean) / self.scale)
+
+    def _basis(self, groups: np.ndarray) -> Tensor | None:
+        if self.n < self.d and self.n <= DUAL_ROWS:
+            X = torch.cat([x.double() for _, x in self._centred()])
+            values, vectors = torch.linalg.eigh(X @ X.T)
+            keep = values > values[-1].clamp_min(1e-30) * 1e-10
+            if not keep.any():
+                return torch.zeros(self.d, 1, device=self.device)
+            return (X.T @ (vectors[:, keep] / values[keep].sqrt())).float().contiguous()
+        if self.d > WIDEST_BASIS:
+            return None
+        names = np.unique(groups)
+        grams = torch.zeros(len(names), self.d, self.d, device=self.device)
+        for rows, x in self._centred():
+            of = torch.from_numpy(np.searchsorted(names, groups[rows])).to(self.device)
+            for group in range(len(names)):
+                mine = x if len(names) == 1 else x[of == group]
+                grams[group].addmm_(mine.T, mine)
+        spread = grams.diagonal(dim1=1, dim2=2).sum(1)
+        loud = (spread / (3 * spread.median()).clamp_min(1e-30)).clamp_min(1)
+        gram = (grams / loud[:, None, None]).sum(0)
+        del grams
+        return torch.linalg.eigh(gram / gram.diagonal().mean().clamp_min(1e-30))[1].contiguous()
+
+    def _rotated(self) -> Tensor:
+        copy = torch.zeros(self.n, self.width, device=self.device)
+        for rows, x in self._centred():
+            copy[rows, : self.rank] = x if self.basis is None else x @ self.basis
+        copy[:, self.rank] = 1
+        return copy
+
+    @property
+    def rough(self) -> bool:
+        """Whether there is a bfloat16 copy, for products that are allowed 1% of error."""
+        return self._half is not None
+
+    def chunks(self, size: int, *, rough: bool = False) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (rows, [n, ·]): at most `size` rows at once, to be multiplied by `enter`."""
+        copy = self._half if rough else self._copy
+        if copy is not None:
+            for start in range(0, self.n, size):
+                rows = slice(start, min(start + size, self.n))
+                yield rows, copy[rows]
+            return
+        for outer, x in self._centred():
+            wide = torch.nn.functional.pad(x, (0, padded(self.d) - self.d))
+            wide[:, self.d] = 1
+            for start in range(0, len(wide), size):
+                inner = wide[start : start + size]
+                yield slice(outer.start + start, outer.start + start + len(inner)), inner
+
+    def enter(self, U: Tensor) -> Tensor:
+        """Return weights […, width] as those that multiply the rows of `chunks`."""
+        if self._copy is not None or self.basis is None:
+            return U
+        return self._transform(U, self.basis.T)
+
+    def leave(self, G: Tensor) -> Tensor:
+        """Return a gradient with respect to `enter`'s weights as one of […, width]."""
+        if self._copy is not None or self.basis is None:
+            return G
+        return self._transform(G, self.basis)
+
+    def _transform(self, U: Tensor, matrix: Tensor) -> Tensor:
+        rank, new = matrix.shape
+        out = U.new_zeros(*U.shape[:-1], padded(new))
+        out[..., :new] = U[..., :rank] @ matrix
+        out[..., new] = U[..., rank]
+        return out
+
+    def power(self, weights: Tensor) -> Tensor:
+        """Return Σᵢ wᵢ xᵢⱼ² for weights [F, N], as [F, width]."""
+        total = weights.new_zeros(len(weights), self.width)
+        for rows, Z in self.chunks(self.chunk):
+            rotated = Z if self._copy is not None or self.basis is None else (
+                self._transform(Z, self.basis)
+            )
+            total.addmm_(weights[:, rows], rotated.square())
+        return total
+
+    def unrotated(self, U: Tensor) -> Tensor:
+        """Return the weights of the standardised features, […, D], without the intercept."""
+        plain = U[..., : self.rank]
+        return plain if self.basis is None else plain @ self.basis.T
+
+    def rotated(self, W: np.ndarray, bias: np.ndarray) -> Tensor:
+        """Return the inverse of `unrotated`: weights […, D] and intercepts as […, width]."""
+        plain = self._tensor(W)
+        U = plain.new_zeros(*plain.shape[:-1], self.width)
+        U[..., : self.rank] = plain if self.basis is None else plain @ self.basis
+        U[..., self.rank] = self._tensor(bias + W @ self.centre)
+        return U
+
+
+def fast_half(device: torch.device) -> bool:
+    """Return whether the device multiplies bfloat16 matrices much faster than float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+def padded(rank: int) -> int:
+    """Return the width of a row with an intercept, a multiple of 16 for the matrix units."""
+    return (rank + 1 + 15) // 16 * 16
+
+
+def design_of(features: Design | np.ndarray, **options: Any) -> Design:
+    """Return the design as it is, or that of an array."""
+    return features if isinstance(features, Design) else Design(features, **options)

@@ -1,0 +1,93 @@
+"""Folds and subsamples of the training images: stratified, with what belongs together kept so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def units(digests: Sequence[str], groups: Sequence[str] | None) -> np.ndarray:
+    """Return which images must stay together, [N] int64: equal files, and those of one group.
+
+    Images are tied by an equal digest or an equal, non-empty group, directly or through others.
+    Units are numbered in the order of their first image.
+    """
+    parent = list(range(len(digests)))
+
+    def find(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    for names in (digests, groups or ()):
+        first: dict[str, int] = {}
+        for row, name in enumerate(names):
+            if name:
+                parent[find(row)] = find(first.setdefault(name, row))
+    roots = np.array([find(row) for row in range(len(parent))], np.int64)
+    _, first_rows, numbers = np.unique(roots, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first_rows))[numbers.ravel()]
+
+
+def assign(labels: np.ndarray, unit: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Return the fold of each image, [N] int64 in [0, count).
+
+    Units go in random order, the largest first, each to the fold that has the fewest of its
+    commonest class, then the fewest images. Every fold gets a unit where there are enough.
+
+    Args:
+        labels: [N] int64.
+        unit: [N] int64 from `units`.
+        count: number of folds, at least 2 and at most the number of units.
+        seed: of the order.
+    """
+    classes = int(labels.max()) + 1
+    counts = np.zeros((int(unit.max()) + 1, classes), np.int64)
+    np.add.at(counts, (unit, labels), 1)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
+    filled = np.zeros((count, classes), np.int64)
+    fold_of = np.empty(len(counts), np.int64)
+    for number in order:
+        main = int(counts[number].argmax())
+        fold = min(range(count), key=lambda f: (filled[f, main], filled[f].sum(), f))
+        fold_of[number] = fold
+        filled[fold] += counts[number]
+    return np.asarray(fold_of[unit])
+
+
+def possible(labels: np.ndarray, unit: np.ndarray, asked: int) -> int:
+    """Return how many folds the data allow: `asked`, fewer, or 0 for none.
+
+    A fold must leave at least two classes to train on, so the second most spread class must
+    stand in at least two units.
+    """
+    spread = sorted(Counter(label for label, _ in set(zip(labels, unit, strict=True))).values())
+    if len(spread) < 2 or spread[-2] < 2:
+        return 0
+    return min(asked, spread[-2])
+
+
+def subsample(
+    labels: np.ndarray, unit: np.ndarray, *, shots: int | None, fraction: float | None, seed: int
+) -> np.ndarray:
+    """Return the rows of a stratified part of the images, sorted.
+
+    Args:
+        shots: images of each class; a class with fewer gives all it has.
+        fraction: share of each class, at least one image.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    # whole units, so that copies count once where a few images are all there is
+    _, first = np.unique(unit[order], return_index=True)
+    distinct = order[np.sort(first)]
+    pool = distinct if shots is not None else order
+    chosen = []
+    for label in np.unique(labels):
+        rows = pool[labels[pool] == label]
+        most = shots if shots is not None else max(1, round((fraction or 1.0) * len(rows)))
+        chosen.append(rows[:most])
+    return np.sort(np.concatenate(chosen))

@@ -1,0 +1,157 @@
+"""`Head`: a fitted head as it is kept in `cache/heads/<id>/`, and read back without unpickling."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import DamagedError, PipelineError
+from pipeline.heads.linear import LinearHead
+from pipeline.heads.metrics import softmax
+
+SCHEMA = 1
+#: Every type beyond skops' own that a stored estimator may hold; anything else is refused.
+TRUSTED = (
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn._loss.link.LogitLink",
+    "sklearn._loss.link.MultinomialLogit",
+    "numpy.dtype",
+)
+
+
+class Head:
+    """What maps features to classes.
+
+    Attributes:
+        info: `head.json`: the table it was fitted on, its choice and all it scored.
+        classes_: K class names; columns of probabilities are in this order.
+        linear: W and b on raw features, for linear heads; else None.
+        folder: where it is kept.
+    """
+
+    def __init__(self, info: dict[str, Any], *, linear: LinearHead | None, estimator: Any,
+                 folder: Path | None = None):  # fmt: skip
+        self.info, self.linear, self.estimator, self.folder = info, linear, estimator, folder
+        self.classes_ = tuple(info["classes"])
+
+    @property
+    def id(self) -> str:
+        """Return the head's id, twelve hexadecimal digits."""
+        return str(self.info["id"])
+
+    def predict_proba(self, features: Any) -> np.ndarray:
+        """Return probabilities [N, K] float64.
+
+        Args:
+            features: raw features [N, D], or a `FeatureTable` of the same fingerprint.
+
+        Raises:
+            PipelineError: features of another trunk, of another length, or not finite.
+        """
+        x = self._features(features)
+        if self.linear is not None:
+            return softmax(self.linear.scores(x), self.linear.temperature)
+        scores = self.info["temperature"] is not None
+        if not scores:
+            return self._aligned(self.estimator.predict_proba(x))
+        values = self.estimator.decision_function(x)
+        if values.ndim == 1:
+            values = np.stack([-values / 2, values / 2], axis=1)
+        full = np.full((len(x), len(self.classes_)), -np.inf)
+        full[:, self._seen()] = values
+        return softmax(full, float(self.info["temperature"]))
+
+    def predict(self, features: Any) -> np.ndarray:
+        """Return the likeliest class's name for each row, [N] of str."""
+        return np.array(self.classes_, dtype=object)[self.predict_proba(features).argmax(1)]
+
+    def _seen(self) -> np.ndarray:
+        return np.asarray(self.estimator.classes_, np.int64)
+
+    def _aligned(self, values: np.ndarray) -> np.ndarray:
+        full = np.zeros((len(values), len(self.classes_)))
+        full[:, self._seen()] = values
+        return full
+
+    def _features(self, features: Any) -> np.ndarray:
+        fingerprint = getattr(features, "fingerprint", None)
+        if fingerprint is not None:
+            if fingerprint != self.info["fingerprint"]:
+                raise PipelineError(
+                    f"The head {self.id} was fitted on features of another fingerprint "
+                    f"({self.info['trunk']}, {self.info['fingerprint'][:12]}) than this table's "
+                    f"({fingerprint[:12]}); extract with the same trunk, weights and options."
+                )
+            features = features.features
+        x = np.asarray(features, np.float32)
+        if x.ndim != 2 or x.shape[1] != self.info["dim"]:
+            raise PipelineError(
+                f"The head {self.id} takes features [N, {self.info['dim']}], not {x.shape}."
+            )
+        if not np.isfinite(x).all():
+            raise PipelineError("The features have values that are not finite.")
+        return x
+
+    def write(self, folder: Path) -> None:
+        """Write `head.json` and the head itself into an existing folder."""
+        if self.linear is not None:
+            self.linear.save(folder / "head.safetensors")
+        else:
+            from skops.io import dump
+
+            dump(self.estimator, folder / "head.skops")
+        text = json.dumps(self.info, indent=1, ensure_ascii=True) + "\n"
+        (folder / "head.json").write_text(text)
+
+    @classmethod
+    def open(cls, folder: Path) -> Head:
+        """Read a head; nothing is unpickled.
+
+        Raises:
+            PipelineError: there is none.
+            DamagedError: it is damaged, of another schema, or holds types that are not expected.
+        """
+        info = read_info(folder)
+        linear, estimator = None, None
+        if (folder / "head.safetensors").exists():
+            linear = LinearHead.load(folder / "head.safetensors")
+        else:
+            estimator = _load_estimator(folder / "head.skops")
+        return cls(info, linear=linear, estimator=estimator, folder=folder)
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """Return a head's `head.json`; raises as `Head.open`."""
+    try:
+        info = json.loads((folder / "head.json").read_text())
+    except FileNotFoundError as error:
+        raise PipelineError(
+            f"There is no head {folder}. `pipeline heads` lists those there are, "
+            "`pipeline fit-head` fits one."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"The head {folder} is damaged: {error}") from error
+    if not isinstance(info, dict) or info.get("schema") != SCHEMA:
+        raise DamagedError(
+            f"The head {folder} is not of schema {SCHEMA}; fit it again with `pipeline fit-head`."
+        )
+    return info
+
+
+def _load_estimator(path: Path) -> Any:
+    from skops.io import get_untrusted_types, load
+
+    try:
+        strange = [name for name in get_untrusted_types(file=path) if name not in TRUSTED]
+        if strange:
+            raise DamagedError(
+                f"The head {path} is refused: it holds {', '.join(strange)}, which no head does."
+            )
+        return load(path, trusted=list(TRUSTED))
+    except DamagedError:
+        raise
+    except Exception as error:  # skops raises what zipfile, json and numpy raise
+        raise DamagedError(f"The head {path} is damaged: {error}") from error

@@ -1,0 +1,63 @@
+"""Linear discriminant analysis with shrinkage, solved by Cholesky."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+
+class ShrinkageLDA(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Gaussian classes with one covariance, shrunk towards a multiple of the identity.
+
+    The model of scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=…)`, whose
+    least-squares solution by SVD takes over ten times longer at D = 1280.
+    Source: Hastie, Tibshirani and Friedman 2009, sections 4.3 and 4.3.1.
+
+    Args:
+        shrinkage: in (0, 1]; 1 leaves the identity alone.
+        balanced: equal priors in place of the classes' shares.
+    """
+
+    def __init__(self, shrinkage: float = 0.5, balanced: bool = False):
+        self.shrinkage = shrinkage
+        self.balanced = balanced
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> ShrinkageLDA:
+        """Fit on X [N, D] and y [N]; raises ValueError for one class."""
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError("ShrinkageLDA needs at least two classes")
+        counts = np.bincount(labels)
+        means = np.zeros((len(counts), X.shape[1]))
+        np.add.at(means, labels, X)
+        means /= counts[:, None]
+        within = X - means[labels]
+        covariance = within.T @ within / len(X)
+        spread = float(np.trace(covariance)) / X.shape[1] or 1.0
+        covariance *= 1 - self.shrinkage
+        covariance[np.diag_indices_from(covariance)] += self.shrinkage * spread
+        weights = cho_solve(cho_factor(covariance, overwrite_a=True), means.T).T  # [K, D]
+        share = np.full(len(counts), 1 / len(counts)) if self.balanced else counts / len(X)
+        bias = np.log(share) - 0.5 * np.einsum("kd,kd->k", means, weights)
+        if len(counts) == 2:
+            weights, bias = weights[1:] - weights[:1], bias[1:] - bias[:1]
+        self.coef_, self.intercept_ = weights, bias
+        return self
+
+    def decision_function(self, X: np.ndarray) -> np.ndarray:
+        """Return the classes' log posteriors up to a common term, [N, K], or [N] for two."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        scores = X @ self.coef_.T + self.intercept_
+        return np.asarray(scores.ravel() if len(self.classes_) == 2 else scores)
+
+    def predict(self, X: np.ndarray) -> Any:
+        """Return the likeliest class of each row, [N]."""
+        scores = self.decision_function(X)
+        best = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)
+        return self.classes_[best]

@@ -1,0 +1,107 @@
+"""`LinearHead`: W x + b on raw features, the scaler folded in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import DamagedError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, eq=False)
+class LinearHead:
+    """A linear classifier in the space of raw features. Imports neither torch nor scikit-learn.
+
+    Attributes:
+        weight: [K, D] float32.
+        bias: [K] float32.
+        l2: divide each feature vector by its length first; this step cannot be folded.
+        temperature: what scores are divided by to become logits.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    l2: bool = False
+    temperature: float = 1.0
+
+    @classmethod
+    def fold(
+        cls,
+        weight: np.ndarray,
+        bias: np.ndarray,
+        *,
+        mean: np.ndarray | None = None,
+        scale: np.ndarray | None = None,
+        l2: bool = False,
+        temperature: float = 1.0,
+    ) -> LinearHead:
+        """Return the head that gives raw features the scores W ((x − mean) / scale) + b.
+
+        Args:
+            weight: W, [K, D].
+            bias: b, [K].
+            mean: [D], or None for zeros.
+            scale: [D], or None for ones.
+        """
+        weight, bias = np.asarray(weight, np.float64), np.asarray(bias, np.float64)
+        if scale is not None:
+            weight = weight / scale
+        if mean is not None:
+            bias = bias - weight @ mean
+        return cls(weight.astype(np.float32), bias.astype(np.float32), l2, temperature)
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """Return class scores [N, K] float32 of features [N, D]."""
+        features = np.asarray(features, np.float32)
+        if self.l2:
+            features = unit(features)
+        return np.asarray(features @ self.weight.T + self.bias)
+
+    def to_linear(self) -> nn.Linear:
+        """Return a torch layer whose outputs are logits: temperature folded in."""
+        import torch
+
+        layer = torch.nn.Linear(self.weight.shape[1], len(self.weight))
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(self.weight / np.float32(self.temperature)))
+            layer.bias.copy_(torch.from_numpy(self.bias / np.float32(self.temperature)))
+        return layer
+
+    def save(self, path: Path) -> None:
+        """Write `weight`, `bias` and `temperature` as safetensors."""
+        from safetensors.numpy import save_file
+
+        tensors = {
+            "weight": np.ascontiguousarray(self.weight),
+            "bias": self.bias,
+            "temperature": np.array([self.temperature], np.float64),
+        }
+        save_file(tensors, path, metadata={"normalize": "l2" if self.l2 else "none"})
+
+    @classmethod
+    def load(cls, path: Path) -> LinearHead:
+        """Read what `save` wrote; raises `DamagedError` for anything else."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as file:
+                normalize = (file.metadata() or {})["normalize"]
+                weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
+                temperature = float(file.get_tensor("temperature")[0])
+        except (SafetensorError, OSError, KeyError) as error:
+            raise DamagedError(f"The head {path} is damaged: {error}") from error
+        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            raise DamagedError(f"The head {path} is damaged: its shapes do not fit each other.")
+        return cls(weight, bias, normalize == "l2", temperature)
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """Return features [N, D] divided by their Euclidean lengths; zeros stay zeros."""
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.asarray(features / np.where(length > 0, length, 1), features.dtype)

@@ -1,0 +1,182 @@
+"""From scores to figures, each with what is needed to judge it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+#: Two-sided 95% quantile of the normal distribution.
+Z = 1.959963984540054
+BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
+#: Probabilities are kept from 0 and 1 by this much in the log-loss (float32's epsilon).
+EPSILON = float(np.finfo(np.float32).eps)
+SELECTIONS = ("accuracy", "balanced-accuracy", "log-loss", "f1-macro")
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How well predictions fit labels.
+
+    Attributes:
+        images: N, labelled images that were scored.
+        accuracy: share of right predictions.
+        interval: 95% Wilson score interval of the accuracy (Wilson 1927).
+        balanced_accuracy: mean recall over the classes that occur.
+        f1_macro: mean F1 over the classes that occur or are predicted.
+        log_loss: mean of −ln p(label).
+        top5: share of labels among the five likeliest classes; None below six classes.
+        calibration_error: expected calibration error, 15 equal bins (Guo et al. 2017).
+        baseline: accuracy of always predicting the training images' commonest class.
+        classes: per class: name, images, precision, recall, F1 (None where undefined).
+        confusion: [K][K] counts, rows are labels and columns predictions.
+    """
+
+    images: int
+    accuracy: float
+    interval: tuple[float, float]
+    balanced_accuracy: float
+    f1_macro: float
+    log_loss: float
+    top5: float | None
+    calibration_error: float
+    baseline: float
+    classes: list[dict[str, Any]]
+    confusion: list[list[int]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def wilson(right: int, total: int) -> tuple[float, float]:
+    """Return the 95% Wilson score interval of a share.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    if not total:
+        return 0.0, 1.0
+    share, square = right / total, Z * Z / total
+    centre = (share + square / 2) / (1 + square)
+    half = Z * math.sqrt(share * (1 - share) / total + square / (4 * total)) / (1 + square)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def measure(
+    labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], majority: int
+) -> Metrics:
+    """Return the metrics of predictions.
+
+    Args:
+        labels: [N] int64, all known.
+        probabilities: [N, K], rows sum to 1; the likeliest class is the prediction.
+        classes: K names.
+        majority: the class that the baseline always predicts.
+    """
+    predicted = probabilities.argmax(1)
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    right, actual, claimed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision, recall = right / claimed, right / actual
+        f1 = 2 * right / (actual + claimed)
+    total = len(labels)
+    return Metrics(
+        images=total,
+        accuracy=float(right.sum() / total),
+        interval=wilson(int(right.sum()), total),
+        balanced_accuracy=float(recall[actual > 0].mean()),
+        f1_macro=float(f1[actual + claimed > 0].mean()),
+        log_loss=log_loss(labels, probabilities),
+        top5=_top(labels, probabilities, 5) if len(classes) > 5 else None,
+        calibration_error=_calibration_error(predicted == labels, probabilities.max(1)),
+        baseline=float((labels == majority).mean()),
+        classes=[
+            {
+                "class": name,
+                "images": int(actual[k]),
+                "precision": _known(precision[k]),
+                "recall": _known(recall[k]),
+                "f1": _known(f1[k]),
+            }
+            for k, name in enumerate(classes)
+        ],
+        confusion=confusion.tolist(),
+    )
+
+
+def score(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return one of `SELECTIONS`, larger is better (the log-loss is negated)."""
+    if metric == "log-loss":
+        return -log_loss(labels, probabilities)
+    predicted = probabilities.argmax(1)
+    if metric == "accuracy":
+        return float((predicted == labels).mean())
+    there = np.unique(labels)
+    if metric == "balanced-accuracy":
+        return float(np.mean([(predicted[labels == k] == k).mean() for k in there]))
+    named = np.union1d(there, predicted)
+    pairs = [((labels == k), (predicted == k)) for k in named]
+    return float(np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs]))
+
+
+def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the mean of −ln p(label), p kept within [ε, 1]."""
+    p = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.clip(p, EPSILON, 1.0)).mean())
+
+
+def softmax(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Return probabilities [N, K] float64 of class scores [N, K]."""
+    z = np.asarray(scores, np.float64) / temperature
+    z = np.exp(z - z.max(1, keepdims=True))
+    return np.asarray(z / z.sum(1, keepdims=True))
+
+
+def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return the temperature that minimises the log-loss of `softmax(scores / T)`.
+
+    Golden-section search over ln T; the loss is convex in 1/T.
+    Source: Guo et al. 2017, section 4.2.
+
+    Args:
+        scores: [N, K] that the head gave to images that it was not fitted on.
+        labels: [N] int64.
+    """
+    spread = float(np.std(scores)) or 1.0
+    low, high = math.log(spread * 1e-3), math.log(spread * 1e3)
+    golden = (math.sqrt(5) - 1) / 2
+
+    def loss(log_temperature: float) -> float:
+        return log_loss(labels, softmax(scores, math.exp(log_temperature)))
+
+    a, b = high - golden * (high - low), low + golden * (high - low)
+    loss_a, loss_b = loss(a), loss(b)
+    for _ in range(50):
+        if loss_a <= loss_b:
+            high, b, loss_b = b, a, loss_a
+            a = high - golden * (high - low)
+            loss_a = loss(a)
+        else:
+            low, a, loss_a = a, b, loss_b
+            b = low + golden * (high - low)
+            loss_b = loss(b)
+    return math.exp((low + high) / 2)
+
+
+def _top(labels: np.ndarray, probabilities: np.ndarray, count: int) -> float:
+    likeliest = np.argpartition(-probabilities, count - 1, axis=1)[:, :count]
+    return float((likeliest == labels[:, None]).any(1).mean())
+
+
+def _calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    sums = np.zeros((BINS, 2))
+    np.add.at(sums, bins, np.stack([right, confidence], axis=1).astype(float))
+    return float(np.abs(sums[:, 0] - sums[:, 1]).sum() / len(right))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

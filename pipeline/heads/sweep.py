@@ -1,0 +1,247 @@
+"""Multinomial logistic regression for all penalties and folds as one batched problem.
+
+`sweep` solves scikit-learn's objective, C Σᵢ wᵢ ceᵢ + ½‖W‖² with a free intercept, for every
+penalty C and every fold. What makes it fast: one matrix product for all problems (`lbfgs`), the
+eigenbasis of the features as preconditioner (`design`), and warm starts: penalties a decade apart
+are solved first, those between start from a cubic in log C through their neighbours, where they
+are almost solved already (path following; Hastie et al. 2004 for such paths).
+
+Beyond a certain penalty nothing converges, scikit-learn neither: its rule stops where the largest
+component of the mean objective's gradient is below its `tol`. There the result depends on the
+road, so `sweep` takes scikit-learn's: the plain metric, from one penalty to the next.
+`docs/heads.md` has the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import PipelineError
+from pipeline.heads.design import Design, design_of
+from pipeline.heads.lbfgs import HISTORY, Data, solve
+from pipeline.heads.path import guide, predict, turning_point, waves
+
+#: Bytes for the problems that are under way together.
+MEMORY = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """The solutions of P penalties × F folds. Equal only when identical.
+
+    Attributes:
+        penalties: [P] as they were given.
+        objective: C Σ w ce + ½‖W‖² on each fold's training rows, float64 [P, F].
+        iterations: int64 [P, F].
+        converged: bool [P, F]: whether the stopping rule was met.
+        turn: the penalty beyond which scikit-learn's road is taken.
+        folds: int64 [N], or None when each problem trained on all rows (F = 1).
+    """
+
+    penalties: np.ndarray
+    objective: np.ndarray
+    iterations: np.ndarray
+    converged: np.ndarray
+    turn: float
+    folds: np.ndarray | None
+    design: Design
+    rotated: Tensor  # [P, F, k, width]
+
+    def weights(self, penalty: int | slice = slice(None)) -> np.ndarray:
+        """Return W of standardised features, float32 [P, F, K, D]; without P for one penalty."""
+        W = self.design.unrotated(self.rotated[penalty]).cpu().numpy()
+        return _both_sides(W)
+
+    def bias(self, penalty: int | slice = slice(None)) -> np.ndarray:
+        """Return the intercepts, float32 [P, F, K]; without P for one penalty."""
+        U = self.rotated[penalty]
+        centre = torch.from_numpy(self.design.centre.astype(np.float32)).to(U.device)
+        bias = U[..., self.design.rank] - self.design.unrotated(U) @ centre
+        return _both_sides(bias.cpu().numpy()[..., None])[..., 0]
+
+    def scores(self, penalty: int) -> np.ndarray:
+        """Return each row's logits from the problem that did not see it, float32 [N, K].
+
+        Without folds they are the logits of the rows trained on.
+        """
+        design, U = self.design, self.rotated[penalty]
+        entering = design.enter(U)  # [F, k, ·]
+        out = U.new_empty(design.n, U.shape[1])
+        fold = torch.zeros(design.n, dtype=torch.int64, device=U.device)
+        if self.folds is not None:
+            fold = torch.from_numpy(self.folds).to(U.device)
+        for rows, Z in design.chunks(1 << 14):
+            for f in range(len(U)):
+                held = torch.nonzero(fold[rows] == f)[:, 0]
+                out[rows.start + held] = Z[held] @ entering[f].T
+        return _both_sides(out.cpu().numpy()[..., None])[..., 0]
+
+
+def _both_sides(values: np.ndarray) -> np.ndarray:
+    """Return [..., K, D]: the one row of two classes becomes [−w/2, w/2]."""
+    if values.shape[-2] > 1:
+        return values
+    return np.concatenate([-values / 2, values / 2], axis=-2)
+
+
+def sweep(
+    features: np.ndarray | Design,
+    labels: np.ndarray,
+    *,
+    penalties: Sequence[float],
+    n_classes: int,
+    folds: np.ndarray | None = None,
+    sample_weight: np.ndarray | None = None,
+    mean: np.ndarray | None = None,
+    scale: np.ndarray | None = None,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
+    tol: float = 5e-5,
+    max_iter: int = 1000,
+    device: str | torch.device = "cpu",
+    memory: int = MEMORY,
+    progress: Callable[[int, int], None] | None = None,
+) -> Sweep:
+    """Fit every penalty on every fold.
+
+    Args:
+        features: [N, D] float32, in memory or mapped; or their `Design`, to be used again.
+        labels: [N] int, 0 to K − 1.
+        penalties: C, above zero, in any order.
+        n_classes: K, two at least.
+        folds: [N] int, 0 to F − 1: problem f trains on the rows of the other folds. None trains
+            one problem on all rows.
+        sample_weight: [N], zero or above; None for ones.
+        mean: [D], subtracted from features; None for zeros.
+        scale: [D], what they are then divided by; None for ones.
+        start: weights [K, D] and intercepts [K] to start from, of standardised features.
+        tol: a problem is done when the largest component of the gradient of the mean objective
+            (the objective / C Σ w) is at most this; scikit-learn's default is 1e-4. In the
+            whitened metric, whose gradients are even, their root mean square is held to tol / 5.
+        max_iter: iterations at most for each problem.
+        device: where to compute.
+        memory: bytes for the problems that are under way together.
+        progress: called with (problems solved, problems in all).
+
+    Returns:
+        Solutions in the order of `penalties`. The same inputs give the same bits on one machine.
+
+    Raises:
+        PipelineError: what was given cannot be fitted.
+    """
+    given = np.asarray(penalties, np.float64)
+    labels, folds = np.asarray(labels), None if folds is None else np.asarray(folds, np.int64)
+    design = design_of(features, mean=mean, scale=scale, groups=folds, device=device)
+    weights = _weights(design.n, labels, folds, sample_weight, n_classes, given)
+    data = _data(design, labels, weights, n_classes)
+    order = np.unique(given)
+    turn = turning_point(data, tol)
+    added = [] if start is not None else guide(order, turn)
+    path = np.array([*added, *order])
+    F, shape = len(weights), (data.logits, design.width)
+    U = torch.zeros(len(path), F, *shape, device=design.device)
+    if start is not None:
+        W, b = start
+        initial = (
+            design.rotated(W[1:] - W[:1], b[1:] - b[:1])
+            if n_classes == 2
+            else (design.rotated(W, b))
+        )
+    value = np.zeros((len(path), F))
+    iterations = np.zeros((len(path), F), np.int64)
+    converged = np.zeros((len(path), F), bool)
+    solved: list[int] = []
+    done, total = 0, len(path) * F
+    for wave in waves(path, turn, linked=start is None):
+        pairs = [(p, f) for p in wave for f in range(F)]
+        guess = {
+            p: initial.expand(F, *shape) if start is not None else predict(p, path, solved, U, turn)
+            for p in wave
+        }
+        for some in _groups(pairs, data, memory):
+            C = torch.tensor([path[p] for p, _ in some], dtype=torch.float64, device=design.device)
+            fold = torch.tensor([f for _, f in some], device=design.device)
+            beyond = bool(path[wave[0]] > turn)
+            solution = solve(
+                data,
+                C,
+                fold,
+                torch.stack([guess[p][f] for p, f in some]),
+                whiten=not beyond,
+                tol=tol,
+                max_iter=max_iter,
+            )
+            at = tuple(np.array(some).T)
+            U[at] = solution.U
+            value[at] = solution.value.cpu()
+            iterations[at] = solution.iterations.cpu()
+            converged[at] = solution.converged.cpu()
+            done += len(some)
+            if progress is not None:
+                progress(done, total)
+        solved += wave
+    where = len(added) + np.searchsorted(order, given)
+    return Sweep(
+        given, value[where], iterations[where], converged[where], turn, folds, design, U[where]
+    )
+
+
+def _weights(
+    n: int,
+    labels: np.ndarray,
+    folds: np.ndarray | None,
+    sample_weight: np.ndarray | None,
+    n_classes: int,
+    penalties: np.ndarray,
+) -> np.ndarray:
+    """Return the weight of each row in each fold, float32 [F, N], or say all that is wrong."""
+    faults = []
+    if n_classes < 2:
+        faults.append(f"there must be two classes at least, not {n_classes}")
+    if len(labels) != n or (folds is not None and len(folds) != n):
+        faults.append(f"{n} feature rows need as many labels and fold numbers")
+    elif not np.issubdtype(labels.dtype, np.integer) or not (
+        (labels >= 0) & (labels < max(n_classes, 1))
+    ).all():
+        faults.append(f"labels must be whole numbers from 0 to {n_classes - 1}")
+    if not len(penalties) or not (np.isfinite(penalties) & (penalties > 0)).all():
+        faults.append("every penalty C must be a finite number above zero")
+    each = np.ones(n) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if each.shape != (n,) or not np.isfinite(each).all() or (each < 0).any():
+        faults.append("sample weights must be one finite number a row, none below zero")
+    if faults:
+        raise PipelineError("The linear head cannot be fitted: " + "; ".join(faults) + ".")
+    if folds is None:
+        weights = each[None]
+    else:
+        weights = each * (folds != np.arange(folds.max() + 1)[:, None])
+    empty = np.flatnonzero(weights.sum(1) <= 0)
+    if len(empty):
+        raise PipelineError(
+            f"The linear head cannot be fitted: fold {empty[0]} leaves no row to train on. Use "
+            "folds that each hold a part of the rows."
+        )
+    return weights.astype(np.float32)
+
+
+def _data(design: Design, labels: np.ndarray, weights: np.ndarray, n_classes: int) -> Data:
+    W = torch.from_numpy(weights).to(design.device)
+    penalised = torch.ones(design.width, device=design.device)
+    penalised[design.rank :] = 0
+    y = torch.from_numpy(labels.astype(np.int64)).to(design.device)
+    k = 1 if n_classes == 2 else n_classes
+    return Data(design, y, W, design.power(W), k, W.double().sum(1), penalised)
+
+
+def _groups(
+    pairs: list[tuple[int, int]], data: Data, memory: int
+) -> Iterator[list[tuple[int, int]]]:
+    """Yield problems in parts that fit the memory."""
+    state = (2 * HISTORY + 8) * data.design.width + 3 * data.design.n  # floats a logit column
+    size = max(1, memory // (4 * data.logits * state))
+    for first in range(0, len(pairs), size):
+        yield pairs[first : first + size]

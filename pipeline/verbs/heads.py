@@ -1,0 +1,52 @@
+"""The leaderboard of heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.heads.head import read_info
+from pipeline.heads.registry import HEADS
+from pipeline.store.cache import Cache
+
+
+def all_heads(cache: Cache) -> list[dict[str, Any]]:
+    """Return `head.json` of every head in the cache, newest first; damaged ones are left out."""
+    found = []
+    folder = cache.root / "heads"
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name.startswith(".") or not path.is_dir():
+            continue
+        try:
+            found.append({**read_info(path), "path": str(path)})
+        except PipelineError:
+            continue
+    return sorted(found, key=lambda info: str(info["created"]), reverse=True)
+
+
+def leaderboard(cache: Cache, table_id: str) -> list[dict[str, Any]]:
+    """Return the heads of a table, best first, the best by selection marked `best`.
+
+    Only heads that were chosen by the same measure on the same images can be compared: they stand
+    in one `group`, and each group has a best. Ties go to the simpler kind.
+    """
+    order = list(HEADS)
+    heads = [info for info in all_heads(cache) if info["table_id"] == table_id]
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for info in heads:
+        groups.setdefault(group_of(info), []).append(info)
+    board = []
+    for number, group in enumerate(groups.values()):
+        compared = [info for info in group if info["score"] is not None]
+        compared.sort(key=lambda info: (-info["score"], order.index(info["clf"])))
+        rest = [info for info in group if info["score"] is None]
+        for place, info in enumerate([*compared, *rest]):
+            board.append({**info, "group": number, "best": place == 0 and bool(compared)})
+    return board
+
+
+def group_of(info: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what two heads must share for their selection scores to be compared."""
+    recipe = info["recipe"]
+    names = ("select", "select_on", "folds", "shots", "train_fraction", "seed")
+    return tuple(recipe[name] for name in names)
