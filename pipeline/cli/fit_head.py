@@ -90,7 +90,7 @@ def command(table: str | None, cache: str | None, as_json: bool, **values: Any) 
         which = "" if table else "current "
         click.echo(shown(f"On the {which}table {opened.path}"), err=True)
     jobs = values.pop("jobs")
-    recipe = HeadRecipe(**values, jobs=jobs or len(os.sched_getaffinity(0)))
+    recipe = HeadRecipe(**values, jobs=len(os.sched_getaffinity(0)) if jobs is None else jobs)
     with reporter(quiet=as_json) as progress:
         done = run(opened, recipe, store, progress)
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pipeline.cli import options
+from pipeline.cli.boards import accuracy
 from pipeline.cli.options import shown
 from pipeline.store.cache import Cache
 from pipeline.verbs.status import tables
@@ -14,7 +15,7 @@ from pipeline.verbs.status import tables
 @options.cache
 @options.as_json
 def command(cache: str | None, as_json: bool) -> None:
-    """List the tables of the cache, newest first, the current one marked with *.
+    """List the tables and heads of the cache, newest first, the current one marked with *.
 
     \b
     Example:
@@ -40,3 +41,7 @@ def command(cache: str | None, as_json: bool) -> None:
                 f"{table['created']}"
             )
         )
+        if heads := table["heads"]:
+            best = next((head for head in heads if head["best"]), heads[0])
+            scores = ", ".join(f"{name} {accuracy(m)}" for name, m in best["metrics"].items())
+            click.echo(f"    {len(heads)} heads, best {best['clf']} {best['id']}  {scores}")

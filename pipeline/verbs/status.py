@@ -7,12 +7,16 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
+from pipeline.verbs.heads import leaderboard
 
 _SHOWN = ("trunk", "weights", "layer", "pool", "precision", "root", "created")
 
 
 def tables(cache: Cache) -> list[dict[str, Any]]:
-    """Return what each table is, newest first; a damaged one with the reason under `damaged`."""
+    """Return what each table is and its heads, newest first.
+
+    A damaged table has the reason under `damaged` and nothing else.
+    """
     current = cache.current()
     found = []
     for path in cache.table_files():
@@ -36,6 +40,7 @@ def tables(cache: Cache) -> list[dict[str, Any]]:
                 "dim": int(table.features.shape[1]),
                 "classes": list(table.classes),
                 "splits": table.split_counts,
+                "heads": leaderboard(cache, table.table_id),
                 **{name: table.provenance[name] for name in _SHOWN},
             }
         )
