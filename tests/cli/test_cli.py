@@ -187,7 +187,12 @@ def test_gc_shows_first_and_removes_only_when_told(folder, tmp_path, fake_trunk)
 def test_ctrl_c_and_kill_leave_what_was_done_and_say_how_to_go_on(tmp_path, number, code):
     folder = make_folder(tmp_path / "photos", each=40)
     program = (
+        "import time\n"
+        "from pipeline.store.shards import RowStore\n"
         "from pipeline.verbs import rows; rows.SHARD_ROWS = 4\n"
+        "commit = RowStore.commit\n"
+        "def slowly(*args, **kwargs): time.sleep(0.3); return commit(*args, **kwargs)\n"
+        "RowStore.commit = slowly\n"
         "from pipeline.cli import main; main(prog_name='pipeline')"
     )
     words = [
