@@ -8,7 +8,7 @@ from pipeline.cli import options
 from pipeline.cli.boards import lines
 from pipeline.cli.options import shown
 from pipeline.store.cache import Cache
-from pipeline.verbs.heads import leaderboard
+from pipeline.verbs.heads import all_heads, leaderboard
 
 
 @click.command()
@@ -28,12 +28,15 @@ def command(table: str | None, cache: str | None, as_json: bool) -> None:
     store = Cache.at(cache)
     opened = store.open_table(table)
     board = leaderboard(store, opened.table_id)
+    damaged = all_heads(store)[1]
     if as_json:
-        options.print_json({"table": str(opened.path), "heads": board})
+        options.print_json({"table": str(opened.path), "heads": board, "damaged": damaged})
         return
     click.echo(shown(f"{opened.path}"), err=True)
     if not board:
         click.echo("No head yet. Fit some with `pipeline fit-head --clf all`.")
+    for sentence in damaged:
+        click.echo(shown(f"Left out: {sentence}"), err=True)
     for number in sorted({head["group"] for head in board}):
         group = [head for head in board if head["group"] == number]
         recipe = group[0]["recipe"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.errors import PipelineError
 from pipeline.heads.registry import HEADS, HeadKind, Parameters
 
 #: (training rows, scored rows), each [n] int64.
@@ -94,7 +95,9 @@ def _possible(parameters: Parameters, shape: tuple[int, ...]) -> Parameters:
     """Return the parameters with no more neighbours than images, γ in units of 1 / D."""
     images, dim = shape
     if "n_neighbors" in parameters:
-        return {**parameters, "n_neighbors": min(parameters["n_neighbors"], images)}
+        count = parameters["n_neighbors"]
+        whole = int(count) if count == int(count) else count  # a grid that is given has floats
+        return {**parameters, "n_neighbors": min(whole, images)}
     if "gamma" in parameters:
         return {**parameters, "gamma": parameters["gamma"] / dim}
     return parameters
@@ -116,6 +119,10 @@ def class_scores(kind: HeadKind, estimator: Any, x: np.ndarray, classes: int) ->
         scores = estimator.decision_function(x)
         if scores.ndim == 1:
             scores = np.stack([-scores / 2, scores / 2], axis=1)
+    if np.isnan(scores).any():
+        raise PipelineError(
+            "its scores are not numbers; do the features of the training images vary at all?"
+        )
     out = np.full((len(x), classes), -np.inf, np.float32)
     out[:, np.asarray(estimator.classes_, np.int64)] = scores
     return out

@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import PipelineError
+from pipeline.heads.crew import Crew, crew
 
 #: Up to this many rows the N×N Gram matrix is decomposed, in double precision.
 DUAL_ROWS = 2048
+#: From so many numbers on a bfloat16 copy pays.
+LARGE = 1 << 20
 #: Beyond this many features no basis is computed: the decomposition costs O(D³).
 WIDEST_BASIS = 6000
 
@@ -61,32 +64,35 @@ class Design:
         self.n, self.d = features.shape
         self.mean = np.zeros(self.d) if mean is None else np.asarray(mean, np.float64)
         self.scale = np.ones(self.d) if scale is None else np.asarray(scale, np.float64)
-        self.chunk = max(256, (1 << 24) // max(self.d, 16))
+        self.chunk = max(256, (1 << 23) // max(self.d, 16))
         self._copy: Tensor | None = None
         groups = np.zeros(self.n, np.int64) if groups is None else np.asarray(groups)
+        with crew(self.device, self.n * self.d) as threads:
+            self._prepare(groups, memory, threads)
+
+    def _prepare(self, groups: np.ndarray, memory: int, threads: Crew) -> None:
         self.centre = self._centre(groups)
         self._shift = self._tensor(self.mean + self.centre * self.scale)
         self._factor = self._tensor(1 / self.scale)
-        self.basis = self._basis(groups)  # [D, rank]; None is the identity
+        self.basis = self._basis(groups, threads)  # [D, rank]; None is the identity
         self.rank = self.d if self.basis is None else self.basis.shape[1]
         self.width = padded(self.rank)
         self._half: Tensor | None = None
         if 4 * self.n * self.width <= memory:
-            self._copy = self._rotated()
-            if fast_half(self.device):
+            self._copy = self._rotated(threads)
+            if fast_half(self.device) and self._copy.numel() >= LARGE:
                 self._half = self._copy.to(torch.bfloat16)
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self.device)
 
     def _raw(self) -> Iterator[tuple[slice, np.ndarray]]:
-        for start in range(0, self.n, self.chunk):
-            rows = slice(start, min(start + self.chunk, self.n))
+        for rows in self.spans(self.chunk):
             yield rows, np.asarray(self.features[rows], np.float32)
 
-    def _centred(self) -> Iterator[tuple[slice, Tensor]]:
-        for rows, values in self._raw():
-            yield rows, (self._tensor(values) - self._shift).mul_(self._factor)
+    def _centred(self, rows: slice) -> Tensor:
+        values = self._tensor(np.asarray(self.features[rows]))
+        return (values - self._shift).mul_(self._factor)
 
     def _centre(self, groups: np.ndarray) -> np.ndarray:
         names, counts = np.unique(groups, return_counts=True)
@@ -108,9 +114,9 @@ class Design:
         middle = np.median(means, 0) if len(names) > 2 else counts @ means / self.n
         return np.asarray((middle - self.mean) / self.scale)
 
-    def _basis(self, groups: np.ndarray) -> Tensor | None:
+    def _basis(self, groups: np.ndarray, threads: Crew) -> Tensor | None:
         if self.n < self.d and self.n <= DUAL_ROWS:
-            X = torch.cat([x.double() for _, x in self._centred()])
+            X = self._centred(slice(None)).double()
             values, vectors = torch.linalg.eigh(X @ X.T)
             keep = values > values[-1].clamp_min(1e-30) * 1e-10
             if not keep.any():
@@ -120,21 +126,35 @@ class Design:
             return None
         names = np.unique(groups)
         grams = torch.zeros(len(names), self.d, self.d, device=self.device)
-        for rows, x in self._centred():
-            of = torch.from_numpy(np.searchsorted(names, groups[rows])).to(self.device)
-            for group in range(len(names)):
-                mine = x if len(names) == 1 else x[of == group]
-                grams[group].addmm_(mine.T, mine)
+
+        def products(rows: slice) -> list[tuple[int, Tensor]]:
+            x, of = self._centred(rows), np.searchsorted(names, groups[rows])
+            if len(names) == 1:
+                return [(0, x.T @ x)]
+            parts = ((g, x[torch.from_numpy(of == g).to(self.device)]) for g in np.unique(of))
+            return [(int(g), part.T @ part) for g, part in parts]
+
+        for found in threads.map(products, self.spans(self._share(threads))):
+            for group, gram in found:
+                grams[group] += gram
         spread = grams.diagonal(dim1=1, dim2=2).sum(1)
         loud = (spread / (3 * spread.median()).clamp_min(1e-30)).clamp_min(1)
         gram = (grams / loud[:, None, None]).sum(0)
         del grams
         return torch.linalg.eigh(gram / gram.diagonal().mean().clamp_min(1e-30))[1].contiguous()
 
-    def _rotated(self) -> Tensor:
+    def _share(self, threads: Crew) -> int:
+        return min(self.chunk, -(-self.n // threads.size))
+
+    def _rotated(self, threads: Crew) -> Tensor:
         copy = torch.zeros(self.n, self.width, device=self.device)
-        for rows, x in self._centred():
+
+        def fill(rows: slice) -> None:
+            x = self._centred(rows)
             copy[rows, : self.rank] = x if self.basis is None else x @ self.basis
+
+        for _ in threads.map(fill, self.spans(self._share(threads))):
+            pass
         copy[:, self.rank] = 1
         return copy
 
@@ -143,23 +163,23 @@ class Design:
         """Whether there is a bfloat16 copy, for products that are allowed 1% of error."""
         return self._half is not None
 
-    def chunks(self, size: int, *, rough: bool = False) -> Iterator[tuple[slice, Tensor]]:
-        """Yield (rows, [n, ·]): at most `size` rows at once, to be multiplied by `enter`."""
+    def spans(self, size: int) -> list[slice]:
+        """Return slices of at most `size` rows, to be read by `block`."""
+        if self._copy is None:
+            size = min(size, self.chunk)
+        return [slice(i, min(i + size, self.n)) for i in range(0, self.n, size)]
+
+    def block(self, rows: slice, *, rough: bool = False) -> Tensor:
+        """Return rows [n, ·], to be multiplied by what `enter` returns."""
         copy = self._half if rough else self._copy
         if copy is not None:
-            for start in range(0, self.n, size):
-                rows = slice(start, min(start + size, self.n))
-                yield rows, copy[rows]
-            return
-        for outer, x in self._centred():
-            wide = torch.nn.functional.pad(x, (0, padded(self.d) - self.d))
-            wide[:, self.d] = 1
-            for start in range(0, len(wide), size):
-                inner = wide[start : start + size]
-                yield slice(outer.start + start, outer.start + start + len(inner)), inner
+            return copy[rows]
+        wide = torch.nn.functional.pad(self._centred(rows), (0, padded(self.d) - self.d))
+        wide[:, self.d] = 1
+        return wide
 
     def enter(self, U: Tensor) -> Tensor:
-        """Return weights […, width] as those that multiply the rows of `chunks`."""
+        """Return weights […, width] as those that multiply the rows of `block`."""
         if self._copy is not None or self.basis is None:
             return U
         return self._transform(U, self.basis.T)
@@ -180,9 +200,12 @@ class Design:
     def power(self, weights: Tensor) -> Tensor:
         """Return Σᵢ wᵢ xᵢⱼ² for weights [F, N], as [F, width]."""
         total = weights.new_zeros(len(weights), self.width)
-        for rows, Z in self.chunks(self.chunk):
-            rotated = Z if self._copy is not None or self.basis is None else (
-                self._transform(Z, self.basis)
+        for rows in self.spans(self.chunk):
+            Z = self.block(rows)
+            rotated = (
+                Z
+                if self._copy is not None or self.basis is None
+                else (self._transform(Z, self.basis))
             )
             total.addmm_(weights[:, rows], rotated.square())
         return total

@@ -36,7 +36,8 @@ def assign(labels: np.ndarray, unit: np.ndarray, count: int, seed: int) -> np.nd
     """Return the fold of each image, [N] int64 in [0, count).
 
     Units go in random order, the largest first, each to the fold that has the fewest of its
-    commonest class, then the fewest images. Every fold gets a unit where there are enough.
+    rarest class (that of the fewest units), then the fewest images. Every fold gets a unit where
+    there are enough.
 
     Args:
         labels: [N] int64.
@@ -47,13 +48,16 @@ def assign(labels: np.ndarray, unit: np.ndarray, count: int, seed: int) -> np.nd
     classes = int(labels.max()) + 1
     counts = np.zeros((int(unit.max()) + 1, classes), np.int64)
     np.add.at(counts, (unit, labels), 1)
+    spread = (counts > 0).sum(0)
     order = np.random.default_rng(seed).permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(1), kind="stable")]
+    order = order[counts[order].sum(1) > 0]  # a subsample leaves numbers that no image has
     filled = np.zeros((count, classes), np.int64)
     fold_of = np.empty(len(counts), np.int64)
     for number in order:
-        main = int(counts[number].argmax())
-        fold = min(range(count), key=lambda f: (filled[f, main], filled[f].sum(), f))
+        there = np.flatnonzero(counts[number])
+        rarest = int(there[spread[there].argmin()])
+        fold = min(range(count), key=lambda f: (filled[f, rarest], filled[f].sum(), f))
         fold_of[number] = fold
         filled[fold] += counts[number]
     return np.asarray(fold_of[unit])
@@ -81,8 +85,9 @@ def subsample(
         fraction: share of each class, at least one image.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
-    # whole units, so that copies count once where a few images are all there is
-    _, first = np.unique(unit[order], return_index=True)
+    # one image of a class from each unit, so that copies count once where a few images are all
+    pairs = np.stack([unit, labels], axis=1)[order]
+    _, first = np.unique(pairs, axis=0, return_index=True)
     distinct = order[np.sort(first)]
     pool = distinct if shots is not None else order
     chosen = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,28 @@ from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
 
 SCHEMA = 1
+#: What every `head.json` has, as far as it is read again.
+FIELDS = frozenset(
+    [
+        "id",
+        "clf",
+        "table_id",
+        "fingerprint",
+        "trunk",
+        "dim",
+        "classes",
+        "recipe",
+        "parameters",
+        "temperature",
+        "score",
+        "spread",
+        "metrics",
+        "repeats",
+        "notes",
+        "seconds",
+        "created",
+    ]
+)
 #: Every type beyond skops' own that a stored estimator may hold; anything else is refused.
 TRUSTED = (
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
@@ -66,7 +90,8 @@ class Head:
 
     def predict(self, features: Any) -> np.ndarray:
         """Return the likeliest class's name for each row, [N] of str."""
-        return np.array(self.classes_, dtype=object)[self.predict_proba(features).argmax(1)]
+        names = np.array(self.classes_, dtype=object)
+        return np.asarray(names[self.predict_proba(features).argmax(1)])
 
     def _seen(self) -> np.ndarray:
         return np.asarray(self.estimator.classes_, np.int64)
@@ -100,8 +125,7 @@ class Head:
         if self.linear is not None:
             self.linear.save(folder / "head.safetensors")
         else:
-            from skops.io import dump
-
+            dump = _skops().dump
             dump(self.estimator, folder / "head.skops")
         text = json.dumps(self.info, indent=1, ensure_ascii=True) + "\n"
         (folder / "head.json").write_text(text)
@@ -118,6 +142,10 @@ class Head:
         linear, estimator = None, None
         if (folder / "head.safetensors").exists():
             linear = LinearHead.load(folder / "head.safetensors")
+            if linear.weight.shape != (len(info["classes"]), info["dim"]):
+                raise DamagedError(
+                    f"The head {folder} is damaged: its weights do not fit its head.json."
+                )
         else:
             estimator = _load_estimator(folder / "head.skops")
         return cls(info, linear=linear, estimator=estimator, folder=folder)
@@ -138,19 +166,33 @@ def read_info(folder: Path) -> dict[str, Any]:
         raise DamagedError(
             f"The head {folder} is not of schema {SCHEMA}; fit it again with `pipeline fit-head`."
         )
+    missing = sorted(FIELDS - set(info))
+    if missing:
+        raise DamagedError(f"The head {folder} is damaged: head.json lacks {', '.join(missing)}.")
     return info
 
 
-def _load_estimator(path: Path) -> Any:
-    from skops.io import get_untrusted_types, load
-
+def _skops() -> Any:
+    """Import `skops.io` without torch: it imports all of scikit-learn, also what wraps torch."""
+    wrapper = "sklearn.externals.array_api_compat.torch"
+    if wrapper in sys.modules or "torch" in sys.modules:
+        return import_module("skops.io")
+    sys.modules[wrapper] = None  # type: ignore[assignment]  # an ImportError, which is passed over
     try:
-        strange = [name for name in get_untrusted_types(file=path) if name not in TRUSTED]
+        return import_module("skops.io")
+    finally:
+        del sys.modules[wrapper]
+
+
+def _load_estimator(path: Path) -> Any:
+    skops = _skops()
+    try:
+        strange = [name for name in skops.get_untrusted_types(file=path) if name not in TRUSTED]
         if strange:
             raise DamagedError(
                 f"The head {path} is refused: it holds {', '.join(strange)}, which no head does."
             )
-        return load(path, trusted=list(TRUSTED))
+        return skops.load(path, trusted=list(TRUSTED))
     except DamagedError:
         raise
     except Exception as error:  # skops raises what zipfile, json and numpy raise

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.heads import objective
+from pipeline.heads.crew import Crew
 from pipeline.heads.design import Design
 
 #: Pairs of steps and gradient changes that are remembered, as many as scikit-learn's (scipy's).
@@ -23,11 +24,12 @@ TRIALS = 12
 #: Iterations without a smaller gradient after which float32 is taken to be exhausted.
 PATIENCE = 20
 #: The same for bfloat16.
-ROUGH_PATIENCE = 2
+WF=float(__import__('os').environ.get('WF','5'))
+ROUGH_PATIENCE = int(__import__('os').environ.get('RP','2'))
 #: What the gradient may exceed its limit by in bfloat16, whitened.
-ROUGH_LIMIT = 4
+ROUGH_LIMIT = float(__import__('os').environ.get('RL','4'))
 #: Bytes of one chunk of logits.
-CHUNK_BYTES = 64 << 20
+CHUNK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Data:
         logits: k, 1 for two classes.
         total: [F] sums of the weights, float64.
         penalised: [width], 1, and 0 for the intercept.
+        crew: threads.
         rough: multiply in bfloat16.
     """
 
@@ -52,11 +55,14 @@ class Data:
     logits: int
     total: Tensor
     penalised: Tensor
+    crew: Crew
     rough: bool = False
 
-    def rows_at_once(self, columns: int) -> int:
-        """Return how many rows of logits are computed at once for so many columns."""
-        return max(256, CHUNK_BYTES // (4 * columns))
+    def spans(self, columns: int) -> list[slice]:
+        """Return blocks of rows for so many columns of logits, two at least for each thread."""
+        n = self.design.n
+        size = max(256, CHUNK_BYTES // (4 * columns))
+        return self.design.spans(min(size, -(-n // self.crew.size)))
 
 
 @dataclass
@@ -140,7 +146,7 @@ def _minimise(
     max_iter: int,
     patience: int,
 ) -> Solution:
-    limit = tol / 5 * (ROUGH_LIMIT if data.rough else 1)
+    limit = tol / WF * (ROUGH_LIMIT if data.rough else 1)
     batch = _begin(data, C, fold, start, whiten)
     out = Solution(
         start.clone(),
@@ -189,9 +195,7 @@ def _begin(data: Data, C: Tensor, fold: Tensor, start: Tensor, whiten: bool) -> 
     z = _products(data, start)
     stride = max(1, data.design.n // 2048)
     weights = data.weights[:, ::stride]
-    mean = torch.cat(
-        [objective.spread(z[b, :, ::stride], weights[fold[b]]) for b in objective.blocks(z)]
-    )
+    mean = objective.spread(z[:, :, ::stride], weights[fold])
     metric = torch.ones_like(start)
     if whiten:
         bend = mean[:, :, None] * data.power[fold][:, None]  # [B, k, width]
@@ -216,10 +220,7 @@ def _advance(data: Data, batch: Batch) -> None:
     dz = _products(data, D)
     t = torch.ones_like(slope)
     if not batch.steps:  # the recursion knows no scale yet: the minimum of the quadratic model
-        bend = torch.zeros_like(slope)
-        for b in objective.blocks(batch.z):
-            bend[b] = objective.curvature_along(batch.z[b], dz[b], data.weights[batch.fold[b]])
-        bend = batch.C * bend + _dot(D * data.penalised, D)
+        bend = _curvature(data, batch, D, dz)
         t = (-slope / bend.clamp_min(1e-30)).clamp(max=1e6)
     value, G = _evaluate(data, batch.C, batch.fold, batch.U + _times(t, D), batch.z, dz, t)
     for _ in range(TRIALS):
@@ -273,16 +274,33 @@ def _direction(batch: Batch) -> Tensor:
 def _products(data: Data, U: Tensor) -> Tensor:
     """Return the logits of weights [B, k, width], as [B, k, N]."""
     entering = data.design.enter(U).flatten(0, 1)  # [B k, ·]
-    out = U.new_empty(len(entering), data.design.n)
     if data.rough:
         entering = entering.to(torch.bfloat16)
-    size = data.rows_at_once(len(entering))
-    for rows, Z in data.design.chunks(size, rough=data.rough):
-        if len(Z) == data.design.n and not data.rough:
-            torch.mm(entering, Z.T, out=out)
-        else:
-            out[:, rows] = entering @ Z.T
+    out = U.new_empty(len(entering), data.design.n)
+
+    def fill(rows: slice) -> None:
+        # in this order the matrix units are twice as fast for a few columns
+        out[:, rows] = (data.design.block(rows, rough=data.rough) @ entering.T).T
+
+    for _ in data.crew.map(fill, data.spans(len(entering))):
+        pass
     return out.view(*U.shape[:2], -1)
+
+
+def _curvature(data: Data, batch: Batch, D: Tensor, dz: Tensor) -> Tensor:
+    """Return the second derivative of the objective along a direction, [B]."""
+
+    def part(rows: slice) -> Tensor:
+        out = torch.zeros_like(batch.C)
+        for b in objective.blocks(dz[:, :, rows]):
+            weights = data.weights[batch.fold[b], rows]
+            out[b] = objective.curvature_along(batch.z[b, :, rows], dz[b, :, rows], weights)
+        return out
+
+    bend = torch.zeros_like(batch.C)
+    for its in data.crew.map(part, data.spans(dz.shape[0] * dz.shape[1])):
+        bend += its
+    return batch.C * bend + _dot(D * data.penalised, D)
 
 
 def _evaluate(
@@ -290,22 +308,26 @@ def _evaluate(
 ) -> tuple[Tensor, Tensor]:
     """Return objective [B] and gradient [B, k, width] at logits z + t dz, those of U."""
     B, k, _ = z.shape
-    loss = torch.zeros_like(C)
-    G: Tensor | None = None
-    for rows, Z in data.design.chunks(data.rows_at_once(B * k), rough=data.rough):
-        residual = z.new_empty(B, k, len(Z))
+
+    def part(rows: slice) -> tuple[Tensor, Tensor]:
+        Z = data.design.block(rows, rough=data.rough)
+        residual = Z.new_empty(B, k, len(Z))
+        loss = torch.zeros_like(C)
         for b in objective.blocks(residual):
             if dz is None or t is None:
-                residual[b] = z[b, :, rows]
+                logits = z[b, :, rows].clone()
             else:
                 step = t[b].to(z.dtype)[:, None, None]
-                torch.addcmul(z[b, :, rows], dz[b, :, rows], step, out=residual[b])
-            loss[b] += objective.loss_and_residual(
-                residual[b], data.labels[rows], data.weights[fold[b], rows]
-            )
-        part = residual.view(B * k, -1).to(Z.dtype) @ Z
-        G = part.float() if G is None else G.add_(part)
-    assert G is not None  # a design has rows
+                logits = torch.addcmul(z[b, :, rows], dz[b, :, rows], step)
+            weights = data.weights[fold[b], rows]
+            loss[b] = objective.loss_and_residual(logits, data.labels[rows], weights)
+            residual[b] = logits
+        return loss, residual.view(B * k, -1) @ Z
+
+    loss, G = torch.zeros_like(C), torch.zeros_like(data.design.enter(U)).flatten(0, 1)
+    for its_loss, its_G in data.crew.map(part, data.spans(B * k)):
+        loss += its_loss
+        G += its_G
     G = data.design.leave(G).view(B, k, -1).mul_(C.to(z.dtype)[:, None, None])
     shrunk = U * data.penalised
     return C * loss + 0.5 * _dot(shrunk, U).double(), G.add_(shrunk)

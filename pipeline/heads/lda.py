@@ -27,8 +27,10 @@ class ShrinkageLDA(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.balanced = balanced
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> ShrinkageLDA:
-        """Fit on X [N, D] and y [N]; raises ValueError for one class."""
+        """Fit on X [N, D] and y [N]; raises ValueError for one class or a wrong shrinkage."""
         X, y = validate_data(self, X, y, dtype=np.float64)
+        if not 0 < self.shrinkage <= 1:
+            raise ValueError(f"shrinkage {self.shrinkage} is not above 0 and at most 1.")
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError("ShrinkageLDA needs at least two classes")

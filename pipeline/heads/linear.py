@@ -93,12 +93,22 @@ class LinearHead:
             with safe_open(path, framework="numpy") as file:
                 normalize = (file.metadata() or {})["normalize"]
                 weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
-                temperature = float(file.get_tensor("temperature")[0])
-        except (SafetensorError, OSError, KeyError) as error:
+                temperature = file.get_tensor("temperature")
+        except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
             raise DamagedError(f"The head {path} is damaged: {error}") from error
-        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+        if weight.ndim != 2 or bias.shape != weight.shape[:1] or temperature.shape != (1,):
             raise DamagedError(f"The head {path} is damaged: its shapes do not fit each other.")
-        return cls(weight, bias, normalize == "l2", temperature)
+        if not all(
+            values.dtype.kind == "f" and np.isfinite(values).all()
+            for values in (weight, bias, temperature)
+        ):
+            raise DamagedError(f"The head {path} is damaged: its values are not finite floats.")
+        if temperature[0] <= 0 or normalize not in ("none", "l2"):
+            raise DamagedError(
+                f"The head {path} is damaged: its temperature is {temperature[0]:g} and its "
+                f"normalisation '{normalize}'."
+            )
+        return cls(weight, bias, normalize == "l2", float(temperature[0]))
 
 
 def unit(features: np.ndarray) -> np.ndarray:

@@ -142,10 +142,11 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
     Source: Guo et al. 2017, section 4.2.
 
     Args:
-        scores: [N, K] that the head gave to images that it was not fitted on.
+        scores: [N, K] that the head gave to images that it was not fitted on; −∞ for a class that
+            it never saw.
         labels: [N] int64.
     """
-    spread = float(np.std(scores)) or 1.0
+    spread = float(np.std(scores[np.isfinite(scores)])) or 1.0
     low, high = math.log(spread * 1e-3), math.log(spread * 1e3)
     golden = (math.sqrt(5) - 1) / 2
 

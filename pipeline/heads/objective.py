@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 #: Elements of one block of logits: small enough to stay in the cache of a core.
-BLOCK = 1 << 18
+BLOCK = 1 << 16
 
 
 def blocks(z: Tensor) -> list[slice]:

@@ -14,8 +14,9 @@ from pipeline.heads.lbfgs import Data
 #: at the default tolerance. Measured: flowers 22 to 75 and hymenoptera 13 to 44 do equally well.
 TURN = 50.0
 import os
-CHAIN=int(os.environ.get('CHAIN','3'))
-TURN=float(os.environ.get('TURN','75'))
+
+CHAIN = int(os.environ.get("CHAIN", "3"))
+TURN = float(os.environ.get("TURN", "75"))
 #: Below this ratio a problem is nearly a quadratic, solved from zero in a step or two.
 EASY = 0.3
 #: Widest step of the first, coarse pass over the penalties, in decades.
@@ -82,9 +83,7 @@ def waves(path: np.ndarray, turn: float, *, linked: bool) -> list[list[int]]:
     return out + ([between] if between else [])
 
 
-def predict(
-    place: int, path: np.ndarray, solved: Sequence[int], U: Tensor, turn: float
-) -> Tensor:
+def predict(place: int, path: np.ndarray, solved: Sequence[int], U: Tensor, turn: float) -> Tensor:
     """Return the weights [F, k, width] to start from at `path[place]`.
 
     They are a polynomial in log C through the nearest solutions, two on either side; beyond the

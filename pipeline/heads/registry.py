@@ -71,7 +71,10 @@ class HeadKind:
         """Return what is tried first, from simple to complex."""
         if self.parameter is None:
             return [dict(extra) for extra in self.fixed]
-        values = grid or self.grid
+        values = self.grid
+        if grid is not None:
+            falling = self.grid[0] > self.grid[-1]  # type: ignore[operator]
+            values = tuple(sorted(set(grid), reverse=falling))
         return [{self.parameter: value, **extra} for value in values for extra in self.fixed]
 
 
@@ -205,7 +208,7 @@ HEADS: Mapping[str, HeadKind] = {
         "linear support vector machine",
         _svm,
         "C",
-        decades(-7, -1),
+        decades(-6, -2),
         refine=True,
         linear=_coefficients,
     ),

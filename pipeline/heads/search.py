@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ class Trial:
         score: of the pooled held-out predictions by `--select`, larger is better.
         spread: standard deviation of the folds' scores.
         folds: the folds' scores.
-        temperature: what its scores are divided by to become logits.
+        temperature: what its scores are divided by to become logits; 1 for a trial that was
+            neither chosen nor compared by log-loss.
         converged: whether the solver did, on every fold.
     """
 
@@ -52,7 +53,6 @@ class Found:
         linear: the head in the space of raw features, where it is linear.
         estimator: the fitted estimator on normalised features, where it is not.
         normalizer: of the features.
-        held_out: [n, K] scores of the rows that selected, or None.
         notes: sentences for the person.
         seconds: search and final fit.
     """
@@ -63,7 +63,6 @@ class Found:
     normalizer: Normalizer
     linear: LinearHead | None = None
     estimator: Any = None
-    held_out: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -138,12 +137,12 @@ def search(
         evaluate.run(kind.candidates(plan.grid))
         if kind.refine and plan.grid is None:
             evaluate.refine()
-        chosen = evaluate.best
+        chosen = evaluate.choose()
     else:
         candidates = kind.candidates(plan.grid)
         nothing = Trial(candidates[len(candidates) // 2], float("nan"), 0.0, [], 1.0, True)
         evaluate.trials, chosen = [nothing], nothing
-    found = Found(name, chosen, evaluate.trials, normalizer, held_out=evaluate.held_out)
+    found = Found(name, chosen, evaluate.trials, normalizer)
     inside = np.searchsorted(used, train)
     _fit_final(found, kind, x[inside] if len(inside) < len(x) else x, y[inside], classes, plan)
     lost = sum(not trial.converged for trial in found.trials)
@@ -171,7 +170,7 @@ class _Evaluation:
         self.folds, self.classes, self.plan = folds, classes, plan
         self.progress = progress
         self.trials: list[Trial] = []
-        self.held_out: np.ndarray | None = None
+        self._held: dict[int, np.ndarray] = {}  # a leading trial's id → its held-out scores
 
     @property
     def best(self) -> Trial:
@@ -205,9 +204,8 @@ class _Evaluation:
     def _enter(self, parameters: Parameters, scores: dict[int, np.ndarray], good: bool) -> None:
         rows = np.concatenate([held for _, held in self.folds])
         pooled = np.concatenate([scores[fold] for fold in range(len(self.folds))])
-        temperature = 1.0
-        if not (self.kind.log_loss or self.kind.probabilities):
-            temperature = fit_temperature(pooled, self.y[rows])
+        # the order of the classes, and so every measure but the log-loss, needs no temperature
+        temperature = self._temperature(pooled) if self.plan.select == "log-loss" else 1.0
         each = [
             score(self.plan.select, self.y[held], softmax(scores[fold], temperature))
             for fold, (_, held) in enumerate(self.folds)
@@ -215,11 +213,24 @@ class _Evaluation:
         total = score(self.plan.select, self.y[rows], softmax(pooled, temperature))
         trial = Trial(parameters, total, float(np.std(each)), each, temperature, good)
         self.trials.append(trial)
-        if self.best is trial:
-            order = np.argsort(rows)
-            self.held_out = pooled[order]
+        self._held[id(trial)] = pooled
+        leading = {id(t) for t in self.trials if t.score >= self.best.score}
+        self._held = {key: held for key, held in self._held.items() if key in leading}
         if self.progress:
             self.progress(self.name, parameters, self.best.score)
+
+    def _temperature(self, pooled: np.ndarray) -> float:
+        if self.kind.log_loss or self.kind.probabilities:
+            return 1.0
+        rows = np.concatenate([held for _, held in self.folds])
+        return fit_temperature(pooled, self.y[rows])
+
+    def choose(self) -> Trial:
+        """Return the best trial, its temperature fitted on what it scored on held-out rows."""
+        place = self.trials.index(self.best)
+        best = self.trials[place]
+        self.trials[place] = replace(best, temperature=self._temperature(self._held[id(best)]))
+        return self.trials[place]
 
     def refine(self) -> None:
         """Go a decade beyond an edge that won, then between the best and its neighbours."""

@@ -14,7 +14,7 @@ road, so `sweep` takes scikit-learn's: the plain metric, from one penalty to the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import PipelineError
+from pipeline.heads.crew import Crew, crew
 from pipeline.heads.design import Design, design_of
 from pipeline.heads.lbfgs import HISTORY, Data, solve
 from pipeline.heads.path import guide, predict, turning_point, waves
@@ -64,22 +65,25 @@ class Sweep:
         bias = U[..., self.design.rank] - self.design.unrotated(U) @ centre
         return _both_sides(bias.cpu().numpy()[..., None])[..., 0]
 
-    def scores(self, penalty: int) -> np.ndarray:
-        """Return each row's logits from the problem that did not see it, float32 [N, K].
+    def scores(self, penalty: int | slice = slice(None)) -> np.ndarray:
+        """Return each row's logits from the problem that did not see it, float32 [P, N, K].
 
-        Without folds they are the logits of the rows trained on.
+        Without folds they are the logits of the rows trained on. For one penalty: [N, K].
         """
         design, U = self.design, self.rotated[penalty]
-        entering = design.enter(U)  # [F, k, ·]
-        out = U.new_empty(design.n, U.shape[1])
-        fold = torch.zeros(design.n, dtype=torch.int64, device=U.device)
-        if self.folds is not None:
-            fold = torch.from_numpy(self.folds).to(U.device)
-        for rows, Z in design.chunks(1 << 14):
-            for f in range(len(U)):
-                held = torch.nonzero(fold[rows] == f)[:, 0]
+        U = U.reshape(-1, *U.shape[-3:])  # [P, F, k, width]
+        P, F, k, _ = U.shape
+        entering = design.enter(U).transpose(0, 1).flatten(1, 2)  # [F, P k, ·]
+        out = U.new_empty(design.n, P * k)
+        fold = np.zeros(design.n, np.int64) if self.folds is None else self.folds
+        for rows in design.spans(1 << 14):
+            Z = design.block(rows)
+            for f in range(F):
+                held = torch.from_numpy(np.flatnonzero(fold[rows] == f)).to(U.device)
                 out[rows.start + held] = Z[held] @ entering[f].T
-        return _both_sides(out.cpu().numpy()[..., None])[..., 0]
+        logits = out.view(-1, P, k).transpose(0, 1).cpu().numpy()  # [P, N, k]
+        both = _both_sides(logits.swapaxes(1, 2)).swapaxes(1, 2)
+        return both[0] if isinstance(penalty, int) else both
 
 
 def _both_sides(values: np.ndarray) -> np.ndarray:
@@ -137,57 +141,63 @@ def sweep(
     labels, folds = np.asarray(labels), None if folds is None else np.asarray(folds, np.int64)
     design = design_of(features, mean=mean, scale=scale, groups=folds, device=device)
     weights = _weights(design.n, labels, folds, sample_weight, n_classes, given)
-    data = _data(design, labels, weights, n_classes)
-    order = np.unique(given)
-    turn = turning_point(data, tol)
-    added = [] if start is not None else guide(order, turn)
-    path = np.array([*added, *order])
-    F, shape = len(weights), (data.logits, design.width)
-    U = torch.zeros(len(path), F, *shape, device=design.device)
+    initial = None
     if start is not None:
-        W, b = start
-        initial = (
-            design.rotated(W[1:] - W[:1], b[1:] - b[:1])
-            if n_classes == 2
-            else (design.rotated(W, b))
-        )
+        W, b = (np.diff(x, axis=0) if n_classes == 2 else x for x in start)
+        initial = design.rotated(W, b)
+    order = np.unique(given)
+    with crew(design.device, design.n * design.width) as threads:
+        data = _data(design, labels, weights, n_classes, threads)
+        turn = turning_point(data, tol)
+        added = guide(order, turn) if initial is None else []
+        path = np.array([*added, *order])
+        found = _follow(path, turn, data, initial, tol, max_iter, memory, progress)
+    where = len(added) + np.searchsorted(order, given)
+    return Sweep(given, *(x[where] for x in found[:3]), turn, folds, design, found[3][where])
+
+
+def _follow(
+    path: np.ndarray,
+    turn: float,
+    data: Data,
+    initial: Tensor | None,
+    tol: float,
+    max_iter: int,
+    memory: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]:
+    """Return objective, iterations, convergence and weights for the penalties of a path."""
+    F, shape, device = len(data.weights), (data.logits, data.design.width), data.design.device
+    U = torch.zeros(len(path), F, *shape, device=device)
     value = np.zeros((len(path), F))
     iterations = np.zeros((len(path), F), np.int64)
     converged = np.zeros((len(path), F), bool)
     solved: list[int] = []
-    done, total = 0, len(path) * F
-    for wave in waves(path, turn, linked=start is None):
-        pairs = [(p, f) for p in wave for f in range(F)]
-        guess = {
-            p: initial.expand(F, *shape) if start is not None else predict(p, path, solved, U, turn)
-            for p in wave
-        }
+    done = 0
+    for wave in waves(path, turn, linked=initial is None):
+        for p in wave:
+            U[p] = predict(p, path, solved, U, turn) if initial is None else initial
+        pairs = np.array([(p, f) for p in wave for f in range(F)])
         for some in _groups(pairs, data, memory):
-            C = torch.tensor([path[p] for p, _ in some], dtype=torch.float64, device=design.device)
-            fold = torch.tensor([f for _, f in some], device=design.device)
-            beyond = bool(path[wave[0]] > turn)
+            at = tuple(some.T)
             solution = solve(
                 data,
-                C,
-                fold,
-                torch.stack([guess[p][f] for p, f in some]),
-                whiten=not beyond,
+                torch.from_numpy(path[at[0]]).to(device),
+                torch.from_numpy(at[1]).to(device),
+                U[at],
+                whiten=bool(path[wave[0]] <= turn),
                 tol=tol,
                 max_iter=max_iter,
             )
-            at = tuple(np.array(some).T)
             U[at] = solution.U
             value[at] = solution.value.cpu()
             iterations[at] = solution.iterations.cpu()
             converged[at] = solution.converged.cpu()
             done += len(some)
             if progress is not None:
-                progress(done, total)
+                progress(done, len(path) * F)
         solved += wave
-    where = len(added) + np.searchsorted(order, given)
-    return Sweep(
-        given, value[where], iterations[where], converged[where], turn, folds, design, U[where]
-    )
+    return value, iterations, converged, U
 
 
 def _weights(
@@ -204,9 +214,10 @@ def _weights(
         faults.append(f"there must be two classes at least, not {n_classes}")
     if len(labels) != n or (folds is not None and len(folds) != n):
         faults.append(f"{n} feature rows need as many labels and fold numbers")
-    elif not np.issubdtype(labels.dtype, np.integer) or not (
-        (labels >= 0) & (labels < max(n_classes, 1))
-    ).all():
+    elif (
+        not np.issubdtype(labels.dtype, np.integer)
+        or not ((labels >= 0) & (labels < max(n_classes, 1))).all()
+    ):
         faults.append(f"labels must be whole numbers from 0 to {n_classes - 1}")
     if not len(penalties) or not (np.isfinite(penalties) & (penalties > 0)).all():
         faults.append("every penalty C must be a finite number above zero")
@@ -228,20 +239,19 @@ def _weights(
     return weights.astype(np.float32)
 
 
-def _data(design: Design, labels: np.ndarray, weights: np.ndarray, n_classes: int) -> Data:
+def _data(
+    design: Design, labels: np.ndarray, weights: np.ndarray, n_classes: int, threads: Crew
+) -> Data:
     W = torch.from_numpy(weights).to(design.device)
     penalised = torch.ones(design.width, device=design.device)
     penalised[design.rank :] = 0
     y = torch.from_numpy(labels.astype(np.int64)).to(design.device)
     k = 1 if n_classes == 2 else n_classes
-    return Data(design, y, W, design.power(W), k, W.double().sum(1), penalised)
+    return Data(design, y, W, design.power(W), k, W.double().sum(1), penalised, threads)
 
 
-def _groups(
-    pairs: list[tuple[int, int]], data: Data, memory: int
-) -> Iterator[list[tuple[int, int]]]:
-    """Yield problems in parts that fit the memory."""
+def _groups(pairs: np.ndarray, data: Data, memory: int) -> list[np.ndarray]:
+    """Return the problems [·, 2] in parts that fit the memory."""
     state = (2 * HISTORY + 8) * data.design.width + 3 * data.design.n  # floats a logit column
     size = max(1, memory // (4 * data.logits * state))
-    for first in range(0, len(pairs), size):
-        yield pairs[first : first + size]
+    return [pairs[first : first + size] for first in range(0, len(pairs), size)]

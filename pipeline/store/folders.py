@@ -41,6 +41,8 @@ def commit_folder(folder: Path, write: Callable[[Path], None], *, what: str) -> 
         os.rename(temporary, folder)
         sync_folder(folder.parent)
     except BaseException as error:
+        if old.exists() and not folder.exists():
+            os.rename(old, folder)
         if isinstance(error, OSError):
             raise PipelineError(
                 f"Cannot write {what} {folder}: {error.strerror or error}."

@@ -81,6 +81,11 @@ def split_rows(table: FeatureTable, recipe: HeadRecipe, notes: list[str]) -> Tas
         )  # fmt: skip
         train, unit = train[part], unit[part]
     reported = {name: rows[name] for name in ("val", "test") if len(rows[name])}
+    if recipe.repeats and not reported:
+        raise UsageError(
+            "--repeats reports on other splits of train and val or test, and this table has "
+            "neither val nor test."
+        )
     if recipe.select_on == "val":
         if set(reported) != {"val", "test"}:
             have = ", ".join(name for name in ("train", "val", "test") if len(rows[name]))
@@ -99,12 +104,16 @@ def split_rows(table: FeatureTable, recipe: HeadRecipe, notes: list[str]) -> Tas
 def make_folds(
     rows: np.ndarray, labels: np.ndarray, unit: np.ndarray, *, count: int, seed: int
 ) -> list[Fold]:
-    """Return at most `count` folds of rows, stratified, units whole; none where none can be."""
+    """Return at most `count` folds of rows, stratified, units whole; none where none can be.
+
+    Units of mixed classes may leave a single class beside a fold: then there are fewer folds.
+    """
     possible = folding.possible(labels, unit, count)
-    if not possible:
-        return []
-    of = folding.assign(labels, unit, possible, seed)
-    return [(rows[of != fold], rows[of == fold]) for fold in range(possible)]
+    for number in range(possible, 1, -1):
+        of = folding.assign(labels, unit, number, seed)
+        if all(len(np.unique(labels[of != fold])) > 1 for fold in range(number)):
+            return [(rows[of != fold], rows[of == fold]) for fold in range(number)]
+    return []
 
 
 def _fewer(count: int, asked: int) -> str:

@@ -10,18 +10,18 @@ from pipeline.heads.registry import HEADS
 from pipeline.store.cache import Cache
 
 
-def all_heads(cache: Cache) -> list[dict[str, Any]]:
-    """Return `head.json` of every head in the cache, newest first; damaged ones are left out."""
-    found = []
+def all_heads(cache: Cache) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return `head.json` of every head, newest first; and what is wrong with the others."""
+    found, damaged = [], []
     folder = cache.root / "heads"
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name.startswith(".") or not path.is_dir():
             continue
         try:
             found.append({**read_info(path), "path": str(path)})
-        except PipelineError:
-            continue
-    return sorted(found, key=lambda info: str(info["created"]), reverse=True)
+        except PipelineError as error:
+            damaged.append(str(error))
+    return sorted(found, key=lambda info: str(info["created"]), reverse=True), damaged
 
 
 def leaderboard(cache: Cache, table_id: str) -> list[dict[str, Any]]:
@@ -30,19 +30,22 @@ def leaderboard(cache: Cache, table_id: str) -> list[dict[str, Any]]:
     Only heads that were chosen by the same measure on the same images can be compared: they stand
     in one `group`, and each group has a best. Ties go to the simpler kind.
     """
-    order = list(HEADS)
-    heads = [info for info in all_heads(cache) if info["table_id"] == table_id]
+    heads = [info for info in all_heads(cache)[0] if info["table_id"] == table_id]
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for info in heads:
         groups.setdefault(group_of(info), []).append(info)
     board = []
     for number, group in enumerate(groups.values()):
         compared = [info for info in group if info["score"] is not None]
-        compared.sort(key=lambda info: (-info["score"], order.index(info["clf"])))
+        compared.sort(key=lambda info: (-info["score"], _simplicity(info["clf"])))
         rest = [info for info in group if info["score"] is None]
         for place, info in enumerate([*compared, *rest]):
             board.append({**info, "group": number, "best": place == 0 and bool(compared)})
     return board
+
+
+def _simplicity(name: str) -> int:
+    return list(HEADS).index(name) if name in HEADS else len(HEADS)
 
 
 def group_of(info: dict[str, Any]) -> tuple[Any, ...]:

@@ -1,0 +1,88 @@
+import os
+
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.store import folders
+from pipeline.store.folders import commit_folder
+
+
+def writer(text):
+    def write(into):
+        (into / "a.txt").write_text(text)
+
+    return write
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder_stands_under_its_name_with_what_was_written(tmp_path):
+    commit_folder(tmp_path / "heads" / "x", writer("one"), what="the head")
+    assert names(tmp_path / "heads") == ["x"]
+    assert (tmp_path / "heads" / "x" / "a.txt").read_text() == "one"
+
+
+def test_a_second_commit_takes_the_place_of_the_first_whole(tmp_path):
+    def more(into):
+        (into / "b.txt").write_text("two")
+
+    commit_folder(tmp_path / "x", writer("one"), what="the head")
+    commit_folder(tmp_path / "x", more, what="the head")
+    assert names(tmp_path) == ["x"] and names(tmp_path / "x") == ["b.txt"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, PipelineError])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_writing_that_is_interrupted_leaves_what_was_there_and_nothing_else(
+    tmp_path, error, earlier
+):
+    def stop(into):
+        (into / "a.txt").write_text("half")
+        raise error
+
+    if earlier:
+        commit_folder(tmp_path / "x", writer("one"), what="the head")
+    with pytest.raises(error):
+        commit_folder(tmp_path / "x", stop, what="the head")
+    assert names(tmp_path) == (["x"] if earlier else [])
+    if earlier:
+        assert (tmp_path / "x" / "a.txt").read_text() == "one"
+
+
+def test_a_full_disk_is_told_with_the_folder_and_the_reason(tmp_path):
+    def full(into):
+        (into / "a.txt").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(PipelineError, match=r"Cannot write the head .*x: No space left on device"):
+        commit_folder(tmp_path / "x", full, what="the head")
+    assert names(tmp_path) == []
+
+
+def test_a_rename_that_fails_puts_the_earlier_folder_back(tmp_path, monkeypatch):
+    commit_folder(tmp_path / "x", writer("one"), what="the head")
+    real, calls = os.rename, []
+
+    def rename(source, target):
+        calls.append(source)
+        if len(calls) == 2:  # the new folder into place
+            raise OSError(5, "Input/output error")
+        real(source, target)
+
+    monkeypatch.setattr(folders.os, "rename", rename)
+    with pytest.raises(PipelineError, match="Input/output error"):
+        commit_folder(tmp_path / "x", writer("two"), what="the head")
+    assert names(tmp_path) == ["x"] and (tmp_path / "x" / "a.txt").read_text() == "one"
+
+
+def test_while_it_is_written_it_has_a_name_that_is_passed_over(tmp_path):
+    seen = []
+
+    def look(into):
+        seen.append(into.name)
+        assert not (tmp_path / "x").exists()
+
+    commit_folder(tmp_path / "x", look, what="the head")
+    assert seen[0].startswith(".")
