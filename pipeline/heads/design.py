@@ -121,7 +121,8 @@ class Design:
             keep = values > values[-1].clamp_min(1e-30) * 1e-10
             if not keep.any():
                 return torch.zeros(self.d, 1, device=self.device)
-            return (X.T @ (vectors[:, keep] / values[keep].sqrt())).float().contiguous()
+            basis: Tensor = (X.T @ (vectors[:, keep] / values[keep].sqrt())).float()
+            return basis.contiguous()
         if self.d > WIDEST_BASIS:
             return None
         names = np.unique(groups)
@@ -141,10 +142,11 @@ class Design:
         loud = (spread / (3 * spread.median()).clamp_min(1e-30)).clamp_min(1)
         gram = (grams / loud[:, None, None]).sum(0)
         del grams
-        return torch.linalg.eigh(gram / gram.diagonal().mean().clamp_min(1e-30))[1].contiguous()
+        basis = torch.linalg.eigh(gram / gram.diagonal().mean().clamp_min(1e-30))[1]
+        return basis.contiguous()
 
     def _share(self, threads: Crew) -> int:
-        return min(self.chunk, -(-self.n // threads.size))
+        return int(min(self.chunk, -(-self.n // threads.size)))
 
     def _rotated(self, threads: Crew) -> Tensor:
         copy = torch.zeros(self.n, self.width, device=self.device)
@@ -227,8 +229,10 @@ class Design:
 def fast_half(device: torch.device) -> bool:
     """Return whether the device multiplies bfloat16 matrices much faster than float32 ones."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+        return bool(torch.cuda.is_bf16_supported())
+    if device.type != "cpu":
+        return False
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def padded(rank: int) -> int:

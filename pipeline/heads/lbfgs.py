@@ -9,6 +9,7 @@ the initial matrix.)
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,10 +25,13 @@ TRIALS = 12
 #: Iterations without a smaller gradient after which float32 is taken to be exhausted.
 PATIENCE = 20
 #: The same for bfloat16.
-WF=float(__import__('os').environ.get('WF','5'))
-ROUGH_PATIENCE = int(__import__('os').environ.get('RP','2'))
+ROUGH_PATIENCE = 2
 #: What the gradient may exceed its limit by in bfloat16, whitened.
-ROUGH_LIMIT = float(__import__('os').environ.get('RL','4'))
+ROUGH_LIMIT = 3
+#: How much the largest component of a whitened gradient exceeds the root mean square, at least.
+EVEN = 2.5
+#: Columns that are multiplied together in bfloat16.
+PANEL, NARROW = 128, 32
 #: Bytes of one chunk of logits.
 CHUNK_BYTES = 16 << 20
 
@@ -59,10 +63,10 @@ class Data:
     rough: bool = False
 
     def spans(self, columns: int) -> list[slice]:
-        """Return blocks of rows for so many columns of logits, two at least for each thread."""
-        n = self.design.n
+        """Return blocks of rows for so many columns of logits, one at least for each thread."""
         size = max(256, CHUNK_BYTES // (4 * columns))
-        return self.design.spans(min(size, -(-n // self.crew.size)))
+        size = 1 << (size.bit_length() - 1)  # few shapes: see `_panels`
+        return self.design.spans(min(size, -(-self.design.n // self.crew.size)))
 
 
 @dataclass
@@ -86,7 +90,7 @@ class Batch:
 
     def keep(self, mask: Tensor) -> Batch:
         """Return the problems where the mask is true."""
-        chosen = {}
+        chosen: dict[str, Any] = {}
         for f in fields(self):
             old = getattr(self, f.name)
             chosen[f.name] = [x[mask] for x in old] if isinstance(old, list) else old[mask]
@@ -123,7 +127,7 @@ def solve(
         whiten: start the recursion from the inverse of the objective's mean curvature in the
             eigenbasis; otherwise from the identity, as scikit-learn does.
         tol: whitened, a problem is done when the root mean square of the mean objective's
-            gradient is at most tol / 5, for its components are even; otherwise when its largest
+            gradient is at most tol / 2.5, for its components are even; otherwise when its largest
             component in the standardised features is at most tol.
         max_iter: iterations at most.
     """
@@ -146,7 +150,7 @@ def _minimise(
     max_iter: int,
     patience: int,
 ) -> Solution:
-    limit = tol / WF * (ROUGH_LIMIT if data.rough else 1)
+    limit = tol / EVEN * (ROUGH_LIMIT if data.rough else 1)
     batch = _begin(data, C, fold, start, whiten)
     out = Solution(
         start.clone(),
@@ -274,17 +278,40 @@ def _direction(batch: Batch) -> Tensor:
 def _products(data: Data, U: Tensor) -> Tensor:
     """Return the logits of weights [B, k, width], as [B, k, N]."""
     entering = data.design.enter(U).flatten(0, 1)  # [B k, ·]
+    columns, widths = len(entering), _panels(len(entering), data.rough)
     if data.rough:
-        entering = entering.to(torch.bfloat16)
-    out = U.new_empty(len(entering), data.design.n)
+        entering = _padded(entering, sum(widths)).to(torch.bfloat16)
+    out = U.new_empty(columns, data.design.n)
 
     def fill(rows: slice) -> None:
-        # in this order the matrix units are twice as fast for a few columns
-        out[:, rows] = (data.design.block(rows, rough=data.rough) @ entering.T).T
+        Z, first = data.design.block(rows, rough=data.rough), 0
+        for panel in torch.split(entering, widths):
+            own = out[first : first + len(panel), rows]
+            # in this order the matrix units are twice as fast for a few columns
+            own.copy_((Z @ panel.T).T[: len(own)])
+            first += len(panel)
 
-    for _ in data.crew.map(fill, data.spans(len(entering))):
+    for _ in data.crew.map(fill, data.spans(columns)):
         pass
     return out.view(*U.shape[:2], -1)
+
+
+def _panels(columns: int, rough: bool) -> list[int]:
+    """Return the widths in which columns are multiplied, the last ones padded in bfloat16.
+
+    oneDNN compiles a bfloat16 kernel for every new shape, in up to 50 ms: so there are but two.
+    """
+    if not rough:
+        return [columns]
+    whole, rest = divmod(columns, PANEL)
+    narrow = -(-rest // NARROW)
+    if narrow > 2:
+        whole, narrow = whole + 1, 0
+    return [PANEL] * whole + [NARROW] * narrow
+
+
+def _padded(columns: Tensor, count: int) -> Tensor:
+    return torch.nn.functional.pad(columns, (0, 0, 0, count - len(columns)))
 
 
 def _curvature(data: Data, batch: Batch, D: Tensor, dz: Tensor) -> Tensor:
@@ -308,10 +335,12 @@ def _evaluate(
 ) -> tuple[Tensor, Tensor]:
     """Return objective [B] and gradient [B, k, width] at logits z + t dz, those of U."""
     B, k, _ = z.shape
+    widths = _panels(B * k, data.rough)
 
     def part(rows: slice) -> tuple[Tensor, Tensor]:
         Z = data.design.block(rows, rough=data.rough)
-        residual = Z.new_empty(B, k, len(Z))
+        flat = Z.new_zeros(sum(widths), len(Z))
+        residual = flat[: B * k].view(B, k, -1)
         loss = torch.zeros_like(C)
         for b in objective.blocks(residual):
             if dz is None or t is None:
@@ -322,7 +351,7 @@ def _evaluate(
             weights = data.weights[fold[b], rows]
             loss[b] = objective.loss_and_residual(logits, data.labels[rows], weights)
             residual[b] = logits
-        return loss, residual.view(B * k, -1) @ Z
+        return loss, torch.cat([panel @ Z for panel in torch.split(flat, widths)])[: B * k].float()
 
     loss, G = torch.zeros_like(C), torch.zeros_like(data.design.enter(U)).flatten(0, 1)
     for its_loss, its_G in data.crew.map(part, data.spans(B * k)):
@@ -334,7 +363,8 @@ def _evaluate(
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a.flatten(1), b.flatten(1))
+    product: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1))
+    return product
 
 
 def _times(t: Tensor, D: Tensor) -> Tensor:

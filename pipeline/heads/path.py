@@ -12,15 +12,15 @@ from pipeline.heads.lbfgs import Data
 
 #: Mean ratio of the loss's curvature to the penalty's up to which problems are solved whitened,
 #: at the default tolerance. Measured: flowers 22 to 75 and hymenoptera 13 to 44 do equally well.
-TURN = 50.0
-import os
-
-CHAIN = int(os.environ.get("CHAIN", "3"))
-TURN = float(os.environ.get("TURN", "75"))
+TURN = 75.0
+#: Beyond the turn every so many-th penalty is solved in a row, the others from these.
+CHAIN = 3
 #: Below this ratio a problem is nearly a quadratic, solved from zero in a step or two.
 EASY = 0.3
 #: Widest step of the first, coarse pass over the penalties, in decades.
 COARSE = 1.05
+#: Beyond the turning point every so manyth penalty is solved in a chain, the others from it.
+CHAIN = 3
 
 
 def turning_point(data: Data, tol: float) -> float:

@@ -125,7 +125,7 @@ def sweep(
         start: weights [K, D] and intercepts [K] to start from, of standardised features.
         tol: a problem is done when the largest component of the gradient of the mean objective
             (the objective / C Σ w) is at most this; scikit-learn's default is 1e-4. In the
-            whitened metric, whose gradients are even, their root mean square is held to tol / 5.
+            whitened metric, whose gradients are even, their root mean square is held to tol / 2.5.
         max_iter: iterations at most for each problem.
         device: where to compute.
         memory: bytes for the problems that are under way together.
@@ -153,7 +153,9 @@ def sweep(
         path = np.array([*added, *order])
         found = _follow(path, turn, data, initial, tol, max_iter, memory, progress)
     where = len(added) + np.searchsorted(order, given)
-    return Sweep(given, *(x[where] for x in found[:3]), turn, folds, design, found[3][where])
+    objective, iterations, converged = (x[where] for x in found[:3])
+    rotated = found[3][where]
+    return Sweep(given, objective, iterations, converged, turn, folds, design, rotated)
 
 
 def _follow(
@@ -226,10 +228,8 @@ def _weights(
         faults.append("sample weights must be one finite number a row, none below zero")
     if faults:
         raise PipelineError("The linear head cannot be fitted: " + "; ".join(faults) + ".")
-    if folds is None:
-        weights = each[None]
-    else:
-        weights = each * (folds != np.arange(folds.max() + 1)[:, None])
+    outside = None if folds is None else folds != np.arange(folds.max() + 1)[:, None]
+    weights = each[None] if outside is None else each * outside
     empty = np.flatnonzero(weights.sum(1) <= 0)
     if len(empty):
         raise PipelineError(
