@@ -208,7 +208,7 @@ HEADS: Mapping[str, HeadKind] = {
         "linear support vector machine",
         _svm,
         "C",
-        decades(-6, -2),
+        decades(-6, -3),
         refine=True,
         linear=_coefficients,
     ),

@@ -206,7 +206,11 @@ def test_ctrl_c_and_kill_leave_what_was_done_and_say_how_to_go_on(tmp_path, numb
         str(tmp_path / "c"),
     ]
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a background job is started with Ctrl-C ignored, and hands that on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("c/rows/*/*.h5")) and time.monotonic() < deadline:
