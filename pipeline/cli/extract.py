@@ -14,8 +14,6 @@ from pipeline.verbs.extract import Extraction, run
 from pipeline.verbs.gather import DEFAULT_DATA
 from pipeline.verbs.recipe import DEFAULT_TRUNK, Recipe
 
-Choice = str  # checked by `Recipe.check`, whose message names the nearest
-
 
 @click.command()
 @click.argument("data", required=False)

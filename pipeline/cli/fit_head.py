@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from pipeline.cli.boards import accuracy, lines
 from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
 from pipeline.store.cache import Cache
+from pipeline.verbs.cores import usable_cores
 from pipeline.verbs.fit_head import Fitting, run
 from pipeline.verbs.head_recipe import HeadRecipe
 from pipeline.verbs.heads import leaderboard
@@ -90,7 +90,7 @@ def command(table: str | None, cache: str | None, as_json: bool, **values: Any) 
         which = "" if table else "current "
         click.echo(shown(f"On the {which}table {opened.path}"), err=True)
     jobs = values.pop("jobs")
-    recipe = HeadRecipe(**values, jobs=len(os.sched_getaffinity(0)) if jobs is None else jobs)
+    recipe = HeadRecipe(**values, jobs=usable_cores() if jobs is None else jobs)
     with reporter(quiet=as_json) as progress:
         done = run(opened, recipe, store, progress)
     if as_json:

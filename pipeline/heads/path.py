@@ -19,8 +19,6 @@ CHAIN = 3
 EASY = 0.3
 #: Widest step of the first, coarse pass over the penalties, in decades.
 COARSE = 1.05
-#: Beyond the turning point every so manyth penalty is solved in a chain, the others from it.
-CHAIN = 3
 
 
 def turning_point(data: Data, tol: float) -> float:

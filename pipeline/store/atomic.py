@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import PipelineError
@@ -43,28 +43,15 @@ def write_pieces(path: Path, pieces: Iterable[Buffer], *, what: str) -> None:
         PipelineError: the file and the system's reason, when any step fails; nothing is left
             under `path` then (or the earlier file stays), and no temporary file.
     """
-
-    def write(file: int) -> None:
-        for piece in pieces:
-            view = memoryview(piece).cast("B")
-            while view:
-                view = view[os.write(file, view) :]
-
-    _commit(path, write, what=what)
-
-
-def write_bytes(path: Path, data: Buffer, *, what: str) -> None:
-    """Write a whole file and commit it under `path`; see `write_pieces`."""
-    write_pieces(path, [data], what=what)
-
-
-def _commit(path: Path, write: Callable[[int], None], *, what: str) -> None:
     make_folder(path.parent)
     temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name[:40]}"
     try:
         file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            write(file)
+            for piece in pieces:
+                view = memoryview(piece).cast("B")
+                while view:
+                    view = view[os.write(file, view) :]
             os.fsync(file)
         finally:
             os.close(file)
@@ -78,6 +65,11 @@ def _commit(path: Path, write: Callable[[int], None], *, what: str) -> None:
                 "before is intact; when the cause is gone, the same command goes on."
             ) from error
         raise
+
+
+def write_bytes(path: Path, data: Buffer, *, what: str) -> None:
+    """Write a whole file and commit it under `path`; see `write_pieces`."""
+    write_pieces(path, [data], what=what)
 
 
 def sync_folder(folder: Path) -> None:

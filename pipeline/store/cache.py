@@ -123,20 +123,27 @@ class Cache:
         known = f" There are: {', '.join(files)}." if files else " There is none yet."
         raise PipelineError(f"There is no table '{table}'.{nearest(given, files)}{known}")
 
-    def begin_run(self, fingerprint: str, keys: Sequence[Key]) -> Path:
+    def begin_run(self, fingerprint: str, keys: Sequence[Key]) -> None:
         """Write the manifest of a run that is about to compute rows, so that `gc` spares them."""
-        digests = b"".join(digest for digest, _ in keys)
-        views = np.array([view for _, view in keys], np.int32)
-        name = hashlib.sha256(fingerprint.encode() + digests + views.tobytes()).hexdigest()[:16]
+        path = self._manifest(fingerprint, keys)
+        if path.exists():
+            return
         arrays = {
             "meta": hdf5.text({"fingerprint": fingerprint}),
-            "digests": np.frombuffer(digests, np.uint8).reshape(-1, 32),
-            "views": views,
+            "digests": np.frombuffer(b"".join(d for d, _ in keys), np.uint8).reshape(-1, 32),
+            "views": np.array([view for _, view in keys], np.int32),
         }
-        path = self.root / "runs" / f"{name}.h5"
-        if not path.exists():
-            write_bytes(path, hdf5.build(arrays).head, what="the run's manifest")
-        return path
+        write_bytes(path, hdf5.build(arrays).head, what="the run's manifest")
+
+    def end_run(self, fingerprint: str, keys: Sequence[Key]) -> None:
+        """Remove a run's manifest, its own or one that a killed run of the same left."""
+        self._manifest(fingerprint, keys).unlink(missing_ok=True)
+
+    def _manifest(self, fingerprint: str, keys: Sequence[Key]) -> Path:
+        name = hashlib.sha256(fingerprint.encode())
+        for digest, view in keys:
+            name.update(digest + view.to_bytes(4, "little"))
+        return self.root / "runs" / f"{name.hexdigest()[:16]}.h5"
 
     def unfinished(self) -> Iterator[tuple[Path, str, set[Key]]]:
         """Yield each unfinished run's manifest, its fingerprint and the keys that it wants."""

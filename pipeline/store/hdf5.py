@@ -102,19 +102,17 @@ class Reader:
     """Read the datasets of one file of the cache, each checked before it is touched.
 
     Args:
-        path: named in errors.
-        data: the file's bytes; without them `path` is opened.
+        path: the file.
 
     Raises:
         DamagedError: not HDF5, or anything else than plain contiguous datasets.
     """
 
-    def __init__(self, path: Path, data: bytes | None = None):
+    def __init__(self, path: Path):
         self.path = path
-        self.size = len(data) if data is not None else path.stat().st_size
+        self.size = path.stat().st_size
         try:
-            source = io.BytesIO(data) if data is not None else path
-            self.file = h5py.File(source, "r", **({} if data is not None else {"locking": False}))
+            self.file = h5py.File(path, "r", locking=False)
         except (OSError, RuntimeError, ValueError) as error:
             raise DamagedError(f"{path} is damaged: it is not a readable HDF5 file.") from error
 

@@ -164,15 +164,18 @@ class RowStore:
         write_bytes(self.folder / name, image.head, what="the shard")
         return name
 
-    def discard(self, names: Iterable[str]) -> None:
-        """Remove shards by name."""
+    def discard_damaged(self, names: Iterable[str]) -> None:
+        """Remove shards that are damaged; one that was committed anew meanwhile stays."""
         for name in names:
             try:
-                (self.folder / name).unlink(missing_ok=True)
-            except OSError as error:
-                raise PipelineError(
-                    f"Cannot remove {self.folder / name}: {error.strerror}."
-                ) from error
+                self.check(name)
+            except DamagedError:
+                try:
+                    (self.folder / name).unlink(missing_ok=True)
+                except OSError as error:
+                    raise PipelineError(
+                        f"Cannot remove {self.folder / name}: {error.strerror}."
+                    ) from error
 
     @contextmanager
     def lock(self) -> Iterator[None]:

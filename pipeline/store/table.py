@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class FeatureTable:
         """Return the sha256 over everything that changes the stored numbers."""
         return str(self.provenance["fingerprint"])
 
-    @property
+    @cached_property
     def table_id(self) -> str:
         """Return sha256 over fingerprint, ordered digests, labels, splits and groups."""
         labels = [self.classes[label] if label >= 0 else None for label in self.labels.tolist()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,13 +55,11 @@ def usage(cache: Cache) -> dict[str, Usage]:
     return dict(sorted(parts.items()))
 
 
-def verify(cache: Cache, progress: Callable[[str], None] | None = None) -> Verdict:
+def verify(cache: Cache) -> Verdict:
     """Hash every shard and table again and name what is damaged or missing."""
     verdict = Verdict()
-    say = progress or (lambda name: None)
     tables: list[FeatureTable] = []
     for path in cache.table_files():
-        say(str(path))
         verdict.tables += 1
         try:
             tables.append(FeatureTable.open(path))
@@ -70,7 +67,6 @@ def verify(cache: Cache, progress: Callable[[str], None] | None = None) -> Verdi
             verdict.problems[str(path)] = str(error)
     for store in cache.stores():
         for name in store.names():
-            say(str(store.folder / name))
             verdict.shards += 1
             try:
                 store.check(name)

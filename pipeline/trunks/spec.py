@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -200,15 +199,3 @@ def _remember(memo: Path, asked: str, facts: dict[str, Any]) -> None:
             connection.execute("INSERT OR REPLACE INTO trunks VALUES (?, ?)", row)
     except sqlite3.Error:
         return  # the next run loads the trunk again
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use: affinity and the cgroup's quota count."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores or 1, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass  # no cgroup, or version 1: the affinity alone counts
-    return max(1, cores or 1)

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.formats import NOT_AN_IMAGE, SUFFIXES
 from pipeline.store.cache import Cache
-from pipeline.store.shards import Key
+from pipeline.store.shards import Index, Key
 from pipeline.store.table import FeatureTable
 from pipeline.trunks import spec
 from pipeline.verbs import rows
@@ -115,85 +115,56 @@ def run(
     facts, trunk = spec.resolve(
         recipe.trunk, recipe.weights, recipe.keys, memo=cache.memo, state_dir=cache.weights
     )
-    spec.check_layer(facts, recipe.layer, recipe.pool)
+    asked = rows.wanted(facts, recipe)
     images, digests = gather(data, recipe, cache, progress)
     keys: list[Key] = [(digest, 0) for digest in digests]
-    unique = list(dict.fromkeys(keys))
-    feature_key, store, index = rows.choose(cache, facts, recipe, unique)
-    for reason in index.damaged.values():
-        progress.say(f"{reason} Its rows are computed again.")
-    if recipe.rehash:
-        index.bad.clear()  # perhaps a newer decoder reads them
-
     # what is called an image and is none counts as a bad one, not as a stray file
     false = [entry for entry in images.left_out if _claims(*entry)]
-    left_out = tuple(entry for entry in images.left_out if entry not in false)
+    left_out = tuple(entry for entry in images.left_out if not _claims(*entry))
 
-    def bad() -> list[tuple[str, str]]:
+    def bad(index: Index) -> list[tuple[str, str]]:
         pairs = zip(images.paths, keys, strict=True)
         return [*((path, index.bad[key]) for path, key in pairs if key in index.bad), *false]
 
-    def check_bad() -> None:
+    def check_bad(index: Index) -> None:
         if recipe.max_bad is not None and len(index.bad) + len(false) > recipe.max_bad:
-            _refuse_bad(bad(), recipe.max_bad)
+            _refuse_bad(bad(index), recipe.max_bad)
 
-    check_bad()
-    missing = [key for key in unique if key not in index]
-    notes: list[str] = []
-    seconds = 0.0
-    if missing:
-        manifest = cache.begin_run(feature_key.fingerprint, unique)
-        with store.lock():
-            started = time.monotonic()
-            paths = dict(zip(reversed(keys), reversed(images.paths), strict=True))
-            engine, batch_size = rows.make_engine(trunk, feature_key, recipe, cache)
-            try:
-                rows.compute(
-                    engine,
-                    {key: f"{images.root}/{paths[key]}" for key in missing},
-                    key=feature_key,
-                    store=store,
-                    index=index,
-                    batch_size=batch_size,
-                    workers=recipe.workers or spec.usable_cores(),
-                    progress=progress,
-                    check_bad=check_bad,
-                )
-            except KeyboardInterrupt:
-                kept = sum(key in index.rows for key in unique)
-                progress.say(f"{kept:,} of {len(unique):,} images are in the cache.")
-                raise
-            notes += engine.notes
-            seconds = time.monotonic() - started
-    # a shard that was computed again has replaced the damaged one of the same name
-    store.discard(name for name in index.damaged if name not in index.engines)
-    if not any(key in index.rows for key in keys):
-        raise PipelineError(f"No image of {images.root} could be decoded. {_first(bad())}")
+    sources: dict[Key, str | bytes] = {}
+    for key, path in zip(keys, images.paths, strict=True):
+        sources.setdefault(key, f"{images.root}/{path}")
+    done = rows.fill(
+        cache, recipe, asked, sources, trunk=trunk, progress=progress, check_bad=check_bad
+    )
+    unread = bad(done.index)
+    if not any(key in done.index.rows for key in keys):
+        raise PipelineError(f"No image of {images.root} could be decoded. {_first(unread)}")
 
-    provenance = describe(data, recipe, facts, feature_key, images, cache)
+    provenance = describe(data, recipe, facts, done.key, images, cache)
     name = recipe.name or images.name
     table = assemble(
-        cache, images, keys, store=store, index=index, provenance=provenance, name=name
+        cache, images, keys, store=done.store, index=done.index, provenance=provenance, name=name
     )
     assert table.path is not None
-    listing = write_left_out(table.path, left_out, bad())
+    listing = write_left_out(table.path, left_out, unread)
     cache.set_current(table.path)
-    if missing:
-        manifest.unlink(missing_ok=True)
+    cache.end_run(done.key.fingerprint, list(sources))
+    notes = [*images.notes, *done.notes]
     if "+" in (engines := str(table.provenance["engine"])):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
-    extracted = sum(key in index.rows for key in missing)
+    total = len(keys) + len(false)
+    extracted = sum(key in done.index.rows for key in done.computed)
     return Extraction(
         table=table,
-        images=len(keys) + len(false),
+        images=total,
         extracted=extracted,
-        reused=len(keys) + len(false) - extracted - len(bad()),
-        bad=tuple(bad()),
+        reused=total - extracted - len(unread),
+        bad=tuple(unread),
         left_out=left_out,
         listing=listing,
-        notes=(*images.notes, *notes),
+        notes=tuple(notes),
         seconds=time.monotonic() - began,
-        images_per_second=extracted / seconds if seconds else 0.0,
+        images_per_second=extracted / done.seconds if done.seconds else 0.0,
     )
 
 

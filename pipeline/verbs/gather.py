@@ -10,7 +10,7 @@ from pipeline.images import sources, split
 from pipeline.images.digest import StatMemo, digest_all
 from pipeline.images.imageset import ImageSet
 from pipeline.store.cache import Cache
-from pipeline.trunks.spec import usable_cores
+from pipeline.verbs.cores import usable_cores
 from pipeline.verbs.progress import Progress
 from pipeline.verbs.recipe import Recipe
 

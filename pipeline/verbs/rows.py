@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +14,7 @@ from pipeline.store.cache import Cache
 from pipeline.store.shards import Index, Key, RowStore
 from pipeline.trunks import spec
 from pipeline.trunks.spec import FeatureKey, TrunkFacts
+from pipeline.verbs.cores import usable_cores
 from pipeline.verbs.progress import Progress
 from pipeline.verbs.recipe import Recipe
 
@@ -24,39 +27,121 @@ SHARD_ROWS = 256
 BATCH_SIZE = {"cpu": 32, "cuda": 128, "mps": 64}
 
 
-def choose(
-    cache: Cache, facts: TrunkFacts, recipe: Recipe, keys: Sequence[Key]
-) -> tuple[FeatureKey, RowStore, Index]:
-    """Return which rows to use, their store, and what it holds.
+@dataclass
+class Rows:
+    """The rows that a run wants, as far as they exist.
 
-    Precision `auto` is the one of which the store holds most of the rows; in a new store what
-    the hardware computes fastest.
+    Attributes:
+        key: what they depend on.
+        store: where they are.
+        index: what is there, the images that could not be decoded included.
+        computed: (digest, view) of those that this run tried to compute.
+        notes: sentences for the person.
+        seconds: that computing took, loading the trunk included.
+    """
+
+    key: FeatureKey
+    store: RowStore
+    index: Index
+    computed: list[Key] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def wanted(facts: TrunkFacts, recipe: Recipe) -> FeatureKey:
+    """Return what the rows depend on, the precision as it was asked for.
+
+    Raises:
+        UsageError: a layer or pooling that the trunk does not have.
     """
     layer, pool = spec.check_layer(facts, recipe.layer, recipe.pool)
     preprocess = facts.preprocess
     if recipe.image_size is not None:
         preprocess = preprocess.with_size(recipe.image_size)
+    return FeatureKey(facts.name, facts.weights_digest, layer, pool, preprocess, recipe.precision)
 
-    def at(precision: str) -> FeatureKey:
-        return FeatureKey(facts.name, facts.weights_digest, layer, pool, preprocess, precision)
 
-    if recipe.precision == "auto":
-        held: list[tuple[int, FeatureKey, RowStore, Index]] = []
-        for key in map(at, spec.PRECISIONS):
+def choose(cache: Cache, asked: FeatureKey, device: str, keys: Sequence[Key]) -> Rows:
+    """Return what the store holds; precision `auto` is settled here.
+
+    It is the one of which the store holds most of the rows; in a new store what the hardware
+    computes fastest.
+    """
+    if asked.precision == "auto":
+        held: list[tuple[int, Rows]] = []
+        for precision in spec.PRECISIONS:
+            key = replace(asked, precision=precision)
             store = cache.rows(key.fingerprint)
             if store.names():
                 index = store.index()
                 count = sum(wanted in index for wanted in keys)
                 # rows made in fp16 on a GPU serve anywhere, but more of them need that GPU
-                if count == len(keys) or key.precision != "fp16":
-                    held.append((count, key, store, index))
+                if count == len(keys) or precision != "fp16":
+                    held.append((count, Rows(key, store, index)))
         if held:
-            return max(held, key=lambda entry: entry[0])[1:]
+            return max(held, key=lambda entry: entry[0])[1]
     from pipeline.trunks.engine import choose_device, choose_precision
 
-    key = at(choose_precision(recipe.precision, choose_device(recipe.device)))
+    key = replace(asked, precision=choose_precision(asked.precision, choose_device(device)))
     store = cache.rows(key.fingerprint)
-    return key, store, store.index()
+    return Rows(key, store, store.index())
+
+
+def fill(
+    cache: Cache,
+    recipe: Recipe,
+    asked: FeatureKey,
+    sources: Mapping[Key, str | bytes],
+    *,
+    trunk: LoadedTrunk | None,
+    progress: Progress,
+    check_bad: Callable[[Index], None] = lambda index: None,
+) -> Rows:
+    """Return the rows of `sources`, having computed and committed those that were missing.
+
+    Until `cache.end_run` a manifest keeps them from the collector.
+
+    Args:
+        asked: from `wanted`.
+        sources: (digest, view) to the path of each image, or its bytes, in data set order.
+        trunk: where it is loaded already.
+        check_bad: called before, and after each batch; raises when too many images are bad.
+
+    Raises:
+        LockedError: another process computes rows of this fingerprint.
+    """
+    rows = choose(cache, asked, recipe.device, list(sources))
+    for reason in rows.index.damaged.values():
+        progress.say(f"{reason} Its rows are computed again.")
+    if recipe.rehash:
+        rows.index.bad.clear()  # perhaps a newer decoder reads them
+    check_bad(rows.index)
+    rows.computed = [key for key in sources if key not in rows.index]
+    if rows.computed:
+        cache.begin_run(rows.key.fingerprint, list(sources))
+        with rows.store.lock():
+            started = time.monotonic()
+            engine, batch_size = make_engine(trunk, rows.key, recipe, cache)
+            try:
+                compute(
+                    engine,
+                    {key: sources[key] for key in rows.computed},
+                    key=rows.key,
+                    store=rows.store,
+                    index=rows.index,
+                    batch_size=batch_size,
+                    workers=recipe.workers or usable_cores(),
+                    progress=progress,
+                    check_bad=check_bad,
+                )
+            except KeyboardInterrupt:
+                kept = sum(key in rows.index.rows for key in sources)
+                progress.say(f"{kept:,} of {len(sources):,} images are in the cache.")
+                raise
+            rows.notes += engine.notes
+            rows.seconds = time.monotonic() - started
+    rows.store.discard_damaged(rows.index.damaged)
+    return rows
 
 
 def make_engine(
@@ -76,7 +161,7 @@ def make_engine(
 
 def compute(
     engine: Engine,
-    files: Mapping[Key, str] | Mapping[Key, str | bytes],
+    files: Mapping[Key, str | bytes],
     *,
     key: FeatureKey,
     store: RowStore,
@@ -84,7 +169,7 @@ def compute(
     batch_size: int,
     workers: int,
     progress: Progress,
-    check_bad: Callable[[], None],
+    check_bad: Callable[[Index], None],
 ) -> None:
     """Compute the rows of `files` in order, commit them, and enter them in the index.
 
@@ -133,7 +218,7 @@ def compute(
         if end % shard_rows == 0 or end == len(keys):
             commit()
         progress.advance(batch.count, len(batch.bad))
-        check_bad()
+        check_bad(index)
 
 
 def _check_finite(rows: np.ndarray, key: FeatureKey) -> None:

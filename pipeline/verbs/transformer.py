@@ -25,7 +25,8 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """From paths or pictures to features, each computed once.
 
     Rows are kept in the cache under the content of the images, so that the folds of a grid search
-    and later runs compute nothing again. Parameters are those of `pipeline.extract`.
+    and later runs compute nothing again; no table names them, so `pipeline cache gc` removes them.
+    Parameters are those of `pipeline.extract`.
 
     Args:
         trunk: name of the trunk.
@@ -126,32 +127,25 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise PipelineError("TrunkFeatures takes a sequence of paths or pictures, not one.")
         if not len(X):
             raise PipelineError("TrunkFeatures was given no images.")
-        sources = [_source(item) for item in X]
-        keys: list[Key] = [(hashlib.sha256(_bytes(source)).digest(), 0) for source in sources]
+        given = [_source(item) for item in X]
+        keys: list[Key] = [(hashlib.sha256(_bytes(source)).digest(), 0) for source in given]
+        sources = dict(zip(keys, given, strict=True))
         facts, trunk = spec.resolve(
             recipe.trunk, recipe.weights, recipe.keys, memo=cache.memo, state_dir=cache.weights
         )
-        key, store, index = rows.choose(cache, facts, recipe, list(dict.fromkeys(keys)))
-        missing = {k: source for k, source in zip(keys, sources, strict=True) if k not in index}
-        if missing:
-            manifest = cache.begin_run(key.fingerprint, list(missing))
-            with store.lock():
-                engine, batch_size = rows.make_engine(trunk, key, recipe, cache)
-                rows.compute(
-                    engine, missing, key=key, store=store, index=index, batch_size=batch_size,
-                    workers=recipe.workers or spec.usable_cores(), progress=Silent(),
-                    check_bad=lambda: None,
-                )  # fmt: skip
-            manifest.unlink(missing_ok=True)
-        bad = [(s, index.bad[k]) for s, k in zip(sources, keys, strict=True) if k in index.bad]
+        asked = rows.wanted(facts, recipe)
+        done = rows.fill(cache, recipe, asked, sources, trunk=trunk, progress=Silent())
+        cache.end_run(done.key.fingerprint, list(sources))
+        index = done.index
+        bad = [(sources[key], index.bad[key]) for key in keys if key in index.bad]
         if bad:
             named = "; ".join(f"{_name(source)}: {reason}" for source, reason in bad[:5])
             raise PipelineError(f"{len(bad)} images could not be decoded: {named}.")
-        first = index.rows[keys[0]][0]
-        out = np.empty((len(keys), store.rows(first).shape[1]), np.float32)
-        store.gather(index, keys, out)
-        self.n_features_out_ = out.shape[1]
-        self.fingerprint_ = key.fingerprint
+        dim = done.store.rows(index.rows[keys[0]][0]).shape[1]
+        out = np.empty((len(keys), dim), np.float32)
+        done.store.gather(index, keys, out)
+        self.n_features_out_ = dim
+        self.fingerprint_ = done.key.fingerprint
         return out
 
 

@@ -165,3 +165,14 @@ def test_the_rows_of_a_shard_are_contiguous_and_unfiltered(store):
     with h5py.File(store.folder / commit(store, range(3))) as file:
         assert file["rows"].chunks is None and file["rows"].compression is None
         assert sorted(file) == ["digests", "meta", "rows", "views"]
+
+
+def test_a_damaged_shard_that_another_process_made_good_meanwhile_is_not_removed(store):
+    names = [commit(store, range(3)), commit(store, range(3, 5))]
+    whole = [(store.folder / name).read_bytes() for name in names]
+    for name in names:
+        (store.folder / name).write_bytes(b"damaged")
+    damaged = store.index().damaged
+    (store.folder / names[0]).write_bytes(whole[0])
+    store.discard_damaged(damaged)
+    assert store.names() == [names[0]] and len(store.index().rows) == 3

@@ -1,5 +1,3 @@
-import os
-
 import pytest
 
 from pipeline.errors import UsageError
@@ -110,7 +108,3 @@ def test_a_trunk_is_loaded_once_and_remembered_until_its_file_changes(tmp_path, 
     assert resolve().weights_digest != first.weights_digest and len(loads) == 2
     (tmp_path / "memo").write_bytes(b"damaged" * 999)
     assert resolve().weights == "w.pth"
-
-
-def test_usable_cores_counts_the_affinity():
-    assert 1 <= spec.usable_cores() <= len(os.sched_getaffinity(0))

@@ -61,7 +61,8 @@ def work(folder: Path, cache: Path, kill_at: int | None) -> dict:
     sha = hashlib.sha256(table.features.tobytes())
     for part in (table.labels.tobytes(), table.splits, table.paths, table.digests):
         sha.update(repr(part).encode())
-    left = [str(p) for p in upkeep.garbage(Cache.at(cache)) if not p.name.startswith(".tmp-")]
+    left = [str(p) for p in (cache / "runs").glob("[0-9a-f]*.h5")]
+    left += [str(p) for p in upkeep.garbage(Cache.at(cache)) if not p.name.startswith(".tmp-")]
     return {
         "sha": sha.hexdigest(),
         "problems": list(found),
