@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any
 
@@ -82,8 +83,9 @@ def verify(cache: str | None, as_json: bool) -> None:
             f"{verdict.shards:,} shards and {verdict.tables:,} tables read, "
             f"{len(verdict.problems):,} damaged or missing."
         )
+        where = f" --cache {shlex.quote(cache)}" if cache else ""
         for repair in verdict.repairs:
-            click.echo(shown(f"To repair, computing only what is lost: {repair}"))
+            click.echo(shown(f"To repair, computing only what is lost: {repair}{where}"))
     if verdict.problems:
         sys.exit(1)
 

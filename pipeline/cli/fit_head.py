@@ -14,7 +14,7 @@ from pipeline.store.cache import Cache
 from pipeline.verbs.cores import usable_cores
 from pipeline.verbs.fit_head import Fitting, run
 from pipeline.verbs.head_recipe import HeadRecipe
-from pipeline.verbs.heads import leaderboard
+from pipeline.verbs.heads import all_heads, leaderboard
 
 
 @click.command()
@@ -101,7 +101,8 @@ def command(table: str | None, cache: str | None, as_json: bool, **values: Any) 
 
 def _print(done: Fitting, store: Cache) -> None:
     fitted = {head.id for head in done.heads}
-    board = [head for head in leaderboard(store, done.table.table_id) if head["id"] in fitted]
+    heads, _ = all_heads(store)
+    board = [head for head in leaderboard(heads, done.table.table_id) if head["id"] in fitted]
     for line in lines(board):
         click.echo(line)
     best = next((head for head in board if head["best"]), board[0])

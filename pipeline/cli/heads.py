@@ -27,8 +27,8 @@ def command(table: str | None, cache: str | None, as_json: bool) -> None:
     """
     store = Cache.at(cache)
     opened = store.open_table(table)
-    board = leaderboard(store, opened.table_id)
-    damaged = all_heads(store)[1]
+    heads, damaged = all_heads(store)
+    board = leaderboard(heads, opened.table_id)
     if as_json:
         options.print_json({"table": str(opened.path), "heads": board, "damaged": damaged})
         return

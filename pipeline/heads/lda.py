@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
+
+from pipeline.heads.affine import AffineClassifier
 
 
-class ShrinkageLDA(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ShrinkageLDA(AffineClassifier):
     """Gaussian classes with one covariance, shrunk towards a multiple of the identity.
 
     The model of scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=…)`, whose
@@ -50,16 +49,3 @@ class ShrinkageLDA(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             weights, bias = weights[1:] - weights[:1], bias[1:] - bias[:1]
         self.coef_, self.intercept_ = weights, bias
         return self
-
-    def decision_function(self, X: np.ndarray) -> np.ndarray:
-        """Return the classes' log posteriors up to a common term, [N, K], or [N] for two."""
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
-        scores = X @ self.coef_.T + self.intercept_
-        return np.asarray(scores.ravel() if len(self.classes_) == 2 else scores)
-
-    def predict(self, X: np.ndarray) -> Any:
-        """Return the likeliest class of each row, [N]."""
-        scores = self.decision_function(X)
-        best = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)
-        return self.classes_[best]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from pipeline.heads.affine import AffineClassifier
 from pipeline.heads.metrics import softmax
 from pipeline.heads.sweep import sweep
 
 
-class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class LinearClassifier(AffineClassifier):
     """Multinomial logistic regression with scikit-learn's objective, solved in PyTorch.
 
     C Σᵢ wᵢ ceᵢ + ½‖W‖² with a free intercept; two classes: the binomial objective. The method is
@@ -78,21 +78,9 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = found.iterations[0]
         return self
 
-    def decision_function(self, X: np.ndarray) -> np.ndarray:
-        """Return logits [N, K], or [N] of the second class for two."""
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
-        scores = X @ self.coef_.T + self.intercept_
-        return np.asarray(scores.ravel() if len(self.classes_) == 2 else scores)
-
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities [N, K]."""
         scores = self.decision_function(X)
         if scores.ndim == 1:
             scores = np.stack([-scores / 2, scores / 2], axis=1)
         return softmax(scores)
-
-    def predict(self, X: np.ndarray) -> Any:
-        """Return the likeliest class of each row, [N]."""
-        scores = self.decision_function(X)
-        return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]

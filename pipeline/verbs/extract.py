@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError, UsageError, nearest
+from pipeline.errors import PipelineError
 from pipeline.images.formats import NOT_AN_IMAGE, SUFFIXES
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Index, Key
@@ -15,6 +15,7 @@ from pipeline.store.table import FeatureTable
 from pipeline.trunks import spec
 from pipeline.verbs import rows
 from pipeline.verbs.assemble import assemble, describe, write_left_out
+from pipeline.verbs.checks import from_options
 from pipeline.verbs.gather import gather
 from pipeline.verbs.progress import Progress, Silent
 from pipeline.verbs.recipe import Recipe
@@ -98,11 +99,8 @@ def extract(
         >>> table.features.shape
         (1797, 1280)
     """
-    unknown = [name for name in options if name not in Recipe.__dataclass_fields__]
-    if unknown:
-        hint = nearest(unknown[0], Recipe.__dataclass_fields__)
-        raise UsageError(f"extract has no option '{unknown[0]}'.{hint}")
-    return run(data, Recipe(**options), Cache.at(cache)).table
+    recipe = from_options(Recipe, options, verb="extract")
+    return run(data, recipe, Cache.at(cache)).table
 
 
 def run(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import PipelineError, UsageError, nearest
+from pipeline.errors import PipelineError, UsageError
 from pipeline.heads import leakage, metrics
 from pipeline.heads.head import SCHEMA, Head
 from pipeline.heads.registry import HEADS, parse_grid
@@ -21,6 +21,7 @@ from pipeline.heads.search import Found, Plan, search
 from pipeline.store.cache import Cache
 from pipeline.store.folders import commit_folder
 from pipeline.store.table import FeatureTable
+from pipeline.verbs.checks import from_options
 from pipeline.verbs.head_recipe import HeadRecipe
 from pipeline.verbs.head_task import Task, check_table, split_rows
 from pipeline.verbs.progress import Progress, Silent
@@ -87,11 +88,7 @@ def fit_head(
         >>> head.classes_[:3]
         ('0', '1', '2')
     """
-    unknown = [name for name in options if name not in HeadRecipe.__dataclass_fields__]
-    if unknown:
-        hint = nearest(unknown[0], HeadRecipe.__dataclass_fields__)
-        raise UsageError(f"fit_head has no option '{unknown[0]}'.{hint}")
-    recipe = HeadRecipe(clf=clf, **options)
+    recipe = from_options(HeadRecipe, {"clf": clf, **options}, verb="fit_head")
     if len(recipe.check()) != 1:
         raise UsageError("fit_head fits one head; the command fits several.")
     done = run(table, recipe, Cache.at(cache))

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.errors import UsageError, nearest
+from pipeline.errors import UsageError
 from pipeline.heads import metrics
 from pipeline.heads.normalize import NORMALIZATIONS
 from pipeline.heads.registry import HEADS, parse_grid, parse_names
+from pipeline.verbs.checks import faults
 
-SELECT_ON = ("cv", "val")
+_LEAST = {"folds": 2, "shots": 1, "repeats": 0}
+_ALLOWED = {
+    "select": metrics.SELECTIONS,
+    "select_on": ("cv", "val"),
+    "normalize": (None, *NORMALIZATIONS),
+    "class_weight": (None, "balanced"),
+}
 
 
 @dataclass(frozen=True)
@@ -47,28 +54,13 @@ class HeadRecipe:
 
     def check(self) -> list[str]:
         """Return the names of the heads; refuse values that cannot be right in one message."""
-        faults = []
-        for option, value, allowed in (
-            ("--select", self.select, metrics.SELECTIONS),
-            ("--select-on", self.select_on, SELECT_ON),
-            ("--normalize", self.normalize, (None, *NORMALIZATIONS)),
-            ("--class-weight", self.class_weight, (None, "balanced")),
-        ):
-            if value not in allowed:
-                names = [name for name in allowed if name is not None]
-                hint = nearest(str(value), names)
-                faults.append(f"{option} '{value}' is not one of {', '.join(names)}.{hint}")
-        for option, number, least in (
-            ("--folds", self.folds, 2), ("--shots", self.shots, 1), ("--repeats", self.repeats, 0)
-        ):  # fmt: skip
-            if number is not None and number < least:
-                faults.append(f"{option} {number} is below {least}.")
+        found = faults(self, least=_LEAST, allowed=_ALLOWED)
         if self.train_fraction is not None and not 0 < self.train_fraction <= 1:
-            faults.append(f"--train-fraction {self.train_fraction} is not above 0 and at most 1.")
+            found.append(f"--train-fraction {self.train_fraction} is not above 0 and at most 1.")
         if self.shots is not None and self.train_fraction is not None:
-            faults.append("--shots and --train-fraction are two ways to say the same; give one.")
+            found.append("--shots and --train-fraction are two ways to say the same; give one.")
         if self.jobs is not None and self.jobs == 0:
-            faults.append("--jobs 0 does nothing; give a number, or -1 for all cores.")
+            found.append("--jobs 0 does nothing; give a number, or -1 for all cores.")
         try:
             names = parse_names(self.clf)
             if self.grid is not None:
@@ -76,11 +68,11 @@ class HeadRecipe:
                 _check_grid(names)
             alone = [n for n in names if not HEADS[n].balanced]
             if self.class_weight and alone == names:
-                faults.append(f"{', '.join(names)} cannot weigh classes; drop --class-weight.")
+                found.append(f"{', '.join(names)} cannot weigh classes; drop --class-weight.")
         except UsageError as error:
-            faults.append(str(error))
-        if faults:
-            raise UsageError(" ".join(faults))
+            found.append(str(error))
+        if found:
+            raise UsageError(" ".join(found))
         return names
 
 

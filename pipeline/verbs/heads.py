@@ -24,16 +24,16 @@ def all_heads(cache: Cache) -> tuple[list[dict[str, Any]], list[str]]:
     return sorted(found, key=lambda info: str(info["created"]), reverse=True), damaged
 
 
-def leaderboard(cache: Cache, table_id: str) -> list[dict[str, Any]]:
-    """Return the heads of a table, best first, the best by selection marked `best`.
+def leaderboard(heads: list[dict[str, Any]], table_id: str) -> list[dict[str, Any]]:
+    """Return those heads that are of a table, best first, the best by selection marked `best`.
 
     Only heads that were chosen by the same measure on the same images can be compared: they stand
     in one `group`, and each group has a best. Ties go to the simpler kind.
     """
-    heads = [info for info in all_heads(cache)[0] if info["table_id"] == table_id]
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for info in heads:
-        groups.setdefault(group_of(info), []).append(info)
+        if info["table_id"] == table_id:
+            groups.setdefault(group_of(info), []).append(info)
     board = []
     for number, group in enumerate(groups.values()):
         compared = [info for info in group if info["score"] is not None]

@@ -6,9 +6,10 @@ import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from pipeline.errors import UsageError, nearest
+from pipeline.errors import UsageError
 from pipeline.images.names import safe
 from pipeline.trunks import spec
+from pipeline.verbs.checks import faults, option
 
 DEFAULT_TRUNK = "efficientnet_lite0"
 _LEAST = {"image_size": 1, "batch_size": 1, "workers": 1, "max_bad": 0}
@@ -69,22 +70,12 @@ class Recipe:
         Raises:
             UsageError: what was given, what is allowed, the nearest name.
         """
-        faults = []
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                faults.append(f"{_option(name)} {value} is below {least}.")
-        for name, allowed in _ALLOWED.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                names = [option for option in allowed if option is not None]
-                hint = nearest(str(value), names)
-                faults.append(f"{_option(name)} '{value}' is not one of {', '.join(names)}.{hint}")
+        found = faults(self, least=_LEAST, allowed=_ALLOWED)
         if self.name is not None and self.name != safe(self.name):
             better = safe(self.name)
-            faults.append(f"--name '{self.name}' cannot be part of a file's name; try '{better}'.")
-        if faults:
-            raise UsageError(" ".join(faults))
+            found.append(f"--name '{self.name}' cannot be part of a file's name; try '{better}'.")
+        if found:
+            raise UsageError(" ".join(found))
 
     def command(self, data: str | Path | None) -> str:
         """Return the command line that makes the same table."""
@@ -92,9 +83,5 @@ class Recipe:
         for field in fields(self):
             value = getattr(self, field.name)
             if value != field.default and field.name not in _MEANS:
-                words += [_option(field.name), str(value)]
+                words += [option(field.name), str(value)]
         return shlex.join(words)
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

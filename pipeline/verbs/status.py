@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
-from pipeline.verbs.heads import leaderboard
+from pipeline.verbs.heads import all_heads, leaderboard
 
 _SHOWN = ("trunk", "weights", "layer", "pool", "precision", "root", "created")
 
@@ -18,6 +18,7 @@ def tables(cache: Cache) -> list[dict[str, Any]]:
     A damaged table has the reason under `damaged` and nothing else.
     """
     current = cache.current()
+    heads, _ = all_heads(cache)
     found = []
     for path in cache.table_files():
         entry: dict[str, Any] = {
@@ -40,7 +41,7 @@ def tables(cache: Cache) -> list[dict[str, Any]]:
                 "dim": int(table.features.shape[1]),
                 "classes": list(table.classes),
                 "splits": table.split_counts,
-                "heads": leaderboard(cache, table.table_id),
+                "heads": leaderboard(heads, table.table_id),
                 **{name: table.provenance[name] for name in _SHOWN},
             }
         )
