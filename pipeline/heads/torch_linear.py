@@ -7,59 +7,66 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from pipeline.heads.candidates import Fold
+from pipeline.heads.design import Design
 from pipeline.heads.registry import Parameters
 from pipeline.heads.sweep import Sweep, sweep
 
 
-def out_of_fold(
-    candidates: Sequence[Parameters],
-    x: np.ndarray,
-    y: np.ndarray,
-    folds: Sequence[Fold],
-    classes: int,
-    balanced: bool,
-) -> Iterator[tuple[int, int, np.ndarray, bool]]:
-    """Yield (candidate, fold, scores [n, K], converged), as `candidates.out_of_fold` does.
+class LinearSearch:
+    """The problems of one search, over one `Design`: the features are rotated once.
 
-    With `balanced`, classes are weighed by their share among all training images, alike in all
-    folds.
+    Args:
+        x: normalised features [N, D]; all rows that the folds name.
+        y: labels [N].
+        folds: (rows to fit on, rows to score). Several part the rows; a single one is a split
+            that chooses, and its scored rows are kept out of the design.
+        classes: K.
+        balanced: weigh classes by their share among all training rows, alike in all folds.
     """
-    penalties = [parameters["C"] for parameters in candidates]
-    if len(folds) == 1:  # a selection split: one problem for each penalty
-        train, held = folds[0]
-        done = _sweep(x[train], y[train], penalties, classes, None, balanced)
-        for number in range(len(penalties)):
-            scores = x[held] @ done.weights(number)[0].T + done.bias(number)[0]
-            yield number, 0, scores, bool(done.converged[number, 0])
-        return
-    of = np.empty(len(x), np.int64)
-    for fold, (_, held) in enumerate(folds):
-        of[held] = fold
-    done = _sweep(x, y, penalties, classes, of, balanced)
-    for number in range(len(penalties)):
-        scores = done.scores(number)
-        for fold, (_, held) in enumerate(folds):
-            yield number, fold, scores[held], bool(done.converged[number, fold])
 
+    def __init__(
+        self, x: np.ndarray, y: np.ndarray, folds: Sequence[Fold], classes: int, balanced: bool
+    ):
+        self.x, self.y, self.folds, self.classes = x, y, folds, classes
+        self.train = folds[0][0] if len(folds) == 1 else np.arange(len(x))
+        self.fold: np.ndarray | None = None
+        if len(folds) > 1:
+            self.fold = np.empty(len(x), np.int64)
+            for number, (_, held) in enumerate(folds):
+                self.fold[held] = number
+        self.weight: np.ndarray | None = None
+        if balanced:
+            counts = np.bincount(y[self.train], minlength=classes)
+            each = len(self.train) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+            self.weight = each[y[self.train]]
+        part = x if len(self.train) == len(x) else x[self.train]
+        self.design = Design(part, groups=self.fold)
 
-def fit(
-    parameters: Parameters, x: np.ndarray, y: np.ndarray, classes: int, balanced: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return W [K, D] and b [K] of one penalty on all rows."""
-    done = _sweep(x, y, [parameters["C"]], classes, None, balanced)
-    return done.weights(0)[0], done.bias(0)[0]
+    def out_of_fold(
+        self, candidates: Sequence[Parameters]
+    ) -> Iterator[tuple[int, int, np.ndarray, bool]]:
+        """Yield (candidate, fold, scores [n, K], converged), as `candidates.out_of_fold` does."""
+        done = self._sweep([parameters["C"] for parameters in candidates], self.fold)
+        for number in range(len(candidates)):
+            scores = done.scores(number) if len(self.folds) > 1 else None
+            for fold, (_, held) in enumerate(self.folds):
+                if scores is None:
+                    own = self.x[held] @ done.weights(number)[0].T + done.bias(number)[0]
+                else:
+                    own = scores[held]
+                yield number, fold, own, bool(done.converged[number, fold])
 
+    def fit(self, parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
+        """Return W [K, D] and b [K] of one penalty on all training rows."""
+        done = self._sweep([parameters["C"]], None)
+        return done.weights(0)[0], done.bias(0)[0]
 
-def _sweep(
-    x: np.ndarray,
-    y: np.ndarray,
-    penalties: Sequence[float],
-    classes: int,
-    folds: np.ndarray | None,
-    balanced: bool,
-) -> Sweep:
-    weight = None
-    if balanced:
-        counts = np.bincount(y, minlength=classes)
-        weight = len(y) / (np.count_nonzero(counts) * np.maximum(counts, 1))[y]
-    return sweep(x, y, penalties=penalties, n_classes=classes, folds=folds, sample_weight=weight)
+    def _sweep(self, penalties: Sequence[float], fold: np.ndarray | None) -> Sweep:
+        return sweep(
+            self.design,
+            self.y[self.train],
+            penalties=penalties,
+            n_classes=self.classes,
+            folds=fold,
+            sample_weight=self.weight,
+        )
