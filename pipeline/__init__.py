@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.errors import PipelineError as PipelineError
     from pipeline.store.table import FeatureTable as FeatureTable
+    from pipeline.tuning.model import Model as Model
     from pipeline.verbs.extract import extract as extract
+    from pipeline.verbs.finetune import finetune as finetune
     from pipeline.verbs.fit_head import fit_head as fit_head
     from pipeline.verbs.transformer import TrunkFeatures as TrunkFeatures
 
@@ -21,11 +23,21 @@ _PUBLIC = {
     "extract": "pipeline.verbs.extract",
     "TrunkFeatures": "pipeline.verbs.transformer",
     "fit_head": "pipeline.verbs.fit_head",
+    "finetune": "pipeline.verbs.finetune",
+    "Model": "pipeline.tuning.model",
     "FeatureTable": "pipeline.store.table",
     "PipelineError": "pipeline.errors",
 }
 
-__all__ = ["FeatureTable", "PipelineError", "TrunkFeatures", "extract", "fit_head"]
+__all__ = [
+    "FeatureTable",
+    "Model",
+    "PipelineError",
+    "TrunkFeatures",
+    "extract",
+    "finetune",
+    "fit_head",
+]
 
 try:
     __version__ = version("headstart")

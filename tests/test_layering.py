@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "tuning": {"errors", "images", "store", "trunks", "heads"},
     "verbs": {"errors", "images", "store", "trunks", "heads", "tuning"},
     "cli": {"errors", "images", "store", "trunks", "heads", "tuning", "verbs"},
-    "__init__": {"errors", "store", "verbs"},
+    "__init__": {"errors", "store", "tuning", "verbs"},
     "__main__": {"cli"},
 }
 HEAVY = ("torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "PIL", "rich", "h5py")

@@ -18,6 +18,8 @@ COMMANDS = {
     "extract": ("pipeline.cli.extract", "Run a trunk over images and keep the features."),
     "fit-head": ("pipeline.cli.fit_head", "Choose and fit heads on cached features."),
     "heads": ("pipeline.cli.heads", "Compare the heads of a table."),
+    "finetune": ("pipeline.cli.finetune", "Fine-tune the last stages, starting from a head."),
+    "models": ("pipeline.cli.models", "Compare the fine-tuned models of a table."),
     "trunks": ("pipeline.cli.trunks", "List the trunks there are."),
     "status": ("pipeline.cli.status", "List the tables and heads of the cache, newest first."),
     "cache": ("pipeline.cli.cache", "Show, verify and tidy the cache."),
@@ -90,4 +92,5 @@ def main() -> None:
     pipeline extract photos/             features of every image, cached
     pipeline fit-head --clf all          every kind of head, chosen by cross-validation
     pipeline heads                       which is best
+    pipeline finetune --unfreeze layer4  the last stage learns too, starting from the head
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pipeline.cli.options import shown
@@ -11,14 +12,18 @@ def lines(heads: list[dict[str, Any]]) -> list[str]:
     """Return a leaderboard as aligned lines, the best by selection marked with *."""
     rows = [_row(head) for head in heads]
     header = ["", "head", "choice", "selection", *_splits(heads), "seconds", "id"]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    right = {len(header) - 2}
+    return aligned([header, *rows], right={len(header) - 2})
+
+
+def aligned(rows: list[list[str]], *, right: Collection[int] = ()) -> list[str]:
+    """Return rows of cells as lines, columns aligned left, or right where they are named so."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         shown("  ".join(
             cell.rjust(width) if i in right else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip())
-        for row in [header, *rows]
+        for row in rows
     ]  # fmt: skip
 
 

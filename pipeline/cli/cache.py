@@ -83,6 +83,8 @@ def verify(cache: str | None, as_json: bool) -> None:
             f"{verdict.shards:,} shards and {verdict.tables:,} tables read, "
             f"{len(verdict.problems):,} damaged or missing."
         )
+        for note in verdict.notes:
+            click.echo(note)
         where = f" --cache {shlex.quote(cache)}" if cache else ""
         for repair in verdict.repairs:
             click.echo(shown(f"To repair, computing only what is lost: {repair}{where}"))
@@ -94,17 +96,29 @@ def verify(cache: str | None, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 @click.option("--unfinished", is_flag=True, help="Give up the rows of unfinished runs too.")
+@click.option(
+    "--activations",
+    is_flag=True,
+    help="Give up the activations of fine-tuned models too; they can be computed again.",
+)
 @options.cache
 @options.as_json
-def gc(yes: bool, dry_run: bool, unfinished: bool, cache: str | None, as_json: bool) -> None:
-    """Remove the shards that no table and no unfinished run names, after showing them.
+def gc(
+    yes: bool,
+    dry_run: bool,
+    unfinished: bool,
+    activations: bool,
+    cache: str | None,
+    as_json: bool,
+) -> None:
+    """Remove the shards that no table, model or unfinished run names, after showing them.
 
     \b
     Example:
       pipeline cache gc --dry-run
     """
     store = Cache.at(cache)
-    found = upkeep.garbage(store, unfinished=unfinished)
+    found = upkeep.garbage(store, unfinished=unfinished, activations=activations)
     total = sum(found.values())
     if not as_json:
         for path, count in found.items():

@@ -48,7 +48,7 @@ class Metrics:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return asdict(self)
+        return {**asdict(self), "interval": list(self.interval)}
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""From paths to batches of crops: read, check, decode and resize in threads, ahead of the trunk."""
+"""From paths to batches of crops: read, check, decode and crop in threads, ahead of the trunk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 
@@ -14,6 +15,7 @@ from pipeline.errors import BadImage, PipelineError
 from pipeline.images.decode import decode
 from pipeline.images.names import shown
 from pipeline.images.preprocess import Preprocess
+from pipeline.images.views import view
 
 #: Batches in the making besides the one in use: memory is bounded whatever the data set's size.
 AHEAD = 2
@@ -21,11 +23,11 @@ AHEAD = 2
 
 @dataclass
 class Batch:
-    """Crops of consecutive images, padded to the nominal size.
+    """Crops of consecutive views, padded to the nominal size.
 
     Attributes:
-        start: position of the first image in the plan.
-        count: images in it; what follows is padding.
+        start: position of the first view in the plan.
+        count: views in it; what follows is padding.
         crops: uint8 [B, 3, S, S], channels_last; a bad image leaves zeros.
         bad: slot to the reason why the image has no crop.
     """
@@ -37,7 +39,7 @@ class Batch:
 
 
 def load(
-    files: Sequence[tuple[str | bytes, bytes]],
+    files: Sequence[tuple[str | bytes, bytes, int]],
     preprocess: Preprocess,
     *,
     batch_size: int,
@@ -46,9 +48,11 @@ def load(
 ) -> Iterator[Batch]:
     """Yield batches in order; the same files give the same bits, whatever the workers.
 
+    An image whose views follow each other is read and decoded once for each batch.
+
     Args:
-        files: path, or the bytes themselves, and expected digest (32 bytes) of each image.
-        preprocess: the evaluation view.
+        files: path, or the bytes themselves, expected digest (32 bytes) and view of each crop.
+        preprocess: the trunk's.
         batch_size: nominal size B; the last batch is padded to it.
         workers: decoding threads.
         pin: put crops in page-locked memory, for copies to a GPU.
@@ -58,25 +62,33 @@ def load(
     """
     size = preprocess.crop
 
-    def fill(path: str | bytes, digest: bytes, crop: torch.Tensor) -> str | None:
+    def fill(
+        path: str | bytes, digest: bytes, wanted: list[tuple[int, int]], crops: torch.Tensor
+    ) -> dict[int, str]:
         data = path if isinstance(path, bytes) else read(path)
         if hashlib.sha256(data).digest() != digest:
             raise PipelineError(
                 f"{_name(path)} changed while the run was reading it. Run the same command again."
             )
         try:
-            crop.copy_(preprocess.apply(decode(data)).permute(1, 2, 0))
+            picture = decode(data)
+            for slot, number in wanted:
+                crop = view(picture, preprocess, digest=digest, number=number)
+                crops[slot].copy_(crop.permute(1, 2, 0))
         except BadImage as error:
-            return str(error)
+            return {slot: str(error) for slot, _ in wanted}
         except (MemoryError, OSError) as error:  # the machine is to blame, not the image
             reason = getattr(error, "strerror", None) or "no memory left"
             raise PipelineError(f"Cannot decode {_name(path)}: {reason}.") from error
-        return None
+        return {}
 
-    def submit(start: int) -> tuple[Batch, list[Future[str | None]]]:
+    def submit(start: int) -> tuple[Batch, list[Future[dict[int, str]]]]:
         part = files[start : start + batch_size]
         crops = torch.zeros((batch_size, size, size, 3), dtype=torch.uint8, pin_memory=pin)
-        futures = [pool.submit(fill, *file, crops[slot]) for slot, file in enumerate(part)]
+        futures = []
+        for (path, digest), run in groupby(enumerate(part), key=lambda item: item[1][:2]):
+            wanted = [(slot, number) for slot, (_, _, number) in run]
+            futures.append(pool.submit(fill, path, digest, wanted, crops))
         return Batch(start, len(part), crops.permute(0, 3, 1, 2)), futures
 
     pool = ThreadPoolExecutor(workers, "decode")
@@ -85,9 +97,8 @@ def load(
         pending = deque(submit(start) for _, start in zip(range(AHEAD), starts, strict=False))
         while pending:
             batch, futures = pending.popleft()
-            for slot, future in enumerate(futures):
-                if (reason := future.result()) is not None:
-                    batch.bad[slot] = reason
+            for future in futures:
+                batch.bad.update(future.result())
             if (start := next(starts, None)) is not None:
                 pending.append(submit(start))
             yield batch

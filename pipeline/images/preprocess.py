@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 #: Part of every fingerprint: raise it when `decode.decode` gives other pixels.
 DECODE_POLICY = "1"
-#: Part of every fingerprint: raise it when `Preprocess.apply` gives other pixels.
-VIEW_POLICY = "centre-crop-1"
+#: Part of every fingerprint: raise it when `Preprocess.apply` or `views.view` gives other pixels.
+VIEW_POLICY = "centre-crop-1, random-crops-1"
 #: A picture longer than this many times its short side is cut to its middle before resizing,
 #: so that a 1×100,000 strip does not become 256×25,600,000 pixels.
 MAX_ASPECT = 8

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.errors import DamagedError, LockedError, PipelineError
 from pipeline.store.atomic import TEMPORARY
 from pipeline.store.cache import Cache
+from pipeline.store.results import read_model
 from pipeline.store.shards import RowStore
 from pipeline.store.table import FeatureTable
 
@@ -31,12 +32,14 @@ class Verdict:
         tables: number of tables checked.
         problems: file to what is wrong with it, in a sentence.
         repairs: commands that make good what is wrong, in order, each once.
+        notes: what is gone and not missed.
     """
 
     shards: int = 0
     tables: int = 0
     problems: dict[str, str] = field(default_factory=dict)
     repairs: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def usage(cache: Cache) -> dict[str, Usage]:
@@ -80,6 +83,19 @@ def verify(cache: Cache) -> Verdict:
                 verdict.problems[str(path)] = f"The shard {path} is missing."
         if any(str(path) in verdict.problems for path in paths):
             verdict.repairs.append(str(table.provenance.get("command", "pipeline extract")))
+    for folder in _model_folders(cache):
+        try:
+            info = read_model(folder)
+        except PipelineError as error:
+            verdict.problems[str(folder)] = str(error)
+            continue
+        store = cache.rows(info["activations"])
+        gone = [name for name in info["shards"] if not (store.folder / name).exists()]
+        if gone:  # given up by `gc --activations`, or lost: nothing but time depends on them
+            verdict.notes.append(
+                f"{len(gone)} shards of activations of the model {info['id']} are gone; "
+                "fine-tuning again computes them again."
+            )
     try:
         for _ in cache.unfinished():
             pass
@@ -89,14 +105,18 @@ def verify(cache: Cache) -> Verdict:
     return verdict
 
 
-def garbage(cache: Cache, *, unfinished: bool = False) -> dict[Path, int]:
+def garbage(
+    cache: Cache, *, unfinished: bool = False, activations: bool = False
+) -> dict[Path, int]:
     """Return the files that nothing names, with their sizes in bytes, and remove none.
 
-    Shards named by no table and wanted by no unfinished run, and the temporary files of
-    processes that are gone. A fingerprint whose lock is held is left alone.
+    Shards named by no table and no model and wanted by no unfinished run, and the temporary
+    files of processes that are gone. A fingerprint whose lock is held is left alone.
 
     Args:
-        unfinished: give up unfinished runs: their manifests and what only they want count too.
+        unfinished: give up unfinished runs: their manifests and states, and what only they want,
+            count too.
+        activations: give up what only models name; fine-tuning again computes it again.
 
     Raises:
         DamagedError: a table or a run's manifest cannot be read, so that what it names is
@@ -106,6 +126,9 @@ def garbage(cache: Cache, *, unfinished: bool = False) -> dict[Path, int]:
     for path in cache.table_files():
         table = FeatureTable.open(path)
         named.update((table.fingerprint, name) for name in table.shards)
+    if not activations:
+        for info in map(read_model, _model_folders(cache)):
+            named.update((info["activations"], name) for name in info["shards"])
     wanted: dict[str, set[tuple[bytes, int]]] = {}
     found: dict[Path, int] = {}
     for path, fingerprint, keys in cache.unfinished():
@@ -113,6 +136,8 @@ def garbage(cache: Cache, *, unfinished: bool = False) -> dict[Path, int]:
             found[path] = path.stat().st_size
         else:
             wanted.setdefault(fingerprint, set()).update(keys)
+    if unfinished:
+        found.update((p, p.stat().st_size) for p in (cache.root / "training").glob("*.safetensors"))
     for store in cache.stores():
         keys = wanted.get(store.fingerprint, set())
         for name in _unnamed(store, named):
@@ -125,6 +150,12 @@ def garbage(cache: Cache, *, unfinished: bool = False) -> dict[Path, int]:
             if name.startswith(TEMPORARY) and not _alive(name):
                 found[path] = path.stat().st_size
     return found
+
+
+def _model_folders(cache: Cache) -> list[Path]:
+    folder = cache.root / "models"
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    return [folder / name for name in names if not name.startswith(TEMPORARY)]
 
 
 def _unnamed(store: RowStore, named: set[tuple[str, str]]) -> list[str]:

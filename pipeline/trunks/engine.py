@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Protocol
 
@@ -27,8 +28,20 @@ class Engine(Protocol):
     notes: list[str]  #: sentences for the person, such as a halved batch
 
     def rows(self, crops: torch.Tensor) -> np.ndarray:
-        """Return float32 [B, D] for uint8 crops [B, 3, S, S]."""
+        """Return [B, …] for uint8 crops [B, 3, S, S]: float32, or the crops themselves."""
         ...
+
+
+class Pixels:
+    """No trunk at all: the crops are the rows, channels last, uint8 [B, S, S, 3]."""
+
+    def __init__(self) -> None:
+        self.name = "pixels"
+        self.notes: list[str] = []
+
+    def rows(self, crops: torch.Tensor) -> np.ndarray:
+        """Return uint8 [B, S, S, 3] for uint8 crops [B, 3, S, S]."""
+        return crops.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 class FeatureNet(nn.Module):
@@ -38,29 +51,48 @@ class FeatureNet(nn.Module):
         trunk: in eval mode.
         preprocess: its mean and std are applied here.
         layer: a stage, or `feature` for what enters the library's last Linear.
-        pool: `avg`, `max`, `gem`, `flat`, or `own` (only with `feature`).
+        pool: `avg`, `max`, `gem`, `flat`, `own` (only with `feature`), or `map` for none.
+        after: run from the end of this stage on, of whose activation the input is then;
+            `pixels` for crops, `feature` for what this network itself gives.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, trunk: StagedTrunk, preprocess: Preprocess, layer: str, pool: str):
+    def __init__(
+        self,
+        trunk: StagedTrunk,
+        preprocess: Preprocess,
+        layer: str,
+        pool: str,
+        after: str = "pixels",
+    ):
         super().__init__()
-        self.trunk, self.pool = trunk, pool
+        self.trunk, self.pool, self.after = trunk, pool, after
         self.stage = "layer4" if layer == "feature" else layer
+        self.run = stages_between(trunk, after, self.stage)
         scale = 255.0
         mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
         self.register_buffer("mean", (mean * scale).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", (std * scale).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """Return float32 [B, D] for uint8 (or float, 0 to 255) crops [B, 3, S, S]."""
-        x = (crops.float() - self.mean) / self.std
-        for name, stage in self.trunk.stages.items():
-            x = stage(x if name == "stem" else x.to(self.dtype))
-            if name == self.stage:
-                break
+        """Return float32 [B, D], or [B, H, W, C] with `map`.
+
+        Args:
+            crops: uint8 (or float, 0 to 255) [B, 3, S, S]; or the activation [B, C, H, W] that
+                `after` names.
+        """
+        x = crops
+        if self.after == "feature":
+            return x.float()
+        if self.after == "pixels":
+            x = (x.float() - self.mean) / self.std
+        for name in self.run:
+            x = self.trunk.stages[name](x if name == "stem" else x.to(self.dtype))
         x = x.float()
+        if self.pool == "map":
+            return x.permute(0, 2, 3, 1)
         if self.pool == "own":
             return self.trunk.forward_after(x, "layer4")
         if self.pool == "flat":
@@ -88,6 +120,15 @@ class FeatureNet(nn.Module):
         return self
 
 
+def stages_between(trunk: StagedTrunk, after: str, last: str) -> list[str]:
+    """Return the stages behind `after` up to and with `last`."""
+    names = list(trunk.stages)
+    if after == "feature":
+        return []
+    first = 0 if after == "pixels" else names.index(after) + 1
+    return names[first : names.index(last) + 1]
+
+
 class TorchEngine:
     """PyTorch on CPU, CUDA or MPS.
 
@@ -96,7 +137,7 @@ class TorchEngine:
     fit a GPU's memory is halved, for good, and the engine's notes say so.
 
     Args:
-        net: what to run; taken over.
+        net: what to run; copied, since its trunk may be trained meanwhile.
         device: `cpu`, `cuda` or `mps`.
         precision: `fp32`, `bf16` or `fp16`.
         size: side of the input, in pixels.
@@ -107,7 +148,7 @@ class TorchEngine:
         self.notes: list[str] = []
         self.device, self.dtype = torch.device(device), _DTYPES[precision]
         self.limit: int | None = None  # images at once, once memory has run out
-        net = net.eval()
+        net = copy.deepcopy(net).eval()
         if device == "cpu":
             example = torch.randint(0, 256, (2, 3, size, size), generator=_generator())
             folded = fuse(net, example.to(torch.uint8))
@@ -115,7 +156,7 @@ class TorchEngine:
             net = folded.cast(self.dtype)
         self.net = net.to(self.device).to(memory_format=torch.channels_last)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # inference mode fails in convolutions of one image (torch 2.14)
     def rows(self, crops: torch.Tensor) -> np.ndarray:
         """Return float32 [B, D] for uint8 crops [B, 3, S, S]."""
         parts: list[np.ndarray] = []

@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 TOLERANCE = 1e-3
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def fuse(net: nn.Module, example: torch.Tensor) -> nn.Module:
     """Return a copy of a network whose BatchNorms are folded into their convolutions.
 
@@ -25,20 +25,18 @@ def fuse(net: nn.Module, example: torch.Tensor) -> nn.Module:
         example: an input of `net`, [B, ...].
     """
     folded = copy.deepcopy(net)
-    for convolution, norm in _pairs(folded, example):
+    for convolution, norm in pairs(folded, example):
         conv = folded.get_submodule(convolution)
         bn = folded.get_submodule(norm)
         assert isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d)
-        _put(folded, convolution, fuse_conv_bn_eval(conv, bn))
-        # timm's BatchNormAct2d carries dropout and activation behind the norm
-        rest = [getattr(bn, name) for name in ("drop", "act") if hasattr(bn, name)]
-        _put(folded, norm, nn.Sequential(*rest) if rest else nn.Identity())
+        put(folded, convolution, fuse_conv_bn_eval(conv, bn))
+        put(folded, norm, rest_of(bn))
     want, got = net(example), folded(example)
     error = (got - want).norm() / want.norm().clamp_min(1e-12)
     return folded if error <= TOLERANCE else net
 
 
-def _pairs(net: nn.Module, example: torch.Tensor) -> list[tuple[str, str]]:
+def pairs(net: nn.Module, example: torch.Tensor) -> list[tuple[str, str]]:
     """Return the names of convolutions and the BatchNorms that read their output alone."""
     names = {module: name for name, module in net.named_modules()}
     outputs: dict[int, tuple[nn.Module, torch.Tensor]] = {}  # keeps tensors alive: ids stay unique
@@ -69,6 +67,13 @@ def _pairs(net: nn.Module, example: torch.Tensor) -> list[tuple[str, str]]:
     return [(names[conv], names[bn]) for conv, bn in once]
 
 
-def _put(net: nn.Module, name: str, module: nn.Module) -> None:
+def rest_of(norm: nn.Module) -> nn.Module:
+    """Return what a norm does besides: timm's BatchNormAct2d carries dropout and activation."""
+    rest = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
+    return nn.Sequential(*rest) if rest else nn.Identity()
+
+
+def put(net: nn.Module, name: str, module: nn.Module) -> None:
+    """Set a module of a network by its dotted name."""
     parent, _, child = name.rpartition(".")
     setattr(net.get_submodule(parent), child, module)

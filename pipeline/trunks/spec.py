@@ -80,12 +80,15 @@ class FeatureKey:
     """Everything that changes a stored feature. Equal keys have the same fingerprint.
 
     Args:
-        trunk: canonical name of the trunk.
+        trunk: canonical name of the trunk; empty for crops, which no trunk has seen.
         weights_digest: sha256 over its tensors.
-        layer: the stage whose end is pooled, `neck`, or `feature` for the design's feature.
-        pool: `avg`, `max`, `gem` (p = 3; Radenović et al. 2018), `flat`, or `own` (the trunk's).
+        layer: the stage whose end is pooled, `neck`, `feature` for the design's feature, or
+            `pixels` for the crop itself.
+        pool: `avg`, `max`, `gem` (p = 3; Radenović et al. 2018), `flat`, `own` (the trunk's), or
+            `map` for the activation itself, [H, W, C].
         preprocess: with the image size that is used.
         precision: `fp32`, `bf16` or `fp16`.
+        dtype: numpy's name of how rows are stored.
     """
 
     trunk: str
@@ -94,6 +97,7 @@ class FeatureKey:
     pool: str
     preprocess: Preprocess
     precision: str
+    dtype: str = "float32"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, with the policies and the schema that also count."""
@@ -102,7 +106,6 @@ class FeatureKey:
             "preprocess": self.preprocess.to_json(),
             "decode_policy": DECODE_POLICY,
             "view_policy": VIEW_POLICY,
-            "dtype": "float32",
             "schema": SCHEMA,
         }
 

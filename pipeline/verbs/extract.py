@@ -131,8 +131,9 @@ def run(
     sources: dict[Key, str | bytes] = {}
     for key, path in zip(keys, images.paths, strict=True):
         sources.setdefault(key, f"{images.root}/{path}")
+    there = rows.choose(cache, asked, recipe.device, keys)
     done = rows.fill(
-        cache, recipe, asked, sources, trunk=trunk, progress=progress, check_bad=check_bad
+        cache, recipe, there, sources, trunk=trunk, progress=progress, check_bad=check_bad
     )
     unread = bad(done.index)
     if not any(key in done.index.rows for key in keys):

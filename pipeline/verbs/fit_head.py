@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import time
@@ -21,6 +20,7 @@ from pipeline.heads.search import Found, Plan, search
 from pipeline.store.cache import Cache
 from pipeline.store.folders import commit_folder
 from pipeline.store.table import FeatureTable
+from pipeline.verbs import predictions
 from pipeline.verbs.checks import from_options
 from pipeline.verbs.head_recipe import HeadRecipe
 from pipeline.verbs.head_task import Task, check_table, split_rows
@@ -203,7 +203,7 @@ def _fit(
     def write(into: Path) -> None:
         head.write(into)
         for split, rows in task.reported.items():
-            _write_predictions(into / f"predictions-{split}.csv", table, rows, chances[split])
+            predictions.write(into / f"predictions-{split}.csv", table, rows, chances[split])
 
     commit_folder(folder, write, what="the head")
     return head
@@ -264,17 +264,6 @@ def _info(
         "versions": _versions(name),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def _write_predictions(
-    path: Path, table: FeatureTable, rows: np.ndarray, chances: np.ndarray
-) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "label", "prediction", *[f"p({c})" for c in table.classes]])
-        for row, p in zip(rows.tolist(), chances, strict=True):
-            label, guess = table.classes[table.labels[row]], table.classes[int(p.argmax())]
-            writer.writerow([table.paths[row], label, guess, *[f"{value:.6g}" for value in p]])
 
 
 def _short(value: Any) -> str:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 #: Rows of a shard, rounded down to whole batches: what a kill can cost.
 SHARD_ROWS = 256
+#: A shard is also ended at the batch with which its rows reach so many bytes.
+SHARD_BYTES = 64 << 20
+#: Largest relative error (L2) that float16 may make; rounding alone makes half of 2⁻¹⁰.
+HALF_ERROR = 1e-3
 BATCH_SIZE = {"cpu": 32, "cuda": 128, "mps": 64}
 
 
@@ -90,11 +94,12 @@ def choose(cache: Cache, asked: FeatureKey, device: str, keys: Sequence[Key]) ->
 def fill(
     cache: Cache,
     recipe: Recipe,
-    asked: FeatureKey,
+    rows: Rows,
     sources: Mapping[Key, str | bytes],
     *,
     trunk: LoadedTrunk | None,
     progress: Progress,
+    unit: str = "images",
     check_bad: Callable[[Index], None] = lambda index: None,
 ) -> Rows:
     """Return the rows of `sources`, having computed and committed those that were missing.
@@ -102,15 +107,16 @@ def fill(
     Until `cache.end_run` a manifest keeps them from the collector.
 
     Args:
-        asked: from `wanted`.
+        rows: from `choose`; completed and returned.
         sources: (digest, view) to the path of each image, or its bytes, in data set order.
         trunk: where it is loaded already.
+        unit: what a row is, for the person.
         check_bad: called before, and after each batch; raises when too many images are bad.
 
     Raises:
         LockedError: another process computes rows of this fingerprint.
+        HalfRangeError: float16 cannot hold the rows that the key asks for.
     """
-    rows = choose(cache, asked, recipe.device, list(sources))
     for reason in rows.index.damaged.values():
         progress.say(f"{reason} Its rows are computed again.")
     if recipe.rehash:
@@ -136,7 +142,7 @@ def fill(
                 )
             except KeyboardInterrupt:
                 kept = sum(key in rows.index.rows for key in sources)
-                progress.say(f"{kept:,} of {len(sources):,} images are in the cache.")
+                progress.say(f"{kept:,} of {len(sources):,} {unit} are in the cache.")
                 raise
             rows.notes += engine.notes
             rows.seconds = time.monotonic() - started
@@ -148,9 +154,17 @@ def make_engine(
     trunk: LoadedTrunk | None, key: FeatureKey, recipe: Recipe, cache: Cache
 ) -> tuple[Engine, int]:
     """Return the engine for a key's rows, and the batch size; loads the trunk where needed."""
-    from pipeline.trunks.engine import FeatureNet, TorchEngine, choose_device, choose_precision
+    from pipeline.trunks.engine import (
+        FeatureNet,
+        Pixels,
+        TorchEngine,
+        choose_device,
+        choose_precision,
+    )
     from pipeline.trunks.registry import load
 
+    if key.layer == "pixels":
+        return Pixels(), recipe.batch_size or BATCH_SIZE["cpu"]
     device = choose_device(recipe.device)
     precision = choose_precision(key.precision, device)
     trunk = trunk or load(recipe.trunk, recipe.weights, keys=recipe.keys, state_dir=cache.weights)
@@ -184,13 +198,14 @@ def compute(
 
     keys = list(files)
     shard_rows = batch_size * max(1, SHARD_ROWS // batch_size)
+    held = 0  # bytes since the last commit
     good: list[Key] = []
     bad: list[tuple[Key, str]] = []
     parts: list[np.ndarray] = []
     progress.start("extracting", len(keys))
 
     def commit() -> None:
-        rows = np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+        rows = np.concatenate(parts) if parts else np.empty((0, 0), key.dtype)
         name = store.commit(good, rows, bad=bad, engine=engine.name)
         index.engines[name] = engine.name
         index.rows.update((key, (name, row)) for row, key in enumerate(good))
@@ -199,7 +214,7 @@ def compute(
         parts.clear()
 
     batches = load(
-        [(path, digest) for (digest, _), path in files.items()],
+        [(path, digest, view) for (digest, view), path in files.items()],
         key.preprocess,
         batch_size=batch_size,
         workers=workers,
@@ -208,17 +223,41 @@ def compute(
     for batch in batches:
         slots = [slot for slot in range(batch.count) if slot not in batch.bad]
         if slots:
-            rows = engine.rows(batch.crops)[slots]
-            _check_finite(rows, key)
+            rows = stored(engine.rows(batch.crops)[slots], key)
             parts.append(rows)
+            held += rows.nbytes
         good += [keys[batch.start + slot] for slot in slots]
         bad += [(keys[batch.start + slot], reason) for slot, reason in sorted(batch.bad.items())]
         index.bad.update(bad)
         end = batch.start + batch.count
-        if end % shard_rows == 0 or end == len(keys):
+        if end % shard_rows == 0 or end == len(keys) or held >= SHARD_BYTES:
             commit()
+            held = 0
         progress.advance(batch.count, len(batch.bad))
         check_bad(index)
+
+
+class HalfRangeError(PipelineError):
+    """Rows that float16 cannot hold to a thousandth."""
+
+
+def stored(rows: np.ndarray, key: FeatureKey) -> np.ndarray:
+    """Return rows in the dtype that their key says.
+
+    Raises:
+        PipelineError: they are not finite.
+        HalfRangeError: float16 would change them by more than a thousandth (relative L2).
+    """
+    if rows.dtype == key.dtype:
+        _check_finite(rows, key)
+        return rows
+    with np.errstate(over="ignore"):
+        narrow = rows.astype(key.dtype)
+    error = np.linalg.norm(narrow.astype(np.float32) - rows)
+    if not error <= HALF_ERROR * np.linalg.norm(rows):
+        _check_finite(rows, key)
+        raise HalfRangeError(f"Activations of {key.trunk} at {key.layer} do not fit {key.dtype}.")
+    return narrow
 
 
 def _check_finite(rows: np.ndarray, key: FeatureKey) -> None:

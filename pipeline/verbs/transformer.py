@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from pipeline.errors import PipelineError
+from pipeline.images.pictures import as_source
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
 from pipeline.trunks import spec
@@ -127,14 +127,15 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise PipelineError("TrunkFeatures takes a sequence of paths or pictures, not one.")
         if not len(X):
             raise PipelineError("TrunkFeatures was given no images.")
-        given = [_source(item) for item in X]
+        given = [as_source(item) for item in X]
         keys: list[Key] = [(hashlib.sha256(_bytes(source)).digest(), 0) for source in given]
         sources = dict(zip(keys, given, strict=True))
         facts, trunk = spec.resolve(
             recipe.trunk, recipe.weights, recipe.keys, memo=cache.memo, state_dir=cache.weights
         )
         asked = rows.wanted(facts, recipe)
-        done = rows.fill(cache, recipe, asked, sources, trunk=trunk, progress=Silent())
+        there = rows.choose(cache, asked, recipe.device, keys)
+        done = rows.fill(cache, recipe, there, sources, trunk=trunk, progress=Silent())
         cache.end_run(done.key.fingerprint, list(sources))
         index = done.index
         bad = [(sources[key], index.bad[key]) for key in keys if key in index.bad]
@@ -147,28 +148,6 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.n_features_out_ = dim
         self.fingerprint_ = done.key.fingerprint
         return out
-
-
-def _source(item: Any) -> str | bytes:
-    """Return a path, or the bytes of a PNG of a picture."""
-    if isinstance(item, str | Path):
-        return str(item)
-    from PIL import Image
-
-    if isinstance(item, np.ndarray):
-        if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3:
-            raise PipelineError(
-                f"A picture is uint8 [H, W, 3], not {item.dtype} {list(item.shape)}."
-            )
-        item = Image.fromarray(item)
-    if not isinstance(item, Image.Image):
-        raise PipelineError(
-            f"TrunkFeatures takes paths, arrays uint8 [H, W, 3] or PIL images, not "
-            f"{type(item).__name__}."
-        )
-    buffer = io.BytesIO()
-    item.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def _bytes(source: str | bytes) -> bytes:

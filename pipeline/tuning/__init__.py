@@ -1,0 +1,1 @@
+"""Partial fine-tuning: what learns, on which activations, in which steps."""

@@ -1,0 +1,149 @@
+"""`Model`: a fine-tuned network as it is kept in `cache/models/<id>/`, and read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.errors import BadImage, DamagedError, PipelineError
+from pipeline.heads.metrics import softmax
+from pipeline.images.decode import decode
+from pipeline.images.loader import read
+from pipeline.images.pictures import as_source
+from pipeline.images.preprocess import Preprocess
+from pipeline.store.results import read_model
+from pipeline.trunks import registry
+from pipeline.trunks.engine import choose_device
+from pipeline.tuning.network import Network
+from pipeline.tuning.unfreeze import Cut
+
+_BATCH = 32
+
+
+class Model:
+    """From images to classes: trunk, fine-tuned part, head, preprocessing and class names.
+
+    Attributes:
+        info: `model.json`.
+        classes_: K class names; columns of probabilities are in this order.
+        network: from crops to logits, in eval mode.
+        folder: where it is kept.
+    """
+
+    def __init__(self, info: dict[str, Any], network: Network, folder: Path | None = None):
+        self.info, self.folder = info, folder
+        self.classes_ = tuple(info["classes"])
+        self.preprocess = Preprocess.from_json(info["preprocess"])
+        self.network = network.eval()
+
+    @property
+    def id(self) -> str:
+        """Return the model's id, twelve hexadecimal digits."""
+        return str(self.info["id"])
+
+    def predict_proba(self, images: Sequence[Any], *, device: str = "auto") -> np.ndarray:
+        """Return probabilities [N, K] float64.
+
+        Args:
+            images: N paths; or N pictures, uint8 arrays [H, W, 3] or PIL images.
+            device: `auto`, `cpu`, `cuda` or `mps`.
+
+        Raises:
+            PipelineError: an image that cannot be read, named.
+        """
+        if isinstance(images, str | bytes | Path) or not hasattr(images, "__len__"):
+            raise PipelineError("A model predicts on a sequence of paths or pictures, not on one.")
+        place = torch.device(choose_device(device))
+        network = self.network.to(place)
+        found = [np.empty((0, len(self.classes_)))]
+        with torch.no_grad():
+            for start in range(0, len(images), _BATCH):
+                crops = torch.stack([self._crop(image) for image in images[start : start + _BATCH]])
+                crops = crops.to(place, memory_format=torch.channels_last)
+                found.append(softmax(network(crops).float().cpu().numpy()))
+        return np.concatenate(found)
+
+    def predict(self, images: Sequence[Any], *, device: str = "auto") -> np.ndarray:
+        """Return the likeliest class's name for each image, [N] of str."""
+        names = np.array(self.classes_, dtype=object)
+        return np.asarray(names[self.predict_proba(images, device=device).argmax(1)])
+
+    def _crop(self, image: Any) -> Tensor:
+        source = as_source(image)
+        name = source if isinstance(source, str) else "a picture"
+        try:
+            data = source if isinstance(source, bytes) else read(source)
+            return self.preprocess.apply(decode(data))
+        except BadImage as error:
+            raise PipelineError(f"{name} could not be decoded: {error}.") from error
+
+    @classmethod
+    def open(cls, folder: Path, *, state_dir: Path) -> Model:
+        """Read a model; nothing is unpickled.
+
+        Args:
+            folder: `cache/models/<id>`.
+            state_dir: where calibrated random weights are kept.
+
+        Raises:
+            PipelineError: there is none, or the weights of its frozen part are others now.
+            DamagedError: it is damaged, or of another schema.
+        """
+        info = read_model(folder)
+        try:
+            tensors = load_file(folder / "model.safetensors")
+        except (SafetensorError, OSError) as error:
+            raise DamagedError(f"The model {folder} is damaged: {error}") from error
+        frozen = "random" if info["standalone"] else info["weights_asked"]
+        trunk = registry.load(info["trunk"], frozen, keys=info["keys"], state_dir=state_dir)
+        if not info["standalone"] and trunk.weights_digest != info["weights_digest"]:
+            raise PipelineError(
+                f"The model {info['id']} keeps its frozen part by the digest of its weights "
+                f"({info['weights_digest'][:12]}), and {info['weights_asked']} of {info['trunk']} "
+                f"now has {trunk.weights_digest[:12]}. Put the file back, or fine-tune again."
+            )
+        own = {f"trunk.{name}": value for name, value in trunk.module.state_dict().items()}
+        classes = len(info["classes"])
+        head = tensors.get("head.weight")
+        if head is None or head.ndim != 2 or len(head) != classes:
+            raise DamagedError(f"The model {folder} is damaged: it has no head for its classes.")
+        layer = nn.Linear(head.shape[1], classes)
+        own |= {f"head.{name}": value for name, value in layer.state_dict().items()}
+        strange = [name for name, value in tensors.items()
+                   if name not in own or own[name].shape != value.shape]  # fmt: skip
+        lost = [f"trunk.{name}" for name in info["learns"] if f"trunk.{name}" not in tensors]
+        if strange or lost:
+            raise DamagedError(
+                f"The model {folder} is damaged: {(strange + lost)[0]} does not fit its trunk."
+            )
+        with torch.no_grad():
+            for name, value in tensors.items():
+                own[name].copy_(value)
+        cut = Cut("pixels", tuple(info["learns"]), tuple(info["places"]))
+        network = Network(
+            trunk.module, Preprocess.from_json(info["preprocess"]), layer=info["layer"],
+            pool=info["pool"], cut=cut, head=layer, l2=info["l2"],
+        )  # fmt: skip
+        return cls(info, network.to(memory_format=torch.channels_last), folder)
+
+
+def tensors_of(network: Network, *, standalone: bool) -> dict[str, Tensor]:
+    """Return what `model.safetensors` holds: the part behind the boundary, or all; and the head."""
+    own = network.body.trunk.state_dict() if standalone else network.suffix()
+    found = {f"trunk.{name}": value for name, value in own.items()}
+    found |= {f"head.{name}": value for name, value in network.head.state_dict().items()}
+    return {name: value.detach().cpu().contiguous().clone() for name, value in found.items()}
+
+
+def write(folder: Path, info: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write `model.json` and `model.safetensors` into an existing folder."""
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "model.json").write_text(json.dumps(info, indent=1, ensure_ascii=True) + "\n")

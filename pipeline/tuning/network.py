@@ -1,0 +1,119 @@
+"""`Network`: from the boundary's activation to logits; what of it learns, and what stays."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.images.preprocess import Preprocess
+from pipeline.trunks.engine import FeatureNet
+from pipeline.trunks.stages import StagedTrunk
+from pipeline.tuning.unfreeze import Cut
+
+
+class Network(nn.Module):
+    """The part of a trunk behind the boundary, pooling, and a linear head.
+
+    What does not learn is frozen: parameters, BatchNorm's buffers, and eval mode whatever
+    `train()` says. The unfrozen places keep BatchNorm's statistics too, unless `train_bn`.
+
+    Args:
+        trunk: whole; its parameters are used in place.
+        preprocess: applied to crops where the boundary is `pixels`.
+        layer: where the feature is taken.
+        pool: how, as in `FeatureNet`.
+        cut: what learns.
+        head: D → K.
+        l2: divide the feature by its length in front of the head.
+        train_bn: let BatchNorms that learn use and update the statistics of their batches.
+    """
+
+    def __init__(
+        self,
+        trunk: StagedTrunk,
+        preprocess: Preprocess,
+        *,
+        layer: str,
+        pool: str,
+        cut: Cut,
+        head: nn.Linear,
+        l2: bool = False,
+        train_bn: bool = False,
+    ):
+        super().__init__()
+        self.body = FeatureNet(trunk, preprocess, layer, pool, after=cut.after)
+        self.head, self.cut, self.l2, self.train_bn = head, cut, l2, train_bn
+        trunk.requires_grad_(False)
+        learns = set(cut.learns)
+        for name, parameter in trunk.named_parameters():
+            parameter.requires_grad_(name in learns)
+        self.head.requires_grad_(True)
+        self.train(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [B, K], float32.
+
+        Args:
+            x: uint8 crops [B, 3, S, S], activations [B, C, H, W] or features [B, D], as the
+                cut's boundary has it.
+        """
+        return self.classify(self.body(x))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return logits [B, K] of features [B, D]."""
+        features = features.float()
+        if self.l2:
+            features = F.normalize(features, dim=1)
+        logits: Tensor = self.head(features)
+        return logits.float()
+
+    def train(self, mode: bool = True) -> Network:
+        """Put what learns into training mode (dropout), and nothing else."""
+        super().train(False)
+        if not mode:
+            return self
+        self.training = True
+        for place in self.cut.places:
+            part = self.place(place)
+            part.train()
+            for module in part.modules():
+                if isinstance(module, nn.modules.batchnorm._NormBase):
+                    module.training = self.train_bn and any(
+                        parameter.requires_grad for parameter in module.parameters(recurse=False)
+                    )
+        return self
+
+    def place(self, name: str) -> nn.Module:
+        """Return a stage, or the neck."""
+        trunk = self.body.trunk
+        if name == "neck":
+            assert trunk.neck is not None
+            return trunk.neck
+        return trunk.stages[name]
+
+    def learned(self) -> dict[str, Tensor]:
+        """Return every tensor that training changes, by name (`head.weight`, `trunk.…`)."""
+        found: dict[str, Tensor] = {}
+        for name, parameter in self.body.trunk.named_parameters():
+            if parameter.requires_grad:
+                found[f"trunk.{name}"] = parameter
+        if self.train_bn:
+            prefixes = {name.rpartition(".")[0] for name in self.cut.learns}
+            for name, buffer in self.body.trunk.named_buffers():
+                if name.rpartition(".")[0] in prefixes:
+                    found[f"trunk.{name}"] = buffer
+        found.update({f"head.{name}": value for name, value in self.head.named_parameters()})
+        return found
+
+    def groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return the parameters of the trunk that learn, and those of the head."""
+        trunk = [p for p in self.body.trunk.parameters() if p.requires_grad]
+        return trunk, list(self.head.parameters())
+
+    def suffix(self) -> dict[str, Tensor]:
+        """Return every tensor behind the boundary but the head's, by the trunk's own names."""
+        roots = [f"stages.{stage}." for stage in self.body.run]
+        if self.cut.after != "feature":
+            roots += ["pool.", "neck."]
+        state = self.body.trunk.state_dict()
+        return {name: value for name, value in state.items() if name.startswith(tuple(roots))}

@@ -1,0 +1,342 @@
+"""`Training`: the steps, the epochs, the best of them, and the state from which it goes on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.heads.metrics import log_loss, softmax
+from pipeline.store.shards import Key
+from pipeline.trunks.calibrate import seeded
+from pipeline.tuning import schedule
+from pipeline.tuning.network import Network
+from pipeline.tuning.sources import Source
+
+OPTIMIZERS = ("sgd", "adamw")
+MOMENTUM = 0.9
+#: Largest norm of a step's gradient, over all parameters.
+CLIP = 1.0
+#: Images at once where nothing learns.
+EVALUATION_BATCH = 64
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. Equal settings on equal data take the same steps.
+
+    Attributes:
+        epochs: at most.
+        batch_size: images a step.
+        lr: largest learning rate of the trunk.
+        head_lr_factor: what the head's is multiplied by.
+        optimizer: `sgd` (momentum 0.9) or `adamw`.
+        weight_decay: of all parameters of two dimensions and more.
+        schedule: `cosine`, `step` or `constant`.
+        label_smoothing: in [0, 1).
+        patience: epochs without a better one after which training ends; None for no end.
+        views: see `schedule.draw`.
+        seed: of order, views and dropout.
+        precision: `fp32`, `bf16` or `fp16` of the arithmetic.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    head_lr_factor: float
+    optimizer: str
+    weight_decay: float
+    schedule: str
+    label_smoothing: float
+    patience: int | None
+    views: int
+    seed: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images with labels: digests [n] and labels [n] int64."""
+
+    digests: tuple[bytes, ...]
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch showed; number 0 is the network before the first step.
+
+    Attributes:
+        number: from 0.
+        train_loss: mean over the epoch's images while it went; nan for epoch 0.
+        loss: log-loss of the selection part.
+        accuracy: of the selection part.
+        lr: of the trunk, at the epoch's last step.
+        head_lr: of the head, there.
+        seconds: training and scoring.
+    """
+
+    number: int
+    train_loss: float
+    loss: float
+    accuracy: float
+    lr: float
+    head_lr: float
+    seconds: float
+
+
+class Diverged(Exception):
+    """The loss is not finite."""
+
+
+@dataclass
+class Training:
+    """A run of fine-tuning.
+
+    Attributes:
+        network: what learns; holds the state after the last epoch.
+        run: the same tensors, perhaps in a form that runs faster.
+        source: gives activations.
+        train: images that are learned from.
+        select: images whose log-loss chooses the epoch; without any, the last one is kept.
+        settings: how.
+        history: of every epoch so far.
+        best: the learned tensors of the best epoch.
+        best_epoch: its number.
+        notes: sentences for the person.
+    """
+
+    network: Network
+    run: Network
+    source: Source
+    train: Part
+    select: Part
+    settings: Settings
+    history: list[Epoch] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        s = self.settings
+        trunk, head = self.network.groups()
+        groups = [
+            {"params": part, "weight_decay": decay, "factor": times}
+            for values, times in ((trunk, 1.0), (head, s.head_lr_factor))
+            for part, decay in _decayed(values, s.weight_decay)
+            if part
+        ]
+        self.optimizer: torch.optim.Optimizer
+        if s.optimizer == "sgd":
+            self.optimizer = torch.optim.SGD(groups, lr=s.lr, momentum=MOMENTUM)
+        else:
+            self.optimizer = torch.optim.AdamW(groups, lr=s.lr)
+        self.parameters: list[nn.Parameter] = [*trunk, *head]
+        self.device = head[0].device
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=s.precision == "fp16" and self.device.type == "cuda"
+        )
+        self.steps = math.ceil(len(self.train.digests) / s.batch_size)
+        self.limit: int | None = None  # images at once, once memory has run out
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last epoch is reached, or patience has run out."""
+        done = len(self.history) - 1
+        patience = self.settings.patience
+        return done >= self.settings.epochs or (
+            patience is not None
+            and bool(self.select.digests)
+            and done - self.best_epoch >= patience
+        )
+
+    def begin(self) -> np.ndarray:
+        """Score the selection part before the first step; return its logits [n, K]."""
+        started = time.perf_counter()
+        logits = self.logits(self.select)
+        self._enter(0, math.nan, logits, 0.0, 0.0, started)
+        return logits
+
+    def epoch(self) -> Epoch:
+        """Go once through the training images and score the selection part.
+
+        Raises:
+            Diverged: the loss is no longer finite; the best epoch is still there.
+        """
+        started = time.perf_counter()
+        number, s = len(self.history), self.settings
+        order, views = schedule.draw(
+            len(self.train.digests), views=s.views, epoch=number, seed=s.seed
+        )
+        keys: list[Key] = [
+            (self.train.digests[row], int(view)) for row, view in zip(order, views, strict=True)
+        ]
+        labels = torch.from_numpy(self.train.labels[order]).to(self.device)
+        self.run.train()
+        total, lr = 0.0, 0.0
+        with seeded(hash((s.seed, number)) & 0x7FFFFFFF):
+            batches = self.source.batches(keys, s.batch_size)
+            for step, x in enumerate(batches):
+                at = (number - 1) * self.steps + step
+                lr = s.lr * schedule.factor(s.schedule, at, s.epochs * self.steps)
+                first = step * s.batch_size
+                total += self._step(x, labels[first : first + len(x)], lr) * len(x)
+        self.run.train(False)
+        logits = self.logits(self.select)
+        if not np.isfinite(logits).all():
+            raise Diverged
+        self._enter(number, total / len(keys), logits, lr, lr * s.head_lr_factor, started)
+        return self.history[-1]
+
+    def _step(self, x: Tensor, labels: Tensor, lr: float) -> float:
+        """Take one step and return the batch's mean loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["factor"]
+        loss = self._gradients(x, labels)
+        if not math.isfinite(loss):
+            raise Diverged
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.parameters, CLIP)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss
+
+    def _gradients(self, x: Tensor, labels: Tensor) -> float:
+        """Fill the gradients of a batch, in parts where memory does not hold it whole."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            size = self.limit or len(x)
+            total = 0.0
+            try:
+                for part, own in zip(torch.split(x, size), torch.split(labels, size), strict=True):
+                    with self.autocast():
+                        logits = self.run(part)
+                    loss = F.cross_entropy(
+                        logits, own, label_smoothing=self.settings.label_smoothing
+                    ) * (len(part) / len(x))
+                    self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                    total += loss.item()
+                return total
+            except torch.OutOfMemoryError:
+                if size == 1 or self.network.train_bn:  # halves have other statistics
+                    raise
+                self.limit = (size + 1) // 2
+                self.notes.append(
+                    f"Out of memory on {self.device} with {size} images at once; going on with "
+                    f"{self.limit} and the same steps."
+                )
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of the chosen precision."""
+        dtype = _DTYPES[self.settings.precision]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+    @torch.no_grad()
+    def logits(self, part: Part) -> np.ndarray:
+        """Return the logits [n, K] of the evaluation view of a part's images."""
+        return self._evaluate(part, self.run)
+
+    @torch.no_grad()
+    def features(self, part: Part) -> np.ndarray:
+        """Return the features [n, D] of the evaluation view of a part's images."""
+        return self._evaluate(part, self.run.body)
+
+    def _evaluate(self, part: Part, module: nn.Module) -> np.ndarray:
+        found = [np.empty((0, 0), np.float32)]
+        for x in self.source.batches([(d, 0) for d in part.digests], EVALUATION_BATCH):
+            with self.autocast():
+                found.append(module(x).float().cpu().numpy())
+        return np.concatenate(found[1:] or found)
+
+    def _enter(
+        self, number: int, loss: float, logits: np.ndarray, lr: float, head_lr: float, since: float
+    ) -> None:
+        chosen, accuracy = math.nan, math.nan
+        if self.select.digests:
+            chosen = log_loss(self.select.labels, softmax(logits))
+            accuracy = float((logits.argmax(1) == self.select.labels).mean())
+        seconds = time.perf_counter() - since
+        self.history.append(Epoch(number, loss, chosen, accuracy, lr, head_lr, seconds))
+        if not self.history[:-1] or not chosen >= self.history[self.best_epoch].loss:
+            self.best_epoch = number
+            self.best = {k: v.detach().clone() for k, v in self.network.learned().items()}
+
+    def keep_best(self) -> None:
+        """Put the best epoch's tensors into the network."""
+        with torch.no_grad():
+            for name, value in self.network.learned().items():
+                value.copy_(self.best[name])
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what `restore` takes: tensors by name, and plain JSON values."""
+        tensors = {f"now/{k}": v.detach() for k, v in self.network.learned().items()}
+        tensors |= {f"best/{k}": v for k, v in self.best.items()}
+        for number, values in self.optimizer.state_dict()["state"].items():
+            for name, value in values.items():
+                tensors[f"optimizer/{number}/{name}"] = torch.as_tensor(value)
+        facts = {
+            "history": [asdict(epoch) for epoch in self.history],
+            "best_epoch": self.best_epoch,
+            "scaler": self.scaler.state_dict(),
+            "limit": self.limit,
+        }
+        return tensors, facts
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go on from a state; the next epoch is bit-identical to that of a run that never ended."""
+        with torch.no_grad():
+            for name, value in self.network.learned().items():
+                value.copy_(tensors[f"now/{name}"])
+        self.best = {
+            name: tensors[f"best/{name}"].to(self.device) for name in self.network.learned()
+        }
+        held: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            kind, _, rest = key.partition("/")
+            if kind == "optimizer":
+                number, _, name = rest.partition("/")
+                held.setdefault(int(number), {})[name] = value
+        now = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": held, "param_groups": now["param_groups"]})
+        self.history = [Epoch(**epoch) for epoch in facts["history"]]
+        self.best_epoch, self.limit = facts["best_epoch"], facts["limit"]
+        if facts["scaler"]:
+            self.scaler.load_state_dict(facts["scaler"])
+
+
+def _decayed(
+    parameters: list[nn.Parameter], decay: float
+) -> Iterator[tuple[list[nn.Parameter], float]]:
+    """Yield parameters with their weight decay: none on biases and norms, as is the custom."""
+    yield [p for p in parameters if p.ndim > 1], decay
+    yield [p for p in parameters if p.ndim <= 1], 0.0
+
+
+def train(
+    training: Training,
+    *,
+    after_epoch: Callable[[Training], None],
+) -> bool:
+    """Run epochs until the end; return whether the loss stayed finite.
+
+    Args:
+        training: begun, or restored.
+        after_epoch: called after each, to tell and to keep.
+    """
+    while not training.ended:
+        try:
+            training.epoch()
+        except Diverged:
+            return False
+        after_epoch(training)
+    return True

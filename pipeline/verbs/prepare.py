@@ -1,0 +1,172 @@
+"""What fine-tuning needs before its first step: the trunk again, a network, and activations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from pipeline.errors import PipelineError
+from pipeline.heads.linear import LinearHead
+from pipeline.images.preprocess import Preprocess
+from pipeline.store.cache import Cache
+from pipeline.store.shards import Key
+from pipeline.store.table import FeatureTable
+from pipeline.trunks import registry
+from pipeline.trunks.calibrate import seeded
+from pipeline.trunks.engine import FeatureNet, choose_precision
+from pipeline.trunks.registry import LoadedTrunk
+from pipeline.tuning.folding import fold
+from pipeline.tuning.network import Network
+from pipeline.tuning.sources import Cached, Live, Source
+from pipeline.tuning.unfreeze import cut
+from pipeline.verbs import boundary, rows
+from pipeline.verbs.boundary import Wanted
+from pipeline.verbs.cores import usable_cores
+from pipeline.verbs.progress import Progress
+from pipeline.verbs.tune_recipe import TuneRecipe
+
+
+def load_trunk(table: FeatureTable, recipe: TuneRecipe, cache: Cache) -> LoadedTrunk:
+    """Return the trunk that made a table; from scratch, the same network with random weights.
+
+    Raises:
+        PipelineError: its weights are missing, or others now.
+    """
+    given = table.provenance
+    weights = "random" if recipe.from_scratch else given["weights_asked"]
+    trunk = registry.load(given["trunk"], weights, keys=given["keys"], state_dir=cache.weights)
+    if not recipe.from_scratch and trunk.weights_digest != given["weights_digest"]:
+        raise PipelineError(
+            f"{given['weights_asked']} of {given['trunk']} now holds other weights "
+            f"({trunk.weights_digest[:12]}) than made the table "
+            f"({given['weights_digest'][:12]}). Put them back, or run `pipeline extract` and "
+            "`pipeline fit-head` again."
+        )
+    return trunk
+
+
+def make_network(
+    trunk: LoadedTrunk, table: FeatureTable, recipe: TuneRecipe, start: LinearHead | None
+) -> Network:
+    """Return the network before its first step.
+
+    Args:
+        trunk: from `load_trunk`; its parameters are used in place.
+        start: the head to start from; None for a random last layer.
+    """
+    given = table.provenance
+    if start is not None:
+        head = start.to_linear()
+    else:
+        with seeded(recipe.seed):
+            head = nn.Linear(table.features.shape[1], len(table.classes))
+    return Network(
+        trunk.module,
+        Preprocess.from_json(given["preprocess"]),
+        layer=given["layer"],
+        pool=given["pool"],
+        cut=cut(
+            trunk.module, "all" if recipe.from_scratch else recipe.unfreeze, layer=given["layer"]
+        ),
+        head=head,
+        l2=start is not None and start.l2,
+        train_bn=recipe.train_bn or recipe.from_scratch,
+    )
+
+
+def training_precision(asked: str, device: str, network: Network) -> str:
+    """Return the precision of the training arithmetic.
+
+    `auto` is bf16 where the hardware multiplies it, but fp32 for depthwise convolutions on a
+    CPU, whose backward pass is slower in bf16 than in fp32.
+
+    Raises:
+        UsageError: fp16 on a CPU.
+    """
+    if asked != "auto" or device != "cpu":
+        return choose_precision(asked, device)
+    stages = [network.body.trunk.stages[name] for name in network.body.run]
+    convolutions = [m for stage in stages for m in stage.modules() if isinstance(m, nn.Conv2d)]
+    if any(conv.groups == conv.in_channels > 1 for conv in convolutions):
+        return "fp32"
+    return choose_precision(asked, device)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Where activations come from.
+
+    Attributes:
+        source: gives them.
+        views: that epochs draw from, as `tuning.schedule.draw` takes it.
+        live: whether they are computed anew at every use.
+        fingerprint: of the activations that are used; empty when live.
+        keys: their (digest, view).
+        shards: names of the shards that hold them.
+        computed: activations that this run computed.
+        seconds: that computing them took.
+    """
+
+    source: Source
+    views: int
+    live: bool
+    fingerprint: str
+    keys: list[Key]
+    shards: list[str]
+    computed: int
+    seconds: float
+
+
+def make_source(
+    cache: Cache,
+    table: FeatureTable,
+    trunk: LoadedTrunk,
+    network: Network,
+    wanted: Wanted,
+    *,
+    recipe: TuneRecipe,
+    device: str,
+    progress: Progress,
+) -> Prepared:
+    """Return the activations of the frozen part, from the cache, or live."""
+    key = boundary.boundary_key(table, network.cut.after)
+    loads = boundary.recipe_of(table, device=device, workers=recipe.workers)
+    place = torch.device(device)
+    if not recipe.live:
+
+        def shape() -> tuple[int, ...]:
+            side = key.preprocess.crop
+            if key.layer == "pixels":
+                return (side, side, 3)
+            net = FeatureNet(trunk.module, key.preprocess, key.layer, key.pool)
+            with torch.no_grad():
+                return tuple(net(torch.zeros(1, 3, side, side)).shape[1:])
+
+        held = boundary.collect(
+            cache, key, wanted, recipe=loads, trunk=trunk, shape=shape, progress=progress
+        )
+        if held is not None:
+            done, fitting = held
+            keys = fitting.every()
+            source = Cached(done.store, done.index, keys, place)
+            return Prepared(
+                source, fitting.views, False, done.key.fingerprint, keys,
+                done.index.shards(keys), len(done.computed), done.seconds,
+            )  # fmt: skip
+    boundary.check_images(wanted.paths, cache, loads)
+    engine, _ = rows.make_engine(trunk, key, replace(loads, device=device), cache)
+    live = Live(
+        engine, wanted.paths, key.preprocess,
+        workers=recipe.workers or usable_cores(), device=place,
+    )  # fmt: skip
+    return Prepared(live, recipe.drawn if recipe.live else -1, True, "", [], [], 0, 0.0)
+
+
+def faster(network: Network, source: Source, digest: bytes) -> Network:
+    """Return the same network, sharing every tensor, with frozen BatchNorms folded."""
+    if network.train_bn or not network.body.run:
+        return network
+    example = next(iter(source.batches([(digest, 0)], 1)))
+    return fold(network, example.float() if example.dtype == torch.float16 else example)

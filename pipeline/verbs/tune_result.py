@@ -1,0 +1,194 @@
+"""From a trained network to `cache/models/<id>/`: figures, predictions, picture, weights."""
+
+from __future__ import annotations
+
+import csv
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pipeline.heads import metrics
+from pipeline.heads.metrics import Metrics, softmax
+from pipeline.heads.search import Found
+from pipeline.store.folders import commit_folder
+from pipeline.store.results import SCHEMA
+from pipeline.store.table import FeatureTable
+from pipeline.tuning import curve, model
+from pipeline.tuning.handover import Handover
+from pipeline.tuning.training import Epoch, Part, Training
+from pipeline.verbs import predictions
+from pipeline.verbs.prepare import Prepared
+from pipeline.verbs.tune_recipe import TuneRecipe
+from pipeline.verbs.tune_task import Task
+
+_FROM_TABLE = (
+    "trunk", "weights", "weights_asked", "weights_digest", "keys", "layer", "pool", "preprocess",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """All that a model's folder is made from.
+
+    Attributes:
+        model_id: twelve hexadecimal digits.
+        head: `head.json` of the head that was named.
+        table: its table.
+        task: which rows did what.
+        recipe: as it was asked for.
+        refitted: the head that fine-tuning started from.
+        prepared: where activations came from.
+        tuner: the training, with its best epoch.
+        initial: the learned tensors before the first step.
+        handover: how exactly the head was carried over; None for a random start.
+    """
+
+    model_id: str
+    head: dict[str, Any]
+    table: FeatureTable
+    task: Task
+    recipe: TuneRecipe
+    refitted: Found
+    prepared: Prepared
+    tuner: Training
+    initial: dict[str, Tensor]
+    handover: Handover | None
+
+
+def commit(outcome: Outcome, folder: Path, *, finished: bool) -> dict[str, Any]:
+    """Put the best epoch into the network, score it, write the folder, return `model.json`."""
+    tuner, table, task = outcome.tuner, outcome.table, outcome.task
+    tuner.keep_best()
+    started = time.perf_counter()
+    chances = {}
+    for split, rows in task.scored.items():
+        digests = tuple(bytes.fromhex(table.digests[row]) for row in rows)
+        chances[split] = softmax(tuner.logits(Part(digests, table.labels[rows])))
+    info = _info(outcome, chances, finished, time.perf_counter() - started)
+    tensors = model.tensors_of(tuner.network, standalone=info["standalone"])
+
+    def write(into: Path) -> None:
+        model.write(into, info, tensors)
+        for split, rows in task.scored.items():
+            predictions.write(into / f"predictions-{split}.csv", table, rows, chances[split])
+        _write_history(into / "history.csv", tuner.history)
+        curve.draw(
+            into / "curve.png", tuner.history, best=tuner.best_epoch, selected_on=task.selects
+        )
+
+    commit_folder(folder, write, what="the model")
+    return info
+
+
+def _info(
+    outcome: Outcome, chances: dict[str, np.ndarray], finished: bool, evaluated: float
+) -> dict[str, Any]:
+    tuner, table, task = outcome.tuner, outcome.table, outcome.task
+    network, history = tuner.network, tuner.history
+    given, recipe, head = table.provenance, outcome.recipe, outcome.head
+    scored = _scores(outcome, chances)
+    chosen = scored[task.selects]
+    return {
+        "schema": SCHEMA,
+        "id": outcome.model_id,
+        "finished": finished,
+        "head": head["id"],
+        "head_clf": head["clf"],
+        "head_metrics": head["metrics"],
+        "table_id": table.table_id,
+        "table": str(table.path),
+        "fingerprint": table.fingerprint,
+        **{name: given[name] for name in _FROM_TABLE},
+        "from_scratch": recipe.from_scratch,
+        "unfreeze": "all" if recipe.from_scratch else recipe.unfreeze,
+        "boundary": network.cut.after,
+        "learns": list(network.cut.learns),
+        "places": list(network.cut.places),
+        "l2": network.l2,
+        # with nothing frozen in front the file holds the whole trunk as it is
+        "standalone": recipe.standalone or network.cut.after == "pixels",
+        "precision": tuner.settings.precision,
+        "live": outcome.prepared.live,
+        "classes": list(table.classes),
+        "recipe": asdict(recipe),
+        "settings": asdict(tuner.settings),
+        "epochs": len(history) - 1,
+        "best_epoch": tuner.best_epoch,
+        "beats_head": chosen["model"]["log_loss"] < chosen["start"]["log_loss"],
+        "selected_on": task.selects,
+        "train_images": len(task.train),
+        "metrics": scored,
+        "handover": None if outcome.handover is None else asdict(outcome.handover),
+        "moved": _moved(outcome),
+        "history": [_plain(epoch) for epoch in history],
+        "activations": outcome.prepared.fingerprint,
+        "shards": outcome.prepared.shards,
+        "activations_computed": outcome.prepared.computed,
+        "seconds": {
+            "activations": outcome.prepared.seconds,
+            "head": outcome.refitted.seconds,
+            "training": sum(epoch.seconds for epoch in history),
+            "evaluation": evaluated,
+        },
+        "notes": list(tuner.notes),
+        "versions": {name: version(name) for name in ("headstart", "torch", "torchvision")},
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _scores(outcome: Outcome, chances: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return for each split the metrics of the model and of the head that it started from."""
+    table, task, classes = outcome.table, outcome.task, outcome.table.classes
+    majority = int(np.bincount(table.labels[task.train], minlength=len(classes)).argmax())
+    found = {}
+    for split, rows in task.scored.items():
+        features = np.asarray(table.features[rows])
+        before = outcome.refitted.probabilities(features, len(classes))
+
+        def measured(p: np.ndarray, labels: np.ndarray = table.labels[rows]) -> Metrics:
+            return metrics.measure(labels, p, classes, majority)
+
+        found[split] = {
+            "selected_on": split == task.selects,
+            "model": measured(chances[split]).to_json(),
+            "start": measured(before).to_json(),
+        }
+    return found
+
+
+def _moved(outcome: Outcome) -> dict[str, float]:
+    """Return how far each place's parameters moved, relative to their length (L2)."""
+    network = outcome.tuner.network
+    now = network.learned()
+    found = {}
+    for place in (*network.cut.places, "head"):
+        root = {"head": "head.", "neck": "trunk.neck."}.get(place, f"trunk.stages.{place}.")
+        names = [
+            name
+            for name, value in now.items()
+            if name.startswith(root) and value.is_floating_point()
+        ]
+        before = sum(float(outcome.initial[name].double().square().sum()) for name in names)
+        way = sum(
+            float((now[name].detach() - outcome.initial[name]).double().square().sum())
+            for name in names
+        )
+        found[place] = (way / before) ** 0.5 if before else 0.0
+    return found
+
+
+def _plain(epoch: Epoch) -> dict[str, Any]:
+    return {name: None if value != value else value for name, value in asdict(epoch).items()}
+
+
+def _write_history(path: Path, history: list[Epoch]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(asdict(history[0]))
+        for epoch in history:
+            writer.writerow("" if value is None else value for value in _plain(epoch).values())
