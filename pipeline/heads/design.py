@@ -165,6 +165,11 @@ class Design:
         """Whether there is a bfloat16 copy, for products that are allowed 1% of error."""
         return self._half is not None
 
+    @property
+    def size(self) -> int:
+        """Count the numbers that a pass reads."""
+        return int(self.n * self.width)
+
     def spans(self, size: int) -> list[slice]:
         """Return slices of at most `size` rows, to be read by `block`."""
         if self._copy is None:
@@ -180,17 +185,24 @@ class Design:
         wide[:, self.d] = 1
         return wide
 
-    def enter(self, U: Tensor) -> Tensor:
+    def entered(self, rough: bool = False) -> int:
+        """Return the width of what `enter` returns."""
+        return self.width if self._is_rotated(rough) else padded(self.d)
+
+    def enter(self, U: Tensor, *, rough: bool = False) -> Tensor:
         """Return weights […, width] as those that multiply the rows of `block`."""
-        if self._copy is not None or self.basis is None:
+        if self._is_rotated(rough) or self.basis is None:
             return U
         return self._transform(U, self.basis.T)
 
-    def leave(self, G: Tensor) -> Tensor:
+    def leave(self, G: Tensor, *, rough: bool = False) -> Tensor:
         """Return a gradient with respect to `enter`'s weights as one of […, width]."""
-        if self._copy is not None or self.basis is None:
+        if self._is_rotated(rough) or self.basis is None:
             return G
         return self._transform(G, self.basis)
+
+    def _is_rotated(self, rough: bool) -> bool:
+        return rough or self._copy is not None
 
     def _transform(self, U: Tensor, matrix: Tensor) -> Tensor:
         rank, new = matrix.shape
