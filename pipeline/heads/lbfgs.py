@@ -61,12 +61,21 @@ class Batch:
 
 @dataclass(frozen=True)
 class Solution:
-    """Weights [B, k, width], objective [B], iterations [B] and what converged [B]."""
+    """Weights [B, k, width], objective [B], iterations [B] and what converged [B].
+
+    `start` is the exact pass at the weights that the problems started from.
+    """
 
     U: Tensor
     value: Tensor
     iterations: Tensor
     converged: Tensor
+    start: passes.Passed
+
+    @property
+    def still(self) -> passes.Passed | None:
+        """Return the exact pass at the solution, where no problem had to move."""
+        return None if self.iterations.any() else self.start
 
 
 def solve(
@@ -78,6 +87,7 @@ def solve(
     whiten: bool,
     tol: float,
     max_iter: int,
+    known: passes.Passed | None = None,
 ) -> Solution:
     """Minimise B objectives together.
 
@@ -92,16 +102,21 @@ def solve(
             gradient is at most tol / 2.5, for its components are even; otherwise when its largest
             component in the standardised features is at most tol.
         max_iter: iterations at most.
+        known: an exact pass at the start, where there was one.
     """
+    known = known or passes.exact(data, fold, start)
     out = Solution(
         start.clone(),
         torch.zeros_like(C),
         torch.zeros_like(fold),
         torch.zeros_like(fold, dtype=torch.bool),
+        known,
     )
     todo = torch.arange(len(C), device=C.device)
     for left in range(ROUNDS if data.design.rough else 1, 0, -1):
-        batch = _begin(data, C[todo], fold[todo], out.U[todo], whiten, place=todo)
+        U = out.U[todo]
+        found = passes.exact(data, fold[todo], U) if out.iterations.any() else known
+        batch = _begin(data, C[todo], fold[todo], U, found, whiten, place=todo)
         if left == 1:  # what rough passes did not solve
             batch.base = None
         _minimise(data, batch, out, whiten, tol, max_iter)
@@ -159,13 +174,13 @@ def _largest(data: Data, batch: Batch, rms: Tensor, scale: Tensor, tol: float) -
 
 
 def _begin(
-    data: Data, C: Tensor, fold: Tensor, start: Tensor, whiten: bool, *, place: Tensor
-) -> Batch:
-    found = passes.exact(data, fold, start)
-    stride = max(1, data.design.n // 2048)
-    weights = data.weights[:, ::stride]
+    data: Data, C: Tensor, fold: Tensor, start: Tensor, found: passes.Passed, whiten: bool, *,
+    place: Tensor,
+) -> Batch:  # fmt: skip
     metric = torch.ones_like(start)
     if whiten:
+        stride = max(1, data.design.n // 2048)
+        weights = data.weights[:, ::stride]
         mean = objective.spread(found.z[:, :, ::stride], weights[fold])
         bend = mean[:, :, None] * data.power[fold][:, None]  # [B, k, width]
         metric = 1 / (data.penalised + C.to(bend.dtype)[:, None, None] * bend).clamp_min_(1e-20)

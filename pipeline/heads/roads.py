@@ -16,7 +16,7 @@ import torch
 from pipeline.heads.crew import Crew
 from pipeline.heads.history import HISTORY
 from pipeline.heads.lbfgs import solve
-from pipeline.heads.passes import Data
+from pipeline.heads.passes import Data, Passed
 from pipeline.heads.path import predict, waves
 
 #: Numbers in the design up to which each way has a thread of its own.
@@ -81,18 +81,21 @@ class Roads:
         self, groups: Sequence[list[int]], solved: list[int], data: Data, memory: int
     ) -> list[int]:
         """Solve groups one after the other, started from `solved`; return both together."""
-        solved = list(solved)
+        solved, known = list(solved), None
         for group in groups:
             for p in group:
                 self.U[p] = predict(p, self.path, solved, self.U, self.turn)
-            self._solve(group, data, memory)
+            known = self._solve(group, data, memory, known)
             solved += group
         return solved
 
-    def _solve(self, group: list[int], data: Data, memory: int) -> None:
-        device = data.design.device
+    def _solve(
+        self, group: list[int], data: Data, memory: int, known: Passed | None
+    ) -> Passed | None:
+        """Solve a group; return the exact pass that the next one beyond the turn begins with."""
+        device, beyond = data.design.device, bool(self.path[group[0]] > self.turn)
         pairs = np.array([(p, f) for p in group for f in range(len(data.weights))])
-        state = (2 * HISTORY + 8) * data.design.width + 4 * data.design.n  # floats a logit column
+        state = (2 * HISTORY + 8) * data.design.width + 6 * data.design.n  # floats a logit column
         size = max(1, memory // (4 * data.logits * state))
         for first in range(0, len(pairs), size):
             at = tuple(pairs[first : first + size].T)
@@ -101,9 +104,10 @@ class Roads:
                 torch.from_numpy(self.path[at[0]]).to(device),
                 torch.from_numpy(at[1]).to(device),
                 self.U[at],
-                whiten=bool(self.path[group[0]] <= self.turn),
+                whiten=not beyond,
                 tol=self.tol,
                 max_iter=self.max_iter,
+                known=known,
             )
             self.U[at] = solution.U
             self.value[at] = solution.value.cpu()
@@ -112,3 +116,5 @@ class Roads:
             self._done += len(at[0])
             if self.progress is not None:
                 self.progress(self._done, self.value.size)
+        alone = beyond and size >= len(pairs)
+        return solution.still if alone else None
