@@ -137,7 +137,7 @@ def sweep(
     design = design_of(features, groups=folds, device=device)
     weights = _weights(design.n, labels, folds, sample_weight, n_classes, given)
     order = np.unique(given)
-    with crew(design.device, design.n * design.width) as threads:
+    with torch.inference_mode(), crew(design.device, design.n * design.width) as threads:
         data = _data(design, labels, weights, n_classes, threads)
         turn = turning_point(data, tol)
         added = guide(order, turn)
