@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.heads import folds as folding
+from pipeline.heads.design import Design
 from pipeline.heads.normalize import Normalizer
 from pipeline.heads.sweep import sweep
 from pipeline.store.table import FeatureTable
@@ -49,14 +50,15 @@ def ours(x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> dict[str, Any]:
     """Search with the sweep; return seconds, accuracies [P], choice and weights."""
     classes = int(y.max()) + 1
     began = time.perf_counter()
-    found = sweep(x, y, penalties=PENALTIES, n_classes=classes, folds=fold)
-    right = [float((found.scores(p).argmax(1) == y).mean()) for p in range(len(PENALTIES))]
+    design = Design(x, groups=fold)  # once, as in `fit-head`
+    found = sweep(design, y, penalties=PENALTIES, n_classes=classes, folds=fold)
+    right = (found.scores().argmax(2) == y).mean(1)
     best = int(np.argmax(right))
-    sweep(x, y, penalties=[PENALTIES[best]], n_classes=classes)
+    sweep(design, y, penalties=[PENALTIES[best]], n_classes=classes)
     seconds = time.perf_counter() - began
     return {
         "seconds": seconds,
-        "accuracy": np.array(right),
+        "accuracy": right,
         "choice": float(PENALTIES[best]),
         "weights": found.weights(),
         "bias": found.bias(),

@@ -30,7 +30,7 @@ class Crew:
         """Yield the results in the order of the items, whoever finished first."""
         if self.pool is None or len(items) < 2:
             return map(work, items)
-        return self.pool.map(work, items)
+        return self.pool.map(torch.inference_mode()(work), items)  # a mode is its thread's own
 
 
 @contextmanager

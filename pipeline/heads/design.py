@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline.errors import PipelineError
 from pipeline.heads.crew import Crew, crew
+from pipeline.heads.normalize import Normalized
 
 #: Up to this many rows the N×N Gram matrix is decomposed, in double precision.
 DUAL_ROWS = 2048
@@ -33,13 +34,12 @@ class Design:
     zeros up to `width`, a multiple of 16. Labels play no part.
 
     Args:
-        features: [N, D] float, in memory or memory-mapped; never copied whole unless the
-            rotated copy fits `memory`, which then replaces it.
-        mean: [D], subtracted from the features; None for zeros.
-        scale: [D], what they are then divided by; None for ones.
+        features: [N, D] float, in memory, mapped or normalised as they are read; never copied
+            whole but rotated.
         groups: [N] int, the folds: one fold of far larger numbers than the others has little
             say in centre and basis, so that it does not spoil the other folds' problems.
-        memory: bytes for the rotated copy; above, rows are standardised anew in each pass.
+        memory: bytes for rotated copies, in float32 and, where that pays, in bfloat16. Without
+            room for the one in float32, exact passes read the features anew.
         device: where the solver computes.
 
     Raises:
@@ -48,10 +48,8 @@ class Design:
 
     def __init__(
         self,
-        features: np.ndarray,
+        features: np.ndarray | Normalized,
         *,
-        mean: np.ndarray | None = None,
-        scale: np.ndarray | None = None,
         groups: np.ndarray | None = None,
         memory: int = 2 << 30,
         device: str | torch.device = "cpu",
@@ -62,26 +60,28 @@ class Design:
             )
         self.features, self.device = features, torch.device(device)
         self.n, self.d = features.shape
-        self.mean = np.zeros(self.d) if mean is None else np.asarray(mean, np.float64)
-        self.scale = np.ones(self.d) if scale is None else np.asarray(scale, np.float64)
         self.chunk = max(256, (1 << 23) // max(self.d, 16))
         self._copy: Tensor | None = None
+        self._half: Tensor | None = None
         groups = np.zeros(self.n, np.int64) if groups is None else np.asarray(groups)
         with crew(self.device, self.n * self.d) as threads:
             self._prepare(groups, memory, threads)
 
     def _prepare(self, groups: np.ndarray, memory: int, threads: Crew) -> None:
         self.centre = self._centre(groups)
-        self._shift = self._tensor(self.mean + self.centre * self.scale)
-        self._factor = self._tensor(1 / self.scale)
+        self._shift = self._tensor(self.centre)
         self.basis = self._basis(groups, threads)  # [D, rank]; None is the identity
         self.rank = self.d if self.basis is None else self.basis.shape[1]
         self.width = padded(self.rank)
-        self._half: Tensor | None = None
-        if 4 * self.n * self.width <= memory:
-            self._copy = self._rotated(threads)
-            if fast_half(self.device) and self._copy.numel() >= LARGE:
-                self._half = self._copy.to(torch.bfloat16)
+        self._copy, self._half = None, None
+        half = 0
+        if fast_half(self.device) and LARGE <= self.size <= memory // 2:
+            half = 2 * self.size
+        if 4 * self.size + half <= memory:
+            self._copy = self._rotated(threads, torch.float32)
+            self._half = self._copy.to(torch.bfloat16) if half else None
+        elif half:
+            self._half = self._rotated(threads, torch.bfloat16)
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self.device)
@@ -92,7 +92,7 @@ class Design:
 
     def _centred(self, rows: slice) -> Tensor:
         values = self._tensor(np.asarray(self.features[rows]))
-        return (values - self._shift).mul_(self._factor)
+        return values - self._shift
 
     def _centre(self, groups: np.ndarray) -> np.ndarray:
         names, counts = np.unique(groups, return_counts=True)
@@ -112,7 +112,7 @@ class Design:
             )
         means = sums / counts[:, None]
         middle = np.median(means, 0) if len(names) > 2 else counts @ means / self.n
-        return np.asarray((middle - self.mean) / self.scale)
+        return np.asarray(middle)
 
     def _basis(self, groups: np.ndarray, threads: Crew) -> Tensor | None:
         if self.n < self.d and self.n <= DUAL_ROWS:
@@ -148,8 +148,8 @@ class Design:
     def _share(self, threads: Crew) -> int:
         return int(min(self.chunk, -(-self.n // threads.size)))
 
-    def _rotated(self, threads: Crew) -> Tensor:
-        copy = torch.zeros(self.n, self.width, device=self.device)
+    def _rotated(self, threads: Crew, dtype: torch.dtype) -> Tensor:
+        copy = torch.zeros(self.n, self.width, device=self.device, dtype=dtype)
 
         def fill(rows: slice) -> None:
             x = self._centred(rows)
@@ -164,6 +164,11 @@ class Design:
     def rough(self) -> bool:
         """Whether there is a bfloat16 copy, for products that are allowed 1% of error."""
         return self._half is not None
+
+    @property
+    def size(self) -> int:
+        """Count the numbers that a pass reads."""
+        return int(self.n * self.width)
 
     def spans(self, size: int) -> list[slice]:
         """Return slices of at most `size` rows, to be read by `block`."""
@@ -180,17 +185,24 @@ class Design:
         wide[:, self.d] = 1
         return wide
 
-    def enter(self, U: Tensor) -> Tensor:
+    def entered(self, rough: bool = False) -> int:
+        """Return the width of what `enter` returns."""
+        return self.width if self._is_rotated(rough) else padded(self.d)
+
+    def enter(self, U: Tensor, *, rough: bool = False) -> Tensor:
         """Return weights […, width] as those that multiply the rows of `block`."""
-        if self._copy is not None or self.basis is None:
+        if self._is_rotated(rough) or self.basis is None:
             return U
         return self._transform(U, self.basis.T)
 
-    def leave(self, G: Tensor) -> Tensor:
+    def leave(self, G: Tensor, *, rough: bool = False) -> Tensor:
         """Return a gradient with respect to `enter`'s weights as one of […, width]."""
-        if self._copy is not None or self.basis is None:
+        if self._is_rotated(rough) or self.basis is None:
             return G
         return self._transform(G, self.basis)
+
+    def _is_rotated(self, rough: bool) -> bool:
+        return rough or self._copy is not None
 
     def _transform(self, U: Tensor, matrix: Tensor) -> Tensor:
         rank, new = matrix.shape
@@ -217,14 +229,6 @@ class Design:
         plain = U[..., : self.rank]
         return plain if self.basis is None else plain @ self.basis.T
 
-    def rotated(self, W: np.ndarray, bias: np.ndarray) -> Tensor:
-        """Return the inverse of `unrotated`: weights […, D] and intercepts as […, width]."""
-        plain = self._tensor(W)
-        U = plain.new_zeros(*plain.shape[:-1], self.width)
-        U[..., : self.rank] = plain if self.basis is None else plain @ self.basis
-        U[..., self.rank] = self._tensor(bias + W @ self.centre)
-        return U
-
 
 def fast_half(device: torch.device) -> bool:
     """Return whether the device multiplies bfloat16 matrices much faster than float32 ones."""
@@ -240,6 +244,6 @@ def padded(rank: int) -> int:
     return (rank + 1 + 15) // 16 * 16
 
 
-def design_of(features: Design | np.ndarray, **options: Any) -> Design:
+def design_of(features: Design | np.ndarray | Normalized, **options: Any) -> Design:
     """Return the design as it is, or that of an array."""
     return features if isinstance(features, Design) else Design(features, **options)

@@ -115,3 +115,15 @@ def unit(features: np.ndarray) -> np.ndarray:
     """Return features [N, D] divided by their Euclidean lengths; zeros stay zeros."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return np.asarray(features / np.where(length > 0, length, 1), features.dtype)
+
+
+def every_class(
+    weight: np.ndarray, bias: np.ndarray, seen: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a row for each class; one without training images never wins."""
+    if len(seen) == classes:
+        return weight, bias
+    full_weight = np.zeros((classes, weight.shape[1]))
+    full_bias = np.full(classes, -1e9)
+    full_weight[seen], full_bias[seen] = weight, bias
+    return full_weight, full_bias

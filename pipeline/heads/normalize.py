@@ -53,6 +53,10 @@ class Normalizer:
             out[start : start + len(part)] = part
         return out
 
+    def view(self, features: np.ndarray, rows: np.ndarray) -> Normalized:
+        """Return the same as `apply`, computed anew for the rows that are read."""
+        return Normalized(self, features, rows)
+
     def step(self) -> Any:
         """Return the same as a fitted scikit-learn transformer."""
         from sklearn.preprocessing import Normalizer as Unit
@@ -67,3 +71,30 @@ class Normalizer:
         scaler.var_, scaler.n_features_in_ = self.scale**2, len(self.mean)
         scaler.n_samples_seen_ = 1
         return scaler
+
+
+class Normalized:
+    """Rows [n, D] of features, normalised as they are read, so that a table stays on disk.
+
+    Args:
+        normalizer: of the features.
+        features: [N, D], in memory or mapped.
+        rows: int64 [n].
+    """
+
+    ndim = 2
+
+    def __init__(self, normalizer: Normalizer, features: np.ndarray, rows: np.ndarray):
+        self.normalizer, self.features, self.rows = normalizer, features, rows
+        self.shape = (len(rows), features.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, which: slice | np.ndarray) -> np.ndarray:
+        """Return some rows, float32."""
+        return self.normalizer.apply(self.features, self.rows[which])
+
+    def take(self, which: np.ndarray) -> Normalized:
+        """Return some rows, to be read later."""
+        return Normalized(self.normalizer, self.features, self.rows[which])

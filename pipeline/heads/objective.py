@@ -14,10 +14,13 @@ from torch import Tensor
 BLOCK = 1 << 16
 
 
-def blocks(z: Tensor) -> list[slice]:
-    """Return slices of problems of about `BLOCK` logits each."""
-    step = max(1, BLOCK // (z.shape[1] * z.shape[2]))
-    return [slice(start, start + step) for start in range(0, len(z), step)]
+def blocks(z: Tensor) -> list[tuple[slice, slice]]:
+    """Return slices (of problems, of rows) of about `BLOCK` logits each."""
+    B, k, n = z.shape
+    size = max(256, BLOCK // k)
+    rows = [slice(first, min(first + size, n)) for first in range(0, n, size)]
+    step = max(1, BLOCK // (k * min(size, n)))
+    return [(slice(first, first + step), r) for first in range(0, B, step) for r in rows]
 
 
 def loss_and_residual(z: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

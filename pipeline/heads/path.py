@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.heads.lbfgs import Data
+from pipeline.heads.passes import Data
 
 #: Mean ratio of the loss's curvature to the penalty's up to which problems are solved whitened,
 #: at the default tolerance. Measured: flowers 22 to 75 and hymenoptera 13 to 44 do equally well.
 TURN = 75.0
-#: Beyond the turn every so many-th penalty is solved in a row, the others from these.
-CHAIN = 3
 #: Below this ratio a problem is nearly a quadratic, solved from zero in a step or two.
 EASY = 0.3
 #: Widest step of the first, coarse pass over the penalties, in decades.
@@ -45,40 +44,40 @@ def guide(penalties: np.ndarray, turn: float) -> list[float]:
     return [turn] if penalties[0] > turn else []
 
 
-def waves(path: np.ndarray, turn: float, *, linked: bool) -> list[list[int]]:
-    """Return the places of `path` in groups to be solved one after the other.
+@dataclass(frozen=True)
+class Waves:
+    """Places of a path in groups, to be solved one after the other.
 
-    Args:
-        path: penalties, ascending.
-        turn: from here on one after the other.
-        linked: whether one penalty's solution starts the next; else two groups suffice.
+    Attributes:
+        coarse: below the turn, about a decade apart, and the last one there.
+        between: the others below the turn, from their neighbours.
+        beyond: those past the turn, each from the one before.
     """
+
+    coarse: list[list[int]]
+    between: list[list[int]]
+    beyond: list[list[int]]
+
+
+def waves(path: np.ndarray, turn: float) -> Waves:
+    """Return the order in which the penalties of a path [P], ascending, are solved."""
     low = [int(i) for i in np.flatnonzero(path <= turn)]
-    high = [int(i) for i in np.flatnonzero(path > turn)]
-    if not linked:
-        return [group for group in (low, high) if group]
     step = 1
     if len(low) > 1:
         spacing = float(np.median(np.diff(np.log10(path[low]))))
         while 2 * step * spacing <= COARSE and step < len(low):
             step *= 2
-    coarse = low[::step]
-    if low and coarse[-1] != low[-1]:
-        coarse.append(low[-1])
+    coarse = sorted({*low[::step], *low[-1:]})
     easy = [i for i in coarse if path[i] * TURN < EASY * turn]
-    out = [easy] if easy else []
-    out += [[i] for i in coarse if i not in easy]
-    fill = step
+    between, fill = [], step
     while fill > 1:
         fill //= 2
-        between = [i for i in low[fill :: 2 * fill] if i != low[-1]]
-        out += [between] if between else []
-    chain = high[CHAIN - 1 :: CHAIN]
-    if high and (not chain or chain[-1] != high[-1]):
-        chain.append(high[-1])
-    out += [[i] for i in chain]
-    between = [i for i in high if i not in chain]
-    return out + ([between] if between else [])
+        between.append([i for i in low[fill :: 2 * fill] if i != low[-1]])
+    return Waves(
+        coarse=[group for group in (easy, *([i] for i in coarse if i not in easy)) if group],
+        between=[group for group in between if group],
+        beyond=[[int(i)] for i in np.flatnonzero(path > turn)],
+    )
 
 
 def predict(place: int, path: np.ndarray, solved: Sequence[int], U: Tensor, turn: float) -> Tensor:
@@ -91,9 +90,9 @@ def predict(place: int, path: np.ndarray, solved: Sequence[int], U: Tensor, turn
     above = sorted(i for i in solved if i > place)[:2]
     if not below:
         return torch.zeros_like(U[place])
-    if not above and (len(below) < 2 or path[place] > turn):
+    if path[place] > turn or (not above and len(below) < 2):
         return U[below[-1]]
-    nodes = [*below, *above] if path[place] <= turn else [below[-1], *above[:1]]
+    nodes = [*below, *above]
     x = np.log(path)
     guess = torch.zeros_like(U[place])
     for i in nodes:

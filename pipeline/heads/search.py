@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.errors import PipelineError
 from pipeline.heads.candidates import Fold, class_scores, fit, out_of_fold
-from pipeline.heads.linear import LinearHead
+from pipeline.heads.linear import LinearHead, every_class
 from pipeline.heads.metrics import fit_temperature, score, softmax
 from pipeline.heads.normalize import Normalizer
 from pipeline.heads.registry import HEADS, HeadKind, Parameters
@@ -130,7 +130,10 @@ def search(
     normalizer = Normalizer.fit(plan.normalize or kind.normalize, features, train)
     scored = np.unique(np.concatenate([held for _, held in folds])) if folds else train[:0]
     used = np.union1d(train, scored)
-    x, y = normalizer.apply(features, used), labels[used]
+    y = labels[used]
+    # the sweep reads rows in turn and needs no copy of all
+    read = normalizer.apply if kind.make is not None else normalizer.view
+    x: Any = read(features, used)
     here = [(np.searchsorted(used, a), np.searchsorted(used, b)) for a, b in folds]
     evaluate = _Evaluation(name, kind, x, y, here, classes, plan, progress)
     if folds:
@@ -163,7 +166,7 @@ class _Evaluation:
         self,
         name: str,
         kind: HeadKind,
-        x: np.ndarray,
+        x: Any,  # [n, D], an array or for `linear` `Normalized`
         y: np.ndarray,
         folds: Sequence[Fold],
         classes: int,
@@ -178,7 +181,7 @@ class _Evaluation:
         if kind.make is None:
             from pipeline.heads.torch_linear import LinearSearch
 
-            self.solver = LinearSearch(x, y, folds, classes, plan.balanced)
+            self.solver = LinearSearch(x, y, folds, classes, plan.balanced, self._tell)
         self._held: dict[int, np.ndarray] = {}  # a leading trial's id → its held-out scores
 
     @property
@@ -199,6 +202,11 @@ class _Evaluation:
         if parameter is not None and self.kind.refine:
             falling = self.kind.grid[0] > self.kind.grid[-1]  # type: ignore[operator]
             self.trials.sort(key=lambda t: t.parameters[parameter], reverse=falling)
+
+    def _tell(self, solved: int, problems: int) -> None:
+        if self.progress:
+            best = self.best.score if self.trials else 0.0
+            self.progress(self.name, {"solved": solved, "problems": problems}, best)
 
     def _scores(self, candidates: Sequence[Parameters]) -> Any:
         if self.solver is not None:
@@ -269,7 +277,7 @@ def _fit_final(
     if kind.linear is None:
         found.estimator = estimator
         return
-    weight, bias = _every_class(*kind.linear(estimator), estimator.classes_, classes)
+    weight, bias = every_class(*kind.linear(estimator), estimator.classes_, classes)
     found.linear = _fold(found, weight, bias)
 
 
@@ -284,15 +292,3 @@ def _fold(found: Found, weight: np.ndarray, bias: np.ndarray) -> LinearHead:
         l2=normalizer.kind == "l2",
         temperature=found.chosen.temperature,
     )
-
-
-def _every_class(
-    weight: np.ndarray, bias: np.ndarray, seen: np.ndarray, classes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a row for each class; one without training images never wins."""
-    if len(seen) == classes:
-        return weight, bias
-    full_weight = np.zeros((classes, weight.shape[1]))
-    full_bias = np.full(classes, -1e9)
-    full_weight[seen], full_bias[seen] = weight, bias
-    return full_weight, full_bias

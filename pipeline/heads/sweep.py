@@ -24,8 +24,9 @@ from torch import Tensor
 from pipeline.errors import PipelineError
 from pipeline.heads.crew import Crew, crew
 from pipeline.heads.design import Design, design_of
-from pipeline.heads.lbfgs import HISTORY, Data, solve
-from pipeline.heads.path import guide, predict, turning_point, waves
+from pipeline.heads.passes import Data
+from pipeline.heads.path import guide, turning_point
+from pipeline.heads.roads import Roads
 
 #: Bytes for the problems that are under way together.
 MEMORY = 1 << 30
@@ -101,9 +102,6 @@ def sweep(
     n_classes: int,
     folds: np.ndarray | None = None,
     sample_weight: np.ndarray | None = None,
-    mean: np.ndarray | None = None,
-    scale: np.ndarray | None = None,
-    start: tuple[np.ndarray, np.ndarray] | None = None,
     tol: float = 5e-5,
     max_iter: int = 1000,
     device: str | torch.device = "cpu",
@@ -120,9 +118,6 @@ def sweep(
         folds: [N] int, 0 to F − 1: problem f trains on the rows of the other folds. None trains
             one problem on all rows.
         sample_weight: [N], zero or above; None for ones.
-        mean: [D], subtracted from features; None for zeros.
-        scale: [D], what they are then divided by; None for ones.
-        start: weights [K, D] and intercepts [K] to start from, of standardised features.
         tol: a problem is done when the largest component of the gradient of the mean objective
             (the objective / C Σ w) is at most this; scikit-learn's default is 1e-4. In the
             whitened metric, whose gradients are even, their root mean square is held to tol / 2.5.
@@ -139,67 +134,23 @@ def sweep(
     """
     given = np.asarray(penalties, np.float64)
     labels, folds = np.asarray(labels), None if folds is None else np.asarray(folds, np.int64)
-    design = design_of(features, mean=mean, scale=scale, groups=folds, device=device)
+    design = design_of(features, groups=folds, device=device)
     weights = _weights(design.n, labels, folds, sample_weight, n_classes, given)
-    initial = None
-    if start is not None:
-        W, b = (np.diff(x, axis=0) if n_classes == 2 else x for x in start)
-        initial = design.rotated(W, b)
     order = np.unique(given)
-    with crew(design.device, design.n * design.width) as threads:
+    with torch.inference_mode(), crew(design.device, design.n * design.width) as threads:
         data = _data(design, labels, weights, n_classes, threads)
         turn = turning_point(data, tol)
-        added = guide(order, turn) if initial is None else []
-        path = np.array([*added, *order])
-        found = _follow(path, turn, data, initial, tol, max_iter, memory, progress)
+        added = guide(order, turn)
+        roads = Roads(
+            np.array([*added, *order]), turn, data, tol=tol, max_iter=max_iter, memory=memory,
+            progress=progress,
+        )  # fmt: skip
+        roads.follow()
     where = len(added) + np.searchsorted(order, given)
-    objective, iterations, converged = (x[where] for x in found[:3])
-    rotated = found[3][where]
-    return Sweep(given, objective, iterations, converged, turn, folds, design, rotated)
-
-
-def _follow(
-    path: np.ndarray,
-    turn: float,
-    data: Data,
-    initial: Tensor | None,
-    tol: float,
-    max_iter: int,
-    memory: int,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]:
-    """Return objective, iterations, convergence and weights for the penalties of a path."""
-    F, shape, device = len(data.weights), (data.logits, data.design.width), data.design.device
-    U = torch.zeros(len(path), F, *shape, device=device)
-    value = np.zeros((len(path), F))
-    iterations = np.zeros((len(path), F), np.int64)
-    converged = np.zeros((len(path), F), bool)
-    solved: list[int] = []
-    done = 0
-    for wave in waves(path, turn, linked=initial is None):
-        for p in wave:
-            U[p] = predict(p, path, solved, U, turn) if initial is None else initial
-        pairs = np.array([(p, f) for p in wave for f in range(F)])
-        for some in _groups(pairs, data, memory):
-            at = tuple(some.T)
-            solution = solve(
-                data,
-                torch.from_numpy(path[at[0]]).to(device),
-                torch.from_numpy(at[1]).to(device),
-                U[at],
-                whiten=bool(path[wave[0]] <= turn),
-                tol=tol,
-                max_iter=max_iter,
-            )
-            U[at] = solution.U
-            value[at] = solution.value.cpu()
-            iterations[at] = solution.iterations.cpu()
-            converged[at] = solution.converged.cpu()
-            done += len(some)
-            if progress is not None:
-                progress(done, len(path) * F)
-        solved += wave
-    return value, iterations, converged, U
+    return Sweep(
+        given, roads.value[where], roads.iterations[where], roads.converged[where], turn, folds,
+        design, roads.U[where],
+    )  # fmt: skip
 
 
 def _weights(
@@ -248,10 +199,3 @@ def _data(
     y = torch.from_numpy(labels.astype(np.int64)).to(design.device)
     k = 1 if n_classes == 2 else n_classes
     return Data(design, y, W, design.power(W), k, W.double().sum(1), penalised, threads)
-
-
-def _groups(pairs: np.ndarray, data: Data, memory: int) -> list[np.ndarray]:
-    """Return the problems [·, 2] in parts that fit the memory."""
-    state = (2 * HISTORY + 8) * data.design.width + 3 * data.design.n  # floats a logit column
-    size = max(1, memory // (4 * data.logits * state))
-    return [pairs[first : first + size] for first in range(0, len(pairs), size)]

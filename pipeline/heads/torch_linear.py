@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from pipeline.heads.candidates import Fold
 from pipeline.heads.design import Design
+from pipeline.heads.normalize import Normalized
 from pipeline.heads.registry import Parameters
 from pipeline.heads.sweep import Sweep, sweep
+
+#: Scores that are computed together.
+SCORES = 1 << 25
 
 
 class LinearSearch:
     """The problems of one search, over one `Design`: the features are rotated once.
 
     Args:
-        x: normalised features [N, D]; all rows that the folds name.
+        x: features [N, D], normalised as they are read; all rows that the folds name.
         y: labels [N].
         folds: (rows to fit on, rows to score). Several part the rows; a single one is a split
             that chooses, and its scored rows are kept out of the design.
         classes: K.
         balanced: weigh classes by their share among all training rows, alike in all folds.
+        progress: called with (problems solved, problems in all) of each sweep.
     """
 
     def __init__(
-        self, x: np.ndarray, y: np.ndarray, folds: Sequence[Fold], classes: int, balanced: bool
+        self,
+        x: Normalized,
+        y: np.ndarray,
+        folds: Sequence[Fold],
+        classes: int,
+        balanced: bool,
+        progress: Callable[[int, int], None] | None = None,
     ):
+        self.progress = progress
         self.x, self.y, self.folds, self.classes = x, y, folds, classes
         self.train = folds[0][0] if len(folds) == 1 else np.arange(len(x))
         self.fold: np.ndarray | None = None
@@ -39,7 +51,7 @@ class LinearSearch:
             counts = np.bincount(y[self.train], minlength=classes)
             each = len(self.train) / (np.count_nonzero(counts) * np.maximum(counts, 1))
             self.weight = each[y[self.train]]
-        part = x if len(self.train) == len(x) else x[self.train]
+        part = x if len(self.train) == len(x) else x.take(self.train)
         self.design = Design(part, groups=self.fold)
 
     def out_of_fold(
@@ -47,14 +59,21 @@ class LinearSearch:
     ) -> Iterator[tuple[int, int, np.ndarray, bool]]:
         """Yield (candidate, fold, scores [n, K], converged), as `candidates.out_of_fold` does."""
         done = self._sweep([parameters["C"] for parameters in candidates], self.fold)
-        for number in range(len(candidates)):
-            scores = done.scores(number) if len(self.folds) > 1 else None
-            for fold, (_, held) in enumerate(self.folds):
-                if scores is None:
-                    own = self.x[held] @ done.weights(number)[0].T + done.bias(number)[0]
-                else:
-                    own = scores[held]
-                yield number, fold, own, bool(done.converged[number, fold])
+        size = max(1, SCORES // (len(self.x) * self.classes))
+        for first in range(0, len(candidates), size):
+            some = slice(first, first + size)
+            for number, scores in enumerate(self._scores(done, some), first):
+                for fold, (_, held) in enumerate(self.folds):
+                    own = scores if len(self.folds) == 1 else scores[held]
+                    yield number, fold, own, bool(done.converged[number, fold])
+
+    def _scores(self, done: Sweep, some: slice) -> np.ndarray:
+        """Return the scores of rows that a problem did not see, [P, n, K]."""
+        if len(self.folds) > 1:
+            return done.scores(some)
+        W, b = done.weights(some)[:, 0], done.bias(some)[:, 0]
+        _, held = self.folds[0]
+        return np.asarray(self.x[held] @ W.swapaxes(1, 2) + b[:, None])
 
     def fit(self, parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
         """Return W [K, D] and b [K] of one penalty on all training rows."""
@@ -69,4 +88,5 @@ class LinearSearch:
             n_classes=self.classes,
             folds=fold,
             sample_weight=self.weight,
+            progress=self.progress,
         )
