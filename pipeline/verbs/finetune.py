@@ -19,7 +19,7 @@ from pipeline.heads.linear import LinearHead
 from pipeline.store.cache import Cache
 from pipeline.store.results import SCHEMA, read_model
 from pipeline.store.table import FeatureTable
-from pipeline.trunks.engine import choose_device
+from pipeline.trunks.engine import choose_device, choose_precision
 from pipeline.tuning import handover, state
 from pipeline.tuning.handover import Handover
 from pipeline.tuning.model import Model
@@ -32,7 +32,6 @@ from pipeline.verbs.prepare import (
     load_trunk,
     make_network,
     make_source,
-    training_precision,
 )
 from pipeline.verbs.progress import Progress, Silent
 from pipeline.verbs.tune_recipe import TuneRecipe
@@ -128,7 +127,7 @@ def run(
     assert found.linear is not None
     fresh = recipe.from_scratch or recipe.start == "random"
     network = make_network(trunk, table, recipe, None if fresh else found.linear)
-    precision = training_precision(recipe.precision, device, network)
+    precision = choose_precision(recipe.precision, device)
     wanted = _wanted(table, task, recipe)
     prepared = make_source(
         cache, table, trunk, network, wanted, recipe=recipe, device=device, progress=progress
@@ -139,11 +138,11 @@ def run(
     initial = {name: value.detach().clone() for name, value in network.learned().items()}
     tuner = Training(
         network,
-        faster(network, prepared.source, wanted.scored[0]),
+        faster(network, prepared.source, wanted.scored[0], device=device, precision=precision),
         prepared.source,
         _part(table, task.train),
         _part(table, task.select),
-        _settings(recipe, prepared, precision),
+        settings_of(recipe, prepared, precision),
         notes=notes,
     )
     saved = cache.root / "training" / f"{model_id}.safetensors"
@@ -244,7 +243,8 @@ def _part(table: FeatureTable, rows: np.ndarray) -> Part:
     return Part(tuple(bytes.fromhex(table.digests[row]) for row in rows), table.labels[rows])
 
 
-def _settings(recipe: TuneRecipe, prepared: Prepared, precision: str) -> Settings:
+def settings_of(recipe: TuneRecipe, prepared: Prepared, precision: str) -> Settings:
+    """Return how to train: the recipe with what was left open settled."""
     return Settings(
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,

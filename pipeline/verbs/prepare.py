@@ -15,9 +15,9 @@ from pipeline.store.shards import Key
 from pipeline.store.table import FeatureTable
 from pipeline.trunks import registry
 from pipeline.trunks.calibrate import seeded
-from pipeline.trunks.engine import FeatureNet, choose_precision
+from pipeline.trunks.engine import FeatureNet
 from pipeline.trunks.registry import LoadedTrunk
-from pipeline.tuning.folding import fold
+from pipeline.tuning.folding import fold, sharing, spare_depthwise
 from pipeline.tuning.network import Network
 from pipeline.tuning.sources import Cached, Live, Source
 from pipeline.tuning.unfreeze import cut
@@ -74,24 +74,6 @@ def make_network(
         l2=start is not None and start.l2,
         train_bn=recipe.train_bn or recipe.from_scratch,
     )
-
-
-def training_precision(asked: str, device: str, network: Network) -> str:
-    """Return the precision of the training arithmetic.
-
-    `auto` is bf16 where the hardware multiplies it, but fp32 for depthwise convolutions on a
-    CPU, whose backward pass is slower in bf16 than in fp32.
-
-    Raises:
-        UsageError: fp16 on a CPU.
-    """
-    if asked != "auto" or device != "cpu":
-        return choose_precision(asked, device)
-    stages = [network.body.trunk.stages[name] for name in network.body.run]
-    convolutions = [m for stage in stages for m in stage.modules() if isinstance(m, nn.Conv2d)]
-    if any(conv.groups == conv.in_channels > 1 for conv in convolutions):
-        return "fp32"
-    return choose_precision(asked, device)
 
 
 @dataclass(frozen=True)
@@ -164,9 +146,19 @@ def make_source(
     return Prepared(live, recipe.drawn if recipe.live else -1, True, "", [], [], 0, 0.0)
 
 
-def faster(network: Network, source: Source, digest: bytes) -> Network:
-    """Return the same network, sharing every tensor, with frozen BatchNorms folded."""
-    if network.train_bn or not network.body.run:
+def faster(
+    network: Network, source: Source, digest: bytes, *, device: str, precision: str
+) -> Network:
+    """Return the same network, sharing every tensor, in the form that trains fastest.
+
+    Frozen BatchNorms are folded; on a CPU depthwise convolutions stay in float32 under bf16.
+    """
+    if not network.body.run:
         return network
-    example = next(iter(source.batches([(digest, 0)], 1)))
-    return fold(network, example.float() if example.dtype == torch.float16 else example)
+    found = sharing(network)
+    if not network.train_bn:
+        example = next(iter(source.batches([(digest, 0)], 1)))
+        found = fold(found, example.float() if example.dtype == torch.float16 else example)
+    if device == "cpu" and precision == "bf16":
+        spare_depthwise(found)
+    return found

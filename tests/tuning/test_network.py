@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.tuning.folding import FoldedConv, fold
+from pipeline.tuning.folding import Float32, FoldedConv, fold, sharing, spare_depthwise
 from pipeline.tuning.network import Network
 from pipeline.tuning.unfreeze import cut
 
@@ -153,3 +153,19 @@ def test_a_network_that_folding_would_change_is_left_alone():
 
     net = Twice().eval()
     assert fold(net, torch.randn(2, 3, 8, 8)) is net
+
+
+def test_depthwise_convolutions_are_spared_bfloat16_and_no_others(trunk):
+    net = network(trunk("mobilenet_v2"))
+    run = fold(sharing(net), activation(net, 2))
+    spare_depthwise(run)
+    spared = [m.inner for m in run.modules() if isinstance(m, Float32)]
+    convs = [getattr(m, "conv", m) for m in spared]
+    assert spared and all(conv.groups == conv.in_channels for conv in convs)
+    inside = {id(m) for wrapped in spared for m in wrapped.modules()}
+    left = [m for m in run.modules() if isinstance(m, nn.Conv2d) and id(m) not in inside]
+    assert left and all(conv.groups == 1 for conv in left)
+    x = activation(net)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(run(x), net(x), rtol=0.1, atol=0.1)
+    assert not any(isinstance(m, Float32) for m in net.modules())

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import pipeline
@@ -16,7 +15,7 @@ from pipeline.store import upkeep
 from pipeline.store.cache import Cache
 from pipeline.tuning import training
 from pipeline.tuning.model import Model
-from pipeline.verbs import boundary, prepare
+from pipeline.verbs import boundary
 from pipeline.verbs.finetune import run
 from pipeline.verbs.tune_recipe import TuneRecipe
 
@@ -460,24 +459,6 @@ def test_a_model_that_is_damaged_is_refused_and_runs_nothing(work):
     with pytest.raises(PipelineError, match="schema"):
         Model.open(done.folder, state_dir=weights)
     assert not tune(work).reused  # and made again
-
-
-def test_training_precision_is_bf16_but_for_depthwise_convolutions_on_a_cpu(work, monkeypatch):
-    monkeypatch.setattr("pipeline.trunks.engine.cpu_has_bf16", lambda: True)
-
-    class Body:
-        run = ("layer4",)
-
-        def __init__(self, conv):
-            self.trunk = type("T", (), {"stages": {"layer4": torch.nn.Sequential(conv)}})
-
-    def chosen(conv, asked="auto", device="cpu"):
-        network = type("N", (), {"body": Body(conv)})
-        return prepare.training_precision(asked, device, network)
-
-    assert chosen(torch.nn.Conv2d(8, 8, 3)) == "bf16"
-    assert chosen(torch.nn.Conv2d(8, 8, 3, groups=8)) == "fp32"
-    assert chosen(torch.nn.Conv2d(8, 8, 3, groups=8), "bf16") == "bf16"
 
 
 def test_users_files_are_never_changed(work):
