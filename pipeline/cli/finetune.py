@@ -23,7 +23,7 @@ from pipeline.verbs.tune_recipe import VIEWS, TuneRecipe
     metavar="NAME[,NAME…]|N|all|none",
     help="What learns: stages, neck, native modules, the last N stages.",
 )
-@click.option("--epochs", default=12, show_default=True, metavar="N", help="At most.")
+@click.option("--epochs", default=10, show_default=True, metavar="N", help="At most.")
 @click.option(
     "--batch-size", default=32, show_default=True, metavar="N", help="Training images a step."
 )
@@ -31,7 +31,7 @@ from pipeline.verbs.tune_recipe import VIEWS, TuneRecipe
     "--lr",
     type=float,
     metavar="LR",
-    help="Largest learning rate of the trunk.  [default: adamw 1e-4, sgd 0.01; from scratch "
+    help="Largest learning rate of the trunk.  [default: adamw 2e-4, sgd 0.01; from scratch "
     "1e-3, 0.05]",
 )
 @click.option(

@@ -14,7 +14,7 @@ OPTIMIZERS = ("adamw", "sgd")
 VIEWS = 4
 HEAD_LR_FACTOR = 10.0
 #: Largest learning rate of the trunk by optimizer; from scratch all of it is new.
-LR = {"adamw": 1e-4, "sgd": 1e-2}
+LR = {"adamw": 2e-4, "sgd": 1e-2}
 SCRATCH_LR = {"adamw": 1e-3, "sgd": 5e-2}
 _LEAST = {"epochs": 1, "batch_size": 1, "views": 1, "patience": 1, "workers": 1, "seed": 0}
 _ALLOWED = {
@@ -62,7 +62,7 @@ class TuneRecipe:
     """
 
     unfreeze: str = "layer4"
-    epochs: int = 12
+    epochs: int = 10
     batch_size: int = 32
     lr: float | None = None
     head_lr_factor: float | None = None
