@@ -97,7 +97,7 @@ def ours(data: Path, cache: Path, trunk: str, weights: str, *, unfreeze: str, ba
                         epochs=100)  # fmt: skip
     store = Cache.at(cache)
     loaded = prepare.load_trunk(table, recipe, store)
-    network = prepare.make_network(loaded, table, recipe, None)
+    network = prepare.make_network(loaded, table, recipe, None, table.rows("train"))
     digests = [bytes.fromhex(digest) for digest in table.digests]
     parts = {
         split: Part(tuple(digests[row] for row in table.rows(split)), table.labels[rows])

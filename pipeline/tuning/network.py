@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,8 +26,13 @@ class Network(nn.Module):
         cut: what learns.
         head: D → K.
         l2: divide the feature by its length in front of the head.
+        centre: [D], about the features' mean, which the head sees subtracted; the logits stay as
+            they are. Features are positive (ReLU): without it a step of every weight in one
+            direction shifts all logits together, and the first steps throw the head away.
         train_bn: let BatchNorms that learn use and update the statistics of their batches.
     """
+
+    centre: Tensor
 
     def __init__(
         self,
@@ -38,9 +44,14 @@ class Network(nn.Module):
         cut: Cut,
         head: nn.Linear,
         l2: bool = False,
+        centre: Tensor | None = None,
         train_bn: bool = False,
     ):
         super().__init__()
+        centre = head.weight.new_zeros(head.in_features) if centre is None else centre
+        self.register_buffer("centre", centre, persistent=False)
+        with torch.no_grad():
+            head.bias.add_(head.weight @ centre)
         self.body = FeatureNet(trunk, preprocess, layer, pool, after=cut.after)
         self.head, self.cut, self.l2, self.train_bn = head, cut, l2, train_bn
         trunk.requires_grad_(False)
@@ -64,7 +75,7 @@ class Network(nn.Module):
         features = features.float()
         if self.l2:
             features = F.normalize(features, dim=1)
-        logits: Tensor = self.head(features)
+        logits: Tensor = self.head(features - self.centre)
         return logits.float()
 
     def train(self, mode: bool = True) -> Network:
@@ -104,6 +115,11 @@ class Network(nn.Module):
                     found[f"trunk.{name}"] = buffer
         found.update({f"head.{name}": value for name, value in self.head.named_parameters()})
         return found
+
+    def plain_head(self) -> dict[str, Tensor]:
+        """Return weight [K, D] and bias [K] of the head on features that are not centred."""
+        weight, bias = self.head.weight.detach(), self.head.bias.detach()
+        return {"weight": weight, "bias": bias - weight @ self.centre}
 
     def groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Return the parameters of the trunk that learn, and those of the head."""

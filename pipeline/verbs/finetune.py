@@ -16,6 +16,7 @@ import torch
 from pipeline.errors import PipelineError
 from pipeline.heads.head import Head
 from pipeline.heads.linear import LinearHead
+from pipeline.heads.metrics import log_loss, softmax
 from pipeline.store.cache import Cache
 from pipeline.store.results import SCHEMA, read_model
 from pipeline.store.table import FeatureTable
@@ -126,7 +127,7 @@ def run(
     found = refit(info, table, task)
     assert found.linear is not None
     fresh = recipe.from_scratch or recipe.start == "random"
-    network = make_network(trunk, table, recipe, None if fresh else found.linear)
+    network = make_network(trunk, table, recipe, None if fresh else found.linear, task.train)
     precision = choose_precision(recipe.precision, device)
     wanted = _wanted(table, task, recipe)
     prepared = make_source(
@@ -200,15 +201,26 @@ def _begin(
     if held is not None:
         return None
     logits = tuner.begin()
+    first = tuner.history[0]
+    line = f"epoch 0  selection {first.loss:.4f} ({first.accuracy:.3f})"
     if start is None:
+        progress.say(f"{line}, from a random last layer")
         return None
-    return handover.check(
+    agreed = handover.check(
         tuner.features(tuner.select),
         logits,
         table=np.asarray(table.features[task.select]),
         head=start,
         precisions=(str(table.provenance["precision"]), tuner.settings.precision),
     )
+    before = softmax(start.scores(np.asarray(table.features[task.select])), start.temperature)
+    labels = table.labels[task.select]
+    progress.say(
+        f"{line}; the head {log_loss(labels, before):.4f} "
+        f"({np.mean(before.argmax(1) == labels):.3f}); logits differ by {agreed.logits:.2g} of "
+        f"their length, {agreed.tolerance:g} is allowed"
+    )
+    return agreed
 
 
 def _tell(training: Training, progress: Progress, seconds: float) -> None:

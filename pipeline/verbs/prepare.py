@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import nn
 
 from pipeline.errors import PipelineError
-from pipeline.heads.linear import LinearHead
+from pipeline.heads.linear import LinearHead, unit
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
@@ -21,10 +22,11 @@ from pipeline.tuning.folding import fold, sharing, spare_depthwise
 from pipeline.tuning.network import Network
 from pipeline.tuning.sources import Cached, Live, Source
 from pipeline.tuning.unfreeze import cut
-from pipeline.verbs import boundary, rows
+from pipeline.verbs import boundary
 from pipeline.verbs.boundary import Wanted
 from pipeline.verbs.cores import usable_cores
 from pipeline.verbs.progress import Progress
+from pipeline.verbs.rows import make_engine
 from pipeline.verbs.tune_recipe import TuneRecipe
 
 
@@ -48,13 +50,18 @@ def load_trunk(table: FeatureTable, recipe: TuneRecipe, cache: Cache) -> LoadedT
 
 
 def make_network(
-    trunk: LoadedTrunk, table: FeatureTable, recipe: TuneRecipe, start: LinearHead | None
+    trunk: LoadedTrunk,
+    table: FeatureTable,
+    recipe: TuneRecipe,
+    start: LinearHead | None,
+    rows: np.ndarray,
 ) -> Network:
     """Return the network before its first step.
 
     Args:
         trunk: from `load_trunk`; its parameters are used in place.
         start: the head to start from; None for a random last layer.
+        rows: of the table, those that are learned from.
     """
     given = table.provenance
     if start is not None:
@@ -62,6 +69,9 @@ def make_network(
     else:
         with seeded(recipe.seed):
             head = nn.Linear(table.features.shape[1], len(table.classes))
+    l2 = start is not None and start.l2
+    features = np.asarray(table.features[rows])
+    centre = (unit(features) if l2 else features).mean(0, dtype=np.float64).astype(np.float32)
     return Network(
         trunk.module,
         Preprocess.from_json(given["preprocess"]),
@@ -71,7 +81,8 @@ def make_network(
             trunk.module, "all" if recipe.from_scratch else recipe.unfreeze, layer=given["layer"]
         ),
         head=head,
-        l2=start is not None and start.l2,
+        l2=l2,
+        centre=torch.from_numpy(centre),
         train_bn=recipe.train_bn or recipe.from_scratch,
     )
 
@@ -138,7 +149,7 @@ def make_source(
                 done.index.shards(keys), len(done.computed), done.seconds,
             )  # fmt: skip
     boundary.check_images(wanted.paths, cache, loads)
-    engine, _ = rows.make_engine(trunk, key, replace(loads, device=device), cache)
+    engine, _ = make_engine(trunk, key, replace(loads, device=device), cache)
     live = Live(
         engine, wanted.paths, key.preprocess,
         workers=recipe.workers or usable_cores(), device=place,

@@ -102,6 +102,21 @@ def test_a_feature_of_length_one_goes_into_the_head_where_the_head_wants_it(trun
         assert torch.allclose(net(features), net.head(F.normalize(features, dim=1)))
 
 
+def test_centring_changes_no_logit_and_what_is_stored_has_none(trunk):
+    loaded = trunk()
+    plain = network(loaded, "none")
+    torch.manual_seed(0)
+    centred = Network(
+        loaded.module, loaded.preprocess, layer="feature", pool="own", cut=plain.cut,
+        head=nn.Linear(loaded.dim, 3), centre=torch.rand(loaded.dim),
+    )  # fmt: skip
+    features = torch.rand(5, loaded.dim)
+    with torch.no_grad():
+        assert torch.allclose(plain(features), centred(features), atol=1e-5)
+    for name, value in plain.head.state_dict().items():
+        assert torch.allclose(centred.plain_head()[name], value, atol=1e-5)
+
+
 def test_the_suffix_is_what_is_stored_and_no_more(trunk):
     names = network(trunk(), "layer4").suffix()
     assert names and all(name.startswith("stages.layer4.") for name in names)
