@@ -147,7 +147,7 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
         labels: [N] int64.
     """
     spread = float(np.std(scores[np.isfinite(scores)])) or 1.0
-    low, high = math.log(spread * 1e-3), math.log(spread * 1e3)
+    low, high = math.log(spread * 1e-3), math.log(spread * 1e5)
     golden = (math.sqrt(5) - 1) / 2
 
     def loss(log_temperature: float) -> float:
