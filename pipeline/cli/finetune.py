@@ -23,7 +23,7 @@ from pipeline.verbs.tune_recipe import VIEWS, TuneRecipe
     metavar="NAME[,NAME…]|N|all|none",
     help="What learns: stages, neck, native modules, the last N stages.",
 )
-@click.option("--epochs", default=8, show_default=True, metavar="N", help="At most.")
+@click.option("--epochs", default=10, show_default=True, metavar="N", help="At most.")
 @click.option(
     "--batch-size", default=32, show_default=True, metavar="N", help="Training images a step."
 )

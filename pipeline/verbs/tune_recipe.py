@@ -62,7 +62,7 @@ class TuneRecipe:
     """
 
     unfreeze: str = "layer4"
-    epochs: int = 8
+    epochs: int = 10
     batch_size: int = 32
     lr: float | None = None
     head_lr_factor: float | None = None
