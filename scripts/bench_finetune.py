@@ -32,6 +32,7 @@ from torchvision import datasets, transforms
 import pipeline
 from pipeline.store.cache import Cache
 from pipeline.trunks import registry
+from pipeline.trunks.engine import choose_precision
 from pipeline.tuning.training import Part, Training
 from pipeline.verbs import prepare
 from pipeline.verbs.boundary import Wanted
@@ -109,11 +110,13 @@ def ours(data: Path, cache: Path, trunk: str, weights: str, *, unfreeze: str, ba
         parts["train"].digests, parts["val"].digests, max(0, recipe.drawn),
         {d: f"{root}/{path}" for d, path in zip(digests, table.paths, strict=True)},
     )  # fmt: skip
-    precision = prepare.choose_precision("auto", "cpu")
+    precision = choose_precision("auto", "cpu")
     made = prepare.make_source(store, table, loaded, network, wanted, recipe=recipe, device="cpu",
                                progress=Silent())  # fmt: skip
     network.to(memory_format=torch.channels_last)
-    run = prepare.faster(network, made.source, digests[0], device="cpu", precision=precision)
+    run = prepare.faster(
+        network, made.source, parts["val"].digests[0], device="cpu", precision=precision
+    )
     training = Training(network, run, made.source, parts["train"], parts["val"],
                         settings_of(recipe, made, precision))  # fmt: skip
     training.begin()
