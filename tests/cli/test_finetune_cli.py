@@ -1,18 +1,13 @@
 """`pipeline finetune` and `pipeline models` as a person sees them."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from photos import OPTIONS, paint
 
 import pipeline
 from pipeline.cli import main
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "verbs"))
-
-from test_finetune import OPTIONS, paint
 
 
 @pytest.fixture(scope="module")

@@ -7,47 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tables import clouds, digest, make_table
-from threadpoolctl import threadpool_limits
+from fitting import QUICK, fitted, folders
+from tables import digest, make_table
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
 from pipeline.heads.head import Head
 from pipeline.heads.registry import HEADS
-from pipeline.store.cache import Cache
 from pipeline.verbs.fit_head import fit_head, run
 from pipeline.verbs.head_recipe import HeadRecipe
 from pipeline.verbs.head_task import split_rows
-from pipeline.verbs.heads import all_heads, leaderboard
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small problems are faster on one thread, and other work may run beside the tests."""
-    with threadpool_limits(1):
-        yield
-
-
-QUICK = "ncm,nb,lda,ridge,knn"
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return Cache.at(tmp_path / "cache")
-
-
-@pytest.fixture
-def table(tmp_path):
-    return make_table(tmp_path / "t.h5", train=60, val=24, test=24, dim=32)
-
-
-def fitted(table, cache, clf="lda", **options):
-    return run(table, HeadRecipe(clf=clf, folds=3, jobs=1, **options), cache)
-
-
-def folders(cache):
-    return sorted(path.name for path in (cache.root / "heads").glob("*"))
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # honest selection
 
@@ -106,128 +77,6 @@ def test_val_may_choose_and_is_marked_so_that_it_is_never_reported_as_if_it_had_
 def test_val_cannot_choose_where_nothing_is_left_to_report(cache, val, test, have):
     with pytest.raises(UsageError, match=rf"needs train, val and test.*has {have}\. Use --sel"):
         fitted(make_table(train=30, val=val, test=test), cache, select_on="val")
-
-
-# small and awkward data
-
-
-def test_a_class_with_fewer_images_than_folds_gets_fewer_folds_and_it_is_said(cache):
-    labels = np.array([0] * 20 + [1] * 3)
-    done = fitted(make_table(train=23, classes=2, labels=labels), cache, QUICK)
-    assert not done.failed
-    done = run(
-        make_table(train=23, classes=2, labels=labels),
-        HeadRecipe(clf="lda", folds=5, jobs=1),
-        cache,
-    )
-    assert done.heads[0].info["folds"] == 3
-    assert done.notes == (
-        "A class has too few different training images for 5 folds: 3 were used.",
-    )
-
-
-def test_a_class_with_one_image_works_with_every_head(cache):
-    labels = np.array([0] * 15 + [1] * 15 + [2])
-    done = fitted(make_table(train=31, labels=labels, apart=4), cache, "all", grid=None)
-    assert not done.failed and len(done.heads) == len(HEADS)
-    for head in done.heads:
-        json.dumps(head.info, allow_nan=False)
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_two_images_in_all_are_fitted_untried_by_every_head(cache):
-    table = make_table(train=2, classes=2, apart=4)
-    done = fitted(table, cache, "all")
-    assert not done.failed
-    assert done.notes == (
-        "Too few different training images to compare anything: the middle of each grid was "
-        "taken untried.",
-    )
-    for head in done.heads:
-        assert head.info["score"] is None and head.info["metrics"] == {}
-        assert head.predict(table).tolist() == ["class000", "class001"], head.info["clf"]
-
-
-REFUSED = {
-    "one class": ({"labels": np.zeros(12), "classes": 2}, "are of one class, 'class000': there is"),
-    "no labels": ({"labels": -np.ones(12)}, "has no labels; a head needs images that are sorted"),
-    "no train": ({"splits": ("val",) * 6 + ("test",) * 6}, "no training .*splits are val, test"),
-    "one image": ({"features": np.ones((1, 4)), "labels": [0], "splits": ("train",)}, "one class"),
-}
-
-
-@pytest.mark.parametrize("case", list(REFUSED))
-def test_what_no_head_can_be_fitted_on_is_refused_in_a_sentence(cache, case):
-    changes, message = REFUSED[case]
-    with pytest.raises(PipelineError, match=message):
-        fitted(make_table(**{"train": 12, **changes}), cache)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("row", [3, 70])
-def test_a_table_with_values_that_are_not_finite_is_refused_with_their_paths(
-    tmp_path, cache, value, row
-):
-    good = make_table(train=60, val=24)
-    x = good.features.copy()
-    x[row, 2] = value
-    bad = make_table(tmp_path / "bad.h5", features=x, splits=good.splits)
-    with pytest.raises(
-        PipelineError, match=rf"1 images of .*bad.h5 .*not finite \({bad.paths[row]}"
-    ):
-        fitted(bad, cache)
-    assert folders(cache) == []
-
-
-def test_a_thousand_classes_work(cache):
-    table = make_table(train=2000, test=1000, dim=12, classes=1000, apart=6)
-    heads = [
-        fitted(table, cache, name, grid=grid).heads[0]
-        for name, grid in (("ncm", None), ("lda", "0.1"), ("ridge", "1"))
-    ]
-    for head in heads:
-        values = head.info["metrics"]["test"]
-        assert values["top5"] >= values["accuracy"] and len(values["classes"]) == 1000
-    assert heads[1].info["metrics"]["test"]["accuracy"] > 0.5
-
-
-def test_features_that_never_change_do_no_harm(cache):
-    x, _ = clouds(84, 10, 3, apart=3)
-    x[:, 3], x[:60, 4] = 0, 5
-    splits = ("train",) * 60 + ("val",) * 24
-    done = fitted(make_table(features=x, splits=splits), cache, QUICK)
-    assert not done.failed
-    assert all(np.isfinite(h.info["metrics"]["val"]["log_loss"]) for h in done.heads)
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_no_feature_that_changes_works_or_is_a_sentence(cache):
-    table = make_table(features=np.ones((30, 4)), splits=("train",) * 30)
-    done = fitted(table, cache, "ncm,nb,lda,ridge")
-    assert set(done.failed) <= {"ncm", "nb"} and {"lda", "ridge"} <= {
-        h.info["clf"] for h in done.heads
-    }
-    assert all("could not be fitted: " in sentence for sentence in done.failed.values())
-    with pytest.raises(PipelineError, match=r"nb could not be fitted: .*vary at all"):
-        fitted(table, cache, "nb")
-
-
-def test_rows_without_a_label_are_left_out_and_counted(cache):
-    labels = np.arange(84) % 3
-    labels[[3, 4, 70]] = -1
-    done = fitted(make_table(train=60, val=24, labels=labels), cache)
-    info = done.heads[0].info
-    assert info["train_images"] == 58 and info["metrics"]["val"]["images"] == 23
-    assert done.notes == ("2 training images without a label were left out.",)
-
-
-def test_severe_imbalance_is_seen_beside_the_accuracy(cache):
-    labels = np.array([0] * 195 + [1] * 5 + [0] * 97 + [1] * 3)
-    done = fitted(make_table(train=200, val=100, labels=labels, classes=2), cache, QUICK)
-    for head in done.heads:
-        values = head.info["metrics"]["val"]
-        assert values["baseline"] == 0.97 and values["classes"][1]["images"] == 3
-        assert 0 <= values["balanced_accuracy"] <= 1
 
 
 # leakage
@@ -404,51 +253,6 @@ def test_a_damaged_head_is_fitted_again(cache, table, name):
     (first.heads[0].folder / name).write_bytes(b"damaged")
     again = fitted(table, cache)
     assert again.reused == () and Head.open(again.heads[0].folder).id == first.heads[0].id
-
-
-# the leaderboard
-
-
-def test_the_leaderboard_is_by_selection_with_the_best_marked_once(cache, table):
-    fitted(table, cache, QUICK)
-    board = leaderboard(all_heads(cache)[0], table.table_id)
-    scores = [info["score"] for info in board]
-    assert scores == sorted(scores, reverse=True) and len(board) == 5
-    assert [info["best"] for info in board] == [True] + [False] * 4
-
-
-def test_ties_go_to_the_simpler_kind(cache):
-    table = make_table(train=60, val=12, apart=9)
-    fitted(table, cache, "knn,ridge,ncm,lda")
-    board = leaderboard(all_heads(cache)[0], table.table_id)
-    assert {info["score"] for info in board} == {1.0}
-    assert [info["clf"] for info in board] == ["ncm", "lda", "ridge", "knn"]
-
-
-def test_heads_chosen_by_another_measure_are_not_compared(cache, table):
-    fitted(table, cache, "lda,ncm")
-    fitted(table, cache, "lda", select="log-loss")
-    board = leaderboard(all_heads(cache)[0], table.table_id)
-    groups = {info["group"] for info in board}
-    assert len(groups) == 2 and sum(info["best"] for info in board) == 2
-
-
-def test_heads_of_another_table_and_damaged_ones_do_not_stand_there(cache, table):
-    done = fitted(table, cache, "lda,ncm")
-    fitted(make_table(train=30), cache)
-    (done.heads[0].folder / "head.json").write_text('{"schema": 1}')
-    assert [info["clf"] for info in leaderboard(all_heads(cache)[0], table.table_id)] == ["ncm"]
-    assert len(all_heads(cache)) == 2
-    assert leaderboard(all_heads(Cache.at(cache.root / "empty"))[0], table.table_id) == []
-
-
-def test_untried_heads_stand_last_and_none_is_best(cache):
-    table = make_table(train=2, classes=2)
-    fitted(table, cache, "lda,ncm")
-    assert [info["best"] for info in leaderboard(all_heads(cache)[0], table.table_id)] == [
-        False,
-        False,
-    ]
 
 
 # in Python

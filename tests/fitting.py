@@ -1,0 +1,14 @@
+"""Heads fitted on tables of clouds, for the tests of stage two's verbs."""
+
+from pipeline.verbs.fit_head import run
+from pipeline.verbs.head_recipe import HeadRecipe
+
+QUICK = "ncm,nb,lda,ridge,knn"
+
+
+def fitted(table, cache, clf="lda", **options):
+    return run(table, HeadRecipe(clf=clf, folds=3, jobs=1, **options), cache)
+
+
+def folders(cache):
+    return sorted(path.name for path in (cache.root / "heads").glob("*"))

@@ -1,0 +1,53 @@
+"""Small photos, a table and a head of them, and fine-tuning on these, for the tests."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import pipeline
+from pipeline.store.cache import Cache
+from pipeline.verbs.finetune import run
+from pipeline.verbs.tune_recipe import TuneRecipe
+
+OPTIONS = {"trunk": "resnet18", "weights": "random", "image_size": 64, "precision": "fp32"}
+FAST = {"epochs": 2, "views": 2, "precision": "fp32"}
+
+
+def paint(root: Path, splits=("train", "val"), each: int = 12) -> Path:
+    """Make pictures whose classes differ in colour and pattern."""
+    rng = np.random.default_rng(0)
+    for split in splits:
+        for k, name in enumerate(("blue", "red")):
+            (root / split / name).mkdir(parents=True)
+            for n in range(each):
+                pixels = rng.integers(0, 160, (48, 56, 3))
+                pixels[..., 2 - 2 * k] += 60
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{n:02}.png")
+    return root
+
+
+def prepare(root: Path) -> Path:
+    """Make photos and a cache with their table and head."""
+    paint(root / "photos")
+    table = pipeline.extract(root / "photos", cache=root / "cache", **OPTIONS)
+    pipeline.fit_head(table, clf="logreg", cache=root / "cache")
+    return root
+
+
+class Heard:
+    """A progress that remembers."""
+
+    def __init__(self):
+        self.said: list[str] = []
+
+    def start(self, what, total): ...
+    def advance(self, count, bad=0): ...
+    def update(self, text): ...
+    def say(self, sentence):
+        self.said.append(sentence)
+
+
+def tune(work: Path, asked=None, heard=None, **options):
+    options = {"data": str(work / "photos"), **FAST, **options}
+    return run(asked, TuneRecipe(**options), Cache.at(work / "cache"), heard)

@@ -1,0 +1,40 @@
+"""Caches, tables and photos with a head, for the tests of the verbs."""
+
+import shutil
+
+import pytest
+from photos import prepare
+from tables import make_table
+from threadpoolctl import threadpool_limits
+
+from pipeline.store.cache import Cache
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Small problems are faster on one thread, and other work may run beside the tests."""
+    with threadpool_limits(1):
+        yield
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Cache.at(tmp_path / "cache")
+
+
+@pytest.fixture
+def table(tmp_path):
+    return make_table(tmp_path / "t.h5", train=60, val=24, test=24, dim=32)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """Return photos and a cache with their table and head, not to be changed."""
+    return prepare(tmp_path_factory.mktemp("tune"))
+
+
+@pytest.fixture
+def work(prepared, tmp_path):
+    """Return a copy of them that a test may change; the table still names the first photos."""
+    shutil.copytree(prepared, tmp_path / "w")
+    return tmp_path / "w"
