@@ -46,18 +46,19 @@ def test_a_real_out_of_memory_halves_the_batch(tmp_path):
     assert rows.shape == (256, 512) and engine.limit is not None and engine.notes
 
 
-def test_fine_tuning_takes_the_cpus_first_step(tmp_path):
+def test_fine_tuning_takes_the_cpus_steps(tmp_path):
     from pipeline.store.cache import Cache
     from pipeline.verbs.finetune import run
     from pipeline.verbs.tune_recipe import TuneRecipe
 
     folder = make_folder(tmp_path / "photos", each=20)
     options = {"trunk": "resnet18", "weights": "random", "image_size": 96, "precision": "fp32"}
-    table = pipeline.extract(folder, cache=tmp_path / "c", device="cpu", **options)
-    pipeline.fit_head(table, clf="logreg", cache=tmp_path / "c", folds=2)
     losses = []
     for device in ("cpu", "cuda"):
-        recipe = TuneRecipe(epochs=1, views=2, device=device, precision="fp32", seed=len(losses))
-        done = run(None, recipe, Cache.at(tmp_path / "c"))
-        losses.append(done.info["history"][0]["loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+        cache = tmp_path / device
+        table = pipeline.extract(folder, cache=cache, device="cpu", **options)
+        pipeline.fit_head(table, clf="logreg", cache=cache, folds=2)
+        recipe = TuneRecipe(epochs=2, views=2, device=device, precision="fp32")
+        history = run(None, recipe, Cache.at(cache)).info["history"]
+        losses.append([epoch["loss"] for epoch in history])
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)

@@ -11,10 +11,11 @@ from pipeline.cli.boards import accuracy, lines
 from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
 from pipeline.store.cache import Cache
+from pipeline.store.results import HEAD
 from pipeline.verbs.cores import usable_cores
 from pipeline.verbs.fit_head import Fitting, run
 from pipeline.verbs.head_recipe import HeadRecipe
-from pipeline.verbs.heads import all_heads, leaderboard
+from pipeline.verbs.heads import leaderboard
 
 
 @click.command()
@@ -101,7 +102,7 @@ def command(table: str | None, cache: str | None, as_json: bool, **values: Any) 
 
 def _print(done: Fitting, store: Cache) -> None:
     fitted = {head.id for head in done.heads}
-    heads, _ = all_heads(store)
+    heads, _ = HEAD.every(store.root)
     board = [head for head in leaderboard(heads, done.table.table_id) if head["id"] in fitted]
     for line in lines(board):
         click.echo(line)

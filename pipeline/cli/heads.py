@@ -8,7 +8,8 @@ from pipeline.cli import options
 from pipeline.cli.boards import lines
 from pipeline.cli.options import shown
 from pipeline.store.cache import Cache
-from pipeline.verbs.heads import all_heads, leaderboard
+from pipeline.store.results import HEAD
+from pipeline.verbs.heads import leaderboard
 
 
 @click.command()
@@ -27,7 +28,7 @@ def command(table: str | None, cache: str | None, as_json: bool) -> None:
     """
     store = Cache.at(cache)
     opened = store.open_table(table)
-    heads, damaged = all_heads(store)
+    heads, damaged = HEAD.every(store.root)
     board = leaderboard(heads, opened.table_id)
     if as_json:
         options.print_json({"table": str(opened.path), "heads": board, "damaged": damaged})

@@ -10,7 +10,8 @@ from pipeline.cli import options
 from pipeline.cli.boards import accuracy, aligned
 from pipeline.cli.options import shown
 from pipeline.store.cache import Cache
-from pipeline.verbs.models import all_models, board
+from pipeline.store.results import MODEL
+from pipeline.verbs.models import board
 
 
 @click.command()
@@ -29,7 +30,7 @@ def command(table: str | None, cache: str | None, as_json: bool) -> None:
     """
     store = Cache.at(cache)
     opened = store.open_table(table)
-    models, damaged = all_models(store)
+    models, damaged = MODEL.every(store.root)
     found = board(models, opened.table_id)
     if as_json:
         options.print_json({"table": str(opened.path), "models": found, "damaged": damaged})

@@ -13,30 +13,8 @@ import numpy as np
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
+from pipeline.store.results import HEAD
 
-SCHEMA = 1
-#: What every `head.json` has, as far as it is read again.
-FIELDS = frozenset(
-    [
-        "id",
-        "clf",
-        "table_id",
-        "fingerprint",
-        "trunk",
-        "dim",
-        "classes",
-        "recipe",
-        "parameters",
-        "temperature",
-        "score",
-        "spread",
-        "metrics",
-        "repeats",
-        "notes",
-        "seconds",
-        "created",
-    ]
-)
 #: Every type beyond skops' own that a stored estimator may hold; anything else is refused.
 TRUSTED = (
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
@@ -138,7 +116,7 @@ class Head:
             PipelineError: there is none.
             DamagedError: it is damaged, of another schema, or holds types that are not expected.
         """
-        info = read_info(folder)
+        info = HEAD.read(folder)
         linear, estimator = None, None
         if (folder / "head.safetensors").exists():
             linear = LinearHead.load(folder / "head.safetensors")
@@ -149,27 +127,6 @@ class Head:
         else:
             estimator = _load_estimator(folder / "head.skops")
         return cls(info, linear=linear, estimator=estimator, folder=folder)
-
-
-def read_info(folder: Path) -> dict[str, Any]:
-    """Return a head's `head.json`; raises as `Head.open`."""
-    try:
-        info = json.loads((folder / "head.json").read_text())
-    except FileNotFoundError as error:
-        raise PipelineError(
-            f"There is no head {folder}. `pipeline heads` lists those there are, "
-            "`pipeline fit-head` fits one."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"The head {folder} is damaged: {error}") from error
-    if not isinstance(info, dict) or info.get("schema") != SCHEMA:
-        raise DamagedError(
-            f"The head {folder} is not of schema {SCHEMA}; fit it again with `pipeline fit-head`."
-        )
-    missing = sorted(FIELDS - set(info))
-    if missing:
-        raise DamagedError(f"The head {folder} is damaged: head.json lacks {', '.join(missing)}.")
-    return info
 
 
 def _skops() -> Any:

@@ -35,6 +35,8 @@ def as_source(item: Any) -> str | bytes:
             "An image is a path, an array uint8 [H, W, 3] or a PIL image, not "
             f"{type(item).__name__}."
         )
+    if item.mode not in ("1", "L", "LA", "I;16", "P", "RGB", "RGBA"):
+        item = item.convert("RGB")  # PNG has no such kind
     buffer = io.BytesIO()
     item.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -1,68 +1,139 @@
-"""`model.json`, read without torch."""
+"""What heads and models have in common on disk: a folder with a JSON file that says all of it."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DamagedError, PipelineError
 
-SCHEMA = 1
-#: What every `model.json` has, as far as it is read again.
-FIELDS = frozenset(
-    [
-        "id",
-        "head",
-        "table_id",
-        "fingerprint",
-        "trunk",
-        "weights",
-        "weights_asked",
-        "weights_digest",
-        "keys",
-        "layer",
-        "pool",
-        "preprocess",
-        "boundary",
-        "learns",
-        "places",
-        "l2",
-        "standalone",
-        "classes",
-        "metrics",
-        "selected_on",
-        "activations",
-        "shards",
-        "created",
-        "train_images",
-        "beats_head",
-        "finished",
-    ]
-)
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of result. Two are equal when they are the same kind.
 
-def read_model(folder: Path) -> dict[str, Any]:
-    """Return a model's `model.json`; nothing in it is run.
-
-    Raises:
-        PipelineError: there is none.
-        DamagedError: it is damaged, or of another schema.
+    Args:
+        name: `head` or `model`; its file is `<name>.json` in `cache/<name>s/<id>/`.
+        schema: of that file.
+        lists: the command that lists those there are.
+        makes: the command that makes one.
+        fields: what every file has, as far as it is read again.
     """
-    try:
-        info = json.loads((folder / "model.json").read_text())
-    except FileNotFoundError as error:
-        raise PipelineError(
-            f"There is no model {folder}. `pipeline models` lists those there are, "
-            "`pipeline finetune` makes one."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"The model {folder} is damaged: {error}") from error
-    if not isinstance(info, dict) or info.get("schema") != SCHEMA:
-        raise DamagedError(
-            f"The model {folder} is not of schema {SCHEMA}; make it again with `pipeline finetune`."
-        )
-    missing = sorted(FIELDS - set(info))
-    if missing:
-        raise DamagedError(f"The model {folder} is damaged: model.json lacks {', '.join(missing)}.")
-    return info
+
+    name: str
+    schema: int
+    lists: str
+    makes: str
+    fields: frozenset[str]
+
+    def read(self, folder: Path) -> dict[str, Any]:
+        """Return a result's JSON file; nothing in it is run.
+
+        Raises:
+            PipelineError: there is none.
+            DamagedError: it is damaged, or of another schema.
+        """
+        try:
+            info = json.loads((folder / f"{self.name}.json").read_text())
+        except FileNotFoundError as error:
+            raise PipelineError(
+                f"There is no {self.name} {folder}. `{self.lists}` lists those there are, "
+                f"`{self.makes}` makes one."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"The {self.name} {folder} is damaged: {error}") from error
+        if not isinstance(info, dict) or info.get("schema") != self.schema:
+            raise DamagedError(
+                f"The {self.name} {folder} is not of schema {self.schema}; make it again with "
+                f"`{self.makes}`."
+            )
+        missing = sorted(self.fields - set(info))
+        if missing:
+            raise DamagedError(
+                f"The {self.name} {folder} is damaged: {self.name}.json lacks {', '.join(missing)}."
+            )
+        return info
+
+    def folders(self, cache: Path) -> list[Path]:
+        """Return the folders of a cache that hold results of this kind, sorted by id."""
+        folder = cache / f"{self.name}s"
+        found = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [path for path in found if not path.name.startswith(".") and path.is_dir()]
+
+    def every(self, cache: Path) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return the JSON of every result, newest first; and what is wrong with the others."""
+        found, damaged = [], []
+        for path in self.folders(cache):
+            try:
+                found.append({**self.read(path), "path": str(path)})
+            except PipelineError as error:
+                damaged.append(str(error))
+        return sorted(found, key=lambda info: str(info["created"]), reverse=True), damaged
+
+
+HEAD = Kind(
+    "head",
+    1,
+    "pipeline heads",
+    "pipeline fit-head",
+    frozenset(
+        [
+            "id",
+            "clf",
+            "table_id",
+            "fingerprint",
+            "trunk",
+            "dim",
+            "classes",
+            "recipe",
+            "parameters",
+            "temperature",
+            "score",
+            "spread",
+            "metrics",
+            "repeats",
+            "notes",
+            "seconds",
+            "created",
+        ]
+    ),
+)
+MODEL = Kind(
+    "model",
+    1,
+    "pipeline models",
+    "pipeline finetune",
+    frozenset(
+        [
+            "id",
+            "head",
+            "table_id",
+            "fingerprint",
+            "trunk",
+            "weights",
+            "weights_asked",
+            "weights_digest",
+            "keys",
+            "layer",
+            "pool",
+            "preprocess",
+            "boundary",
+            "learns",
+            "places",
+            "l2",
+            "standalone",
+            "classes",
+            "metrics",
+            "selected_on",
+            "compared_on",
+            "activations",
+            "shards",
+            "created",
+            "train_images",
+            "beats_head",
+            "finished",
+        ]
+    ),
+)

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.errors import DamagedError, LockedError, PipelineError
 from pipeline.store.atomic import TEMPORARY
 from pipeline.store.cache import Cache
-from pipeline.store.results import read_model
+from pipeline.store.results import MODEL
 from pipeline.store.shards import RowStore
 from pipeline.store.table import FeatureTable
 
@@ -83,9 +83,9 @@ def verify(cache: Cache) -> Verdict:
                 verdict.problems[str(path)] = f"The shard {path} is missing."
         if any(str(path) in verdict.problems for path in paths):
             verdict.repairs.append(str(table.provenance.get("command", "pipeline extract")))
-    for folder in _model_folders(cache):
+    for folder in MODEL.folders(cache.root):
         try:
-            info = read_model(folder)
+            info = MODEL.read(folder)
         except PipelineError as error:
             verdict.problems[str(folder)] = str(error)
             continue
@@ -127,7 +127,7 @@ def garbage(
         table = FeatureTable.open(path)
         named.update((table.fingerprint, name) for name in table.shards)
     if not activations:
-        for info in map(read_model, _model_folders(cache)):
+        for info in map(MODEL.read, MODEL.folders(cache.root)):
             named.update((info["activations"], name) for name in info["shards"])
     wanted: dict[str, set[tuple[bytes, int]]] = {}
     found: dict[Path, int] = {}
@@ -150,12 +150,6 @@ def garbage(
             if name.startswith(TEMPORARY) and not _alive(name):
                 found[path] = path.stat().st_size
     return found
-
-
-def _model_folders(cache: Cache) -> list[Path]:
-    folder = cache.root / "models"
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    return [folder / name for name in names if not name.startswith(TEMPORARY)]
 
 
 def _unnamed(store: RowStore, named: set[tuple[str, str]]) -> list[str]:

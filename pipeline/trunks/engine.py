@@ -17,7 +17,7 @@ from pipeline.trunks.fuse import fuse
 from pipeline.trunks.stages import StagedTrunk
 
 DEVICES = ("cpu", "cuda", "mps")
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GEM_POWER = 3.0  # Radenović et al. 2018, "Fine-tuning CNN Image Retrieval with No Human Annotation"
 
 
@@ -146,7 +146,7 @@ class TorchEngine:
     def __init__(self, net: FeatureNet, *, device: str, precision: str, size: int):
         self.name = f"torch-{device}"
         self.notes: list[str] = []
-        self.device, self.dtype = torch.device(device), _DTYPES[precision]
+        self.device, self.dtype = torch.device(device), DTYPES[precision]
         self.limit: int | None = None  # images at once, once memory has run out
         net = copy.deepcopy(net).eval()
         if device == "cpu":

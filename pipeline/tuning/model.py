@@ -19,7 +19,7 @@ from pipeline.images.decode import decode
 from pipeline.images.loader import read
 from pipeline.images.pictures import as_source
 from pipeline.images.preprocess import Preprocess
-from pipeline.store.results import read_model
+from pipeline.store.results import MODEL
 from pipeline.trunks import registry
 from pipeline.trunks.engine import choose_device
 from pipeline.tuning.network import Network
@@ -97,7 +97,7 @@ class Model:
             PipelineError: there is none, or the weights of its frozen part are others now.
             DamagedError: it is damaged, or of another schema.
         """
-        info = read_model(folder)
+        info = MODEL.read(folder)
         try:
             tensors = load_file(folder / "model.safetensors")
         except (SafetensorError, OSError) as error:

@@ -72,11 +72,12 @@ class Network(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """Return logits [B, K] of features [B, D]."""
-        features = features.float()
-        if self.l2:
-            features = F.normalize(features, dim=1)
-        logits: Tensor = self.head(features - self.centre)
-        return logits.float()
+        with torch.autocast(features.device.type, enabled=False):  # it costs nothing in float32
+            features = features.float()
+            if self.l2:
+                features = F.normalize(features, dim=1)
+            logits: Tensor = self.head(features - self.centre)
+        return logits
 
     def train(self, mode: bool = True) -> Network:
         """Put what learns into training mode (dropout), and nothing else."""
@@ -84,8 +85,8 @@ class Network(nn.Module):
         if not mode:
             return self
         self.training = True
-        for place in self.cut.places:
-            part = self.place(place)
+        for root in self.cut.roots:
+            part = self.body.trunk.get_submodule(root)
             part.train()
             for module in part.modules():
                 if isinstance(module, nn.modules.batchnorm._NormBase):
@@ -93,14 +94,6 @@ class Network(nn.Module):
                         parameter.requires_grad for parameter in module.parameters(recurse=False)
                     )
         return self
-
-    def place(self, name: str) -> nn.Module:
-        """Return a stage, or the neck."""
-        trunk = self.body.trunk
-        if name == "neck":
-            assert trunk.neck is not None
-            return trunk.neck
-        return trunk.stages[name]
 
     def learned(self) -> dict[str, Tensor]:
         """Return every tensor that training changes, by name (`head.weight`, `trunk.…`)."""

@@ -13,20 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.errors import PipelineError
 from pipeline.heads.metrics import log_loss, softmax
 from pipeline.store.shards import Key
 from pipeline.trunks.calibrate import seeded
+from pipeline.trunks.engine import DTYPES
 from pipeline.tuning import schedule
 from pipeline.tuning.network import Network
 from pipeline.tuning.sources import Source
 
-OPTIMIZERS = ("sgd", "adamw")
 MOMENTUM = 0.9
 #: Largest norm of a step's gradient, over all parameters.
 CLIP = 1.0
 #: Images at once where nothing learns.
 EVALUATION_BATCH = 64
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -158,12 +158,15 @@ class Training:
             and done - self.best_epoch >= patience
         )
 
-    def begin(self) -> np.ndarray:
-        """Score the selection part before the first step; return its logits [n, K]."""
+    def begin(self) -> tuple[np.ndarray, np.ndarray]:
+        """Score the selection part before the first step; return features [n, D] and logits."""
         started = time.perf_counter()
-        logits = self.logits(self.select)
+        features = self._evaluate(self.select, self.run.body)
+        with torch.no_grad():
+            inputs = torch.from_numpy(features).to(self.device)
+            logits = self.run.classify(inputs).cpu().numpy()
         self._enter(0, math.nan, logits, 0.0, 0.0, started)
-        return logits
+        return features, logits
 
     def epoch(self) -> Epoch:
         """Go once through the training images and score the selection part.
@@ -226,37 +229,48 @@ class Training:
                     total += loss.item()
                 return total
             except torch.OutOfMemoryError:
-                if size == 1 or self.network.train_bn:  # halves have other statistics
+                if self.network.train_bn:  # halves have other statistics
                     raise
-                self.limit = (size + 1) // 2
-                self.notes.append(
-                    f"Out of memory on {self.device} with {size} images at once; going on with "
-                    f"{self.limit} and the same steps."
-                )
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
+                self._halve(min(size, len(x)))
 
     def autocast(self) -> torch.autocast:
         """Return the context of the chosen precision."""
-        dtype = _DTYPES[self.settings.precision]
+        dtype = DTYPES[self.settings.precision]
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
-    @torch.no_grad()
     def logits(self, part: Part) -> np.ndarray:
         """Return the logits [n, K] of the evaluation view of a part's images."""
         return self._evaluate(part, self.run)
 
     @torch.no_grad()
-    def features(self, part: Part) -> np.ndarray:
-        """Return the features [n, D] of the evaluation view of a part's images."""
-        return self._evaluate(part, self.run.body)
-
     def _evaluate(self, part: Part, module: nn.Module) -> np.ndarray:
-        found = [np.empty((0, 0), np.float32)]
-        for x in self.source.batches([(d, 0) for d in part.digests], EVALUATION_BATCH):
-            with self.autocast():
-                found.append(module(x).float().cpu().numpy())
-        return np.concatenate(found[1:] or found)
+        batches = self.source.batches([(digest, 0) for digest in part.digests], EVALUATION_BATCH)
+        found = [self._at_once(module, x) for x in batches]
+        width = self.network.head.in_features
+        return np.concatenate(found) if found else np.empty((0, width), np.float32)
+
+    def _at_once(self, module: nn.Module, x: Tensor) -> np.ndarray:
+        """Return what a module gives of a batch, in parts where memory does not hold it whole."""
+        while True:
+            size = self.limit or len(x)
+            try:
+                with self.autocast():
+                    parts = [module(part).float().cpu() for part in torch.split(x, size)]
+                return torch.cat(parts).numpy()
+            except torch.OutOfMemoryError:
+                self._halve(min(size, len(x)))
+
+    def _halve(self, size: int) -> None:
+        """Go on with half as many images at once, or raise the error that is being handled."""
+        if size == 1:
+            raise
+        self.limit = (size + 1) // 2
+        self.notes.append(
+            f"Out of memory on {self.device} with {size} images at once; going on with "
+            f"{self.limit} and the same steps."
+        )
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _enter(
         self, number: int, loss: float, logits: np.ndarray, lr: float, head_lr: float, since: float
@@ -287,13 +301,25 @@ class Training:
         facts = {
             "history": [asdict(epoch) for epoch in self.history],
             "best_epoch": self.best_epoch,
+            "settings": asdict(self.settings),
             "scaler": self.scaler.state_dict(),
             "limit": self.limit,
         }
         return tensors, facts
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Go on from a state; the next epoch is bit-identical to that of a run that never ended."""
+        """Go on from a state; the next epoch is bit-identical to that of a run that never ended.
+
+        Raises:
+            PipelineError: it was made with other settings, such as more views while there was room.
+        """
+        now, then = asdict(self.settings), facts["settings"]
+        other = [f"{name} {then[name]}, not {now[name]}" for name in now if now[name] != then[name]]
+        if other:
+            raise PipelineError(
+                f"The unfinished run had {'; '.join(other)}: it cannot go on so. Run the same "
+                "command without --resume."
+            )
         with torch.no_grad():
             for name, value in self.network.learned().items():
                 value.copy_(tensors[f"now/{name}"])
@@ -306,8 +332,8 @@ class Training:
             if kind == "optimizer":
                 number, _, name = rest.partition("/")
                 held.setdefault(int(number), {})[name] = value
-        now = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({"state": held, "param_groups": now["param_groups"]})
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": held, "param_groups": groups})
         self.history = [Epoch(**epoch) for epoch in facts["history"]]
         self.best_epoch, self.limit = facts["best_epoch"], facts["limit"]
         if facts["scaler"]:

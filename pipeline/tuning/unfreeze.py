@@ -17,11 +17,13 @@ class Cut:
             `feature` where the whole trunk is.
         learns: state-dict names of the trunk's parameters that learn.
         places: the stages, and perhaps `neck`, that hold them, in order.
+        roots: state-dict names of the modules that were named: what has a training mode.
     """
 
     after: str
     learns: tuple[str, ...]
     places: tuple[str, ...]
+    roots: tuple[str, ...] = ()
 
 
 def cut(trunk: StagedTrunk, asked: str, *, layer: str) -> Cut:
@@ -44,6 +46,7 @@ def cut(trunk: StagedTrunk, asked: str, *, layer: str) -> Cut:
     names = _names(asked, stages, places)
     learns: list[str] = []
     held: set[str] = set()
+    roots = []
     for name in names:
         place = _place(trunk, name)
         if place not in places:
@@ -57,13 +60,15 @@ def cut(trunk: StagedTrunk, asked: str, *, layer: str) -> Cut:
         elif asked not in ("all",) and not asked.isdigit():
             raise UsageError(f"'{name}' has no parameters: there is nothing to unfreeze in it.")
         learns += own
+        root = place if place == "neck" else f"stages.{place}"
+        roots.append(root if name == place else f"{root}.{name}")
     order = [place for place in places if place in held]
     if not order:
         return Cut("feature", (), ())
     first = order[0]
     before = places.index(first) - 1
     after = places[before] if before >= 0 else "pixels"
-    return Cut(after, tuple(dict.fromkeys(learns)), tuple(order))
+    return Cut(after, tuple(dict.fromkeys(learns)), tuple(order), tuple(roots))
 
 
 def _names(asked: str, stages: list[str], places: list[str]) -> list[str]:

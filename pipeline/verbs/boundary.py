@@ -104,7 +104,7 @@ def collect(
         PipelineError: images that must be read are not there, or are others now.
     """
     for dtype in (key.dtype, "float32"):
-        there = _fullest(cache, key, dtype, wanted.every())
+        there = _fullest(cache, key, dtype, wanted.every(), recipe.device)
         fitting = _room(cache, there, wanted, shape, progress)
         if fitting is None:
             return None
@@ -118,6 +118,7 @@ def collect(
             )
             cache.begin_run(done.key.fingerprint, keys)
         except rows.HalfRangeError:
+            cache.end_run(there.key.fingerprint, list(sources))
             progress.say(
                 "float16 cannot hold these activations to a thousandth: keeping float32, which "
                 "takes twice the space."
@@ -130,11 +131,13 @@ def collect(
     raise AssertionError("float32 holds everything")
 
 
-def _fullest(cache: Cache, key: FeatureKey, dtype: str, keys: Sequence[Key]) -> rows.Rows:
+def _fullest(
+    cache: Cache, key: FeatureKey, dtype: str, keys: Sequence[Key], device: str
+) -> rows.Rows:
     """Return the store in a dtype, or the float32 one where an earlier run had to use that."""
-    found = rows.choose(cache, replace(key, dtype=dtype), "cpu", keys)
+    found = rows.choose(cache, replace(key, dtype=dtype), device, keys)
     if dtype == "float16" and not found.index.rows:
-        wide = rows.choose(cache, replace(key, dtype="float32"), "cpu", keys)
+        wide = rows.choose(cache, replace(key, dtype="float32"), device, keys)
         if wide.index.rows:
             return wide
     return found

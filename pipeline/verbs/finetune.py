@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import PipelineError
 from pipeline.heads.head import Head
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import log_loss, softmax
 from pipeline.store.cache import Cache
-from pipeline.store.results import SCHEMA, read_model
+from pipeline.store.results import MODEL
 from pipeline.store.table import FeatureTable
 from pipeline.trunks.engine import choose_device, choose_precision
 from pipeline.tuning import handover, state
@@ -74,7 +75,7 @@ class Tuning:
 
 def finetune(
     head: Head | str | Path | None = None,
-    unfreeze: str = "layer4",
+    unfreeze: str | int = "layer4",
     *,
     cache: str | Path | None = None,
     **options: Any,
@@ -96,7 +97,7 @@ def finetune(
         >>> head = pipeline.fit_head(pipeline.extract("digits"), clf="logreg")
         >>> model = pipeline.finetune(head, unfreeze="layer4", epochs=1)  # doctest: +SKIP
     """
-    recipe = from_options(TuneRecipe, {"unfreeze": unfreeze, **options}, verb="finetune")
+    recipe = from_options(TuneRecipe, {"unfreeze": str(unfreeze), **options}, verb="finetune")
     store = Cache.at(cache)
     done = run(head, recipe, store)
     return Model.open(done.folder, state_dir=store.weights)
@@ -112,6 +113,8 @@ def run(
     began = time.monotonic()
     progress = progress or Silent()
     recipe.check()
+    if recipe.from_scratch:
+        recipe = replace(recipe, unfreeze="all", start="random")
     notes: list[str] = []
     info, table = find_head(cache, asked, notes)
     task = part_rows(table, info, recipe.select_on, notes)
@@ -119,15 +122,13 @@ def run(
     folder = cache.root / "models" / model_id
     if (there := _there(folder)) is not None:
         return Tuning(there, folder, True, tuple(notes), time.monotonic() - began)
-    for note in notes:
-        progress.say(note)
 
     device = choose_device(recipe.device)
     trunk = load_trunk(table, recipe, cache)
     found = refit(info, table, task)
     assert found.linear is not None
-    fresh = recipe.from_scratch or recipe.start == "random"
-    network = make_network(trunk, table, recipe, None if fresh else found.linear, task.train)
+    start = None if recipe.start == "random" else found.linear
+    network = make_network(trunk, table, recipe, start, task.train)
     precision = choose_precision(recipe.precision, device)
     wanted = _wanted(table, task, recipe)
     prepared = make_source(
@@ -147,17 +148,24 @@ def run(
         notes=notes,
     )
     saved = cache.root / "training" / f"{model_id}.safetensors"
-    agreed = _begin(tuner, saved, recipe, table, task, None if fresh else found.linear, progress)
-    outcome = Outcome(model_id, info, table, task, recipe, found, prepared, tuner, initial, agreed)
+    agreed = _begin(tuner, saved, recipe, table, task, start, progress)
+    outcome = Outcome(
+        model_id, info, table, trunk, task, recipe, found, prepared, tuner, initial, agreed
+    )
     clock = time.monotonic()
 
     def after_epoch(training: Training) -> None:
         if not training.ended:
-            state.keep(saved, *training.state())
+            _keep(training, saved, agreed)
         _tell(training, progress, time.monotonic() - clock)
 
     try:
         finite = train(tuner, after_epoch=after_epoch)
+    except torch.OutOfMemoryError as error:
+        raise PipelineError(
+            f"One image does not fit the memory of {device}; unfreeze fewer stages, or give "
+            "--device cpu."
+        ) from error
     except KeyboardInterrupt:
         commit(outcome, folder, finished=False)
         progress.say(
@@ -190,24 +198,25 @@ def _begin(
     """Check the hand-over at step 0, or take up an unfinished run."""
     held = state.read(saved) if recipe.resume else None
     if held is not None:
-        tuner.restore(*held)
+        tensors, facts = held
+        tuner.restore(tensors, facts)
         progress.say(f"Going on after epoch {len(tuner.history) - 1}.")
-    elif recipe.resume:
+        return None if facts["handover"] is None else Handover(**facts["handover"])
+    if recipe.resume:
         progress.say("There is no unfinished run of this to resume: starting at the beginning.")
     elif saved.exists():
         progress.say(
             "Starting over. (An unfinished run of the same was there; --resume goes on with one.)"
         )
-    if held is not None:
-        return None
-    logits = tuner.begin()
+    features, logits = tuner.begin()
     first = tuner.history[0]
     line = f"epoch 0  selection {first.loss:.4f} ({first.accuracy:.3f})"
     if start is None:
         progress.say(f"{line}, from a random last layer")
+        _keep(tuner, saved, None)
         return None
     agreed = handover.check(
-        tuner.features(tuner.select),
+        features,
         logits,
         table=np.asarray(table.features[task.select]),
         head=start,
@@ -220,7 +229,14 @@ def _begin(
         f"({np.mean(before.argmax(1) == labels):.3f}); logits differ by {agreed.logits:.2g} of "
         f"their length, {agreed.tolerance:g} is allowed"
     )
+    _keep(tuner, saved, agreed)
     return agreed
+
+
+def _keep(tuner: Training, saved: Path, agreed: Handover | None) -> None:
+    """Write the state from which `--resume` goes on."""
+    tensors, facts = tuner.state()
+    state.keep(saved, tensors, {**facts, "handover": None if agreed is None else asdict(agreed)})
 
 
 def _tell(training: Training, progress: Progress, seconds: float) -> None:
@@ -276,7 +292,7 @@ def settings_of(recipe: TuneRecipe, prepared: Prepared, precision: str) -> Setti
 def _model_id(head: dict[str, Any], recipe: TuneRecipe) -> str:
     """Return what a model depends on, hashed."""
     parts = {name: value for name, value in asdict(recipe).items() if name not in _MEANS}
-    parts |= {"head": head["id"], "table_id": head["table_id"], "schema": SCHEMA}
+    parts |= {"head": head["id"], "table_id": head["table_id"], "schema": MODEL.schema}
     parts["versions"] = {name: version(name) for name in ("headstart", "torch", "torchvision")}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -284,7 +300,8 @@ def _model_id(head: dict[str, Any], recipe: TuneRecipe) -> str:
 def _there(folder: Path) -> dict[str, Any] | None:
     """Return the `model.json` of a finished model; an unfinished or damaged one is made again."""
     try:
-        info = read_model(folder)
-    except PipelineError:
+        info = MODEL.read(folder)
+        with safe_open(folder / "model.safetensors", framework="pt"):
+            return info if info["finished"] else None
+    except (PipelineError, SafetensorError, OSError):
         return None
-    return info if info["finished"] and (folder / "model.safetensors").is_file() else None

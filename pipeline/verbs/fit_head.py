@@ -14,11 +14,12 @@ import numpy as np
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.heads import leakage, metrics
-from pipeline.heads.head import SCHEMA, Head
+from pipeline.heads.head import Head
 from pipeline.heads.registry import HEADS, parse_grid
 from pipeline.heads.search import Found, Plan, search
 from pipeline.store.cache import Cache
 from pipeline.store.folders import commit_folder
+from pipeline.store.results import HEAD
 from pipeline.store.table import FeatureTable
 from pipeline.verbs import predictions
 from pipeline.verbs.checks import from_options
@@ -142,7 +143,11 @@ def run(
 
 def _head_id(table: FeatureTable, recipe: HeadRecipe) -> str:
     """Return what a head depends on, hashed: not the processes, not the table's place."""
-    parts = {**asdict(replace(recipe, jobs=None)), "table_id": table.table_id, "schema": SCHEMA}
+    parts = {
+        **asdict(replace(recipe, jobs=None)),
+        "table_id": table.table_id,
+        "schema": HEAD.schema,
+    }
     text = json.dumps({**parts, "versions": _versions(recipe.clf)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -231,7 +236,7 @@ def _info(
     chosen = found.chosen
     uses_scores = found.linear is not None or not kind.probabilities
     return {
-        "schema": SCHEMA,
+        "schema": HEAD.schema,
         "id": head_id,
         "clf": name,
         "title": kind.title,

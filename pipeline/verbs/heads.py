@@ -4,24 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.errors import PipelineError
-from pipeline.heads.head import read_info
 from pipeline.heads.registry import HEADS
-from pipeline.store.cache import Cache
-
-
-def all_heads(cache: Cache) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return `head.json` of every head, newest first; and what is wrong with the others."""
-    found, damaged = [], []
-    folder = cache.root / "heads"
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.name.startswith(".") or not path.is_dir():
-            continue
-        try:
-            found.append({**read_info(path), "path": str(path)})
-        except PipelineError as error:
-            damaged.append(str(error))
-    return sorted(found, key=lambda info: str(info["created"]), reverse=True), damaged
 
 
 def leaderboard(heads: list[dict[str, Any]], table_id: str) -> list[dict[str, Any]]:

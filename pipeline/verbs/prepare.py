@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from pipeline.trunks.calibrate import seeded
 from pipeline.trunks.engine import FeatureNet
 from pipeline.trunks.registry import LoadedTrunk
 from pipeline.tuning.folding import fold, sharing, spare_depthwise
+from pipeline.tuning.handover import UNSEEN
 from pipeline.tuning.network import Network
 from pipeline.tuning.sources import Cached, Live, Source
 from pipeline.tuning.unfreeze import cut
@@ -28,6 +29,9 @@ from pipeline.verbs.cores import usable_cores
 from pipeline.verbs.progress import Progress
 from pipeline.verbs.rows import make_engine
 from pipeline.verbs.tune_recipe import TuneRecipe
+
+#: Logits that the class of no training image starts below the others.
+BELOW = 30.0
 
 
 def load_trunk(table: FeatureTable, recipe: TuneRecipe, cache: Cache) -> LoadedTrunk:
@@ -66,23 +70,27 @@ def make_network(
     given = table.provenance
     if start is not None:
         head = start.to_linear()
+        with torch.no_grad():  # a class without training images: as unlikely, but a number to learn
+            seen = head.bias > UNSEEN
+            head.bias[~seen] = head.bias[seen].mean() - BELOW
     else:
         with seeded(recipe.seed):
             head = nn.Linear(table.features.shape[1], len(table.classes))
     l2 = start is not None and start.l2
-    features = np.asarray(table.features[rows])
-    centre = (unit(features) if l2 else features).mean(0, dtype=np.float64).astype(np.float32)
+    centre = None  # of features that a trunk from scratch does not give
+    if not recipe.from_scratch:
+        features = np.asarray(table.features[rows])
+        mean = (unit(features) if l2 else features).mean(0, dtype=np.float64)
+        centre = torch.from_numpy(mean.astype(np.float32))
     return Network(
         trunk.module,
         Preprocess.from_json(given["preprocess"]),
         layer=given["layer"],
         pool=given["pool"],
-        cut=cut(
-            trunk.module, "all" if recipe.from_scratch else recipe.unfreeze, layer=given["layer"]
-        ),
+        cut=cut(trunk.module, recipe.unfreeze, layer=given["layer"]),
         head=head,
         l2=l2,
-        centre=torch.from_numpy(centre),
+        centre=centre,
         train_bn=recipe.train_bn or recipe.from_scratch,
     )
 
@@ -149,12 +157,13 @@ def make_source(
                 done.index.shards(keys), len(done.computed), done.seconds,
             )  # fmt: skip
     boundary.check_images(wanted.paths, cache, loads)
-    engine, _ = make_engine(trunk, key, replace(loads, device=device), cache)
+    engine, _ = make_engine(trunk, key, loads, cache)
     live = Live(
         engine, wanted.paths, key.preprocess,
         workers=recipe.workers or usable_cores(), device=place,
     )  # fmt: skip
-    return Prepared(live, recipe.drawn if recipe.live else -1, True, "", [], [], 0, 0.0)
+    views = recipe.drawn if recipe.live or not recipe.drawn else -1
+    return Prepared(live, views, True, "", [], [], 0, 0.0)
 
 
 def faster(

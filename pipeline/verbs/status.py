@@ -6,8 +6,9 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.store.cache import Cache
+from pipeline.store.results import HEAD
 from pipeline.store.table import FeatureTable
-from pipeline.verbs.heads import all_heads, leaderboard
+from pipeline.verbs.heads import leaderboard
 
 _SHOWN = ("trunk", "weights", "layer", "pool", "precision", "root", "created")
 
@@ -18,7 +19,7 @@ def tables(cache: Cache) -> list[dict[str, Any]]:
     A damaged table has the reason under `damaged` and nothing else.
     """
     current = cache.current()
-    heads, _ = all_heads(cache)
+    heads, _ = HEAD.every(cache.root)
     found = []
     for path in cache.table_files():
         entry: dict[str, Any] = {

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError
+from pipeline.tuning.schedule import SCHEDULES
 from pipeline.verbs.checks import faults
 
-SCHEDULES = ("cosine", "step", "constant")
 OPTIMIZERS = ("adamw", "sgd")
 #: Kept random views of each training image.
 VIEWS = 4
@@ -103,6 +103,8 @@ class TuneRecipe:
             found.append(f"--label-smoothing {self.label_smoothing:g} is not in [0, 1).")
         if self.views is not None and self.augment == "none":
             found.append("--views are random crops, and --augment none wants none; drop one.")
+        if self.from_scratch and self.unfreeze not in ("layer4", "all"):
+            found.append("--from-scratch trains everything; drop --unfreeze.")
         if found:
             raise UsageError(" ".join(found))
 

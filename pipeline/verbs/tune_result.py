@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -16,8 +17,9 @@ from pipeline.heads import metrics
 from pipeline.heads.metrics import Metrics, softmax
 from pipeline.heads.search import Found
 from pipeline.store.folders import commit_folder
-from pipeline.store.results import SCHEMA
+from pipeline.store.results import MODEL
 from pipeline.store.table import FeatureTable
+from pipeline.trunks.registry import LoadedTrunk
 from pipeline.tuning import curve, model
 from pipeline.tuning.handover import Handover
 from pipeline.tuning.training import Epoch, Part, Training
@@ -27,7 +29,7 @@ from pipeline.verbs.tune_recipe import TuneRecipe
 from pipeline.verbs.tune_task import Task
 
 _FROM_TABLE = (
-    "trunk", "weights", "weights_asked", "weights_digest", "keys", "layer", "pool", "preprocess",
+    "trunk", "keys", "layer", "pool", "preprocess",
 )  # fmt: skip
 
 
@@ -39,6 +41,7 @@ class Outcome:
         model_id: twelve hexadecimal digits.
         head: `head.json` of the head that was named.
         table: its table.
+        trunk: whose parameters the network uses.
         task: which rows did what.
         recipe: as it was asked for.
         refitted: the head that fine-tuning started from.
@@ -51,6 +54,7 @@ class Outcome:
     model_id: str
     head: dict[str, Any]
     table: FeatureTable
+    trunk: LoadedTrunk
     task: Task
     recipe: TuneRecipe
     refitted: Found
@@ -94,7 +98,7 @@ def _info(
     scored = _scores(outcome, chances)
     chosen = scored[task.selects]
     return {
-        "schema": SCHEMA,
+        "schema": MODEL.schema,
         "id": outcome.model_id,
         "finished": finished,
         "head": head["id"],
@@ -104,8 +108,11 @@ def _info(
         "table": str(table.path),
         "fingerprint": table.fingerprint,
         **{name: given[name] for name in _FROM_TABLE},
+        "weights": outcome.trunk.weights,
+        "weights_asked": "random" if recipe.from_scratch else given["weights_asked"],
+        "weights_digest": outcome.trunk.weights_digest,
         "from_scratch": recipe.from_scratch,
-        "unfreeze": "all" if recipe.from_scratch else recipe.unfreeze,
+        "unfreeze": recipe.unfreeze,
         "boundary": network.cut.after,
         "learns": list(network.cut.learns),
         "places": list(network.cut.places),
@@ -121,6 +128,7 @@ def _info(
         "best_epoch": tuner.best_epoch,
         "beats_head": chosen["model"]["log_loss"] < chosen["start"]["log_loss"],
         "selected_on": task.selects,
+        "compared_on": _compared_on(outcome),
         "train_images": len(task.train),
         "metrics": scored,
         "handover": None if outcome.handover is None else asdict(outcome.handover),
@@ -154,11 +162,20 @@ def _scores(outcome: Outcome, chances: dict[str, np.ndarray]) -> dict[str, Any]:
             return metrics.measure(labels, p, classes, majority)
 
         found[split] = {
-            "selected_on": split == task.selects,
+            # a split that chose the head's penalty has chosen, too
+            "selected_on": split in (task.selects, outcome.head["selected_on"]),
             "model": measured(chances[split]).to_json(),
             "start": measured(before).to_json(),
         }
     return found
+
+
+def _compared_on(outcome: Outcome) -> str:
+    """Return a hash of the images that were learned from and of those that chose the epoch."""
+    sha = hashlib.sha256()
+    for rows in (outcome.task.train, outcome.task.select):
+        sha.update("\n".join(outcome.table.digests[row] for row in rows).encode() + b"\0")
+    return sha.hexdigest()[:12]
 
 
 def _moved(outcome: Outcome) -> dict[str, float]:
@@ -173,9 +190,10 @@ def _moved(outcome: Outcome) -> dict[str, float]:
             for name, value in now.items()
             if name.startswith(root) and value.is_floating_point()
         ]
-        before = sum(float(outcome.initial[name].double().square().sum()) for name in names)
+        start = {name: outcome.initial[name].cpu().double() for name in names}
+        before = sum(float(value.square().sum()) for value in start.values())
         way = sum(
-            float((now[name].detach() - outcome.initial[name]).double().square().sum())
+            float((now[name].detach().cpu().double() - start[name]).square().sum())
             for name in names
         )
         found[place] = (way / before) ** 0.5 if before else 0.0

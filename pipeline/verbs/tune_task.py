@@ -10,14 +10,15 @@ import numpy as np
 
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.heads import folds as folding
-from pipeline.heads.head import Head, read_info
+from pipeline.heads.head import Head
 from pipeline.heads.registry import HEADS
 from pipeline.heads.search import Found, Plan, search
 from pipeline.store.cache import Cache
+from pipeline.store.results import HEAD
 from pipeline.store.table import FeatureTable
 from pipeline.verbs.head_recipe import HeadRecipe
 from pipeline.verbs.head_task import check_table, make_folds, split_rows, units
-from pipeline.verbs.heads import all_heads, leaderboard
+from pipeline.verbs.heads import leaderboard
 
 #: One in so many training images is set aside to choose the epoch.
 PARTS = 5
@@ -63,7 +64,7 @@ def find_head(
     if isinstance(asked, Head):
         info = asked.info
     elif asked is not None and Path(asked).is_dir():
-        info = read_info(Path(asked))
+        info = HEAD.read(Path(asked))
     else:
         info = _among(cache, None if asked is None else str(asked), notes)
     if not info["linear"]:
@@ -76,7 +77,7 @@ def find_head(
 
 
 def _among(cache: Cache, asked: str | None, notes: list[str]) -> dict[str, Any]:
-    heads, _ = all_heads(cache)
+    heads, _ = HEAD.every(cache.root)
     if asked is not None:
         fits = [info for info in heads if len(asked) >= 4 and str(info["id"]).startswith(asked)]
         if len(fits) == 1:
@@ -95,7 +96,10 @@ def _among(cache: Cache, asked: str | None, notes: list[str]) -> dict[str, Any]:
             have = f" The current table has {there}." if there else " There is none yet."
             raise PipelineError(f"There is no head '{asked}'.{hint}{have}")
         return named
-    start = next((info for info in board if info["linear"] and info["log_loss"]), None)
+    usable = [info for info in board if info["linear"] and info["log_loss"]]
+    # a fit on a few shots is an experiment, however new
+    whole = [i for i in usable if not (i["recipe"]["shots"] or i["recipe"]["train_fraction"])]
+    start = next(iter([*whole, *usable]), None)
     if start is None:
         have = f"; it has {there}" if there else ""
         raise PipelineError(
@@ -160,15 +164,27 @@ def part_rows(table: FeatureTable, info: dict[str, Any], select_on: str, notes: 
         )
     if select_on == "val" or (select_on == "auto" and both):
         return Task(head.train, head.reported["val"], "val", head.reported)
-    labels, unit = table.labels[head.train], units(table, head.train)
-    count = folding.possible(labels, unit, PARTS)
-    if not count:
+    aside = _aside(table.labels[head.train], units(table, head.train), recipe.seed)
+    if aside is None:
         raise PipelineError(
             f"{len(head.train)} training images are too few to set a part aside that chooses the "
             "epoch: two classes need two different images at least."
         )
-    of = folding.assign(labels, unit, count, recipe.seed)
-    return Task(head.train[of != 0], head.train[of == 0], "train-part", head.reported)
+    return Task(head.train[~aside], head.train[aside], "train-part", head.reported)
+
+
+def _aside(labels: np.ndarray, unit: np.ndarray, seed: int) -> np.ndarray | None:
+    """Return which images are set aside, bool [n]: a fold that leaves as many classes as can be.
+
+    None where every fold would leave fewer than two.
+    """
+    count = min(PARTS, len(np.unique(unit)))
+    if count < 2:
+        return None
+    of = folding.assign(labels, unit, count, seed)
+    left = [len(np.unique(labels[of != fold])) for fold in range(count)]
+    best = int(np.argmax(left))  # the first of those that leave most
+    return of == best if left[best] > 1 else None
 
 
 def refit(info: dict[str, Any], table: FeatureTable, task: Task) -> Found:

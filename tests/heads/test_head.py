@@ -14,14 +14,15 @@ from skops.io import dump
 from tables import clouds, make_table
 
 from pipeline.errors import DamagedError, PipelineError
-from pipeline.heads.head import FIELDS, Head, read_info
+from pipeline.heads.head import Head
 from pipeline.heads.linear import LinearHead
+from pipeline.store.results import HEAD
 
 X, Y = clouds(30, 4, 2)
 
 
 def info(**changes):
-    values = dict.fromkeys(FIELDS)
+    values = dict.fromkeys(HEAD.fields)
     return {
         **values, "schema": 1, "id": "0123456789ab", "classes": ["ant", "bee"], "dim": 4,
         "fingerprint": "f" * 64, "trunk": "fake", "temperature": None, **changes,
@@ -93,13 +94,13 @@ def test_a_head_that_is_not_there_is_told_with_what_to_do(tmp_path):
         ("", "is damaged"),
         ("{", "is damaged"),
         ("[]", "not of schema 1"),
-        ('{"schema": 2}', "not of schema 1.*fit it again"),
+        ('{"schema": 2}', "not of schema 1.*make it again"),
         ('{"schema": 1, "id": "x"}', "is damaged: head.json lacks classes, clf, "),
     ],
 )
 def test_a_damaged_description_says_so(head, tmp_path, text, message):
     (tmp_path / "head.json").write_text(text)
-    for read in (Head.open, read_info):
+    for read in (Head.open, HEAD.read):
         with pytest.raises(DamagedError, match=message):
             read(tmp_path)
 

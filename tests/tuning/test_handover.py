@@ -41,6 +41,14 @@ def test_the_temperature_is_part_of_the_head():
         checked(logits=HEAD.scores(TABLE))
 
 
+def test_a_class_that_was_never_seen_hides_no_difference():
+    bias = np.array([1, 2, -1e9], np.float32)
+    head = LinearHead(HEAD.weight, bias)
+    wrong = head.scores(TABLE) + RNG.normal(0, 5, (20, 3)).astype(np.float32)
+    with pytest.raises(PipelineError, match="not carried over"):
+        check(TABLE, wrong, table=TABLE, head=head, precisions=("fp32", "fp32"))
+
+
 def test_features_that_are_not_finite_do_not_pass():
     with pytest.raises(PipelineError):
         checked(TABLE * np.nan)

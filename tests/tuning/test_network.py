@@ -81,11 +81,23 @@ def test_training_mode_reaches_the_unfrozen_places_alone(trunk):
     net = network(trunk("efficientnet_b0"))
     net.train()
     for place in net.body.trunk.stages:
-        modes = {m.training for m in net.place(place).modules() if not hasattr(m, "running_mean")}
+        modes = {
+            m.training
+            for m in net.body.trunk.stages[place].modules()
+            if not hasattr(m, "running_mean")
+        }
         assert modes == {place == "layer4"}
     norms = [m for m in net.modules() if hasattr(m, "running_mean")]
     assert not any(m.training for m in norms)
     assert not net.eval().body.trunk.stages["layer4"].training
+
+
+def test_a_named_module_alone_gets_into_training_mode(trunk):
+    net = network(trunk(), "layer4.1")
+    net.train()
+    stage = net.body.trunk.stages["layer4"]
+    training = {name for name, m in stage.named_modules() if m.training and name}
+    assert training and all(name.startswith("layer4.1") for name in training)
 
 
 def test_the_suffix_gives_what_the_whole_network_gives(trunk):

@@ -50,7 +50,7 @@ def test_the_neck_learns_only_when_it_is_named(trunk):
 def test_a_table_of_an_earlier_layer_ends_there(trunk):
     module = trunk().module
     assert cut(module, "layer3", layer="layer3") == Cut(
-        "layer2", tuple(module.parameters_of("layer3")), ("layer3",)
+        "layer2", tuple(module.parameters_of("layer3")), ("layer3",), ("stages.layer3",)
     )
     assert cut(module, "1", layer="layer3").places == ("layer3",)
     with pytest.raises(UsageError, match="behind layer3"):

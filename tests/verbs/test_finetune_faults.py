@@ -20,6 +20,7 @@ from pipeline.verbs.tune_recipe import TuneRecipe
 
 def test_an_interrupted_run_keeps_the_best_and_resumes_bit_identically(work, monkeypatch):
     whole = tune(work, epochs=3)
+    weights = (whole.folder / "model.safetensors").read_bytes()
     shutil.rmtree(whole.folder)
     real, calls = training.Training.epoch, []
 
@@ -45,6 +46,8 @@ def test_an_interrupted_run_keeps_the_best_and_resumes_bit_identically(work, mon
     for name in ("loss", "train_loss", "accuracy"):
         assert [e[name] for e in done.info["history"]] == [e[name] for e in whole.info["history"]]
     assert done.info["metrics"] == whole.info["metrics"]
+    assert done.info["handover"] == whole.info["handover"] is not None
+    assert (done.folder / "model.safetensors").read_bytes() == weights
     assert not list((work / "cache" / "training").iterdir())
 
 
@@ -232,6 +235,7 @@ def test_a_model_that_is_damaged_is_refused_and_runs_nothing(work):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(PipelineError, match="is damaged"):
         Model.open(done.folder, state_dir=weights)
+    assert not tune(work).reused  # but made again
     (done.folder / "model.json").write_text("{}")
     with pytest.raises(PipelineError, match="schema"):
         Model.open(done.folder, state_dir=weights)
@@ -245,3 +249,49 @@ def test_users_files_are_never_changed(work):
     before = state()
     tune(work)
     assert state() == before
+
+
+def test_a_run_whose_room_changed_does_not_go_on_as_if_it_had_not(work, monkeypatch):
+    def stop(self):
+        raise KeyboardInterrupt
+
+    real = training.Training.epoch
+    monkeypatch.setattr(training.Training, "epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        tune(work)
+    monkeypatch.setattr(training.Training, "epoch", real)
+    shutil.rmtree(work / "cache" / "rows")
+    usage = shutil.disk_usage(work)._replace(free=boundary.SPARE + 48 * 256 * 4 * 4 * 2)
+    monkeypatch.setattr(boundary.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(PipelineError, match=r"had views 2, not 1.*without --resume"):
+        tune(work, resume=True)
+
+
+def test_without_room_and_without_augmentation_the_evaluation_view_is_trained_on(work, monkeypatch):
+    usage = shutil.disk_usage(work)._replace(free=0)
+    monkeypatch.setattr(boundary.shutil, "disk_usage", lambda path: usage)
+    info = tune(work, augment="none", views=None).info
+    assert info["live"] and info["settings"]["views"] == 0
+
+
+def test_a_class_without_training_images_starts_far_below_and_learns_finitely(tmp_path):
+    paint(tmp_path / "photos", each=6)
+    (tmp_path / "photos" / "val" / "green").mkdir()
+    Image.new("RGB", (40, 40), "green").save(tmp_path / "photos" / "val" / "green" / "0.png")
+    table = pipeline.extract(tmp_path / "photos", cache=tmp_path / "c", **OPTIONS)
+    for clf in ("linear", "logreg"):
+        pipeline.fit_head(table, clf=clf, cache=tmp_path / "c", folds=2)
+        info = run(clf, TuneRecipe(**FAST), Cache.at(tmp_path / "c")).info
+        assert info["classes"] == ["blue", "green", "red"]
+        assert info["history"][-1]["train_loss"] < 10 and info["handover"]["logits"] < 0.005
+
+
+def test_memory_for_not_even_one_image_is_a_sentence(work, monkeypatch):
+    import torch
+
+    def never(self, x, labels):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(training.Training, "_gradients", never)
+    with pytest.raises(PipelineError, match="One image does not fit the memory of cpu"):
+        tune(work)

@@ -272,14 +272,15 @@ import sys, pipeline
 from pipeline.store.cache import Cache
 from pipeline.verbs.fit_head import run
 from pipeline.verbs.head_recipe import HeadRecipe
-from pipeline.verbs.heads import all_heads, leaderboard
+from pipeline.store.results import HEAD
+from pipeline.verbs.heads import leaderboard
 from pipeline.heads.head import Head
 cache = Cache.at({str(tmp_path / "c")!r})
 pipeline.fit_head({str(table.path)!r}, clf="logreg", cache=cache.root, folds=2, grid="0.1", jobs=1)
 done = run({str(table.path)!r}, HeadRecipe(clf={names!r}, folds=2, jobs=1), cache)
 for head in done.heads:
     Head.open(head.folder).predict(done.table)
-assert leaderboard(all_heads(cache)[0], done.table.table_id) and not done.failed
+assert leaderboard(HEAD.every(cache.root)[0], done.table.table_id) and not done.failed
 assert "sklearn" in sys.modules
 print([name for name in ("torch", "torchvision", "timm", "PIL") if name in sys.modules])
 """
