@@ -126,7 +126,9 @@ def _info(
         "settings": asdict(tuner.settings),
         "epochs": len(history) - 1,
         "best_epoch": tuner.best_epoch,
-        "beats_head": chosen["model"]["log_loss"] < chosen["start"]["log_loss"],
+        # epoch 0 is the head itself, whatever rounding says
+        "beats_head": tuner.best_epoch > 0
+        and chosen["model"]["log_loss"] < chosen["start"]["log_loss"],
         "selected_on": task.selects,
         "compared_on": _compared_on(outcome),
         "train_images": len(task.train),

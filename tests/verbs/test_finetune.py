@@ -184,3 +184,9 @@ def test_nothing_of_the_reported_split_is_used(tmp_path):
         found.append(run(head, TuneRecipe(**FAST), Cache.at(tmp_path / "c")))
     one, other = ((done.folder / "model.safetensors").read_bytes() for done in found)
     assert found[0].folder != found[1].folder and one == other
+
+
+def test_where_no_epoch_is_better_the_model_is_the_head_and_does_not_beat_it(work):
+    info = tune(work, lr=1.0, epochs=1, label_smoothing=0.0).info
+    assert info["best_epoch"] == 0 and info["beats_head"] is False
+    assert set(info["moved"].values()) == {0.0}
