@@ -32,7 +32,7 @@ from torchvision import datasets, transforms
 import pipeline
 from pipeline.store.cache import Cache
 from pipeline.trunks import registry
-from pipeline.trunks.engine import choose_precision
+from pipeline.trunks.devices import choose_precision
 from pipeline.tuning.training import Part, Training
 from pipeline.verbs import prepare
 from pipeline.verbs.boundary import Wanted

@@ -40,12 +40,14 @@ class FakeEngine:
     def __init__(self, name: str = "fake"):
         self.name = name
         self.notes: list[str] = []
+        self.pinned = False
         self.batches: list[int] = []
 
-    def rows(self, crops):
-        self.batches.append(len(crops))
-        x = crops.numpy().astype(np.float32)
-        return np.concatenate([x.mean((2, 3)), x.mean((1, 3))], axis=1)
+    def run(self, batches):
+        for crops in batches:
+            self.batches.append(len(crops))
+            x = crops.numpy().astype(np.float32)
+            yield np.concatenate([x.mean((2, 3)), x.mean((1, 3))], axis=1)
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def fake_trunk(monkeypatch):
     """Replace the trunk by `FakeEngine`; return the engine, whose `batches` tell what it ran."""
     from pipeline.images.preprocess import Preprocess
     from pipeline.trunks import spec
-    from pipeline.verbs import rows
+    from pipeline.verbs import engines
 
     engine = FakeEngine()
 
@@ -66,5 +68,5 @@ def fake_trunk(monkeypatch):
         return engine, recipe.batch_size or 4
 
     monkeypatch.setattr(spec, "resolve", resolve)
-    monkeypatch.setattr(rows, "make_engine", make_engine)
+    monkeypatch.setattr(engines, "make_engine", make_engine)
     return engine

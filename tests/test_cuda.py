@@ -30,8 +30,9 @@ def test_extraction_equals_the_cpus(tmp_path, precision, least):
 
 def test_a_real_out_of_memory_halves_the_batch(tmp_path):
     from pipeline.images.preprocess import Preprocess
-    from pipeline.trunks.engine import FeatureNet, TorchEngine
+    from pipeline.trunks.feature_net import FeatureNet
     from pipeline.trunks.registry import load
+    from pipeline.trunks.torch_engine import TorchEngine
 
     trunk = load("resnet18", "random", state_dir=tmp_path)
     net = FeatureNet(trunk.module, Preprocess(256, 224), "feature", "own")
@@ -40,7 +41,7 @@ def test_a_real_out_of_memory_halves_the_batch(tmp_path):
     _, total = torch.cuda.mem_get_info()
     torch.cuda.set_per_process_memory_fraction(min(1.0, 1.5e9 / total))
     try:
-        rows = engine.rows(crops)
+        (rows,) = engine.run([crops])
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert rows.shape == (256, 512) and engine.limit is not None and engine.notes

@@ -60,6 +60,13 @@ from pipeline.verbs.recipe import DEFAULT_TRUNK, Recipe
 )
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @click.option(
+    "--engine",
+    default="auto",
+    show_default=True,
+    metavar="auto|torch|openvino",
+    help="What runs the trunk. auto: OpenVINO on a CPU where it is installed.",
+)
+@click.option(
     "--batch-size",
     type=int,
     metavar="N",

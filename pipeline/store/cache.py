@@ -50,6 +50,11 @@ class Cache:
         return self.root / "weights"
 
     @property
+    def compiled(self) -> Path:
+        """Return the folder of trunks that were converted for an engine."""
+        return self.root / "compiled"
+
+    @property
     def data(self) -> Path:
         """Return the folder of the built-in data sets."""
         return self.root / "data"

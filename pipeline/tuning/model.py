@@ -21,7 +21,7 @@ from pipeline.images.pictures import as_source
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.results import MODEL
 from pipeline.trunks import registry
-from pipeline.trunks.engine import choose_device
+from pipeline.trunks.devices import choose_device
 from pipeline.tuning.network import Network
 from pipeline.tuning.unfreeze import Cut
 

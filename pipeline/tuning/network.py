@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.images.preprocess import Preprocess
-from pipeline.trunks.engine import FeatureNet
+from pipeline.trunks.feature_net import FeatureNet
 from pipeline.trunks.stages import StagedTrunk
 from pipeline.tuning.unfreeze import Cut
 

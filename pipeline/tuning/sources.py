@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -110,15 +111,22 @@ class Live:
         files = [(self.paths[digest], digest, view) for digest, view in keys]
         loaded = load(
             files, self.preprocess, batch_size=size, workers=self.workers,
-            pin=self.device.type == "cuda",
+            pin=self.engine.pinned,
         )  # fmt: skip
-        for batch in loaded:
-            if batch.bad:
-                slot, reason = next(iter(batch.bad.items()))
-                raise PipelineError(
-                    f"{files[batch.start + slot][0]!s} can no longer be decoded: {reason}."
-                )
-            rows = torch.from_numpy(self.engine.rows(batch.crops)[: batch.count])
+        counts: deque[int] = deque()  # of batches given to the engine, which may take some ahead
+
+        def crops() -> Iterator[Tensor]:
+            for batch in loaded:
+                if batch.bad:
+                    slot, reason = next(iter(batch.bad.items()))
+                    raise PipelineError(
+                        f"{files[batch.start + slot][0]!s} can no longer be decoded: {reason}."
+                    )
+                counts.append(batch.count)
+                yield batch.crops
+
+        for computed in self.engine.run(crops()):
+            rows = torch.from_numpy(computed[: counts.popleft()])
             yield _channels_first(rows.to(self.device))
 
 

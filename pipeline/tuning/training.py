@@ -17,7 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.heads.metrics import log_loss, softmax
 from pipeline.store.shards import Key
 from pipeline.trunks.calibrate import seeded
-from pipeline.trunks.engine import DTYPES
+from pipeline.trunks.devices import DTYPES
 from pipeline.tuning import schedule
 from pipeline.tuning.network import Network
 from pipeline.tuning.sources import Source

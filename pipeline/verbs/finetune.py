@@ -21,7 +21,7 @@ from pipeline.heads.metrics import log_loss, softmax
 from pipeline.store.cache import Cache
 from pipeline.store.results import MODEL
 from pipeline.store.table import FeatureTable
-from pipeline.trunks.engine import choose_device, choose_precision
+from pipeline.trunks.devices import choose_device, choose_precision
 from pipeline.tuning import handover, state
 from pipeline.tuning.handover import Handover
 from pipeline.tuning.model import Model

@@ -16,7 +16,7 @@ from pipeline.store.shards import Key
 from pipeline.store.table import FeatureTable
 from pipeline.trunks import registry
 from pipeline.trunks.calibrate import seeded
-from pipeline.trunks.engine import FeatureNet
+from pipeline.trunks.feature_net import FeatureNet
 from pipeline.trunks.registry import LoadedTrunk
 from pipeline.tuning.folding import fold, sharing, spare_depthwise
 from pipeline.tuning.handover import UNSEEN
@@ -26,8 +26,8 @@ from pipeline.tuning.unfreeze import cut
 from pipeline.verbs import boundary
 from pipeline.verbs.boundary import Wanted
 from pipeline.verbs.cores import usable_cores
+from pipeline.verbs.engines import make_engine
 from pipeline.verbs.progress import Progress
-from pipeline.verbs.rows import make_engine
 from pipeline.verbs.tune_recipe import TuneRecipe
 
 #: Logits that the class of no training image starts below the others.

@@ -17,11 +17,12 @@ _ALLOWED = {
     "keys": ("name", "order"),
     "precision": ("auto", *spec.PRECISIONS),
     "device": ("auto", "cpu", "cuda", "mps"),
+    "engine": ("auto", "torch", "openvino"),
     "pool": (None, *spec.POOLS),
     "layer": (None, *spec.LAYERS),
 }
 #: Options that change how fast a table is made, or whether, but not what is in it.
-_MEANS = ("device", "batch_size", "workers", "max_bad", "rehash")
+_MEANS = ("device", "engine", "batch_size", "workers", "max_bad", "rehash")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Recipe:
         image_size: side of the input in pixels; None for the weights' own.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         device: `auto`, `cpu`, `cuda` or `mps`.
+        engine: `auto`, `torch` or `openvino`: what runs the trunk.
         batch_size: images at once; None for the device's default.
         workers: decoding threads; None for the cores that the process may use.
         name: the table's name; None for the data's.
@@ -55,6 +57,7 @@ class Recipe:
     image_size: int | None = None
     precision: str = "auto"
     device: str = "auto"
+    engine: str = "auto"
     batch_size: int | None = None
     workers: int | None = None
     name: str | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,15 @@ from pipeline.store.cache import Cache
 from pipeline.store.shards import Index, Key, RowStore
 from pipeline.trunks import spec
 from pipeline.trunks.spec import FeatureKey, TrunkFacts
+from pipeline.verbs import engines
 from pipeline.verbs.cores import usable_cores
 from pipeline.verbs.progress import Progress
 from pipeline.verbs.recipe import Recipe
 
 if TYPE_CHECKING:
+    import torch
+
+    from pipeline.images.loader import Batch
     from pipeline.trunks.engine import Engine
     from pipeline.trunks.registry import LoadedTrunk
 
@@ -28,7 +33,6 @@ SHARD_ROWS = 256
 SHARD_BYTES = 64 << 20
 #: Largest relative error (L2) that float16 may make; rounding alone makes half of 2⁻¹⁰.
 HALF_ERROR = 1e-3
-BATCH_SIZE = {"cpu": 32, "cuda": 128, "mps": 64}
 
 
 @dataclass
@@ -84,7 +88,7 @@ def choose(cache: Cache, asked: FeatureKey, device: str, keys: Sequence[Key]) ->
                     held.append((count, Rows(key, store, index)))
         if held:
             return max(held, key=lambda entry: entry[0])[1]
-    from pipeline.trunks.engine import choose_device, choose_precision
+    from pipeline.trunks.devices import choose_device, choose_precision
 
     key = replace(asked, precision=choose_precision(asked.precision, choose_device(device)))
     store = cache.rows(key.fingerprint)
@@ -127,7 +131,7 @@ def fill(
         cache.begin_run(rows.key.fingerprint, list(sources))
         with rows.store.lock():
             started = time.monotonic()
-            engine, batch_size = make_engine(trunk, rows.key, recipe, cache)
+            engine, batch_size = engines.make_engine(trunk, rows.key, recipe, cache)
             try:
                 compute(
                     engine,
@@ -148,29 +152,6 @@ def fill(
             rows.seconds = time.monotonic() - started
     rows.store.discard_damaged(rows.index.damaged)
     return rows
-
-
-def make_engine(
-    trunk: LoadedTrunk | None, key: FeatureKey, recipe: Recipe, cache: Cache
-) -> tuple[Engine, int]:
-    """Return the engine for a key's rows, and the batch size; loads the trunk where needed."""
-    from pipeline.trunks.engine import (
-        FeatureNet,
-        Pixels,
-        TorchEngine,
-        choose_device,
-        choose_precision,
-    )
-    from pipeline.trunks.registry import load
-
-    if key.layer == "pixels":
-        return Pixels(), recipe.batch_size or BATCH_SIZE["cpu"]
-    device = choose_device(recipe.device)
-    precision = choose_precision(key.precision, device)
-    trunk = trunk or load(recipe.trunk, recipe.weights, keys=recipe.keys, state_dir=cache.weights)
-    net = FeatureNet(trunk.module, key.preprocess, key.layer, key.pool)
-    engine = TorchEngine(net, device=device, precision=precision, size=key.preprocess.crop)
-    return engine, recipe.batch_size or BATCH_SIZE[device]
 
 
 def compute(
@@ -218,12 +199,20 @@ def compute(
         key.preprocess,
         batch_size=batch_size,
         workers=workers,
-        pin=engine.name == "torch-cuda",
+        pin=engine.pinned,
     )
-    for batch in batches:
+    running: deque[Batch] = deque()  # given to the engine, which may take some ahead
+
+    def crops() -> Iterator[torch.Tensor]:
+        for batch in batches:
+            running.append(batch)
+            yield batch.crops
+
+    for computed in engine.run(crops()):
+        batch = running.popleft()
         slots = [slot for slot in range(batch.count) if slot not in batch.bad]
         if slots:
-            rows = stored(engine.rows(batch.crops)[slots], key)
+            rows = stored(computed[slots], key)
             parts.append(rows)
             held += rows.nbytes
         good += [keys[batch.start + slot] for slot in slots]

@@ -5,10 +5,12 @@ from torch import nn
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.images.preprocess import Preprocess
-from pipeline.trunks import engine as engines
-from pipeline.trunks.engine import FeatureNet, TorchEngine, choose_device, choose_precision
+from pipeline.trunks import devices
+from pipeline.trunks.devices import choose_device, choose_precision
+from pipeline.trunks.feature_net import FeatureNet
 from pipeline.trunks.fuse import fuse
 from pipeline.trunks.registry import load
+from pipeline.trunks.torch_engine import TorchEngine
 
 PREPROCESS = Preprocess(40, 32)
 
@@ -31,6 +33,11 @@ def engine(trunk, precision="fp32", layer="feature", pool="own") -> TorchEngine:
     return TorchEngine(net, device="cpu", precision=precision, size=32)
 
 
+def rows_of(engine, x):
+    (rows,) = engine.run([x])
+    return rows
+
+
 def plain(trunk, x):
     mean = torch.tensor(PREPROCESS.mean).view(1, 3, 1, 1)
     std = torch.tensor(PREPROCESS.std).view(1, 3, 1, 1)
@@ -44,15 +51,15 @@ def cosine(a, b):
 
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.999999), ("bf16", 0.999)])
 def test_rows_agree_with_the_plain_trunk_in_fp32(trunk, precision, least):
-    rows = engine(trunk, precision).rows(crops())
+    rows = rows_of(engine(trunk, precision), crops())
     assert rows.dtype == np.float32 and rows.shape == (3, 512)
     assert cosine(rows, plain(trunk, crops())) >= least
 
 
 def test_a_row_does_not_depend_on_its_place_or_its_neighbours(trunk):
     one, x = engine(trunk, "bf16"), crops(4)
-    rows = one.rows(x)
-    shuffled = one.rows(torch.stack([x[3], torch.zeros_like(x[0]), x[0], x[1]]))
+    rows = rows_of(one, x)
+    shuffled = rows_of(one, torch.stack([x[3], torch.zeros_like(x[0]), x[0], x[1]]))
     assert rows[[3, 0, 1]].tobytes() == shuffled[[0, 2, 3]].tobytes()
 
 
@@ -67,22 +74,22 @@ def test_a_row_does_not_depend_on_its_place_or_its_neighbours(trunk):
     ],
 )
 def test_a_layer_and_a_pooling_give_their_number_of_features(trunk, layer, pool, dim):
-    rows = engine(trunk, layer=layer, pool=pool).rows(crops())
+    rows = rows_of(engine(trunk, layer=layer, pool=pool), crops())
     assert rows.shape == (3, dim) and np.isfinite(rows).all()
     assert np.ptp(rows, axis=0).max() > 0
 
 
 def test_poolings_are_what_their_names_say(trunk):
-    flat = engine(trunk, layer="layer3", pool="flat").rows(crops()).reshape(3, 256, -1)
+    flat = rows_of(engine(trunk, layer="layer3", pool="flat"), crops()).reshape(3, 256, -1)
     np.testing.assert_allclose(
-        engine(trunk, layer="layer3", pool="avg").rows(crops()), flat.mean(2), rtol=1e-4
+        rows_of(engine(trunk, layer="layer3", pool="avg"), crops()), flat.mean(2), rtol=1e-4
     )
     np.testing.assert_allclose(
-        engine(trunk, layer="layer3", pool="max").rows(crops()), flat.max(2), rtol=1e-4
+        rows_of(engine(trunk, layer="layer3", pool="max"), crops()), flat.max(2), rtol=1e-4
     )
     gem = (np.clip(flat, 1e-6, None) ** 3).mean(2) ** (1 / 3)
     np.testing.assert_allclose(
-        engine(trunk, layer="layer3", pool="gem").rows(crops()), gem, rtol=1e-3
+        rows_of(engine(trunk, layer="layer3", pool="gem"), crops()), gem, rtol=1e-3
     )
 
 
@@ -125,27 +132,27 @@ class Hungry(nn.Module):
 
 def hungry(most) -> TorchEngine:
     made = TorchEngine.__new__(TorchEngine)
-    made.name, made.notes, made.limit = "torch-fake", [], None
+    made.name, made.notes, made.limit, made.pinned = "torch-fake", [], None, False
     made.device, made.dtype, made.net = torch.device("cpu"), torch.float32, Hungry(most)
     return made
 
 
 def test_a_batch_that_does_not_fit_is_halved_for_good_and_told():
     one, x = hungry(3), crops(10)
-    np.testing.assert_allclose(one.rows(x), x.float().mean((2, 3)).numpy())
+    np.testing.assert_allclose(rows_of(one, x), x.float().mean((2, 3)).numpy())
     assert one.net.seen == [10, 5, 3, 3, 3, 1]
     assert one.notes == [
         "Out of memory on cpu with 10 images at once; going on with 5.",
         "Out of memory on cpu with 5 images at once; going on with 3.",
     ]
     one.net.seen.clear()
-    one.rows(x)
+    rows_of(one, x)
     assert one.net.seen == [3, 3, 3, 1]
 
 
 def test_an_image_that_does_not_fit_alone_ends_in_a_sentence():
     with pytest.raises(PipelineError, match="One image does not fit the memory"):
-        hungry(0).rows(crops(2))
+        rows_of(hungry(0), crops(2))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +184,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
 )
 def test_precision_auto_is_bf16_where_the_hardware_has_it(monkeypatch, device, hardware, want):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **kw: hardware)
-    monkeypatch.setattr(engines, "cpu_has_bf16", lambda: hardware)
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: hardware)
     assert choose_precision("auto", device) == want
     assert choose_precision("fp32", device) == "fp32"
 
@@ -194,5 +201,5 @@ def test_fp16_on_a_cpu_is_refused():
 def test_bf16_is_read_from_the_cpu_flags(tmp_path, flags, want):
     path = tmp_path / "cpuinfo"
     path.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
-    assert engines.cpu_has_bf16(path) is want
-    assert engines.cpu_has_bf16(tmp_path / "none") is False
+    assert devices.cpu_has_bf16(path) is want
+    assert devices.cpu_has_bf16(tmp_path / "none") is False

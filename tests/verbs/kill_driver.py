@@ -19,18 +19,19 @@ from pipeline.images.preprocess import Preprocess
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
 from pipeline.trunks import spec
-from pipeline.verbs import extract, rows
+from pipeline.verbs import engines, extract, rows
 from pipeline.verbs.recipe import Recipe
 
 STEPS = ("open", "write", "fsync", "rename")
 
 
 class Engine:
-    name, notes = "fake", ()
+    name, notes, pinned = "fake", (), False
 
-    def rows(self, crops):
-        x = crops.numpy().astype(np.float32)
-        return np.concatenate([x.mean((2, 3)), x.mean((1, 3))], axis=1)
+    def run(self, batches):
+        for crops in batches:
+            x = crops.numpy().astype(np.float32)
+            yield np.concatenate([x.mean((2, 3)), x.mean((1, 3))], axis=1)
 
 
 def resolve(name, weights, keys, *, memo, state_dir):
@@ -39,7 +40,7 @@ def resolve(name, weights, keys, *, memo, state_dir):
 
 def work(folder: Path, cache: Path, kill_at: int | None) -> dict:
     spec.resolve = resolve
-    rows.make_engine = lambda *args: (Engine(), 4)
+    engines.make_engine = lambda *args: (Engine(), 4)
     rows.SHARD_ROWS = 8
     calls = 0
 

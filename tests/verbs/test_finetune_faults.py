@@ -129,17 +129,17 @@ def test_a_full_disk_means_fewer_views_then_live(work, monkeypatch):
 
 
 def test_activations_that_float16_cannot_hold_are_kept_in_float32(work, monkeypatch):
-    from pipeline.verbs import rows
+    from pipeline.verbs import engines
 
-    real = rows.make_engine
+    real = engines.make_engine
 
     def loud(*args):
         engine, size = real(*args)
-        inner = engine.rows
-        engine.rows = lambda crops: inner(crops) * 1e6
+        inner = engine.run
+        engine.run = lambda batches: (rows * 1e6 for rows in inner(batches))
         return engine, size
 
-    monkeypatch.setattr(rows, "make_engine", loud)
+    monkeypatch.setattr(engines, "make_engine", loud)
     heard = Heard()
     with pytest.raises(PipelineError, match="features differ"):  # as they must, a million times
         tune(work, heard=heard)

@@ -1,0 +1,81 @@
+"""Which engine computes a key's rows here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UsageError
+from pipeline.store.cache import Cache
+from pipeline.trunks.spec import FeatureKey
+from pipeline.verbs.cores import usable_cores
+from pipeline.verbs.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pipeline.trunks.engine import Engine
+    from pipeline.trunks.feature_net import FeatureNet
+    from pipeline.trunks.registry import LoadedTrunk
+
+BATCH_SIZE = {"cpu": 32, "cuda": 128, "mps": 64}
+
+
+def make_engine(
+    trunk: LoadedTrunk | None, key: FeatureKey, recipe: Recipe, cache: Cache
+) -> tuple[Engine, int]:
+    """Return the engine for a key's rows, and the batch size; loads the trunk where needed.
+
+    `auto` means OpenVINO on a CPU where it is installed and can run the trunk, else PyTorch.
+
+    Raises:
+        UsageError: the device or the engine is not there, or cannot compute this.
+    """
+    from pipeline.trunks.devices import choose_device, choose_precision
+    from pipeline.trunks.engine import Pixels
+
+    if key.layer == "pixels":
+        return Pixels(), recipe.batch_size or BATCH_SIZE["cpu"]
+    device = choose_device(recipe.device)
+    precision = choose_precision(key.precision, device)
+
+    def net() -> FeatureNet:
+        from pipeline.trunks.feature_net import FeatureNet
+        from pipeline.trunks.registry import load
+
+        found = trunk or load(
+            recipe.trunk, recipe.weights, keys=recipe.keys, state_dir=cache.weights
+        )
+        return FeatureNet(found.module, key.preprocess, key.layer, key.pool)
+
+    batch_size = recipe.batch_size or BATCH_SIZE[device]
+    notes: list[str] = []
+    if _openvino(recipe.engine, device):
+        from pipeline.trunks.openvino_engine import ConversionError, OpenVINOEngine, converted
+
+        try:
+            model = converted(net, key, folder=cache.compiled)
+            return OpenVINOEngine(model, precision=precision, cores=usable_cores()), batch_size
+        except ConversionError as error:
+            if recipe.engine == "openvino":
+                raise UsageError(f"{error} Give --engine torch, or leave --engine out.") from error
+            notes.append(f"{error} Going on with PyTorch.")
+    from pipeline.trunks.torch_engine import TorchEngine
+
+    engine = TorchEngine(net(), device=device, precision=precision, size=key.preprocess.crop)
+    engine.notes += notes
+    return engine, batch_size
+
+
+def _openvino(asked: str, device: str) -> bool:
+    """Say whether OpenVINO is to be used; refuse it where it cannot be."""
+    from pipeline.trunks import openvino_engine
+
+    if asked == "torch":
+        return False
+    there = openvino_engine.available()
+    if asked == "openvino" and not there:
+        raise UsageError(
+            "OpenVINO is not installed: `pip install 'headstart[openvino]'`, or give "
+            "--engine torch."
+        )
+    if asked == "openvino" and device != "cpu":
+        raise UsageError(f"OpenVINO runs on a CPU here, not on {device}; give --engine torch.")
+    return there and device == "cpu"
