@@ -1,6 +1,6 @@
 """How close cached features are to the reference: the library's own transform on PIL, fp32 eager.
 
-    python scripts/bench_fidelity.py FOLDER [--trunk NAME] [--weights …] [--limit N] [--json]
+    python scripts/bench_fidelity.py FOLDER [--trunk NAME] [--weights …] [--image-size PX] [--json]
 
 Prints for each precision the mean and the smallest cosine between both features of an image.
 """
@@ -36,10 +36,13 @@ def reference_transform(preprocess: Preprocess) -> T.Compose:
 
 
 @torch.inference_mode()
-def reference(paths: list[Path], trunk: str, weights: str, home: Path) -> np.ndarray:
+def reference(
+    paths: list[Path], trunk: str, weights: str, size: int | None, home: Path
+) -> np.ndarray:
     """Return fp32 features [N, D] of images read and transformed by PIL."""
     loaded = load(trunk, weights, state_dir=home)
-    transform = reference_transform(loaded.preprocess)
+    preprocess = loaded.preprocess if size is None else loaded.preprocess.with_size(size)
+    transform = reference_transform(preprocess)
     rows = []
     for start in range(0, len(paths), 32):
         part = [transform(Image.open(p).convert("RGB")) for p in paths[start : start + 32]]
@@ -59,6 +62,8 @@ def main() -> None:
     parser.add_argument("--trunk", default="efficientnet_lite0")
     parser.add_argument("--weights", default="default")
     parser.add_argument("--precisions", default="fp32,bf16")
+    parser.add_argument("--image-size", type=int, help="side of the input")
+    parser.add_argument("--engine", default="auto")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     found = {}
@@ -71,10 +76,14 @@ def main() -> None:
                 trunk=asked.trunk,
                 weights=asked.weights,
                 precision=precision,
+                image_size=asked.image_size,
+                engine=asked.engine,
             )
             if want is None:
                 paths = [Path(table.provenance["root"], path) for path in table.paths]
-                want = reference(paths, asked.trunk, asked.weights, Path(cache, "weights"))
+                want = reference(
+                    paths, asked.trunk, asked.weights, asked.image_size, Path(cache, "weights")
+                )
             values = cosines(want, table.features)
             found[precision] = {"mean": float(values.mean()), "least": float(values.min())}
     if asked.json:

@@ -12,6 +12,8 @@ What the pixels are (the decode policy):
 - CMYK JPEGs are inverted as Adobe writes them, and converted without a profile.
 - Floating point samples must lie within 0 to 1 and are scaled; samples of 32-bit or signed
   integers have no agreed range and are refused.
+- A JPEG much larger than it is needed is decoded at a half, a quarter or an eighth of its size
+  (libjpeg's scaled inverse DCT), never below the side that the caller needs.
 - A file that ends early or fails a checksum is refused, however much of it could be shown. Inside
   a JPEG's entropy-coded data there is no checksum: what libjpeg passes there passes here.
 """
@@ -42,6 +44,7 @@ from pipeline.images.formats import (
     HEAD,
     NOT_AN_IMAGE,
     PILLOW_NAMES,
+    JpegHeader,
     jpeg_header,
     sniff,
     webp_size,
@@ -102,13 +105,15 @@ _UPRIGHT = {
 _one_large = threading.Lock()
 
 
-def decode(data: bytes) -> torch.Tensor:
+def decode(data: bytes, *, least: int | None = None) -> torch.Tensor:
     """Return the picture in an image file's bytes.
 
     Safe in threads, prints nothing and warns of nothing.
 
     Args:
         data: a whole file: JPEG, PNG, WebP, GIF, BMP or TIFF, recognised by its content.
+        least: short side, in pixels, down to which a larger JPEG may be reduced by 2, 4 or 8;
+            None for the whole picture.
 
     Returns:
         uint8 [3, H, W], RGB, upright; channels last in memory.
@@ -127,7 +132,8 @@ def decode(data: bytes) -> torch.Tensor:
             if scans > MAX_SCANS or scans * width * height > MAX_SCANNED:
                 raise BadImage(TOO_MANY_SCANS)
             with room:
-                picture = _jpeg(data)
+                picture = _reduced(data, header, least) if least else None
+                picture = _jpeg(data) if picture is None else picture
             if picture is not None:
                 return picture
         if kind == "webp" and (size := webp_size(data)) is not None:
@@ -142,6 +148,26 @@ def _room(width: int, height: int) -> AbstractContextManager[object]:
     if width * height > MAX_PIXELS:
         raise BadImage(TOO_LARGE)
     return _one_large if width * height > LARGE else nullcontext()
+
+
+def _reduced(data: bytes, header: JpegHeader, least: int) -> torch.Tensor | None:
+    """Return a large JPEG's pixels at a part of its size; None where it is not large, or bad."""
+    fits = [by for by in (8, 4, 2) if min(header.width, header.height) // by >= least]
+    if not fits:
+        return None
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            image.draft(None, (header.width // fits[0], header.height // fits[0]))
+            image.load()
+            return _tensor(to_rgb(_upright(image), bits=8))
+    except MemoryError:
+        raise
+    except Exception:  # whether it is bad, and why, the whole picture shows
+        return None
+
+
+def _tensor(rgb: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # [H, W, 3] → [3, H, W]
 
 
 def _jpeg(data: bytes) -> torch.Tensor | None:
@@ -171,8 +197,7 @@ def _pillow(data: bytes, kind: str) -> torch.Tensor:
             if kind == "png" and _may_be_short(image) and not holds_every_row(data):
                 raise BadImage(TRUNCATED)
             bits = data[24] if kind == "png" else 8  # IHDR's bit depth
-            rgb = to_rgb(_upright(image), bits=bits)
-            return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # [H, W, 3] → [3, H, W]
+            return _tensor(to_rgb(_upright(image), bits=bits))
     except (BadImage, MemoryError):
         raise
     except Exception as error:

@@ -15,7 +15,7 @@ from pipeline.errors import BadImage, PipelineError
 from pipeline.images.decode import decode
 from pipeline.images.names import shown
 from pipeline.images.preprocess import Preprocess
-from pipeline.images.views import view
+from pipeline.images.views import least_side, view
 
 #: Batches in the making besides the one in use: memory is bounded whatever the data set's size.
 AHEAD = 2
@@ -71,8 +71,12 @@ def load(
                 f"{_name(path)} changed while the run was reading it. Run the same command again."
             )
         try:
-            picture = decode(data)
+            pictures: dict[int, torch.Tensor] = {}  # least side → picture
             for slot, number in wanted:
+                least = least_side(preprocess, number)
+                if least not in pictures:
+                    pictures[least] = decode(data, least=least)
+                picture = pictures[least]
                 crop = view(picture, preprocess, digest=digest, number=number)
                 crops[slot].copy_(crop.permute(1, 2, 0))
         except BadImage as error:

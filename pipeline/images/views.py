@@ -22,6 +22,9 @@ SCALE = (0.25, 1.0)
 #: Width by height of a random crop, drawn evenly on a logarithmic scale.
 RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
+#: A large JPEG is decoded at a part of its size while the resize still has to shrink it by this:
+#: features then differ less than bfloat16 makes them differ (docs/performance.md).
+REDUCED = 2.5
 
 
 def view(
@@ -54,6 +57,15 @@ def view(
         interpolation=InterpolationMode(preprocess.interpolation), antialias=True,
     )  # fmt: skip
     return crop.flip(-1) if next(draws) < 0.5 else crop
+
+
+def least_side(preprocess: Preprocess, number: int) -> int:
+    """Return the short side, in pixels, below which a picture must not be reduced for a view.
+
+    `REDUCED` times what the resize leaves of it; the smallest random crop is two fifths of the
+    picture's short side.
+    """
+    return round(REDUCED * (preprocess.resize if number == 0 else 2.5 * preprocess.crop))
 
 
 def _draws(digest: bytes, number: int) -> Iterator[float]:

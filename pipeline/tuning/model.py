@@ -19,6 +19,7 @@ from pipeline.images.decode import decode
 from pipeline.images.loader import read
 from pipeline.images.pictures import as_source
 from pipeline.images.preprocess import Preprocess
+from pipeline.images.views import least_side
 from pipeline.store.results import MODEL
 from pipeline.trunks import registry
 from pipeline.trunks.devices import choose_device
@@ -81,7 +82,7 @@ class Model:
         name = source if isinstance(source, str) else "a picture"
         try:
             data = source if isinstance(source, bytes) else read(source)
-            return self.preprocess.apply(decode(data))
+            return self.preprocess.apply(decode(data, least=least_side(self.preprocess, 0)))
         except BadImage as error:
             raise PipelineError(f"{name} could not be decoded: {error}.") from error
 
