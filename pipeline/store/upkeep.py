@@ -110,8 +110,8 @@ def garbage(
 ) -> dict[Path, int]:
     """Return the files that nothing names, with their sizes in bytes, and remove none.
 
-    Shards named by no table and no model and wanted by no unfinished run, and the temporary
-    files of processes that are gone. A fingerprint whose lock is held is left alone.
+    Shards named by no table and no model and wanted by no unfinished run, converted trunks that
+    have no rows, and the temporary files of processes that are gone. A fingerprint whose lock is held is left alone.
 
     Args:
         unfinished: give up unfinished runs: their manifests and states, and what only they want,
@@ -144,6 +144,10 @@ def garbage(
             if keys and _holds(store, name, keys):
                 continue
             found[store.folder / name] = (store.folder / name).stat().st_size
+    used = {store.fingerprint for store in cache.stores() if store.names()}
+    for path in cache.compiled.glob("*.ov"):
+        if path.stem not in used:  # a converted trunk that has no rows: made again when needed
+            found[path] = path.stat().st_size
     for folder, folders, names in os.walk(cache.root):
         for name in (*names, *folders):
             path = Path(folder, name)

@@ -1,0 +1,274 @@
+"""Stage one against the plain loop, and against what decoding and arithmetic allow.
+
+    python scripts/bench_extract.py FOLDER [--trunk NAME] [--weights …] [--images N] [--repeats N]
+                                    [--engine …] [--precision …] [--grow] [--json]
+
+The plain loop is the tutorial's: ImageFolder's way of reading, PIL transforms, a DataLoader with
+two workers, batches of 32, fp32 eager. Headstart runs end to end from a cold cache; both take
+turns, each in a process of its own that has imported its libraries before the clock starts. The
+roofline is 1 / (1/decode + 1/forward), since both need the same cores: decode is torchvision's
+reference decode and uint8 antialiased resize in as many threads as cores, forward the engine's
+rate on crops that lie ready. FOLDER's photos are repeated, with other bytes in a comment segment,
+until there are N.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision import transforms as T
+
+import pipeline
+from pipeline.images.loader import read
+from pipeline.images.preprocess import Preprocess
+from pipeline.store.cache import Cache
+from pipeline.trunks import spec
+from pipeline.trunks.registry import load
+from pipeline.verbs import engines, rows
+from pipeline.verbs.cores import usable_cores
+from pipeline.verbs.recipe import Recipe
+
+BATCH = 32
+PLAIN_WORKERS = 2
+
+
+def repeated(folder: Path, count: int, home: Path) -> list[Path]:
+    """Write `count` photos with different digests into a folder of classes; return them."""
+    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    found = []
+    for number in range(count):
+        photo = photos[number % len(photos)]
+        data = photo.read_bytes()
+        comment = b"\xff\xfe" + (10).to_bytes(2, "big") + number.to_bytes(8, "big")
+        path = home / photo.parent.name / f"{number:06}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data[:2] + comment + data[2:])
+        found.append(path)
+    return sorted(found)
+
+
+class Photos(torch.utils.data.Dataset[torch.Tensor]):
+    """What `ImageFolder` with the classic transforms does."""
+
+    def __init__(self, paths: list[Path], preprocess: Preprocess):
+        self.paths = paths
+        self.transform = T.Compose(
+            [
+                T.Resize(
+                    preprocess.resize,
+                    interpolation=T.InterpolationMode(preprocess.interpolation),
+                ),
+                T.CenterCrop(preprocess.crop),
+                T.ToTensor(),
+                T.Normalize(preprocess.mean, preprocess.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, place: int) -> torch.Tensor:
+        with Image.open(self.paths[place]) as image:
+            found: torch.Tensor = self.transform(image.convert("RGB"))
+        return found
+
+
+@torch.no_grad()
+def plain(asked: argparse.Namespace, paths: list[Path], home: Path) -> dict[str, Any]:
+    """Run the tutorial's loop; return seconds and features [N, D]."""
+    trunk = load(asked.trunk, asked.weights, state_dir=home)
+    began = time.perf_counter()
+    data = torch.utils.data.DataLoader(
+        Photos(paths, trunk.preprocess), batch_size=BATCH, num_workers=PLAIN_WORKERS
+    )
+    found = np.concatenate([trunk.module(batch).numpy() for batch in data])
+    return {"seconds": time.perf_counter() - began, "features": found}
+
+
+def ours(asked: argparse.Namespace, folder: Path, home: Path) -> dict[str, Any]:
+    """Run `extract` from a cold cache; return seconds and features [N, D], sorted by path."""
+    with tempfile.TemporaryDirectory(dir=home) as cache:
+        began = time.perf_counter()
+        table = pipeline.extract(
+            folder, cache=cache, trunk=asked.trunk, weights=asked.weights,
+            engine=asked.engine, precision=asked.precision,
+        )  # fmt: skip
+        seconds = time.perf_counter() - began
+        order = np.argsort([Path(path).name for path in table.paths])
+        return {
+            "seconds": seconds,
+            "features": np.array(table.features)[order],
+            "engine": table.provenance["engine"],
+            "precision": table.provenance["precision"],
+        }
+
+
+def rates(asked: argparse.Namespace, paths: list[Path], home: Path) -> dict[str, Any]:
+    """Return images a second of decoding alone and of the engine alone, all cores each."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+    from torchvision.transforms.v2 import functional as F
+
+    cache = Cache.at(home / "rates")
+    facts, trunk = spec.resolve(asked.trunk, asked.weights, "name", memo=cache.memo, state_dir=home)
+    recipe = Recipe(
+        trunk=asked.trunk, weights=asked.weights, engine=asked.engine, precision=asked.precision
+    )
+    there = rows.choose(cache, rows.wanted(facts, recipe), "auto", [])
+    preprocess = facts.preprocess
+
+    def decode(path: Path) -> torch.Tensor:
+        data = torch.frombuffer(bytearray(read(str(path))), dtype=torch.uint8)
+        picture = decode_jpeg(data, mode=ImageReadMode.RGB)
+        resized = F.resize(
+            picture, [preprocess.resize],
+            interpolation=T.InterpolationMode(preprocess.interpolation), antialias=True,
+        )  # fmt: skip
+        crop: torch.Tensor = F.center_crop(resized, [preprocess.crop, preprocess.crop])
+        return crop
+
+    part = paths[:400]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        began = time.perf_counter()
+        crops = list(pool.map(decode, part))
+        decoding = len(part) / (time.perf_counter() - began)
+    stacked = torch.stack(crops).contiguous(memory_format=torch.channels_last)
+    batches = [stacked[at : at + BATCH] for at in range(0, len(stacked) - BATCH + 1, BATCH)]
+    engine, _ = engines.make_engine(trunk, there.key, recipe, cache)
+    count(engine.run(batches[:2]))
+    began = time.perf_counter()
+    images = count(engine.run(batches))
+    forward = images / (time.perf_counter() - began)
+    return {"decode": decoding, "forward": forward, "roofline": 1 / (1 / decoding + 1 / forward)}
+
+
+def count(found: Iterable[np.ndarray]) -> int:
+    """Return how many rows there are."""
+    return sum(len(part) for part in found)
+
+
+def alone(task: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+    """Run a task in a process of its own; add its peak memory in MB."""
+    context = multiprocessing.get_context("spawn")
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(writer, task, args))
+    process.start()
+    writer.close()
+    try:
+        found: dict[str, Any] = reader.recv()
+    except EOFError:
+        sys.exit(f"{task.__name__} failed.")
+    process.join()
+    return found
+
+
+def _send(writer: Any, task: Callable[..., dict[str, Any]], args: tuple[Any, ...]) -> None:
+    warnings.simplefilter("ignore")
+    found = task(*args)
+    found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    writer.send(found)
+
+
+def compare(asked: argparse.Namespace, home: Path) -> dict[str, Any]:
+    """Run both in turn and return medians and ratios."""
+    folder = home / "photos"
+    paths = repeated(asked.folder, asked.images, folder)
+    weights = home / "weights"
+    runs = [
+        (
+            alone(plain, asked, paths, weights),
+            alone(ours, asked, folder, home),
+            alone(rates, asked, paths, home),
+        )
+        for _ in range(asked.repeats)
+    ]
+    order = np.argsort([path.name for path in paths])
+    a, b = runs[-1][0]["features"][order], runs[-1][1]["features"]
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    speed = [[asked.images / run[i]["seconds"] for run in runs] for i in (0, 1)]
+    roofline = [run[2]["roofline"] for run in runs]
+    return {
+        "trunk": asked.trunk,
+        "engine": runs[-1][1]["engine"],
+        "precision": runs[-1][1]["precision"],
+        "images": asked.images,
+        "plain": statistics.median(speed[0]),
+        "headstart": statistics.median(speed[1]),
+        "times": statistics.median(b / a for a, b in zip(*speed, strict=True)),
+        "decode": statistics.median(run[2]["decode"] for run in runs),
+        "forward": statistics.median(run[2]["forward"] for run in runs),
+        "roofline": statistics.median(roofline),
+        "of_roofline": statistics.median(b / r for b, r in zip(speed[1], roofline, strict=True)),
+        "memory_mb": {
+            name: max(run[place]["memory"] for run in runs)
+            for place, name in enumerate(("plain", "headstart"))
+        },
+        "cosine": {"mean": float(cosine.mean()), "least": float(cosine.min())},
+    }  # fmt: skip
+
+
+def grow(asked: argparse.Namespace, home: Path) -> list[dict[str, Any]]:
+    """Return seconds and peak memory of Headstart for 400, 4,000 and 40,000 images."""
+    found = []
+    for images in (400, 4_000, 40_000):
+        with tempfile.TemporaryDirectory(dir=home) as folder:
+            repeated(asked.folder, images, Path(folder))
+            run = alone(ours, asked, Path(folder), home)
+        found.append({"images": images, "seconds": run["seconds"], "memory_mb": run["memory"]})
+    return found
+
+
+def main() -> None:
+    """Run the comparison and print it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--trunk", default="efficientnet_lite0")
+    parser.add_argument("--weights", default="default")
+    parser.add_argument("--images", type=int, default=1_600)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--grow", action="store_true", help="only 400, 4,000 and 40,000 images")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        found: Any = grow(asked, Path(home)) if asked.grow else compare(asked, Path(home))
+    if asked.json:
+        print(json.dumps(found))
+    elif asked.grow:
+        for run in found:
+            print(
+                f"{run['images']:>7,} images  {run['seconds']:7.1f} s  "
+                f"{run['images'] / run['seconds']:6.1f} images/s  {run['memory_mb']:7,.0f} MB"
+            )
+    else:
+        print(
+            f"{found['trunk']}, {found['precision']} on {found['engine']}, {found['images']:,} "
+            f"photos; images/s, medians of {asked.repeats}\n"
+            f"  plain loop {found['plain']:.1f}, Headstart {found['headstart']:.1f}: "
+            f"{found['times']:.2f} times as fast\n"
+            f"  decode {found['decode']:.0f}, forward {found['forward']:.0f}, roofline "
+            f"{found['roofline']:.0f}: {found['of_roofline']:.2f} of it reached\n"
+            f"  memory {found['memory_mb']['plain']:,.0f} MB (its two workers not counted) and "
+            f"{found['memory_mb']['headstart']:,.0f} MB\n"
+            f"  cosine of both features: mean {found['cosine']['mean']:.5f}, "
+            f"least {found['cosine']['least']:.5f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
