@@ -111,7 +111,8 @@ def garbage(
     """Return the files that nothing names, with their sizes in bytes, and remove none.
 
     Shards named by no table and no model and wanted by no unfinished run, converted trunks that
-    have no rows, and the temporary files of processes that are gone. A fingerprint whose lock is held is left alone.
+    have no rows, and the temporary files of processes that are gone. A fingerprint whose lock is
+    held is left alone.
 
     Args:
         unfinished: give up unfinished runs: their manifests and states, and what only they want,

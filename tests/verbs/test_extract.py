@@ -188,10 +188,10 @@ def test_rehash_reads_everything_and_tries_bad_images_again(folder, cache, fake_
     real = loader.decode
     half = picture(333)
 
-    def refuse(data):
+    def refuse(data, **options):
         if data == half:
             raise BadImage("an older decoder")
-        return real(data)
+        return real(data, **options)
 
     (folder / "ants" / "000.png").write_bytes(half)
     with monkeypatch.context() as patch:
@@ -276,7 +276,9 @@ def test_a_system_error_while_reading_is_no_bad_image(folder, cache, fake_trunk,
 
 
 def test_values_that_are_not_finite_are_never_stored(folder, cache, fake_trunk, monkeypatch):
-    monkeypatch.setattr(type(fake_trunk), "rows", lambda self, x: np.full((len(x), 3), np.nan))
+    monkeypatch.setattr(
+        type(fake_trunk), "run", lambda self, xs: (np.full((len(x), 3), np.nan) for x in xs)
+    )
     with pytest.raises(PipelineError, match=r"not finite in bf16; give --precision fp32"):
         run(folder, Recipe(precision="bf16"), cache)
     assert cache.table_files() == []
@@ -326,14 +328,14 @@ def test_an_interrupted_run_keeps_its_shards_from_the_collector(
     monkeypatch.setattr(rows, "SHARD_ROWS", 4)
     calls = []
 
-    def stop(self, crops):
+    def stop(crops):
         calls.append(1)
         if len(calls) > 3:
             raise KeyboardInterrupt
         return np.ones((len(crops), 2), np.float32)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(fake_trunk), "rows", stop)
+        patch.setattr(type(fake_trunk), "run", lambda self, xs: map(stop, xs))
         with pytest.raises(KeyboardInterrupt):
             run(folder, RECIPE, cache)
     assert len(list(cache.unfinished())) == 1
@@ -355,3 +357,14 @@ def test_the_collector_removes_only_what_nothing_names(folder, cache, fake_trunk
     upkeep.remove(cache, list(found))
     assert run(folder, RECIPE, cache).extracted == 0
     assert run(folder, Recipe(precision="bf16"), cache).extracted == 20
+
+
+def test_the_collector_removes_converted_trunks_that_have_no_rows(folder, cache, fake_trunk):
+    from pipeline.store import upkeep
+
+    done = run(folder, RECIPE, cache)
+    cache.compiled.mkdir()
+    kept = cache.compiled / f"{done.table.fingerprint}.ov"
+    for path in (kept, cache.compiled / f"{'e' * 64}.ov"):
+        path.write_bytes(b"a network")
+    assert upkeep.garbage(cache) == {cache.compiled / f"{'e' * 64}.ov": 9}
