@@ -3,15 +3,21 @@
 The log is that of `strace -y`, which writes the path behind each descriptor.
 """
 
+import ctypes
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+
+from pipeline.errors import PipelineError
 
 #: What changes files, or opens them; `?` lets strace pass over what this machine does not have.
 CALLS = (
@@ -96,3 +102,44 @@ def faults(log: list[Call], root: str) -> list[str]:
             dirty -= set(late)
             unsynced = {os.path.dirname(target): target}
     return wrong + [f"{name} is never made durable" for name in unsynced.values()]
+
+
+def in_child(task, root: Path, options: list[str] | None = None) -> tuple[int, dict, list[str]]:
+    """Return a forked child's wait status, what it returned, and strace's log of it.
+
+    Args:
+        task: called with `root` in the child; returns what JSON can say, or None.
+        root: a path of its own; the log stands beside it.
+        options: strace's, attached before the task begins; None for no strace.
+    """
+    (reader, writer), (started, start) = os.pipe(), os.pipe()
+    if not (pid := os.fork()):
+        ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)  # anyone may trace it
+        os.read(started, 1)
+        try:
+            result = task(root) or {}
+        except PipelineError as error:
+            result = {"error": str(error)}
+        except BaseException as error:
+            result = {"raw": repr(error)}
+        os.write(writer, json.dumps(result).encode())
+        os._exit(0)
+    os.close(writer)
+    log, tracer = root.with_suffix(".log"), None
+    if options is not None:
+        command = ["strace", "-y", "-s", "0", "-o", str(log), *options, "-p", str(pid)]
+        tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        line = tracer.stderr.readline()
+        if "attached" not in line:
+            os.kill(pid, signal.SIGKILL)
+            sys.exit(f"strace: {line}{tracer.stderr.read()}")
+    os.write(start, b"!")
+    with os.fdopen(reader, "rb") as pipe:
+        data = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    os.close(start)
+    os.close(started)
+    if tracer:
+        tracer.communicate()
+    lines = log.read_text().splitlines() if tracer else []
+    return status, json.loads(data or "{}"), lines

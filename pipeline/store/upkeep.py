@@ -60,14 +60,18 @@ def usage(cache: Cache) -> dict[str, Usage]:
 
 
 def verify(cache: Cache) -> Verdict:
-    """Hash every shard and table again and name what is damaged or missing."""
+    """Hash every shard and table again and name what is damaged or missing.
+
+    Raises:
+        PipelineError: the system is in trouble, and what it cannot read may be whole.
+    """
     verdict = Verdict()
     tables: list[FeatureTable] = []
     for path in cache.table_files():
         verdict.tables += 1
         try:
             tables.append(FeatureTable.open(path))
-        except PipelineError as error:
+        except DamagedError as error:
             verdict.problems[str(path)] = str(error)
     for store in cache.stores():
         for name in store.names():

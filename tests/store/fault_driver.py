@@ -11,14 +11,11 @@ read cannot be). DOCTOR names an entry of `DOCTORS`, a store that is broken on p
 leaves out the faults at others.
 """
 
-import ctypes
 import errno
 import hashlib
 import json
 import os
-import signal
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
@@ -26,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tracing import CALLS, Call, calls
+from tracing import CALLS, Call, calls, in_child
 
 from pipeline.errors import PipelineError
 from pipeline.store import atomic, cache, folders, shards, table, upkeep
@@ -114,41 +111,6 @@ def recover(root: Path) -> dict:
     upkeep.remove(home, list(waste))
     found["temporary"] = [str(path) for path in root.rglob(f"{atomic.TEMPORARY}*")]
     return found | {"tree": tree(root)}
-
-
-def in_child(task, root: Path, options: list[str] | None = None) -> tuple[int, dict, list[str]]:
-    """Return a forked child's wait status, what it returned, and strace's log of it."""
-    (reader, writer), (started, start) = os.pipe(), os.pipe()
-    if not (pid := os.fork()):
-        ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)  # anyone may trace it
-        os.read(started, 1)
-        try:
-            result = task(root) or {}
-        except PipelineError as error:
-            result = {"error": str(error)}
-        except BaseException as error:
-            result = {"raw": repr(error)}
-        os.write(writer, json.dumps(result).encode())
-        os._exit(0)
-    os.close(writer)
-    log, tracer = root.with_suffix(".log"), None
-    if options is not None:
-        command = ["strace", "-y", "-s", "0", "-o", str(log), *options, "-p", str(pid)]
-        tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        line = tracer.stderr.readline()
-        if "attached" not in line:
-            os.kill(pid, signal.SIGKILL)
-            sys.exit(f"strace: {line}{tracer.stderr.read()}")
-    os.write(start, b"!")
-    with os.fdopen(reader, "rb") as pipe:
-        data = pipe.read()
-    _, status = os.waitpid(pid, 0)
-    os.close(start)
-    os.close(started)
-    if tracer:
-        tracer.communicate()
-    lines = log.read_text().splitlines() if tracer else []
-    return status, json.loads(data or "{}"), lines
 
 
 def on_cache(lines: list[str], root: Path) -> list[Call]:
