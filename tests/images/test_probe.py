@@ -50,3 +50,35 @@ def test_a_crash_that_does_not_happen_again_blames_no_image(monkeypatch, tmp_pat
 def test_a_process_that_does_not_start_blames_no_image(monkeypatch, program):
     monkeypatch.setattr(probe, "COMMAND", (sys.executable, "-c", program))
     assert list(crashing([b"a", b"b"])) == [False, False]
+
+
+#: The decoding process, with torchvision's PNG decoder, which crashes at two of the odd images.
+TORCHVISION = """
+import sys, types, torch
+from torchvision.io import decode_png
+from pipeline.images import probe
+
+def decode(data):
+    try:
+        decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    except RuntimeError:
+        pass
+
+stub = types.ModuleType("pipeline.images.decode")
+stub.MAX_PIXELS, stub.fits, stub.decode = 1 << 20, lambda pixels: True, decode
+sys.modules["pipeline.images.decode"] = stub
+probe._serve(sys.stdin.buffer, sys.stdout.buffer)
+"""
+
+
+@pytest.mark.slow
+def test_a_c_library_that_really_crashes_is_survived(shared, monkeypatch):
+    folder = shared("odd_images")
+    names = ["basn2c08", "xcsn0g01", "basn0g16", "xc1n0g08"]
+    files = [folder / "pngsuite" / "png" / f"{name}.png" for name in names]
+    files.insert(3, folder / "pillow/Tests/images/broken_data_stream.png")
+    monkeypatch.setattr(probe, "COMMAND", (sys.executable, "-c", TORCHVISION))
+    found = list(crashing(file.read_bytes() for file in files))
+    if not any(found):
+        pytest.skip("this torchvision does not crash at them")
+    assert found == [False, True, False, True, False]
