@@ -75,6 +75,13 @@ class LazyGroup(click.Group):
         except BrokenPipeError:
             sys.stdout = None  # the reader left, as `head` does
             ctx.exit(0)
+        except (OSError, MemoryError) as error:
+            if isinstance(error, OSError) and error.errno is None:
+                raise  # a library's own, not the system's
+            reason = getattr(error, "strerror", None) or "No memory left"
+            place = f": {name}" if (name := getattr(error, "filename", None)) else ""
+            click.echo(f"Error: {reason}{place}. What was committed stays in the cache.", err=True)
+            ctx.exit(1)
         finally:
             signal.signal(signal.SIGTERM, before)
 

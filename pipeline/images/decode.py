@@ -204,7 +204,7 @@ def _pillow(data: bytes, kind: str) -> torch.Tensor:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the system's error, not Pillow's: Pillow sets no number
         # A codec of Pillow's says so also where a header's sizes overflow.
-        if "out of memory" in str(error) and not _fits(width * height):
+        if "out of memory" in str(error) and not fits(width * height):
             raise MemoryError(str(error)) from error
         raise BadImage(_reason(error, kind)) from error
 
@@ -215,7 +215,7 @@ def _may_be_short(image: Image.Image) -> bool:
     return bool(image.info.get("interlace")) or not any(bottom.tobytes())
 
 
-def _fits(pixels: int) -> bool:
+def fits(pixels: int) -> bool:
     """Tell whether there is memory for an honest picture of this many pixels, twice over."""
     try:
         np.empty(max(pixels, 1 << 20) * 16, dtype=np.uint8)

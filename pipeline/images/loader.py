@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -45,6 +45,8 @@ def load(
     batch_size: int,
     workers: int,
     pin: bool = False,
+    refused: Mapping[bytes, str] | None = None,
+    note: Callable[[bytes], None] = lambda digest: None,
 ) -> Iterator[Batch]:
     """Yield batches in order; the same files give the same bits, whatever the workers.
 
@@ -56,6 +58,8 @@ def load(
         batch_size: nominal size B; the last batch is padded to it.
         workers: decoding threads.
         pin: put crops in page-locked memory, for copies to a GPU.
+        refused: digests of images that must not be decoded, to the reason; they count as bad.
+        note: called with the digest of each image, in the thread that is about to decode it.
 
     Raises:
         PipelineError: a file cannot be read, or is no longer what it was when it was hashed.
@@ -65,11 +69,14 @@ def load(
     def fill(
         path: str | bytes, digest: bytes, wanted: list[tuple[int, int]], crops: torch.Tensor
     ) -> dict[int, str]:
+        if refused and digest in refused:
+            return {slot: refused[digest] for slot, _ in wanted}
         data = path if isinstance(path, bytes) else read(path)
         if hashlib.sha256(data).digest() != digest:
             raise PipelineError(
                 f"{_name(path)} changed while the run was reading it. Run the same command again."
             )
+        note(digest)
         try:
             pictures: dict[int, torch.Tensor] = {}  # least side → picture
             for slot, number in wanted:

@@ -5,6 +5,8 @@ The order is write, fsync, rename, fsync of the folder. Rename is the only commi
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import secrets
 from collections.abc import Iterable
@@ -14,6 +16,8 @@ from pipeline.errors import PipelineError
 
 #: Names that start so are unfinished; they are never read, and `gc` removes dead ones.
 TEMPORARY = ".tmp-"
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 Buffer = bytes | bytearray | memoryview
 
@@ -41,7 +45,8 @@ def write_pieces(path: Path, pieces: Iterable[Buffer], *, what: str) -> None:
 
     Raises:
         PipelineError: the file and the system's reason, when any step fails; nothing is left
-            under `path` then (or the earlier file stays), and no temporary file.
+            under `path` then (or the earlier file stays), and no temporary file. Where only the
+            last step fails, the fsync of the folder, the whole file stands there.
     """
     make_folder(path.parent)
     temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name[:40]}"
@@ -70,6 +75,24 @@ def write_pieces(path: Path, pieces: Iterable[Buffer], *, what: str) -> None:
 def write_bytes(path: Path, data: Buffer, *, what: str) -> None:
     """Write a whole file and commit it under `path`; see `write_pieces`."""
     write_pieces(path, [data], what=what)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two names change places in one step; return False where the system cannot do that.
+
+    Raises:
+        OSError: it can, and failed; both names stay what they were.
+    """
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:  # not Linux
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    if not rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL):  # an old kernel, or a file system without it
+        return False
+    raise OSError(number, os.strerror(number), str(other))
 
 
 def sync_folder(folder: Path) -> None:

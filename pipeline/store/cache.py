@@ -17,6 +17,7 @@ from pipeline.store import hdf5
 from pipeline.store.atomic import make_folder, write_bytes
 from pipeline.store.shards import Key, RowStore
 from pipeline.store.table import FeatureTable
+from pipeline.store.trouble import cannot_read
 
 ENVIRONMENT = "PIPELINE_CACHE"
 
@@ -96,6 +97,8 @@ class Cache:
             name = json.loads((self.root / "current.json").read_text())["table"]
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise cannot_read("the record", self.root / "current.json", error) from error
         except (ValueError, KeyError, TypeError):
             return None  # a damaged pointer is no pointer: the next extract writes it anew
         return Path(str(name)).name
@@ -142,7 +145,11 @@ class Cache:
 
     def end_run(self, fingerprint: str, keys: Sequence[Key]) -> None:
         """Remove a run's manifest, its own or one that a killed run of the same left."""
-        self._manifest(fingerprint, keys).unlink(missing_ok=True)
+        path = self._manifest(fingerprint, keys)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise PipelineError(f"Cannot remove {path}: {error.strerror}.") from error
 
     def _manifest(self, fingerprint: str, keys: Sequence[Key]) -> Path:
         name = hashlib.sha256(fingerprint.encode())

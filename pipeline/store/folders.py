@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.store.atomic import TEMPORARY, make_folder, sync_folder
+from pipeline.store.atomic import TEMPORARY, exchange, make_folder, sync_folder
 
 
 def commit_folder(folder: Path, write: Callable[[Path], None], *, what: str) -> None:
@@ -36,9 +36,10 @@ def commit_folder(folder: Path, write: Callable[[Path], None], *, what: str) -> 
             finally:
                 os.close(file)
         sync_folder(temporary)
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(temporary, folder)
+        if not (folder.exists() and exchange(temporary, folder)):
+            if folder.exists():  # killed between these two, it is gone until it is made again
+                os.rename(folder, old)
+            os.rename(temporary, folder)
         sync_folder(folder.parent)
     except BaseException as error:
         if old.exists() and not folder.exists():

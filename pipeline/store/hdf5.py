@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import DamagedError
+from pipeline.store.trouble import cannot_read
 
 
 def build(arrays: Mapping[str, np.ndarray], deferred: tuple[str, ...] = ()) -> HDF5Image:
@@ -105,15 +107,18 @@ class Reader:
         path: the file.
 
     Raises:
-        DamagedError: not HDF5, or anything else than plain contiguous datasets.
+        DamagedError: missing, not HDF5, or anything else than plain contiguous datasets.
+        PipelineError: the system is in trouble, and the file may be whole.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.size = path.stat().st_size
         try:
+            self.size = path.stat().st_size
             self.file = h5py.File(path, "r", locking=False)
         except (OSError, RuntimeError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the system's, not HDF5's
+                raise cannot_read("the file", path, _plain(error)) from error
             raise DamagedError(f"{path} is damaged: it is not a readable HDF5 file.") from error
 
     def __enter__(self) -> Reader:
@@ -176,9 +181,11 @@ class Reader:
         dataset = self.dataset(name)
         if not dataset.size:
             return np.empty(dataset.shape, dataset.dtype)
-        return np.memmap(
-            self.path, dataset.dtype, "r", offset=dataset.id.get_offset(), shape=dataset.shape
-        )
+        offset = dataset.id.get_offset()
+        try:
+            return np.memmap(self.path, dataset.dtype, "r", offset=offset, shape=dataset.shape)
+        except OSError as error:
+            raise cannot_read("the file", self.path, error) from error
 
     def _guard(self, read: Any) -> Any:
         try:
@@ -186,4 +193,11 @@ class Reader:
         except DamagedError:
             raise
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise cannot_read("the file", self.path, _plain(error)) from error
             raise DamagedError(f"{self.path} is damaged: {error}") from error
+
+
+def _plain(error: OSError) -> OSError:
+    """Return the system's error without HDF5's paragraph about it."""
+    return OSError(error.errno, os.strerror(error.errno or 0))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DamagedError, PipelineError
+from pipeline.store.trouble import cannot_read
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Kind:
         Raises:
             PipelineError: there is none.
             DamagedError: it is damaged, or of another schema.
+            PipelineError: the system cannot read it now.
         """
         try:
             info = json.loads((folder / f"{self.name}.json").read_text())
@@ -42,7 +44,9 @@ class Kind:
                 f"There is no {self.name} {folder}. `{self.lists}` lists those there are, "
                 f"`{self.makes}` makes one."
             ) from error
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise cannot_read(f"the {self.name}", folder / f"{self.name}.json", error) from error
+        except ValueError as error:
             raise DamagedError(f"The {self.name} {folder} is damaged: {error}") from error
         if not isinstance(info, dict) or info.get("schema") != self.schema:
             raise DamagedError(

@@ -23,6 +23,7 @@ import numpy as np
 from pipeline.errors import DamagedError, LockedError, PipelineError
 from pipeline.store import hdf5
 from pipeline.store.atomic import make_folder, write_bytes
+from pipeline.store.trouble import cannot_read
 
 SCHEMA = 1
 Key = tuple[bytes, int]  # digest (32 bytes), view
@@ -70,6 +71,8 @@ class RowStore:
             return sorted(name for name in os.listdir(self.folder) if _NAME.fullmatch(name))
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise cannot_read("the folder", self.folder, error) from error
 
     def index(self) -> Index:
         """Read what there is; every byte is hashed first, damaged shards are left out and named."""
@@ -91,15 +94,18 @@ class RowStore:
         return index
 
     def check(self, name: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        """Hash a shard and return its digests, views and meta; raise `DamagedError`."""
+        """Hash a shard and return its digests, views and meta.
+
+        Raises:
+            DamagedError: it is missing, or not what it was when it was committed.
+            PipelineError: the system is in trouble, and the shard may be whole.
+        """
         path = self.folder / name
         try:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError as error:
-            raise DamagedError(f"The shard {path} is missing.") from error
         except OSError as error:
-            raise DamagedError(f"The shard {path} cannot be read: {error.strerror}.") from error
+            raise cannot_read("the shard", path, error) from error
         if found != name.removesuffix(".h5"):
             raise DamagedError(f"The shard {path} is damaged: its sha256 is not its name.")
         with hdf5.Reader(path) as reader:
@@ -199,8 +205,13 @@ class RowStore:
                     "preprocessing into this cache. Wait for it to end and run the same command "
                     "again: what it computes is reused."
                 ) from error
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+            except OSError as error:
+                raise PipelineError(f"Cannot lock {path}: {error.strerror}.") from error
+            try:
+                os.ftruncate(file, 0)
+                os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+            except OSError:
+                pass  # the number only serves the other's message, and `gc` must run on a full disk
             yield
         finally:
             os.close(file)

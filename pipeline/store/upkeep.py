@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import DamagedError, LockedError, PipelineError
+from pipeline.store import flight
 from pipeline.store.atomic import TEMPORARY
 from pipeline.store.cache import Cache
 from pipeline.store.results import MODEL
@@ -59,14 +60,18 @@ def usage(cache: Cache) -> dict[str, Usage]:
 
 
 def verify(cache: Cache) -> Verdict:
-    """Hash every shard and table again and name what is damaged or missing."""
+    """Hash every shard and table again and name what is damaged or missing.
+
+    Raises:
+        PipelineError: the system is in trouble, and what it cannot read may be whole.
+    """
     verdict = Verdict()
     tables: list[FeatureTable] = []
     for path in cache.table_files():
         verdict.tables += 1
         try:
             tables.append(FeatureTable.open(path))
-        except PipelineError as error:
+        except DamagedError as error:
             verdict.problems[str(path)] = str(error)
     for store in cache.stores():
         for name in store.names():
@@ -202,7 +207,7 @@ def remove(cache: Cache, paths: list[Path]) -> None:
         except OSError as error:
             raise PipelineError(f"Cannot remove {path}: {error.strerror}.") from error
     for store in cache.stores():
-        if {entry.name for entry in store.folder.iterdir()} <= {"lock"}:
+        if {entry.name for entry in store.folder.iterdir()} <= {"lock", flight.NAME}:
             try:
                 with store.lock():
                     shutil.rmtree(store.folder)

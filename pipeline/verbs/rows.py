@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import PipelineError
+from pipeline.images.probe import REASON
 from pipeline.store.cache import Cache
+from pipeline.store.flight import Flight
 from pipeline.store.shards import Index, Key, RowStore
 from pipeline.trunks import spec
 from pipeline.trunks.spec import FeatureKey, TrunkFacts
 from pipeline.verbs import engines
 from pipeline.verbs.cores import usable_cores
+from pipeline.verbs.crashes import noted
 from pipeline.verbs.progress import Progress
 from pipeline.verbs.recipe import Recipe
 
@@ -133,17 +136,20 @@ def fill(
             started = time.monotonic()
             engine, batch_size = engines.make_engine(trunk, rows.key, recipe, cache)
             try:
-                compute(
-                    engine,
-                    {key: sources[key] for key in rows.computed},
-                    key=rows.key,
-                    store=rows.store,
-                    index=rows.index,
-                    batch_size=batch_size,
-                    workers=recipe.workers or usable_cores(),
-                    progress=progress,
-                    check_bad=check_bad,
-                )
+                files = {key: sources[key] for key in rows.computed}
+                with noted(rows.store, files, progress) as flight:
+                    compute(
+                        engine,
+                        files,
+                        key=rows.key,
+                        store=rows.store,
+                        index=rows.index,
+                        flight=flight,
+                        batch_size=batch_size,
+                        workers=recipe.workers or usable_cores(),
+                        progress=progress,
+                        check_bad=check_bad,
+                    )
             except KeyboardInterrupt:
                 kept = sum(key in rows.index.rows for key in sources)
                 progress.say(f"{kept:,} of {len(sources):,} {unit} are in the cache.")
@@ -161,6 +167,7 @@ def compute(
     key: FeatureKey,
     store: RowStore,
     index: Index,
+    flight: Flight,
     batch_size: int,
     workers: int,
     progress: Progress,
@@ -173,6 +180,7 @@ def compute(
 
     Args:
         files: (digest, view) to the path of each image (or its bytes), in data set order.
+        flight: notes what is being decoded, and knows what must not be.
         check_bad: called after each batch; raises when there are too many bad images.
     """
     from pipeline.images.loader import load
@@ -200,6 +208,8 @@ def compute(
         batch_size=batch_size,
         workers=workers,
         pin=engine.pinned,
+        refused=dict.fromkeys(flight.crashing, REASON),
+        note=flight.note,
     )
     running: deque[Batch] = deque()  # given to the engine, which may take some ahead
 

@@ -315,7 +315,7 @@ def test_a_codec_out_of_memory_is_the_files_fault_only_where_there_is_memory(
     data = encode(picture, "TIFF")
     monkeypatch.setattr("PIL.TiffImagePlugin.TiffImageFile.load", fail)
     assert reason(data) == "asks for more memory than its size needs"
-    monkeypatch.setattr(module, "_fits", lambda pixels: False)
+    monkeypatch.setattr(module, "fits", lambda pixels: False)
     with pytest.raises(MemoryError):
         decode(data)
 

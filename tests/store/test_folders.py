@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.store import folders
+from pipeline.store.atomic import exchange
 from pipeline.store.folders import commit_folder
 
 
@@ -61,7 +62,37 @@ def test_a_full_disk_is_told_with_the_folder_and_the_reason(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_where_names_can_be_exchanged_the_earlier_folder_is_never_gone(tmp_path, monkeypatch):
+    commit_folder(tmp_path / "x", writer("one"), what="the head")
+    if not exchange(tmp_path / "x", tmp_path / "x"):
+        pytest.skip("this file system cannot exchange two names")
+    monkeypatch.setattr(folders.os, "rename", lambda *names: pytest.fail("renamed"))
+    commit_folder(tmp_path / "x", writer("two"), what="the head")
+    assert names(tmp_path) == ["x"] and (tmp_path / "x" / "a.txt").read_text() == "two"
+
+
+def test_an_exchange_that_fails_leaves_the_earlier_folder(tmp_path, monkeypatch):
+    def fail(one, other):
+        raise OSError(5, "Input/output error")
+
+    commit_folder(tmp_path / "x", writer("one"), what="the head")
+    monkeypatch.setattr(folders, "exchange", fail)
+    with pytest.raises(PipelineError, match="Input/output error"):
+        commit_folder(tmp_path / "x", writer("two"), what="the head")
+    assert names(tmp_path) == ["x"] and (tmp_path / "x" / "a.txt").read_text() == "one"
+    with pytest.raises(FileNotFoundError):
+        exchange(tmp_path / "x", tmp_path / "y")
+
+
+def test_without_an_exchange_a_second_commit_takes_the_place_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "exchange", lambda one, other: False)
+    commit_folder(tmp_path / "x", writer("one"), what="the head")
+    commit_folder(tmp_path / "x", writer("two"), what="the head")
+    assert names(tmp_path) == ["x"] and (tmp_path / "x" / "a.txt").read_text() == "two"
+
+
 def test_a_rename_that_fails_puts_the_earlier_folder_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "exchange", lambda one, other: False)
     commit_folder(tmp_path / "x", writer("one"), what="the head")
     real, calls = os.rename, []
 

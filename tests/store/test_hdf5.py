@@ -1,6 +1,8 @@
 import h5py
 import numpy as np
 import pytest
+from hostile import MAKERS, REACHES_OUT, put
+from watching import watching
 
 from pipeline.errors import DamagedError
 from pipeline.store import hdf5
@@ -32,74 +34,28 @@ def test_an_image_is_the_same_bytes_whether_or_not_arrays_are_deferred_to_the_ta
         assert reader.array("empty").shape == (0, 32)
 
 
-def external_storage(path, secret):
-    with h5py.File(path, "w") as file:
-        file.create_dataset("x", (4,), "u1", external=[(str(secret), 0, 4)])
-
-
-def external_link(path, secret):
-    with h5py.File(secret, "w") as file:
-        file["x"] = np.arange(4)
-    with h5py.File(path, "w") as file:
-        file["x"] = h5py.ExternalLink(str(secret), "/x")
-
-
-def soft_link(path, secret):
-    with h5py.File(path, "w") as file:
-        file["y"] = np.arange(4)
-        file["x"] = h5py.SoftLink("/y")
-
-
-def virtual(path, secret):
-    with h5py.File(secret, "w") as file:
-        file["x"] = np.arange(4)
-    layout = h5py.VirtualLayout((4,), "i8")
-    layout[:] = h5py.VirtualSource(str(secret), "x", (4,))
-    with h5py.File(path, "w") as file:
-        file.create_virtual_dataset("x", layout)
-
-
-def group(path, secret):
-    with h5py.File(path, "w") as file:
-        file.create_group("x")
-
-
-def variable_strings(path, secret):
-    with h5py.File(path, "w") as file:
-        file["x"] = ["a", "b"]
-
-
-def compressed(path, secret):
-    with h5py.File(path, "w") as file:
-        file.create_dataset("x", data=np.zeros(1000), compression="gzip")
-
-
-def larger_than_the_file(path, secret):
-    with h5py.File(path, "w") as file:
-        file.create_dataset("x", (10**12,), "f4")  # never written: no storage
-
-
-HOSTILE = [
-    external_storage,
-    external_link,
-    soft_link,
-    virtual,
-    group,
-    variable_strings,
-    compressed,
-    larger_than_the_file,
-]
-
-
-@pytest.mark.parametrize("make", HOSTILE, ids=lambda make: make.__name__)
-def test_what_is_not_plain_numbers_in_the_file_is_refused_before_it_is_read(tmp_path, make):
-    path, secret = tmp_path / "hostile.h5", tmp_path / "secret.h5"
-    secret.write_bytes(b"1234")
-    make(path, secret)
-    secret.unlink()
-    with hdf5.Reader(path) as reader, pytest.raises(DamagedError) as error:
-        reader.array("x")
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("read", [hdf5.Reader.array, hdf5.Reader.map, hdf5.Reader.json])
+def test_what_is_not_plain_numbers_in_the_file_is_refused_before_it_is_read(tmp_path, make, read):
+    path, elsewhere = tmp_path / "hostile.h5", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    put(path, "x", make, elsewhere / "secret.h5")
+    with (
+        watching(elsewhere) as opened,
+        hdf5.Reader(path) as reader,
+        pytest.raises(DamagedError) as error,
+    ):
+        read(reader, "x")
     assert str(path) in str(error.value)
+    assert opened == []
+
+
+@pytest.mark.parametrize("make", REACHES_OUT, ids=lambda make: make.__name__)
+def test_the_watch_sees_what_h5py_alone_opens(tmp_path, make):
+    put(tmp_path / "hostile.h5", "x", make, tmp_path / "secret.h5")
+    with watching(tmp_path) as opened, h5py.File(tmp_path / "hostile.h5") as file:
+        file["x"][()]
+    assert "secret.h5" in opened
 
 
 @pytest.mark.parametrize("data", [b"", b"not hdf5 at all", b"\x89HDF\r\n\x1a\n" + bytes(100)])

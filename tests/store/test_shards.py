@@ -1,5 +1,7 @@
+import errno
 import hashlib
 import os
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -176,3 +178,47 @@ def test_a_damaged_shard_that_another_process_made_good_meanwhile_is_not_removed
     (store.folder / names[0]).write_bytes(whole[0])
     store.discard_damaged(damaged)
     assert store.names() == [names[0]] and len(store.index().rows) == 3
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EACCES])
+def test_a_shard_that_the_system_cannot_open_now_is_not_taken_for_damaged(
+    store, monkeypatch, number
+):
+    name = commit(store, range(3))
+
+    def refuse(self, *args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        for read in (store.index, lambda: store.discard_damaged([name])):
+            with pytest.raises(
+                PipelineError, match="system's trouble and not the file's"
+            ) as caught:
+                read()
+            assert not isinstance(caught.value, DamagedError)
+    with monkeypatch.context() as patch:
+        patch.setattr("h5py.File", refuse)
+        with pytest.raises(PipelineError, match=os.strerror(number)) as caught:
+            store.rows(name)
+        assert not isinstance(caught.value, DamagedError)
+    assert store.names() == [name] and len(store.index().rows) == 3
+
+
+def test_a_shard_that_the_disk_does_not_give_back_is_damaged(store, monkeypatch):
+    name = commit(store, range(3))
+
+    def fail(self, *args, **kwargs):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "open", fail)
+    assert "cannot be read: Input/output error" in store.index().damaged[name]
+
+
+def test_a_lock_is_held_on_a_disk_that_is_full(store, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with store.lock(), pytest.raises(LockedError, match="pid unknown"), store.lock():
+        pass

@@ -1,0 +1,86 @@
+"""An image that crashes the decoder costs the run what was in flight, and the next run itself."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import make_folder
+
+pytestmark = pytest.mark.slow
+DRIVER = Path(__file__).with_name("crash_driver.py")
+SEGV, ABRT, KILL = int(signal.SIGSEGV), int(signal.SIGABRT), int(signal.SIGKILL)
+FIRST, SECOND = "ants/006.png", "bees/005.png"  # in the first and the second of two shards
+REASON = "crashes the decoder"
+ENDS = (SEGV, ABRT, int(signal.SIGBUS), int(signal.SIGFPE), int(signal.SIGILL))
+
+#: Runs that follow each other on one cache, by name; see the driver.
+SCENARIOS = {
+    **{f"by {end}": [{"at": {SECOND: end}}] * 3 for end in ENDS},
+    "the second called bad": [{"refuse": [SECOND]}],
+    "two in a shard": [{"at": {FIRST: SEGV, "ants/001.png": ABRT}}] * 3,
+    "the two called bad": [{"refuse": [FIRST, "ants/001.png"]}],
+    "after a commit": [{"forward": SEGV}, *[{"at": {SECOND: SEGV}}] * 2],
+    "many threads": [{"at": {FIRST: SEGV}, "workers": 4}] * 2,
+    "killed": [{"at": {FIRST: KILL}}, {"at": {FIRST: KILL}}, {}],
+    "the trunk": [{"forward": SEGV}, {}],
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Return what became of every run, all made by one process and its children."""
+    root = tmp_path_factory.mktemp("crashes")
+    folder = make_folder(root / "photos", each=8)
+    plans = [{**plan, "cache": name} for name, plans in SCENARIOS.items() for plan in plans]
+    command = [sys.executable, DRIVER, folder, root, json.dumps(plans)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    reports = iter(json.loads(done.stdout))
+    return {name: [next(reports) for _ in plans] for name, plans in SCENARIOS.items()}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_run_after_a_crash_leaves_the_image_out_and_is_otherwise_the_same(runs, end):
+    crashed, done, warm = runs[f"by {end}"]
+    assert crashed["died"] == end
+    assert done["died"] == 0 and done["problems"] == []
+    assert done["bad"] == [[SECOND, REASON]] and done["in_shards"] == [REASON]
+    assert done["rows"] == warm["rows"] == runs["the second called bad"][0]["rows"]
+    assert done["notes"] == []
+    assert "ended suddenly while it decoded 1 image" in done["said"][0]
+    assert f"{SECOND} crashes the decoder and is left out." in done["said"][1]
+    assert warm["extracted"] == 0 and warm["bad"] == done["bad"] and warm["said"] == []
+
+
+def test_two_such_images_in_one_shard_cost_one_run_each(runs):
+    one, two, done = runs["two in a shard"]
+    assert (one["died"], two["died"], done["died"]) == (ABRT, SEGV, 0)
+    assert done["in_shards"] == [REASON, REASON]
+    assert done["rows"] == runs["the two called bad"][0]["rows"]
+
+
+def test_what_was_committed_before_a_crash_is_not_computed_again(runs):
+    trunk, decoder, done = runs["after a commit"]
+    assert (trunk["died"], decoder["died"]) == (SEGV, SEGV)
+    assert done["extracted"] == 7 and done["bad"] == [[SECOND, REASON]]
+
+
+def test_of_many_threads_only_the_image_at_fault_is_left_out(runs):
+    crashed, done = runs["many threads"]
+    assert crashed["died"] == SEGV and done["bad"] == [[FIRST, REASON]]
+
+
+def test_an_image_at_which_the_system_kills_the_process_is_never_blamed(runs):
+    one, two, done = runs["killed"]
+    assert (one["died"], two["died"]) == (KILL, KILL)
+    assert done["died"] == 0 and done["bad"] == [] and done["extracted"] == 16
+
+
+def test_a_crash_of_the_trunk_blames_no_image(runs):
+    crashed, done = runs["the trunk"]
+    assert crashed["died"] == SEGV
+    assert done["bad"] == [] and done["extracted"] == 8 and done["notes"] == []
+    assert "looking at them apart" in done["said"][0]
