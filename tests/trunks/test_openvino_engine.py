@@ -199,3 +199,36 @@ def test_what_openvino_reports_ends_in_a_sentence(small, tmp_path):
     engine.slots[0].request = Broken()
     with pytest.raises(PipelineError, match=r"OpenVINO failed: .*no memory Give --engine torch"):
         list(engine.run([crops(8)]))
+
+
+def test_a_run_that_was_stopped_and_goes_on_gives_the_same_bits(tmp_path, monkeypatch):
+    from conftest import make_folder
+
+    from pipeline.verbs import rows
+    from pipeline.verbs.extract import run
+    from pipeline.verbs.progress import Silent
+
+    monkeypatch.setattr(rows, "SHARD_ROWS", 8)
+    folder = make_folder(tmp_path / "photos", each=22)
+    recipe = Recipe(trunk="resnet18", weights="random", image_size=32, batch_size=4,
+                    precision="bf16", device="cpu", engine="openvino")  # fmt: skip
+    whole = run(folder, recipe, Cache.at(tmp_path / "whole"))
+    cache = Cache.at(tmp_path / "cache")
+
+    class Stopping(Silent):
+        batches = -1  # none before images are extracted
+
+        def start(self, what, total):
+            self.batches = 0 if what == "extracting" else -1
+
+        def advance(self, *args):
+            self.batches += self.batches >= 0
+            if self.batches == 5:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, recipe, cache, Stopping())
+    rest = run(folder, recipe, cache)
+    assert 0 < rest.extracted < whole.extracted == 44
+    assert rest.table.provenance["engine"] == "openvino-cpu"
+    assert rest.table.features.tobytes() == whole.table.features.tobytes()
