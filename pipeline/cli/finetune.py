@@ -23,7 +23,7 @@ from pipeline.verbs.tune_recipe import VIEWS, TuneRecipe
     metavar="NAME[,NAME…]|N|all|none",
     help="What learns: stages, neck, native modules, the last N stages.",
 )
-@click.option("--epochs", default=5, show_default=True, metavar="N", help="At most.")
+@click.option("--epochs", default=10, show_default=True, metavar="N", help="At most.")
 @click.option(
     "--batch-size", default=32, show_default=True, metavar="N", help="Training images a step."
 )
@@ -31,14 +31,14 @@ from pipeline.verbs.tune_recipe import VIEWS, TuneRecipe
     "--lr",
     type=float,
     metavar="LR",
-    help="Largest learning rate of the trunk.  [default: adamw 5e-4, sgd 0.01; from scratch "
+    help="Largest learning rate of the trunk.  [default: adamw 2e-4, sgd 0.01; from scratch "
     "1e-3, 0.05]",
 )
 @click.option(
     "--head-lr-factor",
     type=float,
     metavar="X",
-    help="The head learns so much faster.  [default: 2; 10 where it starts random; from scratch 1]",
+    help="The head learns so much faster.  [default: 10; from scratch 1]",
 )
 @click.option("--optimizer", default="adamw", show_default=True, metavar="adamw|sgd")
 @click.option("--weight-decay", default=0.01, show_default=True, metavar="W")

@@ -12,12 +12,9 @@ from pipeline.verbs.checks import faults
 OPTIMIZERS = ("adamw", "sgd")
 #: Kept random views of each training image.
 VIEWS = 4
-#: What the head's learning rate is multiplied by, by how it starts: a random one has to catch up, a
-#: fitted one is there already, and ten times the rate undoes it in the first epoch
-#: (docs/finetune.md).
-HEAD_LR_FACTOR = {"head": 2.0, "random": 10.0}
+HEAD_LR_FACTOR = 10.0
 #: Largest learning rate of the trunk by optimizer; from scratch all of it is new.
-LR = {"adamw": 5e-4, "sgd": 1e-2}
+LR = {"adamw": 2e-4, "sgd": 1e-2}
 SCRATCH_LR = {"adamw": 1e-3, "sgd": 5e-2}
 _LEAST = {"epochs": 1, "batch_size": 1, "views": 1, "patience": 1, "workers": 1, "seed": 0}
 _ALLOWED = {
@@ -40,8 +37,7 @@ class TuneRecipe:
         epochs: at most.
         batch_size: images a step.
         lr: largest learning rate of the trunk; None for the optimizer's own.
-        head_lr_factor: what the head's is multiplied by; None for 2, or 10 where it
-            starts random, from scratch 1.
+        head_lr_factor: what the head's is multiplied by; None for 10, from scratch 1.
         optimizer: `adamw` or `sgd`.
         weight_decay: of weights, not of biases and norms.
         schedule: `cosine`, `step` or `constant`, after a warm-up.
@@ -66,7 +62,7 @@ class TuneRecipe:
     """
 
     unfreeze: str = "layer4"
-    epochs: int = 5
+    epochs: int = 10
     batch_size: int = 32
     lr: float | None = None
     head_lr_factor: float | None = None
@@ -123,7 +119,7 @@ class TuneRecipe:
         """Return what the head's learning rate is multiplied by."""
         if self.head_lr_factor is not None:
             return self.head_lr_factor
-        return 1.0 if self.from_scratch else HEAD_LR_FACTOR[self.start]
+        return 1.0 if self.from_scratch else HEAD_LR_FACTOR
 
     @property
     def drawn(self) -> int:
