@@ -101,6 +101,7 @@ def fill(
     progress: Progress,
     unit: str = "images",
     check_bad: Callable[[Index], None] = lambda index: None,
+    engine: Callable[[], tuple[Engine, int]] | None = None,
 ) -> Rows:
     """Return the rows of `sources`, having computed and committed those that were missing.
 
@@ -112,6 +113,7 @@ def fill(
         trunk: where it is loaded already.
         unit: what a row is, for the person.
         check_bad: called before, and after each batch; raises when too many images are bad.
+        engine: gives an engine for these rows, and the batch size, in place of `make_engine`.
 
     Raises:
         LockedError: another process computes rows of this fingerprint.
@@ -127,10 +129,11 @@ def fill(
         cache.begin_run(rows.key.fingerprint, list(sources))
         with rows.store.lock():
             started = time.monotonic()
-            engine, batch_size = make_engine(trunk, rows.key, recipe, cache)
+            made = make_engine(trunk, rows.key, recipe, cache) if engine is None else engine()
+            runs, batch_size = made
             try:
                 compute(
-                    engine,
+                    runs,
                     {key: sources[key] for key in rows.computed},
                     key=rows.key,
                     store=rows.store,
@@ -144,7 +147,7 @@ def fill(
                 kept = sum(key in rows.index.rows for key in sources)
                 progress.say(f"{kept:,} of {len(sources):,} {unit} are in the cache.")
                 raise
-            rows.notes += engine.notes
+            rows.notes += runs.notes
             rows.seconds = time.monotonic() - started
     rows.store.discard_damaged(rows.index.damaged)
     return rows
