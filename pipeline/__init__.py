@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pipeline.store.table import FeatureTable as FeatureTable
     from pipeline.tuning.model import Model as Model
     from pipeline.verbs.evaluate import evaluate as evaluate
+    from pipeline.verbs.export import export as export
     from pipeline.verbs.extract import extract as extract
     from pipeline.verbs.finetune import finetune as finetune
     from pipeline.verbs.fit_head import fit_head as fit_head
@@ -28,6 +29,7 @@ _PUBLIC = {
     "finetune": "pipeline.verbs.finetune",
     "predict": "pipeline.verbs.predict",
     "evaluate": "pipeline.verbs.evaluate",
+    "export": "pipeline.verbs.export",
     "Model": "pipeline.tuning.model",
     "FeatureTable": "pipeline.store.table",
     "PipelineError": "pipeline.errors",
@@ -39,6 +41,7 @@ __all__ = [
     "PipelineError",
     "TrunkFeatures",
     "evaluate",
+    "export",
     "extract",
     "finetune",
     "fit_head",
