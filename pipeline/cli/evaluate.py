@@ -69,24 +69,30 @@ def command(
       pipeline evaluate logreg digits --split test
       pipeline evaluate --compare logreg lda
     """
-    from pipeline.verbs import compare as comparing
-    from pipeline.verbs.artefacts import find
-    from pipeline.verbs.evaluate import EvaluateRecipe, run, understand
+    if compare and (asked or len(words) > 1):
+        raise UsageError("--compare names the two; give it and perhaps a table or data.")
+    try:
+        from pipeline.verbs import compare as comparing
+        from pipeline.verbs.artefacts import find
+        from pipeline.verbs.evaluate import EvaluateRecipe, run, understand
 
-    store, recipe = Cache.at(cache), EvaluateRecipe(**values)
-    if compare:
-        if asked or len(words) > 1:
-            raise UsageError("--compare names the two; give it and perhaps a table or data.")
-        first, second = (find(store, name) for name in compare)
+        store, recipe = Cache.at(cache), EvaluateRecipe(**values)
         with reporter(quiet=as_json) as progress:
-            both = comparing.compare(first, second, next(iter(words), None), recipe, store,
-                                     progress)  # fmt: skip
-        options.print_json(both.to_json()) if as_json else _print_comparison(both)
-        return
-    artefact, data = understand(words, store, asked)
-    with reporter(quiet=as_json) as progress:
-        done = run(artefact, data, recipe, store, progress)
-    options.print_json(done.to_json()) if as_json else _print(done)
+            if compare:
+                one, other = (find(store, name) for name in compare)
+                data = next(iter(words), None)
+                both = comparing.compare(one, other, data, recipe, store, progress)
+            else:
+                done = run(*understand(words, store, asked), recipe, store, progress)
+    except KeyboardInterrupt as stop:
+        stop.args = ("Stopped. There are no figures of a part of the images.",)
+        raise
+    if as_json:
+        options.print_json(both.to_json() if compare else done.to_json())
+    elif compare:
+        _print_comparison(both)
+    else:
+        _print(done)
 
 
 def _print(done: Evaluation) -> None:

@@ -76,31 +76,29 @@ def command(
       pipeline predict digits --top 1
       pipeline predict logreg digits --csv --min-confidence 0.9
     """
-    from pipeline.verbs.predict import PredictRecipe, run
-
     if as_json and form:
         raise UsageError(f"--json and --{form} are two forms; give one.")
-    done = run(
-        words,
-        PredictRecipe(**values),
-        Cache.at(cache),
-        asked=asked,
-        lines=lambda: sys.stdin.buffer,
-    )
-    if as_json:
-        _print_object(done)
-        return
+    done: Predicting | None = None
+    try:
+        from pipeline.verbs.predict import PredictRecipe, run
+
+        recipe, store = PredictRecipe(**values), Cache.at(cache)
+        done = run(words, recipe, store, asked=asked, lines=lambda: sys.stdin.buffer)
+        _print_object(done) if as_json else _print(done, form)
+    except KeyboardInterrupt as stop:
+        count = done.tally.images if done else 0
+        stop.args = (f"Stopped after {count:,} images; each row that stands is whole.",)
+        raise
+
+
+def _print(done: Predicting, form: str | None) -> None:
     if done.why:
         click.echo(shown(done.why), err=True)
-    click.echo(calibrated(done.predictor, values["calibration"]), err=True)
+    click.echo(calibrated(done.predictor, done.recipe.calibration), err=True)
     forms: dict[str | None, Callable[[Predicting], None]] = {
         None: _print_table, "csv": _print_csv, "jsonl": _print_jsonl,
     }  # fmt: skip
-    try:
-        forms[form](done)
-    except KeyboardInterrupt as stop:
-        stop.args = (f"Stopped after {done.tally.images:,} images; each row that stands is whole.",)
-        raise
+    forms[form](done)
     _print_tally(done)
 
 

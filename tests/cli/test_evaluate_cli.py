@@ -61,6 +61,18 @@ def test_compare_ends_in_a_sentence(cache):
     assert re.search(r"^On test, 30 images: lda \w{6} [01]\.\d+, ncm .*\.$", done.stdout, re.M)
 
 
+def test_ctrl_c_says_that_there_is_nothing(cache, monkeypatch):
+    from pipeline.verbs import evaluate
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "run", stopped)
+    done = call(cache)
+    assert done.exit_code == 130 and done.stdout == ""
+    assert done.stderr.splitlines()[-1].startswith("Stopped. There are no figures")
+
+
 def test_of_many_classes_the_commonest_confusions_are_shown():
     names = [f"c{k:02}" for k in range(13)]
     counts = [[5 * (i == j) for j in range(13)] for i in range(13)]

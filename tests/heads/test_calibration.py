@@ -61,6 +61,7 @@ def test_a_head_keeps_the_temperature_of_images_that_it_was_not_fitted_on(tmp_pa
     plain, better = head.predict_proba(x), head.predict_proba(x, calibrated=True)
     np.testing.assert_array_equal(plain.argmax(1), better.argmax(1))
     np.testing.assert_allclose(softmax(head.logits(x)), plain, atol=1e-12)
+    np.testing.assert_allclose(softmax(head.logits(x), fitted["temperature"]), better, atol=1e-12)
     assert log_loss(y, better) <= log_loss(y, plain) + 0.05
     if select_on == "val":  # chosen and fitted on these very images
         val = table.rows("val")
@@ -78,8 +79,13 @@ def test_without_held_out_images_there_is_no_temperature(tmp_path):
 
 
 def test_naive_bayes_is_calibrated_where_its_probabilities_are_zero_in_floating_point(tmp_path):
-    table = make_table(tmp_path / "t.h5", train=300, test=300, dim=400, apart=0.1)
+    few = make_table(train=300, test=300, dim=8, apart=1.0)
+    table = make_table(
+        tmp_path / "t.h5", features=np.tile(few.features, (1, 400)), labels=few.labels,
+        splits=few.splits,
+    )  # fmt: skip
     head = run(table, HeadRecipe(clf="nb", folds=3, jobs=1), Cache.at(tmp_path / "c")).heads[0]
-    logits = head.logits(table.features)
-    assert np.isfinite(logits).all()
-    assert head.predict_proba(table.features, calibrated=True).max(1).mean() < 0.99
+    assert np.isfinite(head.logits(table.features)).all()
+    plain, better = (head.predict_proba(table.features, calibrated=on) for on in (False, True))
+    assert plain.max(1).mean() > 0.99 and (plain == 0).any()
+    assert better.max(1).mean() < 0.95 and (better > 0).all()
