@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from pipeline.errors import PipelineError as PipelineError
     from pipeline.store.table import FeatureTable as FeatureTable
     from pipeline.tuning.model import Model as Model
+    from pipeline.verbs.evaluate import evaluate as evaluate
+    from pipeline.verbs.export import export as export
     from pipeline.verbs.extract import extract as extract
     from pipeline.verbs.finetune import finetune as finetune
     from pipeline.verbs.fit_head import fit_head as fit_head
+    from pipeline.verbs.predict import predict as predict
     from pipeline.verbs.transformer import TrunkFeatures as TrunkFeatures
 
 #: Public name to the module that defines it.
@@ -24,6 +27,9 @@ _PUBLIC = {
     "TrunkFeatures": "pipeline.verbs.transformer",
     "fit_head": "pipeline.verbs.fit_head",
     "finetune": "pipeline.verbs.finetune",
+    "predict": "pipeline.verbs.predict",
+    "evaluate": "pipeline.verbs.evaluate",
+    "export": "pipeline.verbs.export",
     "Model": "pipeline.tuning.model",
     "FeatureTable": "pipeline.store.table",
     "PipelineError": "pipeline.errors",
@@ -34,9 +40,12 @@ __all__ = [
     "Model",
     "PipelineError",
     "TrunkFeatures",
+    "evaluate",
+    "export",
     "extract",
     "finetune",
     "fit_head",
+    "predict",
 ]
 
 try:

@@ -1,5 +1,6 @@
 """Small photos, a table and a head of them, and fine-tuning on these, for the tests."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +52,21 @@ class Heard:
 def tune(work: Path, asked=None, heard=None, **options):
     options = {"data": str(work / "photos"), **FAST, **options}
     return run(asked, TuneRecipe(**options), Cache.at(work / "cache"), heard)
+
+
+def prepare_model(root: Path, prepared: Path) -> Path:
+    """Copy photos and cache of `prepare`, and add a model to them."""
+    import shutil
+
+    shutil.copytree(prepared, root / "m")
+    tune(root / "m", epochs=1, views=1)
+    return root / "m"
+
+
+def stored(folder: Path, split: str = "val") -> tuple[list[str], list[str], np.ndarray]:
+    """Return paths, predictions and probabilities [n, K] of a stored `predictions-<split>.csv`."""
+    with (folder / f"predictions-{split}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name in rows[0] if name.startswith("p(")]
+    chances = np.array([[float(row[name]) for name in names] for row in rows])
+    return [row["path"] for row in rows], [row["prediction"] for row in rows], chances

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.images.preprocess import Preprocess
 from pipeline.store.table import FeatureTable
 
 
@@ -56,7 +57,20 @@ def make_table(
         classes=names,
         groups=groups,
         shards=(),
-        provenance={"fingerprint": fingerprint, "trunk": "fake", "command": "pipeline extract x"},
+        provenance={
+            "fingerprint": fingerprint,
+            "trunk": "fake",
+            "weights": "random",
+            "weights_digest": "d" * 64,
+            "weights_asked": "random",
+            "keys": "name",
+            "layer": "feature",
+            "pool": "own",
+            "precision": "fp32",
+            "preprocess": Preprocess(10, 8).to_json(),
+            "root": "/nowhere",
+            "command": "pipeline extract x",
+        },
     )
     return made.write(path) if path is not None else made
 

@@ -18,12 +18,24 @@ MAY_IMPORT = {
     "trunks": {"errors", "images", "store"},
     "heads": {"errors", "images", "store"},
     "tuning": {"errors", "images", "store", "trunks", "heads"},
-    "verbs": {"errors", "images", "store", "trunks", "heads", "tuning"},
-    "cli": {"errors", "images", "store", "trunks", "heads", "tuning", "verbs"},
+    "exports": {"errors", "images", "store", "trunks", "heads", "tuning"},
+    "verbs": {"errors", "images", "store", "trunks", "heads", "tuning", "exports"},
+    "cli": {"errors", "images", "store", "trunks", "heads", "tuning", "exports", "verbs"},
     "__init__": {"errors", "store", "tuning", "verbs"},
     "__main__": {"cli"},
 }
-HEAVY = ("torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "PIL", "rich", "h5py")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "PIL",
+    "rich",
+    "h5py",
+    "onnx",
+)
 
 
 def violations(source: str, layer: str) -> list[str]:

@@ -20,10 +20,17 @@ COMMANDS = {
     "heads": ("pipeline.cli.heads", "Compare the heads of a table."),
     "finetune": ("pipeline.cli.finetune", "Fine-tune the last stages, starting from a head."),
     "models": ("pipeline.cli.models", "Compare the fine-tuned models of a table."),
+    "predict": ("pipeline.cli.predict", "Say what is on images, with probabilities."),
+    "evaluate": ("pipeline.cli.evaluate", "Measure a head or model on labelled images."),
+    "export": ("pipeline.cli.export", "Write a head or model as ONNX, OpenVINO or safetensors."),
     "trunks": ("pipeline.cli.trunks", "List the trunks there are."),
     "status": ("pipeline.cli.status", "List the tables and heads of the cache, newest first."),
     "cache": ("pipeline.cli.cache", "Show, verify and tidy the cache."),
 }
+
+
+#: What Ctrl-C says where the command knows nothing better.
+STOPPED = "Stopped. What was committed stays in the cache; the same command goes on."
 
 
 class Terminated(KeyboardInterrupt):
@@ -67,10 +74,7 @@ class LazyGroup(click.Group):
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as error:
-            click.echo(
-                "Stopped. What was committed stays in the cache; the same command goes on.",
-                err=True,
-            )
+            click.echo(str(error) or STOPPED, err=True)
             ctx.exit(128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
         except BrokenPipeError:
             sys.stdout = None  # the reader left, as `head` does
@@ -100,4 +104,5 @@ def main() -> None:
     pipeline fit-head --clf all          every kind of head, chosen by cross-validation
     pipeline heads                       which is best
     pipeline finetune --unfreeze layer4  the last stage learns too, starting from the head
+    pipeline predict photos/             what the best of them says of images
     """

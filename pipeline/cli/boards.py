@@ -54,5 +54,19 @@ def _row(head: dict[str, Any]) -> list[str]:
 def accuracy(values: dict[str, Any]) -> str:
     """Return `0.954 [0.908, 0.978]`, and `chose` behind a split that chose."""
     low, high = values["interval"]
-    mark = " chose" if values["selected_on"] else ""
+    mark = " chose" if values.get("selected_on") else ""
     return f"{values['accuracy']:.3f} [{low:.3f}, {high:.3f}]{mark}"
+
+
+def figures(values: dict[str, Any]) -> str:
+    """Return all figures of a split's metrics in a line."""
+    parts = [
+        f"accuracy {accuracy(values)}",
+        f"balanced {values['balanced_accuracy']:.3f}",
+        f"macro F1 {values['f1_macro']:.3f}",
+        f"log-loss {values['log_loss']:.3f}",
+        *([f"top-5 {values['top5']:.3f}"] if values["top5"] is not None else []),
+        f"calibration error {values['calibration_error']:.3f}",
+        f"majority class {values['baseline']:.3f}",
+    ]
+    return ", ".join(parts)

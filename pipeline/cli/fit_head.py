@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pipeline.cli import options
-from pipeline.cli.boards import accuracy, lines
+from pipeline.cli.boards import figures, lines
 from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
 from pipeline.store.cache import Cache
@@ -108,16 +108,7 @@ def _print(done: Fitting, store: Cache) -> None:
         click.echo(line)
     best = next((head for head in board if head["best"]), board[0])
     for split, values in best["metrics"].items():
-        parts = [
-            f"accuracy {accuracy(values)}",
-            f"balanced {values['balanced_accuracy']:.3f}",
-            f"macro F1 {values['f1_macro']:.3f}",
-            f"log-loss {values['log_loss']:.3f}",
-            *([f"top-5 {values['top5']:.3f}"] if values["top5"] is not None else []),
-            f"calibration error {values['calibration_error']:.3f}",
-            f"majority class {values['baseline']:.3f}",
-        ]
-        click.echo(f"{best['clf']} on {split}, {values['images']:,} images: {', '.join(parts)}")
+        click.echo(f"{best['clf']} on {split}, {values['images']:,} images: {figures(values)}")
     for head in board:
         if (repeats := head["repeats"]) is not None:
             click.echo(

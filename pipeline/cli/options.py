@@ -19,6 +19,43 @@ as_json: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
 )
 
+artefact: Decorator = click.option(
+    "--with",
+    "asked",
+    metavar="ID",
+    help="The head or model: an id, how one begins, a folder, or a kind of head.",
+)
+precision: Decorator = click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    metavar="auto|fp32|bf16|fp16",
+    help="auto: that of the stored predictions.",
+)
+device: Decorator = click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps"
+)
+batch_size: Decorator = click.option(
+    "--batch-size",
+    type=int,
+    metavar="N",
+    help="Images at once.  [default: 32 on a CPU, 128 on CUDA, 64 on MPS]",
+)
+workers: Decorator = click.option(
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Decoding threads.  [default: the cores that the process may use]",
+)
+calibration: Decorator = click.option(
+    "--no-calibration",
+    "calibration",
+    flag_value=False,
+    default=True,
+    type=bool,
+    help="Probabilities as in the stored predictions, without the fitted temperature.",
+)
+
 
 def print_json(values: Any) -> None:
     """Print one JSON object, names that are not UTF-8 escaped."""

@@ -103,6 +103,17 @@ def _possible(parameters: Parameters, shape: tuple[int, ...]) -> Parameters:
     return parameters
 
 
+def log_chances(estimator: Any, x: np.ndarray) -> np.ndarray:
+    """Return the logarithms of an estimator's probabilities, [N, K'].
+
+    By itself where it can: naive Bayes knows those of probabilities that are 0 in floating point.
+    """
+    with np.errstate(divide="ignore"):
+        if hasattr(estimator, "predict_log_proba"):
+            return np.asarray(estimator.predict_log_proba(x))
+        return np.asarray(np.log(estimator.predict_proba(x)))
+
+
 def class_scores(kind: HeadKind, estimator: Any, x: np.ndarray, classes: int) -> np.ndarray:
     """Return scores [N, classes] float32 for the classes 0 … K−1.
 
@@ -113,8 +124,7 @@ def class_scores(kind: HeadKind, estimator: Any, x: np.ndarray, classes: int) ->
         weight, bias = kind.linear(estimator)
         scores = x @ weight.T.astype(x.dtype) + bias
     elif kind.probabilities:
-        with np.errstate(divide="ignore"):
-            scores = np.log(estimator.predict_proba(x))
+        scores = log_chances(estimator, x)
     else:
         scores = estimator.decision_function(x)
         if scores.ndim == 1:

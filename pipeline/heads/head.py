@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DamagedError, PipelineError
+from pipeline.heads.candidates import log_chances
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
 from pipeline.store.results import HEAD
@@ -44,40 +45,44 @@ class Head:
         """Return the head's id, twelve hexadecimal digits."""
         return str(self.info["id"])
 
-    def predict_proba(self, features: Any) -> np.ndarray:
+    def predict_proba(self, features: Any, *, calibrated: bool = False) -> np.ndarray:
         """Return probabilities [N, K] float64.
 
         Args:
             features: raw features [N, D], or a `FeatureTable` of the same fingerprint.
+            calibrated: divide logits by the temperature of `info["calibration"]`.
 
         Raises:
             PipelineError: features of another trunk, of another length, or not finite.
         """
+        fitted = self.info["calibration"] if calibrated else None
+        return softmax(self.logits(features), 1.0 if fitted is None else fitted["temperature"])
+
+    def logits(self, features: Any) -> np.ndarray:
+        """Return the logarithms of probabilities up to a constant for each row, [N, K] float.
+
+        −∞ for a class that the estimator never saw.
+
+        Args:
+            features: as in `predict_proba`.
+        """
         x = self._features(features)
         if self.linear is not None:
-            return softmax(self.linear.scores(x), self.linear.temperature)
-        scores = self.info["temperature"] is not None
-        if not scores:
-            return self._aligned(self.estimator.predict_proba(x))
-        values = self.estimator.decision_function(x)
-        if values.ndim == 1:
-            values = np.stack([-values / 2, values / 2], axis=1)
+            return self.linear.scores(x) / np.float32(self.linear.temperature)
+        if self.info["temperature"] is None:
+            values = log_chances(self.estimator, x)
+        else:
+            values = self.estimator.decision_function(x) / float(self.info["temperature"])
+            if values.ndim == 1:
+                values = np.stack([-values / 2, values / 2], axis=1)
         full = np.full((len(x), len(self.classes_)), -np.inf)
-        full[:, self._seen()] = values
-        return softmax(full, float(self.info["temperature"]))
+        full[:, np.asarray(self.estimator.classes_, np.int64)] = values
+        return full
 
     def predict(self, features: Any) -> np.ndarray:
         """Return the likeliest class's name for each row, [N] of str."""
         names = np.array(self.classes_, dtype=object)
         return np.asarray(names[self.predict_proba(features).argmax(1)])
-
-    def _seen(self) -> np.ndarray:
-        return np.asarray(self.estimator.classes_, np.int64)
-
-    def _aligned(self, values: np.ndarray) -> np.ndarray:
-        full = np.zeros((len(values), len(self.classes_)))
-        full[:, self._seen()] = values
-        return full
 
     def _features(self, features: Any) -> np.ndarray:
         fingerprint = getattr(features, "fingerprint", None)

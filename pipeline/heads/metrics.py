@@ -128,6 +128,39 @@ def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(-np.log(np.clip(p, EPSILON, 1.0)).mean())
 
 
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's test on paired predictions.
+
+    Attributes:
+        first_alone: images that the first has right and the second wrong.
+        second_alone: images that the second has right and the first wrong.
+        p: probability of a split at least as uneven where both are equally good; two-sided,
+            exact (binomial).
+    """
+
+    first_alone: int
+    second_alone: int
+    p: float
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+    """Return McNemar's exact test.
+
+    Source: McNemar 1947, "Note on the sampling error of the difference between correlated
+    proportions or percentages"; advised for classifiers by Dietterich 1998.
+
+    Args:
+        first: bool [n], whether the first is right.
+        second: bool [n], whether the second is.
+    """
+    from scipy.stats import binomtest
+
+    one, other = int((first & ~second).sum()), int((second & ~first).sum())
+    p = float(binomtest(one, one + other).pvalue) if one + other else 1.0
+    return McNemar(one, other, p)
+
+
 def softmax(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Return probabilities [N, K] float64 of class scores [N, K]."""
     z = np.asarray(scores, np.float64) / temperature
@@ -135,7 +168,7 @@ def softmax(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return np.asarray(z / z.sum(1, keepdims=True))
 
 
-def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
+def fit_temperature(scores: np.ndarray, labels: np.ndarray, *, prior: float = 0.0) -> float:
     """Return the temperature that minimises the log-loss of `softmax(scores / T)`.
 
     Golden-section search over ln T; the loss is convex in 1/T.
@@ -145,13 +178,20 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
         scores: [N, K] that the head gave to images that it was not fitted on; −∞ for a class that
             it never saw.
         labels: [N] int64.
+        prior: weight of the belief that labels have nothing to do with scores, in images. Without
+            it faultless scores ask for a temperature of 0, and so for certainty.
     """
     spread = float(np.std(scores[np.isfinite(scores)])) or 1.0
     low, high = math.log(spread * 1e-3), math.log(spread * 1e5)
     golden = (math.sqrt(5) - 1) / 2
 
     def loss(log_temperature: float) -> float:
-        return log_loss(labels, softmax(scores, math.exp(log_temperature)))
+        chances = softmax(scores, math.exp(log_temperature))
+        loss = log_loss(labels, chances)
+        if prior:
+            blind = float(-np.log(np.clip(chances, EPSILON, 1.0)).mean())
+            loss = (loss * len(labels) + blind * prior) / (len(labels) + prior)
+        return loss
 
     a, b = high - golden * (high - low), low + golden * (high - low)
     loss_a, loss_b = loss(a), loss(b)

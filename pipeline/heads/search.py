@@ -53,6 +53,8 @@ class Found:
         linear: the head in the space of raw features, where it is linear.
         estimator: the fitted estimator on normalised features, where it is not.
         normalizer: of the features.
+        held: logits [n, K] of the chosen trial for images that it was not fitted on, and their
+            labels [n]; None where nothing was held out.
         notes: sentences for the person.
         seconds: search and final fit.
     """
@@ -63,6 +65,7 @@ class Found:
     normalizer: Normalizer
     linear: LinearHead | None = None
     estimator: Any = None
+    held: tuple[np.ndarray, np.ndarray] | None = None
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -145,7 +148,7 @@ def search(
         candidates = kind.candidates(plan.grid)
         nothing = Trial(candidates[len(candidates) // 2], float("nan"), 0.0, [], 1.0, True)
         evaluate.trials, chosen = [nothing], nothing
-    found = Found(name, chosen, evaluate.trials, normalizer)
+    found = Found(name, chosen, evaluate.trials, normalizer, held=evaluate.chosen_held)
     inside = np.searchsorted(used, train)
     if evaluate.solver is not None:
         weight, bias = evaluate.solver.fit(chosen.parameters)
@@ -183,6 +186,7 @@ class _Evaluation:
 
             self.solver = LinearSearch(x, y, folds, classes, plan.balanced, self._tell)
         self._held: dict[int, np.ndarray] = {}  # a leading trial's id → its held-out scores
+        self.chosen_held: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def best(self) -> Trial:
@@ -243,9 +247,11 @@ class _Evaluation:
     def choose(self) -> Trial:
         """Return the best trial, its temperature fitted on what it scored on held-out rows."""
         place = self.trials.index(self.best)
-        best = self.trials[place]
-        self.trials[place] = replace(best, temperature=self._temperature(self._held[id(best)]))
-        return self.trials[place]
+        best, held = self.trials[place], self._held[id(self.trials[place])]
+        chosen = self.trials[place] = replace(best, temperature=self._temperature(held))
+        rows = np.concatenate([scored for _, scored in self.folds])
+        self.chosen_held = held / np.float32(chosen.temperature), self.y[rows]
+        return chosen
 
     def refine(self) -> None:
         """Go a decade beyond an edge that won, then between the best and its neighbours."""

@@ -30,9 +30,9 @@ RACY_NS = 2_000_000_000
 _PIECE = 1 << 20
 _WINDOW = 2000  # files between two writes of the memo
 # Not blocking: a FIFO that takes the place of a file must not hang the run.
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-_FORBIDDEN = (errno.EACCES, errno.EPERM)
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+FORBIDDEN = (errno.EACCES, errno.EPERM)
 
 
 class FileId(NamedTuple):
@@ -142,17 +142,17 @@ def _stat_all(files: Sequence[bytes]) -> tuple[list[str | FileId], list[bytes]]:
         try:
             status = os.stat(file)  # noqa: PTH116 - bytes, and a Path each would cost more
         except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in _FORBIDDEN:
+            if isinstance(error, OSError) and error.errno in FORBIDDEN:
                 forbidden.append(file)
-            elif isinstance(error, OSError) and error.errno not in _GONE:
+            elif isinstance(error, OSError) and error.errno not in GONE:
                 raise _cannot_read(file, error) from error
             found.append(FileId(None, "", VANISHED))
         else:
-            found.append(_unread(status) or _stamp(status))
+            found.append(unread(status) or _stamp(status))
     return found, forbidden
 
 
-def _unread(status: os.stat_result) -> FileId | None:
+def unread(status: os.stat_result) -> FileId | None:
     """Return what a file is where its status alone says it."""
     if not stat.S_ISREG(status.st_mode):
         return FileId(None, "", NOT_REGULAR)
@@ -173,18 +173,18 @@ def _id(known: Known) -> FileId:
 def _read(file: bytes, clock: Callable[[], int]) -> _Hashed:
     """Hash one file."""
     try:
-        descriptor = os.open(file, _FLAGS)
+        descriptor = os.open(file, FLAGS)
     except OSError as error:
-        if error.errno in _GONE:
+        if error.errno in GONE:
             return _Hashed(FileId(None, "", VANISHED))
-        if error.errno in _FORBIDDEN:
+        if error.errno in FORBIDDEN:
             return _Hashed(FileId(None, ""), forbidden=True)
         raise _cannot_read(file, error) from error
     try:
         for _ in range(3):
             now, status = clock(), os.fstat(descriptor)
-            if (unread := _unread(status)) is not None:
-                return _Hashed(unread)
+            if (reason := unread(status)) is not None:
+                return _Hashed(reason)
             digest, kind = _hash(descriptor)
             if _stamp(os.fstat(descriptor)) == _stamp(status):
                 known = Known(_stamp(status), digest, kind)

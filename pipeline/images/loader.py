@@ -117,6 +117,11 @@ def load(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def evaluation_crop(data: bytes, preprocess: Preprocess) -> torch.Tensor:
+    """Return view 0 of an image file's bytes, uint8 [3, S, S]; raises as `decode`."""
+    return preprocess.apply(decode(data, least=least_side(preprocess, 0)))
+
+
 def _name(source: str | bytes) -> str:
     return shown(source) if isinstance(source, str) else "a picture"
 

@@ -48,10 +48,14 @@ class Kind:
             raise cannot_read(f"the {self.name}", folder / f"{self.name}.json", error) from error
         except ValueError as error:
             raise DamagedError(f"The {self.name} {folder} is damaged: {error}") from error
-        if not isinstance(info, dict) or info.get("schema") != self.schema:
+        if not isinstance(info, dict):
+            raise DamagedError(f"The {self.name} {folder} is damaged: it holds no JSON object.")
+        if (schema := info.get("schema")) != self.schema:
+            newer = isinstance(schema, int) and schema > self.schema
             raise DamagedError(
-                f"The {self.name} {folder} is not of schema {self.schema}; make it again with "
-                f"`{self.makes}`."
+                f"The {self.name} {folder} is of schema {schema}, and this release reads "
+                f"{self.schema}: "
+                + ("update Headstart." if newer else f"make it again with `{self.makes}`.")
             )
         missing = sorted(self.fields - set(info))
         if missing:
@@ -79,7 +83,7 @@ class Kind:
 
 HEAD = Kind(
     "head",
-    1,
+    2,
     "pipeline heads",
     "pipeline fit-head",
     frozenset(
@@ -90,10 +94,13 @@ HEAD = Kind(
             "fingerprint",
             "trunk",
             "dim",
+            "features",
             "classes",
+            "majority",
             "recipe",
             "parameters",
             "temperature",
+            "calibration",
             "score",
             "spread",
             "metrics",
@@ -106,7 +113,7 @@ HEAD = Kind(
 )
 MODEL = Kind(
     "model",
-    1,
+    2,
     "pipeline models",
     "pipeline finetune",
     frozenset(
@@ -128,7 +135,10 @@ MODEL = Kind(
             "places",
             "l2",
             "standalone",
+            "precision",
             "classes",
+            "majority",
+            "calibration",
             "metrics",
             "selected_on",
             "compared_on",

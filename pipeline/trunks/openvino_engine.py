@@ -170,7 +170,9 @@ def _convert(net: FeatureNet, size: int) -> tuple[bytes, bytes]:
     try:
         with torch.no_grad(), quiet():
             # as a function, its weights are constants: tracing hundreds of modules takes longer
-            traced = torch.jit.trace(lambda x: net(x), example[:2].float(), check_trace=False)
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                lambda x: net(x), example[:2].float(), check_trace=False
+            )
             model = openvino.convert_model(traced, input=[PIECE, 3, size, size])
             want = net(example.float()).numpy()
         steps = PrePostProcessor(model)

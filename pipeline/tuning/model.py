@@ -13,20 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline.errors import BadImage, DamagedError, PipelineError
-from pipeline.heads.metrics import softmax
-from pipeline.images.decode import decode
-from pipeline.images.loader import read
-from pipeline.images.pictures import as_source
+from pipeline.errors import DamagedError, PipelineError
 from pipeline.images.preprocess import Preprocess
-from pipeline.images.views import least_side
 from pipeline.store.results import MODEL
 from pipeline.trunks import registry
-from pipeline.trunks.devices import choose_device
 from pipeline.tuning.network import Network
+from pipeline.tuning.predictor import of_model
 from pipeline.tuning.unfreeze import Cut
-
-_BATCH = 32
 
 
 class Model:
@@ -36,55 +29,42 @@ class Model:
         info: `model.json`.
         classes_: K class names; columns of probabilities are in this order.
         network: from crops to logits, in eval mode.
+        predictor: what predicts with it.
         folder: where it is kept.
     """
 
     def __init__(self, info: dict[str, Any], network: Network, folder: Path | None = None):
         self.info, self.folder = info, folder
         self.classes_ = tuple(info["classes"])
-        self.preprocess = Preprocess.from_json(info["preprocess"])
         self.network = network.eval()
+        self.predictor = of_model(info, self.network, folder)
 
     @property
     def id(self) -> str:
         """Return the model's id, twelve hexadecimal digits."""
         return str(self.info["id"])
 
-    def predict_proba(self, images: Sequence[Any], *, device: str = "auto") -> np.ndarray:
-        """Return probabilities [N, K] float64.
+    def predict_proba(
+        self, images: Sequence[Any], *, device: str = "auto", calibrated: bool = False
+    ) -> np.ndarray:
+        """Return probabilities [N, K] float64, computed in fp32.
 
         Args:
             images: N paths; or N pictures, uint8 arrays [H, W, 3] or PIL images.
             device: `auto`, `cpu`, `cuda` or `mps`.
+            calibrated: divide logits by the temperature of `info["calibration"]`.
 
         Raises:
             PipelineError: an image that cannot be read, named.
         """
-        if isinstance(images, str | bytes | Path) or not hasattr(images, "__len__"):
-            raise PipelineError("A model predicts on a sequence of paths or pictures, not on one.")
-        place = torch.device(choose_device(device))
-        network = self.network.to(place)
-        found = [np.empty((0, len(self.classes_)))]
-        with torch.no_grad():
-            for start in range(0, len(images), _BATCH):
-                crops = torch.stack([self._crop(image) for image in images[start : start + _BATCH]])
-                crops = crops.to(place, memory_format=torch.channels_last)
-                found.append(softmax(network(crops).float().cpu().numpy()))
-        return np.concatenate(found)
+        return self.predictor.predict_proba(
+            images, device=device, precision="fp32", calibrated=calibrated
+        )
 
     def predict(self, images: Sequence[Any], *, device: str = "auto") -> np.ndarray:
         """Return the likeliest class's name for each image, [N] of str."""
         names = np.array(self.classes_, dtype=object)
         return np.asarray(names[self.predict_proba(images, device=device).argmax(1)])
-
-    def _crop(self, image: Any) -> Tensor:
-        source = as_source(image)
-        name = source if isinstance(source, str) else "a picture"
-        try:
-            data = source if isinstance(source, bytes) else read(source)
-            return self.preprocess.apply(decode(data, least=least_side(self.preprocess, 0)))
-        except BadImage as error:
-            raise PipelineError(f"{name} could not be decoded: {error}.") from error
 
     @classmethod
     def open(cls, folder: Path, *, state_dir: Path) -> Model:

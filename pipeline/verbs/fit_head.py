@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.heads import leakage, metrics
+from pipeline.heads import calibration, leakage, metrics
 from pipeline.heads.head import Head
 from pipeline.heads.registry import HEADS, parse_grid
 from pipeline.heads.search import Found, Plan, search
@@ -27,6 +27,12 @@ from pipeline.verbs.head_recipe import HeadRecipe
 from pipeline.verbs.head_task import Task, check_table, split_rows
 from pipeline.verbs.progress import Progress, Silent
 from pipeline.verbs.resplits import resplit
+
+#: What of a table's provenance a head keeps, so that it can compute features of other images.
+OF_FEATURES = (
+    "trunk", "weights", "weights_digest", "weights_asked", "keys", "layer", "pool", "precision",
+    "preprocess",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -202,7 +208,7 @@ def _fit(
         for split, rows in task.reported.items()
     }
     repeats = resplit(name, table, task, recipe, plan) if recipe.repeats else None
-    info = _info(name, table, task, recipe, found, folder.name, scored, repeats)
+    info = _info(name, table, task, recipe, found, folder.name, scored, repeats, majority)
     head = Head(info, linear=found.linear, estimator=_estimator(found), folder=folder)
 
     def write(into: Path) -> None:
@@ -231,10 +237,12 @@ def _info(
     head_id: str,
     scored: dict[str, metrics.Metrics],
     repeats: dict[str, Any] | None,
+    majority: int,
 ) -> dict[str, Any]:
     kind = HEADS[name]
     chosen = found.chosen
     uses_scores = found.linear is not None or not kind.probabilities
+    held = None if found.held is None else calibration.fit(*found.held, on=task.selects)
     return {
         "schema": HEAD.schema,
         "id": head_id,
@@ -247,11 +255,14 @@ def _info(
         "fingerprint": table.fingerprint,
         "trunk": table.provenance["trunk"],
         "dim": int(table.features.shape[1]),
+        "features": {name: table.provenance[name] for name in OF_FEATURES},
         "classes": list(table.classes),
+        "majority": table.classes[majority],
         "recipe": asdict(replace(recipe, clf=name)),
         "normalize": found.normalizer.kind,
         "parameters": chosen.parameters,
         "temperature": chosen.temperature if uses_scores else None,
+        "calibration": held,
         "selected_by": recipe.select,
         "selected_on": task.selects,
         "folds": len(task.folds) if task.selects == "cv" else 0,

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,6 +109,7 @@ def fill(
     progress: Progress,
     unit: str = "images",
     check_bad: Callable[[Index], None] = lambda index: None,
+    engine: Callable[[], tuple[Engine, int]] | None = None,
 ) -> Rows:
     """Return the rows of `sources`, having computed and committed those that were missing.
 
@@ -119,6 +121,7 @@ def fill(
         trunk: where it is loaded already.
         unit: what a row is, for the person.
         check_bad: called before, and after each batch; raises when too many images are bad.
+        engine: gives an engine for these rows, and the batch size, in place of `make_engine`.
 
     Raises:
         LockedError: another process computes rows of this fingerprint.
@@ -134,12 +137,13 @@ def fill(
         cache.begin_run(rows.key.fingerprint, list(sources))
         with rows.store.lock():
             started = time.monotonic()
-            engine, batch_size = engines.make_engine(trunk, rows.key, recipe, cache)
+            make = engine or partial(engines.make_engine, trunk, rows.key, recipe, cache)
+            runs, batch_size = make()
             try:
                 files = {key: sources[key] for key in rows.computed}
                 with noted(rows.store, files, progress) as flight:
                     compute(
-                        engine,
+                        runs,
                         files,
                         key=rows.key,
                         store=rows.store,
@@ -154,7 +158,7 @@ def fill(
                 kept = sum(key in rows.index.rows for key in sources)
                 progress.say(f"{kept:,} of {len(sources):,} {unit} are in the cache.")
                 raise
-            rows.notes += engine.notes
+            rows.notes += runs.notes
             rows.seconds = time.monotonic() - started
     rows.store.discard_damaged(rows.index.damaged)
     return rows

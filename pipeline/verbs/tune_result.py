@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pipeline.heads import metrics
+from pipeline.heads import calibration, metrics
 from pipeline.heads.metrics import Metrics, softmax
 from pipeline.heads.search import Found
 from pipeline.store.folders import commit_folder
@@ -69,11 +69,13 @@ def commit(outcome: Outcome, folder: Path, *, finished: bool) -> dict[str, Any]:
     tuner, table, task = outcome.tuner, outcome.table, outcome.task
     tuner.keep_best()
     started = time.perf_counter()
-    chances = {}
+    logits = {}
     for split, rows in task.scored.items():
         digests = tuple(bytes.fromhex(table.digests[row]) for row in rows)
-        chances[split] = softmax(tuner.logits(Part(digests, table.labels[rows])))
-    info = _info(outcome, chances, finished, time.perf_counter() - started)
+        logits[split] = tuner.logits(Part(digests, table.labels[rows]))
+    chances = {split: softmax(values) for split, values in logits.items()}
+    held = calibration.fit(logits[task.selects], table.labels[task.select], on=task.selects)
+    info = _info(outcome, chances, held, finished, time.perf_counter() - started)
     tensors = model.tensors_of(tuner.network, standalone=info["standalone"])
 
     def write(into: Path) -> None:
@@ -90,7 +92,11 @@ def commit(outcome: Outcome, folder: Path, *, finished: bool) -> dict[str, Any]:
 
 
 def _info(
-    outcome: Outcome, chances: dict[str, np.ndarray], finished: bool, evaluated: float
+    outcome: Outcome,
+    chances: dict[str, np.ndarray],
+    held: dict[str, Any],
+    finished: bool,
+    evaluated: float,
 ) -> dict[str, Any]:
     tuner, table, task = outcome.tuner, outcome.table, outcome.task
     network, history = tuner.network, tuner.history
@@ -122,6 +128,8 @@ def _info(
         "precision": tuner.settings.precision,
         "live": outcome.prepared.live,
         "classes": list(table.classes),
+        "majority": table.classes[_majority(outcome)],
+        "calibration": held,
         "recipe": asdict(recipe),
         "settings": asdict(tuner.settings),
         "epochs": len(history) - 1,
@@ -154,7 +162,7 @@ def _info(
 def _scores(outcome: Outcome, chances: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return for each split the metrics of the model and of the head that it started from."""
     table, task, classes = outcome.table, outcome.task, outcome.table.classes
-    majority = int(np.bincount(table.labels[task.train], minlength=len(classes)).argmax())
+    majority = _majority(outcome)
     found = {}
     for split, rows in task.scored.items():
         features = np.asarray(table.features[rows])
@@ -170,6 +178,11 @@ def _scores(outcome: Outcome, chances: dict[str, np.ndarray]) -> dict[str, Any]:
             "start": measured(before).to_json(),
         }
     return found
+
+
+def _majority(outcome: Outcome) -> int:
+    labels = outcome.table.labels[outcome.task.train]
+    return int(np.bincount(labels, minlength=len(outcome.table.classes)).argmax())
 
 
 def _compared_on(outcome: Outcome) -> str:

@@ -24,7 +24,7 @@ X, Y = clouds(30, 4, 2)
 def info(**changes):
     values = dict.fromkeys(HEAD.fields)
     return {
-        **values, "schema": 1, "id": "0123456789ab", "classes": ["ant", "bee"], "dim": 4,
+        **values, "schema": HEAD.schema, "id": "0123456789ab", "classes": ["ant", "bee"], "dim": 4,
         "fingerprint": "f" * 64, "trunk": "fake", "temperature": None, **changes,
     }  # fmt: skip
 
@@ -93,9 +93,11 @@ def test_a_head_that_is_not_there_is_told_with_what_to_do(tmp_path):
     [
         ("", "is damaged"),
         ("{", "is damaged"),
-        ("[]", "not of schema 1"),
-        ('{"schema": 2}', "not of schema 1.*make it again"),
-        ('{"schema": 1, "id": "x"}', "is damaged: head.json lacks classes, clf, "),
+        ("[]", "is damaged: it holds no JSON object"),
+        ('{"schema": 1}', "of schema 1, and this release reads 2: make it again with `pipeline f"),
+        ('{"schema": 3}', "of schema 3, and this release reads 2: update Headstart"),
+        ("{}", "of schema None"),
+        ('{"schema": 2, "id": "x"}', "is damaged: head.json lacks calibration, classes, clf, "),
     ],
 )
 def test_a_damaged_description_says_so(head, tmp_path, text, message):

@@ -11,6 +11,7 @@ from pipeline.heads.metrics import SELECTIONS
 from pipeline.heads.normalize import NORMALIZATIONS, Normalizer
 from pipeline.heads.registry import HEADS, decades, parse_grid, parse_names
 from pipeline.heads.search import Plan, search
+from pipeline.store.results import HEAD
 from pipeline.verbs.head_task import make_folds
 
 MADE = [name for name, kind in HEADS.items() if kind.make is not None]
@@ -190,11 +191,13 @@ def test_kept_and_opened_again_it_gives_the_same_probabilities(name, tmp_path):
     got = found(name, x[:40], y[:40])
     uses_scores = got.linear is not None or not HEADS[name].probabilities
     info = {
-        "schema": 1, "id": "0" * 12, "classes": ["a", "b", "c"], "dim": 8, "trunk": "fake",
+        "schema": HEAD.schema, "id": "0" * 12, "classes": ["a", "b", "c"], "dim": 8,
+        "trunk": "fake",
         "fingerprint": "f" * 64, "temperature": got.chosen.temperature if uses_scores else None,
         "clf": name, "table_id": "t", "recipe": {}, "created": "", "parameters": {}, "metrics": {},
         "score": 0.5, "spread": 0.0, "seconds": 0.0, "notes": [], "repeats": None,
         "normalize": got.normalizer.kind, "linear": got.linear is not None,
+        "features": {}, "majority": "a", "calibration": None,
     }  # fmt: skip
     Head(info, linear=got.linear, estimator=_estimator(got)).write(tmp_path)
     back = Head.open(tmp_path)

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from photos import prepare
+from photos import prepare, prepare_model
 from tables import make_table
 from threadpoolctl import threadpool_limits
 
@@ -38,3 +38,9 @@ def work(prepared, tmp_path):
     """Return a copy of them that a test may change; the table still names the first photos."""
     shutil.copytree(prepared, tmp_path / "w")
     return tmp_path / "w"
+
+
+@pytest.fixture(scope="session")
+def modelled(prepared, tmp_path_factory):
+    """Return photos and a cache with their table, head and model, not to be changed."""
+    return prepare_model(tmp_path_factory.mktemp("model"), prepared)

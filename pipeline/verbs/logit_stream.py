@@ -1,0 +1,173 @@
+"""Logits of any number of images, batch by batch: through the trunk, or through the cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache as once
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import UsageError
+from pipeline.images.digest import VANISHED, StatMemo, digest_all
+from pipeline.images.stream import ABSENT, NO_PERMISSION, stream
+from pipeline.store.cache import Cache
+from pipeline.store.shards import Key
+from pipeline.trunks.devices import choose_device
+from pipeline.trunks.spec import FeatureKey
+from pipeline.tuning.predictor import Predictor
+from pipeline.verbs import rows
+from pipeline.verbs.cores import usable_cores
+from pipeline.verbs.engines import BATCH_SIZE
+from pipeline.verbs.progress import Silent
+from pipeline.verbs.recipe import Recipe
+
+#: Images whose features are looked up, computed and committed together.
+CHUNK = rows.SHARD_ROWS
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A batch of consecutive images.
+
+    Attributes:
+        logits: [n, K], not calibrated; rows of bad images mean nothing.
+        bad: position in the batch to the reason why an image could not be read.
+        reused: how many features were in the cache already.
+    """
+
+    logits: np.ndarray
+    bad: dict[int, str]
+    reused: int = 0
+
+
+@dataclass(frozen=True)
+class Means:
+    """How to compute. Equal means give equal numbers on one machine.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        precision: `fp32`, `bf16`, `fp16`, or `auto` for that of the stored predictions.
+        batch_size: images at once; None for the device's default.
+        workers: decoding threads; None for the cores that the process may use.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+
+
+def through_trunk(
+    predictor: Predictor, sources: Iterable[str | bytes], means: Means
+) -> Iterator[Scored]:
+    """Yield the logits of images, in order; nothing is kept."""
+    run = None
+    batches = stream(
+        sources,
+        predictor.preprocess,
+        batch_size=means.batch_size or BATCH_SIZE[choose_device(means.device)],
+        workers=means.workers or usable_cores(),
+    )
+    for batch in batches:
+        if len(batch.bad) == batch.count:
+            yield Scored(np.zeros((batch.count, len(predictor.classes))), batch.bad)
+            continue
+        if run is None:  # no trunk is loaded for nothing, and the first images decode meanwhile
+            run = predictor.runner(device=means.device, precision=means.precision)
+        yield Scored(run(batch.crops)[: batch.count], batch.bad)
+
+
+def check_cache(predictor: Predictor, means: Means) -> FeatureKey:
+    """Return what the features depend on that a predictor takes from the cache.
+
+    Raises:
+        UsageError: for a model, whose features are no other's; or for another precision.
+    """
+    key = predictor.key
+    if key is None:
+        raise UsageError(
+            f"--use-cache is for heads: the {predictor.title} has features of its own. Leave it "
+            "out, or name a head."
+        )
+    if means.precision not in ("auto", key.precision):
+        raise UsageError(
+            f"--use-cache takes the features that the {predictor.title} was fitted on, in "
+            f"{key.precision}; leave --precision out."
+        )
+    return key
+
+
+def through_cache(
+    predictor: Predictor, paths: Iterable[str], means: Means, cache: Cache
+) -> Iterator[Scored]:
+    """Yield the logits of images, in order; features that the cache lacks are computed and kept.
+
+    Raises:
+        UsageError: as `check_cache`.
+    """
+    key = check_cache(predictor, means)
+    recipe = Recipe(device=means.device, batch_size=means.batch_size, workers=means.workers)
+
+    @once
+    def engine() -> Any:
+        from pipeline.trunks.torch_engine import TorchEngine
+
+        device = choose_device(means.device)
+        made = TorchEngine(
+            predictor.net, device=device, precision=key.precision, size=key.preprocess.crop
+        )
+        return made, means.batch_size or BATCH_SIZE[device]
+
+    given = iter(paths)
+    there = rows.choose(cache, key, means.device, [])
+    while part := list(islice(given, CHUNK)):
+        keys, bad = _digests(part, cache, recipe)
+        sources: dict[Key, str | bytes] = {}
+        for position, wanted in keys.items():
+            sources.setdefault(wanted, os.path.abspath(part[position]))  # noqa: PTH100
+        if sources:
+            there = rows.fill(
+                cache, recipe, there, sources, trunk=None, progress=Silent(), engine=engine
+            )
+            cache.end_run(key.fingerprint, list(sources))
+        index = there.index
+        bad |= {at: index.bad[wanted] for at, wanted in keys.items() if wanted in index.bad}
+        good = [at for at in keys if at not in bad]
+        logits = np.zeros((len(part), len(predictor.classes)))
+        if good:
+            dim = there.store.rows(index.rows[keys[good[0]]][0]).shape[1]
+            features = np.empty((len(good), dim), np.float32)
+            there.store.gather(index, [keys[at] for at in good], features)
+            logits[good] = predictor.classify(features)
+        computed = set(there.computed)
+        yield Scored(logits, bad, sum(keys[at] not in computed for at in good))
+
+
+def _digests(
+    paths: list[str], cache: Cache, recipe: Recipe
+) -> tuple[dict[int, Key], dict[int, str]]:
+    """Return position → key of each image, and position → reason of what is none."""
+    bad = {
+        position: NO_PERMISSION
+        for position, path in enumerate(paths)
+        if os.path.exists(path) and not os.access(path, os.R_OK)  # noqa: PTH110
+    }
+    asked = [position for position in range(len(paths)) if position not in bad]
+    files = digest_all(
+        Path.cwd(),
+        [paths[position] for position in asked],
+        StatMemo(cache.memo),
+        threads=recipe.workers or usable_cores(),
+    )
+    keys: dict[int, Key] = {}
+    for position, file in zip(asked, files, strict=True):
+        if file.digest is None:
+            bad[position] = ABSENT if file.reason == VANISHED else file.reason
+        else:
+            keys[position] = (file.digest, 0)
+    return keys, bad

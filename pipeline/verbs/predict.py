@@ -1,0 +1,289 @@
+"""From images to classes with probabilities, in a stream of bounded memory."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import tee
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import PipelineError, UsageError
+from pipeline.images.formats import EMPTY, NOT_AN_IMAGE, SUFFIXES
+from pipeline.images.names import counted, joined, shown
+from pipeline.images.picks import Pick, Picks
+from pipeline.store.cache import Cache
+from pipeline.tuning.predictor import Predictor
+from pipeline.verbs import artefacts
+from pipeline.verbs.checks import faults, from_options
+from pipeline.verbs.logit_stream import Means, check_cache, through_cache, through_trunk
+
+TOP = 3
+_LEAST = {"top": 1, "batch_size": 1, "workers": 1}
+_ALLOWED = {
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+}
+
+
+@dataclass(frozen=True)
+class PredictRecipe:
+    """The options of `predict`. Equal recipes give equal predictions.
+
+    Args:
+        top: classes to give for each image; None for three.
+        min_confidence: probability below which no class is predicted, in [0, 1]; None for never.
+        calibration: divide logits by the temperature that was fitted on held-out images.
+        use_cache: take features from the cache, and keep those that it lacks.
+        precision: `fp32`, `bf16`, `fp16`, or `auto` for that of the stored predictions.
+        device: where to compute.
+        batch_size: images at once; None for the device's default.
+        workers: decoding threads; None for the cores that the process may use.
+    """
+
+    top: int | None = None
+    min_confidence: float | None = None
+    calibration: bool = True
+    use_cache: bool = False
+    precision: str = "auto"
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+
+    def check(self) -> None:
+        """Refuse values that cannot be right, all in one message.
+
+        Raises:
+            UsageError: what was given, what is allowed, the nearest name.
+        """
+        found = faults(self, least=_LEAST, allowed=_ALLOWED)
+        least = self.min_confidence
+        if least is not None and not (math.isfinite(least) and 0 <= least <= 1):
+            found.append(f"--min-confidence {least:g} is no probability from 0 to 1.")
+        if found:
+            raise UsageError(" ".join(found))
+
+    @property
+    def means(self) -> Means:
+        """Return how to compute."""
+        return Means(self.device, self.precision, self.batch_size, self.workers)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is said of one image.
+
+    Attributes:
+        path: as it was given, or found.
+        top: the likeliest classes with their probabilities, likeliest first; empty where the
+            image could not be read.
+        abstains: whether the likeliest is below `--min-confidence`.
+        error: why the image could not be read; else empty.
+    """
+
+    path: str
+    top: tuple[tuple[str, float], ...] = ()
+    abstains: bool = False
+    error: str = ""
+
+    @property
+    def prediction(self) -> str | None:
+        """Return the likeliest class, None where it abstains or could not read the image."""
+        return self.top[0][0] if self.top and not self.abstains else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        if self.error:
+            return {"path": self.path, "error": self.error}
+        return {
+            "path": self.path,
+            "prediction": self.prediction,
+            "confidence": self.top[0][1],
+            "abstains": self.abstains,
+            "top": [{"class": name, "probability": p} for name, p in self.top],
+        }
+
+
+@dataclass
+class Tally:
+    """What a run went through so far.
+
+    Attributes:
+        images: that were predicted.
+        unreadable: that could not be read.
+        abstained: of the images, below `--min-confidence`.
+        skipped: files in folders that do not claim to be images and are none.
+        reused: of the images, features that were in the cache.
+        seconds: since it began.
+    """
+
+    images: int = 0
+    unreadable: int = 0
+    abstained: int = 0
+    skipped: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Predicting:
+    """A run of `predict`: iterate over it once.
+
+    Attributes:
+        predictor: that predicts.
+        why: it was taken, where nobody named it.
+        recipe: the options.
+        picks: the images.
+        cache: for `--use-cache`.
+        tally: of what was gone through.
+    """
+
+    predictor: Predictor
+    why: str
+    recipe: PredictRecipe
+    picks: Iterable[Pick]
+    cache: Cache
+    tally: Tally = field(default_factory=Tally)
+
+    def __iter__(self) -> Iterator[Prediction]:
+        """Yield a prediction for each image, in order, as batches are done.
+
+        Raises:
+            PipelineError: there was no image, or none that could be read.
+        """
+        began, tally = time.monotonic(), self.tally
+        ahead, named = tee(self.picks)  # holds the few that are on their way
+        paths = (pick.path for pick in ahead)
+        if self.recipe.use_cache:
+            batches = through_cache(self.predictor, paths, self.recipe.means, self.cache)
+        else:
+            batches = through_trunk(self.predictor, paths, self.recipe.means)
+        reasons: list[str] = []
+        for batch in batches:
+            chances = self.predictor.probabilities(batch.logits, calibrated=self.recipe.calibration)
+            tally.reused += batch.reused
+            for position, p in enumerate(chances):
+                pick, error = next(named), batch.bad.get(position, "")
+                tally.seconds = time.monotonic() - began
+                if error and _is_stray(pick, error):
+                    tally.skipped += 1
+                    continue
+                if error:
+                    tally.unreadable += 1
+                    if len(reasons) < 3:
+                        reasons.append(f"{shown(pick.path)}: {error}")
+                    yield Prediction(pick.path, error=error)
+                else:
+                    tally.images += 1
+                    yield self._say(pick.path, p)
+        if not tally.images:
+            raise PipelineError(self._nothing(reasons))
+
+    def _say(self, path: str, p: np.ndarray) -> Prediction:
+        count = min(self.recipe.top or TOP, len(p))
+        likeliest = np.argsort(-p, kind="stable")[:count]  # ties: the first class, as argmax does
+        top = tuple((self.predictor.classes[k], float(p[k])) for k in likeliest.tolist())
+        least = self.recipe.min_confidence
+        abstains = least is not None and top[0][1] < least
+        self.tally.abstained += abstains
+        return Prediction(path, top, abstains)
+
+    def _nothing(self, reasons: list[str]) -> str:
+        tally = self.tally
+        if tally.unreadable:
+            more = tally.unreadable - len(reasons)
+            also = f"; and {more:,} more" if more else ""
+            listed = f"{'; '.join(reasons)}{also}"
+            if tally.unreadable == 1:
+                return f"The one image could not be read: {listed}."
+            return f"None of {tally.unreadable:,} images could be read: {listed}."
+        strays = f", and {counted(tally.skipped, 'file')} that are none" if tally.skipped else ""
+        empty = getattr(self.picks, "empty", [])
+        where = f" in {joined(empty)}" if empty else ""
+        return f"There are no images{where}{strays}. Name files, folders or patterns of images."
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what the person should know, after the last image."""
+        found, tally = [], self.tally
+        if tally.skipped:
+            found.append(f"Skipped in folders, being no images: {counted(tally.skipped, 'file')}.")
+        if tally.images and (empty := getattr(self.picks, "empty", [])):
+            found.append(f"There was nothing in {joined(empty)}.")
+        return found
+
+
+def _is_stray(pick: Pick, error: str) -> bool:
+    """Tell whether a file beside images was never meant for one."""
+    claims = Path(pick.path).suffix.lower() in SUFFIXES
+    return pick.found and not claims and error in (NOT_AN_IMAGE, EMPTY)
+
+
+def run(
+    words: Sequence[str],
+    recipe: PredictRecipe,
+    cache: Cache,
+    *,
+    asked: Any = None,
+    lines: Callable[[], Iterable[bytes]] = tuple,
+) -> Predicting:
+    """Return a run over the images that words mean; it computes when it is iterated over.
+
+    Args:
+        words: images, after perhaps a head or model; see `artefacts.split` and `Picks`.
+        recipe: the options.
+        cache: where heads and models are.
+        asked: the head or model; then all words are images.
+        lines: of standard input, for `-`.
+    """
+    recipe.check()
+    artefact = None
+    if asked is None:
+        artefact, words = artefacts.split(cache, words)
+    if not words:
+        raise UsageError("No images. Name files, folders or patterns, or '-' for a list.")
+    picks = Picks(words, lines, cache.data)
+    artefact = artefact or artefacts.find(cache, asked)
+    predictor = artefacts.open_predictor(artefact, cache)
+    if recipe.use_cache:
+        check_cache(predictor, recipe.means)
+    return Predicting(predictor, artefact.why, recipe, picks, cache)
+
+
+def predict(
+    images: Sequence[str | Path] | str | Path,
+    artefact: Any = None,
+    *,
+    cache: str | Path | None = None,
+    **options: Any,
+) -> list[Prediction]:
+    """Return what a head or model says of images.
+
+    Args:
+        images: files, folders or patterns.
+        artefact: a `Head` or `Model`, its id or folder, a kind of head; the best of the current
+            table without it.
+        cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
+        **options: any field of `PredictRecipe`.
+
+    Returns:
+        One `Prediction` for each image, in order: `path`, `prediction`, `top`, `error`.
+
+    Raises:
+        PipelineError: with a sentence that says what to do.
+
+    Example:
+        >>> import pipeline
+        >>> head = pipeline.fit_head(pipeline.extract("digits"), clf="logreg")
+        >>> pipeline.predict("digits", head)[0].top  # doctest: +SKIP
+    """
+    recipe = from_options(PredictRecipe, options, verb="predict")
+    words = [images] if isinstance(images, str | Path) else images
+    store = Cache.at(cache)
+    artefact = artefacts.best(store) if artefact is None else artefact
+    asked = artefact.folder if isinstance(artefact, artefacts.Artefact) else artefact
+    return list(run([str(word) for word in words], recipe, store, asked=asked))
