@@ -59,7 +59,8 @@ def prepare_model(root: Path, prepared: Path) -> Path:
     import shutil
 
     shutil.copytree(prepared, root / "m")
-    tune(root / "m", epochs=1, views=1)
+    done = tune(root / "m", epochs=2, views=1, lr=1e-4)
+    assert done.info["best_epoch"] > 0  # its weights are no longer the trunk's
     return root / "m"
 
 

@@ -90,7 +90,7 @@ def test_names_that_are_not_utf8_are_kept_and_shown(tmp_path, fake_trunk):
 
 
 ERRORS = [
-    (["extrct"], 2, r"no command 'extrct'. Did you mean extract\?"),
+    (["extrct"], 2, r"no command 'extrct'. Did you mean extract"),
     (["extract", "--trnk", "x"], 2, r"(?i)no such option.*--trnk.*--trunk"),
     (["extract", "{folder}", "--precision", "fp23"], 2, r"Did you mean fp32"),
     (["extract", "{folder}", "--pool", "mean"], 2, r"--pool 'mean' is not one of avg, max"),
