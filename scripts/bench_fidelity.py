@@ -37,7 +37,7 @@ def reference_transform(preprocess: Preprocess) -> T.Compose:
 
 @torch.inference_mode()
 def reference(
-    paths: list[Path], trunk: str, weights: str, size: int | None, home: Path
+    paths: list[Path], trunk: str, weights: str, home: Path, size: int | None = None
 ) -> np.ndarray:
     """Return fp32 features [N, D] of images read and transformed by PIL."""
     loaded = load(trunk, weights, state_dir=home)
@@ -82,7 +82,7 @@ def main() -> None:
             if want is None:
                 paths = [Path(table.provenance["root"], path) for path in table.paths]
                 want = reference(
-                    paths, asked.trunk, asked.weights, asked.image_size, Path(cache, "weights")
+                    paths, asked.trunk, asked.weights, Path(cache, "weights"), asked.image_size
                 )
             values = cosines(want, table.features)
             found[precision] = {"mean": float(values.mean()), "least": float(values.min())}

@@ -43,7 +43,7 @@ def test_the_fingerprint_changes_with_the_policies_and_the_schema(monkeypatch, n
 
 
 def test_the_fingerprint_is_the_same_on_every_machine():
-    assert KEY.fingerprint == "95fe64cc5e6b71f8c4557c6fe746fc2249704ed885c68d4268041d873a58187e"
+    assert KEY.fingerprint == "89f325af24c50b61ad93ea05cc0fa73d47a2a51e7611ec9ebb324cd3f32f3469"
 
 
 def test_facts_make_the_round_trip_through_json():
