@@ -11,7 +11,13 @@ from pipeline.store.cache import Cache
 from pipeline.verbs.finetune import run
 from pipeline.verbs.tune_recipe import TuneRecipe
 
-OPTIONS = {"trunk": "resnet18", "weights": "random", "image_size": 64, "precision": "fp32"}
+OPTIONS = {
+    "trunk": "resnet18",
+    "weights": "random",
+    "image_size": 64,
+    "precision": "fp32",
+    "engine": "torch",
+}
 FAST = {"epochs": 2, "views": 2, "precision": "fp32"}
 
 

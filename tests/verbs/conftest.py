@@ -8,6 +8,15 @@ from tables import make_table
 from threadpoolctl import threadpool_limits
 
 from pipeline.store.cache import Cache
+from pipeline.trunks import openvino_engine
+
+
+@pytest.fixture(autouse=True, scope="package")
+def torch_alone():
+    """Converting a trunk for OpenVINO takes longer than running it on a few small pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openvino_engine, "available", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="module")
