@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
 DRIVER = Path(__file__).with_name("crash_driver.py")
 SEGV, ABRT, KILL = int(signal.SIGSEGV), int(signal.SIGABRT), int(signal.SIGKILL)
 FIRST, SECOND = "ants/006.png", "bees/005.png"  # in the first and the second of two shards
+DECODED = "bees/001.png"  # in the third batch: no longer in hand when the trunk has computed it
 REASON = "crashes the decoder"
 ENDS = (SEGV, ABRT, int(signal.SIGBUS), int(signal.SIGFPE), int(signal.SIGILL))
 
@@ -22,7 +23,7 @@ SCENARIOS = {
     "the second called bad": [{"refuse": [SECOND]}],
     "two in a shard": [{"at": {FIRST: SEGV, "ants/001.png": ABRT}}] * 3,
     "the two called bad": [{"refuse": [FIRST, "ants/001.png"]}],
-    "after a commit": [{"forward": SEGV}, *[{"at": {SECOND: SEGV}}] * 2],
+    "after a commit": [{"forward": SEGV}, *[{"at": {DECODED: SEGV}}] * 2],
     "many threads": [{"at": {FIRST: SEGV}, "workers": 4}] * 2,
     "killed": [{"at": {FIRST: KILL}}, {"at": {FIRST: KILL}}, {}],
     "the trunk": [{"forward": SEGV}, {}],
@@ -65,7 +66,7 @@ def test_two_such_images_in_one_shard_cost_one_run_each(runs):
 def test_what_was_committed_before_a_crash_is_not_computed_again(runs):
     trunk, decoder, done = runs["after a commit"]
     assert (trunk["died"], decoder["died"]) == (SEGV, SEGV)
-    assert done["extracted"] == 7 and done["bad"] == [[SECOND, REASON]]
+    assert done["extracted"] == 7 and done["bad"] == [[DECODED, REASON]]
 
 
 def test_of_many_threads_only_the_image_at_fault_is_left_out(runs):
