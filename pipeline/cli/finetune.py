@@ -11,7 +11,7 @@ from pipeline.cli.boards import accuracy, aligned
 from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
 from pipeline.store.cache import Cache
-from pipeline.verbs.tune_recipe import VIEWS, TuneRecipe
+from pipeline.verbs.tune_recipe import EMA, VIEWS, TuneRecipe
 
 
 @click.command()
@@ -66,6 +66,13 @@ from pipeline.verbs.tune_recipe import VIEWS, TuneRecipe
 )
 @click.option("--live", is_flag=True, help="Keep no activations: whole trunk, every epoch.")
 @click.option("--train-bn", is_flag=True, help="Unfrozen BatchNorms follow their batches.")
+@click.option(
+    "--ema",
+    default=EMA,
+    show_default=True,
+    metavar="E",
+    help="Score and keep the moving average of the weights over E epochs; 0: the weights.",
+)
 @click.option("--patience", type=int, metavar="N", help="End after N epochs without a better.")
 @click.option(
     "--select-on",

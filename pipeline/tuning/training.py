@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -43,6 +44,7 @@ class Settings:
         schedule: `cosine`, `step` or `constant`.
         label_smoothing: in [0, 1).
         patience: epochs without a better one after which training ends; None for no end.
+        ema: epochs over which the weights that are scored and kept are averaged; 0 for none.
         views: see `schedule.draw`.
         seed: of order, views and dropout.
         precision: `fp32`, `bf16` or `fp16` of the arithmetic.
@@ -57,6 +59,7 @@ class Settings:
     schedule: str
     label_smoothing: float
     patience: int | None
+    ema: float
     views: int
     seed: int
     precision: str
@@ -109,7 +112,10 @@ class Training:
         select: images whose log-loss chooses the epoch; without any, the last one is kept.
         settings: how.
         history: of every epoch so far.
-        best: the learned tensors of the best epoch.
+        average: exponential moving average of the learned tensors over the steps, from those
+            before the first (Polyak and Juditsky 1992): what is scored and kept. It forgets by
+            half in 0.7 `ema` epochs.
+        best: the average at the end of the best epoch.
         best_epoch: its number.
         notes: sentences for the person.
     """
@@ -121,6 +127,7 @@ class Training:
     select: Part
     settings: Settings
     history: list[Epoch] = field(default_factory=list)
+    average: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     best_epoch: int = 0
     notes: list[str] = field(default_factory=list)
@@ -145,6 +152,7 @@ class Training:
             self.device.type, enabled=s.precision == "fp16" and self.device.type == "cuda"
         )
         self.steps = math.ceil(len(self.train.digests) / s.batch_size)
+        self.average = {k: v.detach().clone() for k, v in self.network.learned().items()}
         self.limit: int | None = None  # images at once, once memory has run out
 
     @property
@@ -193,10 +201,11 @@ class Training:
                 first = step * s.batch_size
                 total += self._step(x, labels[first : first + len(x)], lr) * len(x)
         self.run.train(False)
-        logits = self.logits(self.select)
-        if not np.isfinite(logits).all():
-            raise Diverged
-        self._enter(number, total / len(keys), logits, lr, lr * s.head_lr_factor, started)
+        with self._averaged():
+            logits = self.logits(self.select)
+            if not np.isfinite(logits).all():
+                raise Diverged
+            self._enter(number, total / len(keys), logits, lr, lr * s.head_lr_factor, started)
         return self.history[-1]
 
     def _step(self, x: Tensor, labels: Tensor, lr: float) -> float:
@@ -210,7 +219,33 @@ class Training:
         nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self._follow()
         return loss
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the network, all the way where there is none."""
+        weight = 1 / (1 + self.settings.ema * self.steps)
+        for name, value in self.network.learned().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, weight)
+            else:  # a BatchNorm's count
+                self.average[name].copy_(value)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Let the network hold the average for a while."""
+        now = {name: value.detach().clone() for name, value in self.network.learned().items()}
+        self._put(self.average)
+        try:
+            yield
+        finally:
+            self._put(now)
+
+    @torch.no_grad()
+    def _put(self, tensors: dict[str, Tensor]) -> None:
+        for name, value in self.network.learned().items():
+            value.copy_(tensors[name])
 
     def _gradients(self, x: Tensor, labels: Tensor) -> float:
         """Fill the gradients of a batch, in parts where memory does not hold it whole."""
@@ -287,13 +322,12 @@ class Training:
 
     def keep_best(self) -> None:
         """Put the best epoch's tensors into the network."""
-        with torch.no_grad():
-            for name, value in self.network.learned().items():
-                value.copy_(self.best[name])
+        self._put(self.best)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what `restore` takes: tensors by name, and plain JSON values."""
         tensors = {f"now/{k}": v.detach() for k, v in self.network.learned().items()}
+        tensors |= {f"average/{k}": v for k, v in self.average.items()}
         tensors |= {f"best/{k}": v for k, v in self.best.items()}
         for number, values in self.optimizer.state_dict()["state"].items():
             for name, value in values.items():
@@ -320,12 +354,12 @@ class Training:
                 f"The unfinished run had {'; '.join(other)}: it cannot go on so. Run the same "
                 "command without --resume."
             )
-        with torch.no_grad():
-            for name, value in self.network.learned().items():
-                value.copy_(tensors[f"now/{name}"])
-        self.best = {
-            name: tensors[f"best/{name}"].to(self.device) for name in self.network.learned()
-        }
+
+        def those(kind: str) -> dict[str, Tensor]:
+            return {k: tensors[f"{kind}/{k}"].to(self.device) for k in self.network.learned()}
+
+        self._put(those("now"))
+        self.average, self.best = those("average"), those("best")
         held: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             kind, _, rest = key.partition("/")

@@ -283,6 +283,7 @@ def settings_of(recipe: TuneRecipe, prepared: Prepared, precision: str) -> Setti
         schedule=recipe.schedule,
         label_smoothing=recipe.label_smoothing,
         patience=recipe.patience,
+        ema=recipe.ema,
         views=prepared.views,
         seed=recipe.seed,
         precision=precision,

@@ -13,6 +13,8 @@ OPTIMIZERS = ("adamw", "sgd")
 #: Kept random views of each training image.
 VIEWS = 4
 HEAD_LR_FACTOR = 10.0
+#: Epochs over which weights are averaged.
+EMA = 1.0
 #: Largest learning rate of the trunk by optimizer; from scratch all of it is new.
 LR = {"adamw": 2e-4, "sgd": 1e-2}
 SCRATCH_LR = {"adamw": 1e-3, "sgd": 5e-2}
@@ -47,6 +49,7 @@ class TuneRecipe:
         augment: `standard` (random crops and flips) or `none`.
         live: run the whole trunk on every image in every epoch, and keep no activations.
         train_bn: let the BatchNorms of unfrozen places follow their batches.
+        ema: epochs over which the weights that are scored and kept are averaged; 0 for none.
         patience: epochs without a better one after which it ends; None for no end.
         select_on: what chooses the epoch: `val`, a part of train, or `auto`: val where there is
             a test split to report on.
@@ -74,6 +77,7 @@ class TuneRecipe:
     augment: str = "standard"
     live: bool = False
     train_bn: bool = False
+    ema: float = EMA
     patience: int | None = None
     select_on: str = "auto"
     start: str = "head"
@@ -97,8 +101,10 @@ class TuneRecipe:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 found.append(f"--{name.replace('_', '-')} {value:g} is not above 0.")
-        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
-            found.append(f"--weight-decay {self.weight_decay:g} is below 0.")
+        for name in ("weight_decay", "ema"):
+            value = getattr(self, name)
+            if not (value >= 0 and math.isfinite(value)):
+                found.append(f"--{name.replace('_', '-')} {value:g} is not 0 or above.")
         if not 0 <= self.label_smoothing < 1:
             found.append(f"--label-smoothing {self.label_smoothing:g} is not in [0, 1).")
         if self.views is not None and self.augment == "none":

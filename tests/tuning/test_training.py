@@ -13,7 +13,8 @@ from pipeline.tuning.unfreeze import cut
 
 SETTINGS = Settings(
     epochs=4, batch_size=8, lr=1e-3, head_lr_factor=10.0, optimizer="adamw", weight_decay=0.01,
-    schedule="cosine", label_smoothing=0.1, patience=None, views=2, seed=0, precision="fp32",
+    schedule="cosine", label_smoothing=0.1, patience=None, ema=1.0, views=2, seed=0,
+    precision="fp32",
 )  # fmt: skip
 
 
@@ -97,6 +98,40 @@ def test_learning_lowers_the_loss_and_the_best_epoch_is_kept(trunk):
     assert -np.log(p[np.arange(len(z)), tuner.select.labels]).mean() == pytest.approx(
         min(losses), rel=1e-5
     )
+
+
+def copied(tuner: Training) -> dict:
+    return {k: v.detach().clone() for k, v in tuner.network.learned().items()}
+
+
+@pytest.mark.parametrize("train_bn", [False, True])
+def test_what_is_scored_and_kept_is_the_moving_average_over_all_steps(trunk, train_bn):
+    tuner = training(trunk(), replace(SETTINGS, ema=0.5), train_bn=train_bn)
+    tuner.begin()
+    want, weight = copied(tuner), 1 / (1 + 0.5 * 3)  # 20 images are 3 steps of 8
+    step = tuner._step
+
+    def followed(*arguments):
+        loss = step(*arguments)
+        for name, value in copied(tuner).items():
+            whole = not value.is_floating_point()
+            want[name] = value if whole else want[name] + weight * (value - want[name])
+        return loss
+
+    tuner._step = followed
+    last = tuner.epoch()
+    now = copied(tuner)
+    assert all(torch.allclose(tuner.average[name], want[name], atol=1e-6) for name in want)
+    assert not same(now, tuner.average)
+    tuner._put(tuner.average)
+    z = torch.from_numpy(tuner.logits(tuner.select))
+    labels = torch.from_numpy(tuner.select.labels)
+    assert float(nn.functional.cross_entropy(z, labels)) == pytest.approx(last.loss, rel=1e-5)
+
+
+def test_without_averaging_the_weights_themselves_are_kept(trunk):
+    tuner = run(training(trunk(), replace(SETTINGS, ema=0.0), select=0))
+    assert same(tuner.best, copied(tuner))
 
 
 def test_training_draws_random_views_and_scoring_the_evaluation_view(trunk):
