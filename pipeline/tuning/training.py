@@ -316,10 +316,7 @@ class Training:
         now, then = asdict(self.settings), facts["settings"]
         other = [f"{name} {then[name]}, not {now[name]}" for name in now if now[name] != then[name]]
         if other:
-            raise PipelineError(
-                f"The unfinished run had {'; '.join(other)}: it cannot go on so. Run the same "
-                "command without --resume."
-            )
+            raise PipelineError(f"The unfinished run had {'; '.join(other)}: it cannot go on so.")
         with torch.no_grad():
             for name, value in self.network.learned().items():
                 value.copy_(tensors[f"now/{name}"])

@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.errors import PipelineError
 from pipeline.images.probe import REASON
+from pipeline.store import costs
 from pipeline.store.cache import Cache
 from pipeline.store.flight import Flight
 from pipeline.store.shards import Index, Key, RowStore
@@ -160,6 +161,7 @@ def fill(
                 raise
             rows.notes += runs.notes
             rows.seconds = time.monotonic() - started
+            costs.note(cache.memo, rows.key.fingerprint, len(rows.computed), rows.seconds)
     rows.store.discard_damaged(rows.index.damaged)
     return rows
 
