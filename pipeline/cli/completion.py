@@ -116,6 +116,7 @@ _NAMES: Mapping[str, Callable[[click.Context], Iterable[str]]] = {
     "trunk": _trunks,
     "trunks": _trunks,
     "pattern": _trunks,
+    "weights": lambda ctx: ("default", "random"),
     "clf": _heads,
     "head": _heads,
     "words": _heads,

@@ -82,7 +82,7 @@ class Log:
             return
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         try:
-            self.file.writelines(f"{now} {line}\n" for line in lines)
+            self.file.writelines(f"{now} {part}\n" for line in lines for part in line.split("\n"))
         except OSError as error:
             self.file = None  # first, since the sentence is told here too
             click.echo(f"The log file ends here: {error.strerror}.", err=True)

@@ -45,6 +45,15 @@ _HELP = {
 class RunCommand(click.Command):
     """A command whose help sorts its options by the stage that they are of."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; what a file says of stage three is not meant where nothing asks for that."""
+        rest = super().parse_args(ctx, args)
+        if ctx.params["unfreeze"] is None:
+            for name in filter(only_finetune, SETTINGS):
+                if ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
+                    ctx.set_parameter_source(name, ParameterSource.DEFAULT)
+        return rest
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section for each stage, and one for what is of all."""
         sections: dict[str, list[tuple[str, str]]] = {t: [] for t in (*_TITLES.values(), _ALL)}
@@ -99,13 +108,9 @@ def command(data: str | None, cache: str | None, as_json: bool, **values: Any) -
     """
     context = click.get_current_context()
     typed = [n for n in values if context.get_parameter_source(n) is ParameterSource.COMMANDLINE]
-    if values["unfreeze"] is None:  # what a file says of stage three is not meant then
-        kept = {name: value for name, value in values.items() if not only_finetune(name)}
-    else:
-        kept = values
-    if kept["jobs"] is None:
-        kept = {**kept, "jobs": usable_cores()}
-    recipe = RunRecipe.of(kept)
+    if values["jobs"] is None:
+        values["jobs"] = usable_cores()
+    recipe = RunRecipe.of(values)
     recipe.check(typed)
     store = Cache.at(cache)
     done = run_stages(
