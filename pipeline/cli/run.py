@@ -179,10 +179,15 @@ def _costs(costs: tuple[Cost, ...], seconds: float) -> list[str]:
         for cost in costs
     ]
     known = [cost.saved_seconds for cost in costs if cost.saved_seconds is not None]
-    rows.append([
-        "together", f"{seconds:.1f}", f"{sum(c.passes for c in costs):,}",
-        f"{sum(c.saved_passes for c in costs):,}", f"{sum(known):.1f}",
-    ])  # fmt: skip
+    rows.append(
+        [
+            "together",
+            f"{seconds:.1f}",
+            f"{sum(cost.passes for cost in costs):,}",
+            f"{sum(cost.saved_passes for cost in costs):,}",
+            ("" if len(known) == len(costs) else "at least ") + f"{sum(known):.1f}",
+        ]
+    )
     return aligned(rows, right={1, 2, 3, 4})
 
 

@@ -225,8 +225,8 @@ def test_ctrl_c_and_kill_leave_what_was_done_and_say_how_to_go_on(tmp_path, numb
 def commands_in(path: Path) -> list[str]:
     """Return the `pipeline …` lines in a page's code blocks, but not those of Python or output."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(), re.S | re.M)
-    lines = [
-        line.strip().removeprefix("$ ").replace(".venv/bin/", "")
+    lines = [  # a help text explains a command two spaces behind it
+        re.split("  " if language == "text" else "$", line.strip())[0].replace(".venv/bin/", "")
         for language, block in (blocks or [("", path.read_text())])
         if language in ("", "bash", "console", "sh", "text")
         for line in block.replace("\\\n", " ").splitlines()
@@ -247,9 +247,8 @@ def test_every_command_in_the_documentation_parses(path):
     for line in commands_in(path):
         for part in line.split("&&"):
             words = shlex.split(part, comments=True)[1:]
-            if "|" in words:  # what follows is another program
-                words = words[: words.index("|")]
-            parse(main, words)
+            ends = [words.index(sign) for sign in ("|", ">") if sign in words]
+            parse(main, words[: min(ends, default=None)])
 
 
 def parse(command: click.Command, words: list[str]) -> None:

@@ -13,6 +13,7 @@ from photos import paint
 
 from pipeline.cli import main
 from pipeline.cli.run import command as bare
+from pipeline.trunks import openvino_engine
 from pipeline.verbs import rows
 from pipeline.verbs.head_recipe import HeadRecipe
 from pipeline.verbs.recipe import Recipe
@@ -22,6 +23,14 @@ from pipeline.verbs.tune_recipe import TuneRecipe
 TRUNK = ("--trunk", "resnet18", "--weights", "random", "--image-size", "64", "--precision", "fp32",
          "--engine", "torch", "--folds", "2", "--clf", "logreg,ncm")  # fmt: skip
 STAGED = (*TRUNK, "--unfreeze", "layer4", "--epochs", "1", "--views", "1")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def torch_alone():
+    """Converting a trunk for OpenVINO takes longer than running it on a few small pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openvino_engine, "available", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="module")
