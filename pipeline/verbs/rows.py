@@ -93,6 +93,11 @@ def choose(cache: Cache, asked: FeatureKey, device: str, keys: Sequence[Key]) ->
                     held.append((count, Rows(key, store, index)))
         if held:
             return max(held, key=lambda entry: entry[0])[1]
+    else:
+        store = cache.rows(asked.fingerprint)
+        index = store.index()
+        if all(wanted in index for wanted in keys):  # nothing is left that needs a device
+            return Rows(asked, store, index)
     from pipeline.trunks.devices import choose_device, choose_precision
 
     key = replace(asked, precision=choose_precision(asked.precision, choose_device(device)))
