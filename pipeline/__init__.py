@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from pipeline.verbs.finetune import finetune as finetune
     from pipeline.verbs.fit_head import fit_head as fit_head
     from pipeline.verbs.predict import predict as predict
+    from pipeline.verbs.run import run as run
     from pipeline.verbs.transformer import TrunkFeatures as TrunkFeatures
 
 #: Public name to the module that defines it.
 _PUBLIC = {
+    "run": "pipeline.verbs.run",
     "extract": "pipeline.verbs.extract",
     "TrunkFeatures": "pipeline.verbs.transformer",
     "fit_head": "pipeline.verbs.fit_head",
@@ -46,6 +48,7 @@ __all__ = [
     "finetune",
     "fit_head",
     "predict",
+    "run",
 ]
 
 try:

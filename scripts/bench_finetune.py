@@ -36,9 +36,9 @@ from pipeline.trunks.devices import choose_precision
 from pipeline.tuning.training import Part, Training
 from pipeline.verbs import prepare
 from pipeline.verbs.boundary import Wanted
-from pipeline.verbs.finetune import settings_of
 from pipeline.verbs.progress import Silent
 from pipeline.verbs.tune_recipe import TuneRecipe
+from pipeline.verbs.tune_run import settings_of
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from pipeline import __version__
+from pipeline.cli import log, settings
+from pipeline.cli.common import common
 from pipeline.errors import PipelineError, nearest
 
 #: Command to the module of its function `command`, and its line in the help.
 COMMANDS = {
+    "run": ("pipeline.cli.run", "All stages in one: features, heads, fine-tuning."),
     "extract": ("pipeline.cli.extract", "Run a trunk over images and keep the features."),
     "fit-head": ("pipeline.cli.fit_head", "Choose and fit heads on cached features."),
     "heads": ("pipeline.cli.heads", "Compare the heads of a table."),
@@ -26,6 +31,7 @@ COMMANDS = {
     "trunks": ("pipeline.cli.trunks", "List the trunks there are."),
     "status": ("pipeline.cli.status", "List the tables and heads of the cache, newest first."),
     "cache": ("pipeline.cli.cache", "Show, verify and tidy the cache."),
+    "completion": ("pipeline.cli.completion", "Print what completes commands in a shell."),
 }
 
 
@@ -49,13 +55,29 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(COMMANDS[cmd_name][0]).command
-        return command
+        return common(command)
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
+        """Run a command line, and write its exit code to the log file where there is one."""
+        words = sys.argv[1:] if args is None else list(args)
+        with log.Log(words) as heard:
+            return super().main(words, *more, **extra, obj=heard)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return commands without importing them, and the options of the program itself."""
+        found = [
+            CompletionItem(name, help=line)
+            for name, (_, line) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or say which is nearest."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        known = args and (args[0] in COMMANDS or args[0].startswith("-"))
+        if not known and not ctx.resilient_parsing:
             hint = nearest(args[0], COMMANDS)
             ctx.fail(f"There is no command '{args[0]}'.{hint} There are: {', '.join(COMMANDS)}.")
         return super().resolve_command(ctx, args)
@@ -94,15 +116,22 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    params=[log.option()],
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="pipeline")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """From a folder of images to a trained classifier, paying for the trunk once.
 
     \b
+    pipeline run photos/                 all of it: features, the best head, what to type next
     pipeline extract photos/             features of every image, cached
     pipeline fit-head --clf all          every kind of head, chosen by cross-validation
     pipeline heads                       which is best
     pipeline finetune --unfreeze layer4  the last stage learns too, starting from the head
     pipeline predict photos/             what the best of them says of images
     """
+    context.default_map = settings.read(main, context)

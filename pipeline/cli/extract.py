@@ -128,10 +128,11 @@ def command(data: str | None, cache: str | None, as_json: bool, **values: Any) -
     if as_json:
         options.print_json(done.to_json())
     else:
-        _print(done)
+        show(done)
 
 
-def _print(done: Extraction) -> None:
+def show(done: Extraction) -> None:
+    """Print what an extraction did."""
     table, facts = done.table, done.table.provenance
     rows, dim = table.features.shape
     splits = ", ".join(f"{name or 'unlabelled'} {n:,}" for name, n in table.split_counts.items())

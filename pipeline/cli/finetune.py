@@ -11,6 +11,7 @@ from pipeline.cli.boards import accuracy, aligned
 from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
 from pipeline.store.cache import Cache
+from pipeline.verbs.finetune import Tuning, run
 from pipeline.verbs.tune_recipe import EMA, VIEWS, TuneRecipe
 
 
@@ -110,18 +111,18 @@ def command(head: str | None, cache: str | None, as_json: bool, **values: Any) -
       pipeline finetune --unfreeze layer4
       pipeline finetune logreg --unfreeze 2 --epochs 25 --patience 5
     """
-    from pipeline.verbs.finetune import run
-
     store = Cache.at(cache)
     with reporter(quiet=as_json) as progress:
         done = run(head, TuneRecipe(**values), store, progress)
     if as_json:
         options.print_json(done.to_json())
         return
-    _print(done.info, reused=done.reused, notes=done.notes, folder=str(done.folder))
+    show(done)
 
 
-def _print(info: dict[str, Any], *, reused: bool, notes: tuple[str, ...], folder: str) -> None:
+def show(done: Tuning) -> None:
+    """Print what a fine-tuning did."""
+    info = done.info
     unfrozen = "from scratch" if info["from_scratch"] else f"{info['unfreeze']} unfrozen"
     click.echo(f"{info['trunk']}, {unfrozen}, epoch {info['best_epoch']} of {info['epochs']}")
     for line in lines(info):
@@ -136,11 +137,11 @@ def _print(info: dict[str, Any], *, reused: bool, notes: tuple[str, ...], folder
             f"Fine-tuning did not beat the head by log-loss on {info['selected_on']}: the head "
             f"{info['head']} stays best."
         )
-    for note in notes:
+    for note in done.notes:
         click.echo(shown(f"Note     {note}"))
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in info["seconds"].items())
-    click.echo(f"Reused   {info['id']}, made already" if reused else f"Took     {spent}")
-    click.echo(shown(f"Kept in  {folder}"))
+    click.echo(f"Reused   {info['id']}, made already" if done.reused else f"Took     {spent}")
+    click.echo(shown(f"Kept in  {done.folder}"))
 
 
 def lines(info: dict[str, Any]) -> list[str]:

@@ -97,10 +97,11 @@ def command(table: str | None, cache: str | None, as_json: bool, **values: Any) 
     if as_json:
         options.print_json(done.to_json())
         return
-    _print(done, store)
+    show(done, store)
 
 
-def _print(done: Fitting, store: Cache) -> None:
+def show(done: Fitting, store: Cache) -> None:
+    """Print what a fitting of heads did."""
     fitted = {head.id for head in done.heads}
     heads, _ = HEAD.every(store.root)
     board = [head for head in leaderboard(heads, done.table.table_id) if head["id"] in fitted]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.cli.log import Log, Tee
 from pipeline.cli.options import shown
 from pipeline.verbs.progress import Progress, Silent
 
@@ -27,15 +28,16 @@ def reporter(quiet: bool = False) -> Iterator[Progress]:
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
+    tee = sys.stderr if isinstance(sys.stderr, Tee) else None  # the log hears sentences, not bars
     with RichProgress(
         TextColumn("{task.description:<10}"),
         BarColumn(),
         TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[bad]}", style="red"),
-        console=Console(stderr=True),
+        console=Console(file=sys.stderr if tee is None else tee.stream),
     ) as bars:
-        yield _Bars(bars)
+        yield _Bars(bars, None if tee is None else tee.log)
 
 
 class _Sentences(Silent):
@@ -44,8 +46,8 @@ class _Sentences(Silent):
 
 
 class _Bars:
-    def __init__(self, bars: Bars):
-        self.bars = bars
+    def __init__(self, bars: Bars, log: Log | None):
+        self.bars, self.log = bars, log
         self.task: TaskID | None = None
         self.bad = 0
 
@@ -73,3 +75,5 @@ class _Bars:
 
     def say(self, sentence: str) -> None:
         self.bars.console.print(shown(sentence), highlight=False, markup=False)
+        if self.log is not None:
+            self.log.tell([shown(sentence)])

@@ -44,6 +44,5 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise DamagedError(
-            f"The state of the unfinished run {path} is damaged ({error}); run the same command "
-            "without --resume."
+            f"The state of the unfinished run {path} is damaged ({error})."
         ) from error

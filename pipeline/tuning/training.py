@@ -350,10 +350,7 @@ class Training:
         now, then = asdict(self.settings), facts["settings"]
         other = [f"{name} {then[name]}, not {now[name]}" for name in now if now[name] != then[name]]
         if other:
-            raise PipelineError(
-                f"The unfinished run had {'; '.join(other)}: it cannot go on so. Run the same "
-                "command without --resume."
-            )
+            raise PipelineError(f"The unfinished run had {'; '.join(other)}: it cannot go on so.")
 
         def those(kind: str) -> dict[str, Tensor]:
             return {k: tensors[f"{kind}/{k}"].to(self.device) for k in self.network.learned()}

@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.errors import PipelineError
 from pipeline.images.probe import REASON
+from pipeline.store import costs
 from pipeline.store.cache import Cache
 from pipeline.store.flight import Flight
 from pipeline.store.shards import Index, Key, RowStore
@@ -92,6 +93,11 @@ def choose(cache: Cache, asked: FeatureKey, device: str, keys: Sequence[Key]) ->
                     held.append((count, Rows(key, store, index)))
         if held:
             return max(held, key=lambda entry: entry[0])[1]
+    else:
+        store = cache.rows(asked.fingerprint)
+        index = store.index()
+        if all(wanted in index for wanted in keys):  # nothing is left that needs a device
+            return Rows(asked, store, index)
     from pipeline.trunks.devices import choose_device, choose_precision
 
     key = replace(asked, precision=choose_precision(asked.precision, choose_device(device)))
@@ -160,6 +166,7 @@ def fill(
                 raise
             rows.notes += runs.notes
             rows.seconds = time.monotonic() - started
+            costs.note(cache.memo, rows.key.fingerprint, len(rows.computed), rows.seconds)
     rows.store.discard_damaged(rows.index.damaged)
     return rows
 

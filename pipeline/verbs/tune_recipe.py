@@ -60,7 +60,7 @@ class TuneRecipe:
         device: where to train.
         workers: decoding threads; None for the cores that the process may use.
         seed: of order, views and dropout.
-        resume: go on with an unfinished run of the same.
+        resume: go on with an unfinished run of the same; None: where there is one.
         standalone: keep the frozen part in the model's file too.
     """
 
@@ -87,7 +87,7 @@ class TuneRecipe:
     device: str = "auto"
     workers: int | None = None
     seed: int = 0
-    resume: bool = False
+    resume: bool | None = False
     standalone: bool = False
 
     def check(self) -> None:

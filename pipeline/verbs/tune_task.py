@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,16 +97,29 @@ def _among(cache: Cache, asked: str | None, notes: list[str]) -> dict[str, Any]:
             have = f" The current table has {there}." if there else " There is none yet."
             raise PipelineError(f"There is no head '{asked}'.{hint}{have}")
         return named
-    usable = [info for info in board if info["linear"] and info["log_loss"]]
-    # a fit on a few shots is an experiment, however new
-    whole = [i for i in usable if not (i["recipe"]["shots"] or i["recipe"]["train_fraction"])]
-    start = next(iter([*whole, *usable]), None)
+    start = starter(board, notes)
     if start is None:
         have = f"; it has {there}" if there else ""
         raise PipelineError(
             f"The current table has no head fitted by log-loss to start from{have}. Fit one with "
             "`pipeline fit-head --clf logreg`."
         )
+    return start
+
+
+def starter(board: Sequence[dict[str, Any]], notes: list[str]) -> dict[str, Any] | None:
+    """Return the first head of a leaderboard that was fitted by log-loss, None without one.
+
+    Args:
+        board: from `heads.leaderboard`.
+        notes: takes why a better head of another kind was passed over.
+    """
+    usable = [info for info in board if info["linear"] and info["log_loss"]]
+    # a fit on a few shots is an experiment, however new
+    whole = [i for i in usable if not (i["recipe"]["shots"] or i["recipe"]["train_fraction"])]
+    start = next(iter([*whole, *usable]), None)
+    if start is None:
+        return None
     better = [
         info
         for info in board

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from photos import prepare
+from photos import paint, prepare
 from tables import make_table
 
 from pipeline.cli import main
@@ -113,6 +113,52 @@ def test_ctrl_c_during_finetune_leaves_a_whole_model_or_none(photos, tmp_path, p
     found = list((cache / "models").glob("*"))
     assert len(found) == models
     assert all(json.loads((f / "model.json").read_text())["finished"] is False for f in found)
+
+
+RUN = ("--trunk", "resnet18", "--weights", "random", "--image-size", "64", "--precision", "fp32",
+       "--engine", "torch", "--folds", "2", "--epochs", "3", "--views", "1",
+       "--unfreeze", "layer4")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Return photos and a cache with a run over them that nobody stopped."""
+    root = tmp_path_factory.mktemp("whole")
+    paint(root / "photos", each=8)
+    words = ["run", str(root / "photos"), *RUN, "--cache", str(root / "c")]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "tables", "heads"),
+    [
+        (("pipeline.verbs.rows", "", "stored", "1", "before"), 0, 0),
+        (("pipeline.verbs.fit_head", "", "commit_folder", "1", "before"), 1, 0),
+        (("pipeline.tuning.training", "Training", "epoch", "3", "before"), 1, 1),
+    ],
+    ids=["features", "heads", "fine-tuning"],
+)
+def test_ctrl_c_in_any_stage_of_run_keeps_what_was_committed_and_the_same_goes_on(
+    whole, tmp_path, place, tables, heads
+):
+    words = ("run", str(whole / "photos"), *RUN, "--cache", str(tmp_path / "c"))
+    done = interrupted(tmp_path / "mark", place, *words)
+    assert done.returncode == 130, done.stderr
+    assert "the same command goes on" in done.stderr.lower() and "Traceback" not in done.stderr
+    assert "--resume" not in done.stderr
+    nothing_half_written(tmp_path / "c")
+    assert len(list((tmp_path / "c" / "tables").glob("*.h5"))) == tables
+    assert len(list((tmp_path / "c" / "heads").glob("*"))) == heads
+    again = CliRunner().invoke(main, words)
+    assert again.exit_code == 0, again.output
+    assert ("Going on after epoch 2." in again.stderr) == bool(heads)
+    (model,) = (tmp_path / "c" / "models").iterdir()
+    for name in ("model.safetensors", "predictions-val.csv"):
+        want = (whole / "c" / "models" / model.name / name).read_bytes()
+        assert (model / name).read_bytes() == want
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,6 @@ def test_a_damaged_state_is_named(tmp_path):
     from pipeline.errors import DamagedError
 
     (tmp_path / "s.safetensors").write_bytes(b"\x00" * 40)
-    with pytest.raises(DamagedError, match="without --resume"):
+    with pytest.raises(DamagedError, match="is damaged"):
         state.read(tmp_path / "s.safetensors")
     assert state.read(tmp_path / "none.safetensors") is None

@@ -1,0 +1,152 @@
+"""`pipeline.toml` in the current folder: options remembered, a section for each command."""
+
+from __future__ import annotations
+
+import shlex
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from pipeline.cli.options import shown
+from pipeline.errors import PipelineError, UsageError, nearest
+
+FILE = "pipeline.toml"
+#: click's type to what TOML must hold for it, and how that is said.
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "boolean": ((bool,), "true or false"),
+    "integer": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "text": ((str,), "text in quotes"),
+}
+
+
+def read(group: click.Group, context: click.Context) -> dict[str, Any]:
+    """Return what the file says, as click's `default_map` of a group; empty without a file.
+
+    Args:
+        group: whose commands the sections are of.
+        context: of the group.
+
+    Raises:
+        UsageError: it is no TOML, or sections, options and types that cannot be, all in one
+            message.
+        PipelineError: the system cannot read it.
+    """
+    path = Path(FILE)
+    try:
+        values = tomllib.loads(path.read_bytes().decode())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise PipelineError(f"{FILE} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # of TOML, or of UTF-8
+        raise UsageError(f"{FILE} is not TOML: {error}.") from error
+    faults: list[str] = []
+    found = _sections(group, context, values, "", faults)
+    if faults:
+        raise UsageError(" ".join(faults))
+    if context.invoked_subcommand == "run":
+        found["run"] = {**_fallback(found), **found.get("run", {})}
+    return found
+
+
+def _sections(
+    group: click.Group, context: click.Context, values: dict[str, Any], above: str,
+    faults: list[str],
+) -> dict[str, Any]:  # fmt: skip
+    found: dict[str, Any] = {}
+    for name, section in values.items():
+        command = group.get_command(context, name)
+        if not isinstance(section, dict):
+            faults.append(
+                f"{FILE}: {name} stands outside of a section; put it under that of its command, "
+                f"such as [{above}{group.list_commands(context)[0]}]."
+            )
+        elif command is None:
+            hint = nearest(name, group.list_commands(context))
+            faults.append(f"{FILE}: there is no command for the section [{above}{name}].{hint}")
+        elif isinstance(command, click.Group):
+            found[name] = _sections(command, context, section, f"{above}{name}.", faults)
+        else:
+            found[name] = _options(command, section, f"{above}{name}", faults)
+    return found
+
+
+def _options(
+    command: click.Command, values: dict[str, Any], section: str, faults: list[str]
+) -> dict[str, Any]:
+    known = {
+        name.removeprefix("--"): param
+        for param in command.params
+        if isinstance(param, click.Option)
+        for name in param.opts
+    }
+    found = {}
+    for key, value in values.items():
+        param = known.get(key.replace("_", "-"))
+        if param is None:
+            faults.append(f"{FILE}: [{section}] has no option {key}.{nearest(key, known)}")
+        elif (wrong := _wrong(param, value)) is not None:
+            faults.append(f"{FILE}: {key} in [{section}] must be {wrong}, not {_toml(value)}.")
+        elif not param.is_flag:
+            found[param.name or ""] = value
+        elif value or param.is_bool_flag:
+            on = param.flag_activation_value
+            found[param.name or ""] = on if value else not on
+    return found
+
+
+def _wrong(param: click.Option, value: Any) -> str | None:
+    """Return what a value must be, None where it is that."""
+    types, said = _KINDS["boolean" if param.is_flag else param.type.name]
+    if param.nargs != 1:
+        fits = isinstance(value, list) and len(value) == param.nargs
+        if fits and all(_is(types, one) for one in value):
+            return None
+        return f"a list of {param.nargs}, each {said}"
+    return None if _is(types, value) else said
+
+
+def _is(types: tuple[type, ...], value: Any) -> bool:
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"'{value}'" if isinstance(value, str) else str(value)
+
+
+def _fallback(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what `run` takes from the sections of its stages, shared options from [extract]."""
+    from pipeline.verbs.run_recipe import SETTINGS
+
+    places = {**{name: of[0] for name, of in SETTINGS.items()}, "cache": ("extract", "cache")}
+    return {
+        name: found[stage][field]
+        for name, (stage, field) in places.items()
+        if field in found.get(stage, {})
+    }
+
+
+def taken(context: click.Context) -> str:
+    """Return what a command took from the file, as it would be typed; empty for nothing."""
+    return shown(" ".join(_words(context)))
+
+
+def _words(context: click.Context) -> Iterator[str]:
+    for param in context.command.params:
+        name = param.name or ""
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT_MAP:
+            continue
+        assert isinstance(param, click.Option)
+        value = (context.default_map or {})[name]
+        if not param.is_flag:
+            values = value if isinstance(value, list) else [value]
+            yield shlex.join([param.opts[-1], *map(str, values)])
+        elif value == param.flag_activation_value:
+            yield param.opts[-1]
