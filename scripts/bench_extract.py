@@ -34,7 +34,7 @@ from PIL import Image
 from torchvision import transforms as T
 
 import pipeline
-from pipeline.images.loader import read
+from pipeline.images.reading import read
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.cache import Cache
 from pipeline.trunks import spec
