@@ -68,7 +68,7 @@ def engine_of(predictor: Predictor, means: Means, cache: Cache, *, many: bool) -
         predictor: whose features are wanted.
         means: how to compute.
         cache: where converted networks are kept, for all commands.
-        many: whether there are more than `MANY` images.
+        many: whether there are `MANY` images or more.
 
     Raises:
         UsageError: the device or the engine is not there, or cannot compute this.
