@@ -34,8 +34,8 @@ from PIL import Image
 from torchvision import transforms as T
 
 import pipeline
-from pipeline.images.loader import read
 from pipeline.images.preprocess import Preprocess
+from pipeline.images.reading import read
 from pipeline.store.cache import Cache
 from pipeline.trunks import spec
 from pipeline.trunks.registry import load

@@ -80,7 +80,8 @@ def verify(cache: str | None, as_json: bool) -> None:
         for problem in verdict.problems.values():
             click.echo(shown(problem))
         click.echo(
-            f"{verdict.shards:,} shards and {verdict.tables:,} tables read, "
+            f"{verdict.shards:,} shards, {verdict.tables:,} tables and {verdict.results:,} heads "
+            "and models read, "
             f"{len(verdict.problems):,} damaged or missing."
         )
         for note in verdict.notes:

@@ -39,10 +39,7 @@ _COMMONEST = 10
 )
 @options.calibration
 @click.option("--data", metavar="DIR", help="Where the images of a table lie now.")
-@options.precision
-@options.device
-@options.batch_size
-@options.workers
+@options.means
 @options.cache
 @options.as_json
 def command(

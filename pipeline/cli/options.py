@@ -25,27 +25,34 @@ artefact: Decorator = click.option(
     metavar="ID",
     help="The head or model: an id, how one begins, a folder, or a kind of head.",
 )
-precision: Decorator = click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    metavar="auto|fp32|bf16|fp16",
-    help="auto: that of the stored predictions.",
-)
-device: Decorator = click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps"
-)
-batch_size: Decorator = click.option(
-    "--batch-size",
-    type=int,
-    metavar="N",
-    help="Images at once.  [default: 32 on a CPU, 128 on CUDA, 64 on MPS]",
-)
-workers: Decorator = click.option(
-    "--workers",
-    type=int,
-    metavar="N",
-    help="Decoding threads.  [default: the cores that the process may use]",
+_MEANS: tuple[Decorator, ...] = (
+    click.option(
+        "--precision",
+        default="auto",
+        show_default=True,
+        metavar="auto|fp32|bf16|fp16",
+        help="auto: that of the stored predictions.",
+    ),
+    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps"),
+    click.option(
+        "--engine",
+        default="auto",
+        show_default=True,
+        metavar="auto|torch|openvino",
+        help="What runs the network. auto: what extract takes; PyTorch for a few images.",
+    ),
+    click.option(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="Images at once.  [default: 32 on a CPU, 128 on CUDA, 64 on MPS]",
+    ),
+    click.option(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="Decoding threads.  [default: the cores that the process may use]",
+    ),
 )
 calibration: Decorator = click.option(
     "--no-calibration",
@@ -55,6 +62,13 @@ calibration: Decorator = click.option(
     type=bool,
     help="Probabilities as in the stored predictions, without the fitted temperature.",
 )
+
+
+def means(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `pipeline.verbs.means.Means`: how to compute."""
+    for option in reversed(_MEANS):
+        command = option(command)
+    return command
 
 
 def print_json(values: Any) -> None:

@@ -13,6 +13,7 @@ import click
 
 from pipeline.cli import options
 from pipeline.cli.options import shown
+from pipeline.cli.progress import Sentences
 from pipeline.errors import UsageError
 from pipeline.store.cache import Cache
 
@@ -44,10 +45,7 @@ _WIDEST = 30
 )
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
 @click.option("--jsonl", "form", flag_value="jsonl", help="Print a JSON object for each image.")
-@options.precision
-@options.device
-@options.batch_size
-@options.workers
+@options.means
 @options.cache
 @options.as_json
 def command(
@@ -68,8 +66,8 @@ def command(
     With --with all words are images. Without either: the best of the current table, a model that
     beats its head before any head.
 
-    Nothing is written but with --use-cache. An image that cannot be read is told with its reason;
-    the exit code is 1 only where none could be.
+    Nothing is kept but with --use-cache, and what a converted network is, in the cache. An image
+    that cannot be read is told with its reason; the exit code is 1 only where none could be.
 
     \b
     Examples:
@@ -83,7 +81,10 @@ def command(
         from pipeline.verbs.predict import PredictRecipe, run
 
         recipe, store = PredictRecipe(**values), Cache.at(cache)
-        done = run(words, recipe, store, asked=asked, lines=lambda: sys.stdin.buffer)
+        done = run(
+            words, recipe, store, asked=asked, lines=lambda: sys.stdin.buffer,
+            progress=Sentences(),
+        )  # fmt: skip
         _print_object(done) if as_json else _print(done, form)
     except KeyboardInterrupt as stop:
         count = done.tally.images if done else 0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def reporter(quiet: bool = False) -> Iterator[Progress]:
     """Yield a `Progress` that draws bars on a terminal, and elsewhere prints sentences alone."""
     if quiet or not sys.stderr.isatty():
-        yield _Sentences()
+        yield Sentences()
         return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -40,8 +40,11 @@ def reporter(quiet: bool = False) -> Iterator[Progress]:
         yield _Bars(bars, None if tee is None else tee.log)
 
 
-class _Sentences(Silent):
+class Sentences(Silent):
+    """Prints what a person should read now, and draws nothing."""
+
     def say(self, sentence: str) -> None:
+        """Print a sentence on standard error."""
         click.echo(shown(sentence), err=True)
 
 

@@ -51,6 +51,17 @@ class WholePart(nn.Module):
         return found
 
 
+def require(*packages: str, extra: str) -> None:
+    """Refuse, with what to install, where a package is missing."""
+    from importlib.util import find_spec
+
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise PipelineError(
+            f"This export needs {' and '.join(missing)}: `pip install 'headstart[{extra}]'`."
+        )
+
+
 def linear_of(predictor: Predictor) -> LinearHead:
     """Return the last layer of what is exported.
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pipeline.errors import PipelineError
-from pipeline.exports.graph import linear_part, whole_part
+from pipeline.exports.graph import linear_part, require, whole_part
 from pipeline.exports.preprocess_graph import preprocess_model
 from pipeline.tuning.predictor import Predictor
 
@@ -21,17 +20,7 @@ if TYPE_CHECKING:
 
 OPSET = 20
 FILE = "model.onnx"
-
-
-def require(*packages: str, extra: str) -> None:
-    """Refuse, with what to install, where a package is missing."""
-    from importlib.util import find_spec
-
-    missing = [name for name in packages if find_spec(name) is None]
-    if missing:
-        raise PipelineError(
-            f"This export needs {' and '.join(missing)}: `pip install 'headstart[{extra}]'`."
-        )
+NEEDS = ("onnx", "onnxscript", "onnxruntime")
 
 
 def build(predictor: Predictor, *, with_preprocess: bool, head_only: bool) -> ModelProto:
@@ -43,7 +32,7 @@ def build(predictor: Predictor, *, with_preprocess: bool, head_only: bool) -> Mo
     Raises:
         PipelineError: the head is not linear, or onnx is not installed.
     """
-    require("onnx", "onnxscript", "onnxruntime", extra="onnx")
+    require(*NEEDS, extra="onnx")
     import onnx.compose
 
     if head_only:
@@ -84,16 +73,12 @@ def _traced(module: torch.nn.Module, example: torch.Tensor, name: str) -> ModelP
     return model
 
 
-def describe(model: ModelProto, info: dict[str, Any]) -> None:
-    """Write what a user must know into the file's metadata: `headstart`, a JSON object."""
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "headstart", json.dumps(info, ensure_ascii=True)
-
-
-def save(model: ModelProto, folder: Path) -> None:
-    """Write a checked model."""
+def save(model: ModelProto, folder: Path, info: dict[str, Any]) -> None:
+    """Write a checked model, with what a user must know under `headstart` in its metadata."""
     import onnx
 
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "headstart", json.dumps(info, ensure_ascii=True)
     onnx.checker.check_model(model)
     onnx.save(model, folder / FILE)
 

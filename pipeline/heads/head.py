@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +15,8 @@ from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
 from pipeline.store.results import HEAD
 
+#: The head's file: a linear one's, and any other's.
+_LINEAR, _OTHER = "head.safetensors", "head.skops"
 #: Every type beyond skops' own that a stored estimator may hold; anything else is refused.
 TRUSTED = (
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
@@ -104,14 +105,16 @@ class Head:
         return x
 
     def write(self, folder: Path) -> None:
-        """Write `head.json` and the head itself into an existing folder."""
+        """Write the head itself, then `head.json`, into an existing folder.
+
+        `info` has the digests of the folder's files from then on: this comes last.
+        """
         if self.linear is not None:
-            self.linear.save(folder / "head.safetensors")
+            self.linear.save(folder / _LINEAR)
         else:
             dump = _skops().dump
-            dump(self.estimator, folder / "head.skops")
-        text = json.dumps(self.info, indent=1, ensure_ascii=True) + "\n"
-        (folder / "head.json").write_text(text)
+            dump(self.estimator, folder / _OTHER)
+        self.info = HEAD.write(folder, self.info)
 
     @classmethod
     def open(cls, folder: Path) -> Head:
@@ -119,18 +122,19 @@ class Head:
 
         Raises:
             PipelineError: there is none.
-            DamagedError: it is damaged, of another schema, or holds types that are not expected.
+            DamagedError: a file is damaged or missing, of another schema, or holds types that are
+                not expected.
         """
         info = HEAD.read(folder)
         linear, estimator = None, None
-        if (folder / "head.safetensors").exists():
-            linear = LinearHead.load(folder / "head.safetensors")
+        if _LINEAR in info["files"]:
+            linear = LinearHead.load(HEAD.check(folder, info, _LINEAR))
             if linear.weight.shape != (len(info["classes"]), info["dim"]):
                 raise DamagedError(
                     f"The head {folder} is damaged: its weights do not fit its head.json."
                 )
         else:
-            estimator = _load_estimator(folder / "head.skops")
+            estimator = _load_estimator(HEAD.check(folder, info, _OTHER))
         return cls(info, linear=linear, estimator=estimator, folder=folder)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
+from typing import Protocol
 
 import torch
 
@@ -15,6 +16,7 @@ from pipeline.errors import BadImage, PipelineError
 from pipeline.images.decode import decode
 from pipeline.images.names import shown
 from pipeline.images.preprocess import Preprocess
+from pipeline.images.reading import read, read_unknown
 from pipeline.images.views import least_side, view
 
 #: Batches in the making besides the one in use: memory is bounded whatever the data set's size.
@@ -23,7 +25,7 @@ AHEAD = 2
 
 @dataclass
 class Batch:
-    """Crops of consecutive views, padded to the nominal size.
+    """Crops of consecutive views.
 
     Attributes:
         start: position of the first view in the plan.
@@ -38,98 +40,114 @@ class Batch:
     bad: dict[int, str] = field(default_factory=dict)
 
 
+class Guard(Protocol):
+    """Asked in the thread that is about to decode an image; see `pipeline.verbs.crashes`."""
+
+    def __call__(self, digest: bytes, data: bytes, name: str) -> str:
+        """Return why the image must not be decoded; empty where it may be.
+
+        Args:
+            digest: sha256 of the file's bytes, 32 bytes.
+            data: the file's bytes.
+            name: of the file, for people.
+        """
+        ...
+
+
+def unguarded(digest: bytes, data: bytes, name: str) -> str:
+    """Let every image be decoded."""
+    return ""
+
+
 def load(
-    files: Sequence[tuple[str | bytes, bytes, int]],
+    files: Iterable[tuple[str | bytes, bytes | None, int]],
     preprocess: Preprocess,
     *,
     batch_size: int,
     workers: int,
     pin: bool = False,
-    refused: Mapping[bytes, str] | None = None,
-    note: Callable[[bytes], None] = lambda digest: None,
-) -> Iterator[Batch]:
+    pad: bool = True,
+    guard: Guard = unguarded,
+) -> Generator[Batch]:
     """Yield batches in order; the same files give the same bits, whatever the workers.
 
-    An image whose views follow each other is read and decoded once for each batch.
+    An image whose views follow each other is read and decoded once for each batch. Every batch is
+    padded to the nominal size: the arithmetic of a trunk may depend on it, and features should not
+    depend on how many images come after.
 
     Args:
-        files: path, or the bytes themselves, expected digest (32 bytes) and view of each crop.
+        files: path, or the bytes themselves, expected digest (32 bytes) and view of each crop;
+            any number, of which `AHEAD` batches are taken in advance. Without a digest nothing is
+            known of the file, and view 0 alone can be asked for: that it is not there, or is no
+            image, is a bad image then and no error.
         preprocess: the trunk's.
-        batch_size: nominal size B; the last batch is padded to it.
+        batch_size: nominal size B.
         workers: decoding threads.
         pin: put crops in page-locked memory, for copies to a GPU.
-        refused: digests of images that must not be decoded, to the reason; they count as bad.
-        note: called with the digest of each image, in the thread that is about to decode it.
+        pad: pad a batch that is alone, too.
+        guard: asked before each image is decoded.
 
     Raises:
-        PipelineError: a file cannot be read, or is no longer what it was when it was hashed.
+        PipelineError: a file cannot be read, or is no longer what it was when it was hashed; or
+            the machine is to blame (no memory, an input or output error).
     """
     size = preprocess.crop
 
     def fill(
-        path: str | bytes, digest: bytes, wanted: list[tuple[int, int]], crops: torch.Tensor
+        source: str | bytes,
+        expected: bytes | None,
+        wanted: list[tuple[int, int]],
+        crops: torch.Tensor,
     ) -> dict[int, str]:
-        if refused and digest in refused:
-            return {slot: refused[digest] for slot, _ in wanted}
-        data = path if isinstance(path, bytes) else read(path)
-        if hashlib.sha256(data).digest() != digest:
-            raise PipelineError(
-                f"{_name(path)} changed while the run was reading it. Run the same command again."
-            )
-        note(digest)
+        name = shown(source) if isinstance(source, str) else "a picture"
         try:
+            if isinstance(source, bytes):
+                data = source
+            else:
+                data = read(source) if expected else read_unknown(source)
+            digest = hashlib.sha256(data).digest()
+            if expected not in (None, digest):
+                raise PipelineError(
+                    f"{name} changed while the run was reading it. Run the same command again."
+                )
+            if reason := guard(digest, data, name):
+                raise BadImage(reason)
             pictures: dict[int, torch.Tensor] = {}  # least side → picture
             for slot, number in wanted:
                 least = least_side(preprocess, number)
                 if least not in pictures:
                     pictures[least] = decode(data, least=least)
-                picture = pictures[least]
-                crop = view(picture, preprocess, digest=digest, number=number)
+                crop = view(pictures[least], preprocess, digest=digest, number=number)
                 crops[slot].copy_(crop.permute(1, 2, 0))
         except BadImage as error:
             return {slot: str(error) for slot, _ in wanted}
         except (MemoryError, OSError) as error:  # the machine is to blame, not the image
             reason = getattr(error, "strerror", None) or "no memory left"
-            raise PipelineError(f"Cannot decode {_name(path)}: {reason}.") from error
+            raise PipelineError(f"Cannot decode {name}: {reason}.") from error
         return {}
 
-    def submit(start: int) -> tuple[Batch, list[Future[dict[int, str]]]]:
-        part = files[start : start + batch_size]
-        crops = torch.zeros((batch_size, size, size, 3), dtype=torch.uint8, pin_memory=pin)
-        futures = []
-        for (path, digest), run in groupby(enumerate(part), key=lambda item: item[1][:2]):
-            wanted = [(slot, number) for slot, (_, _, number) in run]
-            futures.append(pool.submit(fill, path, digest, wanted, crops))
-        return Batch(start, len(part), crops.permute(0, 3, 1, 2)), futures
+    def begin() -> Iterator[tuple[Batch, list[Future[dict[int, str]]]]]:
+        """Begin batch after batch, each when it is asked for."""
+        given, start = iter(files), 0
+        while part := list(islice(given, batch_size)):
+            rows = batch_size if pad or start else len(part)
+            crops = torch.zeros((rows, size, size, 3), dtype=torch.uint8, pin_memory=pin)
+            futures = []
+            for (source, digest), run in groupby(enumerate(part), key=lambda item: item[1][:2]):
+                wanted = [(slot, number) for slot, (_, _, number) in run]
+                futures.append(pool.submit(fill, source, digest, wanted, crops))
+            yield Batch(start, len(part), crops.permute(0, 3, 1, 2)), futures
+            start += len(part)
 
     pool = ThreadPoolExecutor(workers, "decode")
     try:
-        starts = iter(range(0, len(files), batch_size))
-        pending = deque(submit(start) for _, start in zip(range(AHEAD), starts, strict=False))
+        begun = begin()
+        pending = deque(islice(begun, AHEAD))
         while pending:
             batch, futures = pending.popleft()
             for future in futures:
                 batch.bad.update(future.result())
-            if (start := next(starts, None)) is not None:
-                pending.append(submit(start))
+            pending.extend(islice(begun, 1))
             yield batch
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def evaluation_crop(data: bytes, preprocess: Preprocess) -> torch.Tensor:
-    """Return view 0 of an image file's bytes, uint8 [3, S, S]; raises as `decode`."""
-    return preprocess.apply(decode(data, least=least_side(preprocess, 0)))
-
-
-def _name(source: str | bytes) -> str:
-    return shown(source) if isinstance(source, str) else "a picture"
-
-
-def read(path: str) -> bytes:
-    """Return a file's bytes; fail with the system's reason, which is never a bad image."""
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise PipelineError(f"Cannot read {shown(path)}: {error.strerror}.") from error

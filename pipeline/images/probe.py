@@ -15,9 +15,10 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 from pipeline.errors import BadImage
@@ -33,15 +34,24 @@ _LENGTH = struct.Struct("<Q")
 _TRIES = 2
 
 
-def crashing(images: Iterable[bytes]) -> Iterator[bool]:
-    """Yield for each image, given as a file's bytes, whether it crashes the decoder.
+@contextmanager
+def looking() -> Iterator[Callable[[bytes], bool]]:
+    """Give a function that says of an image, a file's bytes, whether it crashes the decoder.
 
     Each is decoded in another process, and where that crashes once more in a fresh one. Where the
-    process does not even start, or the system kills it, no image is blamed.
+    process does not even start, or the system kills it, no image is blamed. Threads take turns.
     """
-    with _child() as child:
-        for data in images:
-            yield all(_crashes(child, data) for _ in range(_TRIES))
+    child, turn = _Child(), Lock()
+
+    def crashes(data: bytes) -> bool:
+        with turn:
+            return all(_crashes(child, data) for _ in range(_TRIES))
+
+    try:
+        yield crashes
+    finally:
+        if child.process is not None:
+            child.end(kill=True)
 
 
 class _Child:
@@ -84,16 +94,6 @@ class _Child:
         code = self.process.wait()
         self.process = None
         return code
-
-
-@contextmanager
-def _child() -> Iterator[_Child]:
-    child = _Child()
-    try:
-        yield child
-    finally:
-        if child.process is not None:
-            child.end(kill=True)
 
 
 def _crashes(child: _Child, data: bytes) -> bool:

@@ -56,6 +56,11 @@ class Cache:
         return self.root / "compiled"
 
     @property
+    def decoding(self) -> Path:
+        """Return the folder of the notes on what is decoded by runs that keep no rows."""
+        return self.root / "decoding"
+
+    @property
     def data(self) -> Path:
         """Return the folder of the built-in data sets."""
         return self.root / "data"

@@ -3,47 +3,54 @@
 A decoder is C code; a hostile file may end the process in it, and then nobody is left to say which
 file it was. So each decoding thread notes the image's digest before it begins, in a slot of its
 own, by one small write that is never synced: the process dies, not the machine. An orderly end
-removes the file. Whoever finds one while holding the fingerprint's lock knows that its writer is
-dead, and which few images it had in its hands.
+removes the file. Whoever finds one knows that its writer is dead (it holds the fingerprint's lock,
+or the file's own, see `claimed`), and which few images that had in its hands.
 
-The file: 33 bytes for each entry, what is known of it and a digest. Entries that are known to crash
-come first and stay until the run ends, so that two such images in one shard do not take turns.
+The file: 33 bytes for each entry, what is known of it and a digest. Entries of earlier runs come
+first and stay: what is known to crash, and what is still to be looked at.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.store.atomic import TEMPORARY, make_folder
 
 #: The file's name, in the folder of the fingerprint.
 NAME = "decoding"
-_HELD, _CRASHES = b"?", b"!"
+_HELD, _CRASHES, _CLEARED = b"?", b"!", b"."
 _SIZE = 33
+_MOST = 1 << 20  # bytes that are read of a file
 
 
 class Flight:
-    """The notes of one run; to be used as a context, under the fingerprint's lock.
+    """The notes of one run; to be used as a context, by one process at a time.
 
     Args:
-        folder: the fingerprint's.
+        path: of the file.
+        lasting: keep what is known to crash after an orderly end too, where nothing else does.
 
     Attributes:
-        held: digests that a run which ended suddenly was decoding then.
+        held: digests that a run which ended suddenly was decoding then, not looked at yet.
         crashing: digests that are known to end the process that decodes them.
 
     Raises:
-        PipelineError: on entering, where the file cannot be opened.
+        PipelineError: on entering, where the file cannot be opened or written.
     """
 
-    def __init__(self, folder: Path):
-        self.path = folder / NAME
+    def __init__(self, path: Path, *, lasting: bool = False):
+        self.path, self.lasting = path, lasting
         self.held: set[bytes] = set()
         self.crashing: set[bytes] = set()
         self._slots = threading.local()
+        self._places: dict[bytes, int] = {}
         self._taken = 0
         self._lock = threading.Lock()
         self._file = -1
@@ -52,35 +59,29 @@ class Flight:
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             self._file = os.open(self.path, flags, 0o666)
-            data = os.read(self._file, 1 << 20)
+            self.held, self.crashing = _entries(os.read(self._file, _MOST))
+            self._rewrite()
         except OSError as error:
-            raise self._cannot_write(error) from error
-        for start in range(0, len(data) - _SIZE + 1, _SIZE):
-            kind, digest = data[start : start + 1], data[start + 1 : start + _SIZE]
-            if kind in (_HELD, _CRASHES):
-                (self.held if kind == _HELD else self.crashing).add(digest)
+            raise _cannot_write(self.path, error) from error
         return self
 
-    def begin(self, crashing: Iterable[bytes]) -> None:
-        """Forget what was held, and keep what is known to crash.
+    def _rewrite(self) -> None:
+        """Write what is known, and nothing else."""
+        data = _packed(self.held, self.crashing)
+        os.pwrite(self._file, data, 0)
+        os.ftruncate(self._file, len(data))
+        self._places = {data[at + 1 : at + _SIZE]: at for at in range(0, len(data), _SIZE)}
+        self._taken = len(self._places)
 
-        Raises:
-            PipelineError: it cannot be written, naming the system's reason.
-        """
-        self.crashing.update(crashing)
-        self.held.clear()
-        data = b"".join(_CRASHES + digest for digest in sorted(self.crashing))
+    def judge(self, digest: bytes, *, crashes: bool) -> None:
+        """Note what was found out about a held image."""
+        self.held.discard(digest)
+        if crashes:
+            self.crashing.add(digest)
         try:
-            os.pwrite(self._file, data, 0)
-            os.ftruncate(self._file, len(data))
-        except OSError as error:
-            raise self._cannot_write(error) from error
-        self._taken = len(self.crashing)
-
-    def _cannot_write(self, error: OSError) -> PipelineError:
-        return PipelineError(
-            f"Cannot write the notes on what is decoded, {self.path}: {error.strerror}."
-        )
+            os.pwrite(self._file, _CRASHES if crashes else _CLEARED, self._places[digest])
+        except OSError:
+            pass  # as in `note`
 
     def note(self, digest: bytes) -> None:
         """Note that this thread is about to decode an image."""
@@ -90,18 +91,91 @@ class Flight:
                 slot = self._slots.number = self._taken
                 self._taken += 1
         try:
-            os.pwrite(self._file, _HELD + digest, slot * _SIZE)
+            with self._lock:  # the file's number may be another file's after the end
+                os.pwrite(self._file, _HELD + digest, slot * _SIZE)
         except OSError:
             pass  # on a full disk the commit tells; until then only a note is missing
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Leave nothing behind after success; after an error what is known to crash."""
+        """Leave nothing behind after success; after an error what is still to be known."""
         try:
-            if kind is None or not self.crashing:
-                self.path.unlink(missing_ok=True)
+            if (self.held or self.crashing) and (self.lasting or kind is not None):
+                self._rewrite()
             else:
-                os.ftruncate(self._file, len(self.crashing) * _SIZE)
+                self.path.unlink(missing_ok=True)
         except OSError:
             pass  # the next run looks at a few images in vain
         finally:
-            os.close(self._file)
+            with self._lock:
+                os.close(self._file)
+                self._file = -1
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[Path]:
+    """Give the path of a file for notes that is this process's own, for where no lock is held.
+
+    It begins with what the files of ended processes say, which it takes the place of, and with what
+    living ones know to crash. A living process holds the lock of its file, which dies with it.
+
+    Raises:
+        PipelineError: the folder cannot be written.
+    """
+    name = f"{os.getpid()}-{secrets.token_hex(4)}"
+    path, temporary = folder / name, folder / f"{TEMPORARY}{name}"
+    make_folder(folder)
+    with ExitStack() as stack:
+        try:
+            held, crashing, ended = _left(folder, stack)
+            own = stack.enter_context(temporary.open("xb", buffering=0))
+            fcntl.flock(own, fcntl.LOCK_EX)  # before anyone sees it
+            own.write(_packed(held, crashing))
+            temporary.rename(path)
+            for other in ended:
+                other.unlink(missing_ok=True)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        yield path
+
+
+def _left(folder: Path, stack: ExitStack) -> tuple[set[bytes], set[bytes], list[Path]]:
+    """Return what is held and what crashes by the files in a folder, and which are nobody's."""
+    held: set[bytes] = set()
+    crashing: set[bytes] = set()
+    ended: list[Path] = []
+    for path in folder.iterdir():
+        if path.name.startswith(TEMPORARY):
+            continue
+        try:
+            file = stack.enter_context(path.open("r+b"))
+        except FileNotFoundError:
+            continue  # another process has just taken its place
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ended.append(path)
+        except BlockingIOError:
+            pass  # what a living process decodes is no suspect
+        entries = _entries(file.read(_MOST))
+        crashing |= entries[1]
+        if path in ended:
+            held |= entries[0]
+    return held - crashing, crashing, ended
+
+
+def _entries(data: bytes) -> tuple[set[bytes], set[bytes]]:
+    """Return the digests that are held and those that crash; what makes no sense is passed over."""
+    found: dict[bytes, set[bytes]] = {_HELD: set(), _CRASHES: set()}
+    for start in range(0, len(data) - _SIZE + 1, _SIZE):
+        kind, digest = data[start : start + 1], data[start + 1 : start + _SIZE]
+        if kind in found:
+            found[kind].add(digest)
+    return found[_HELD] - found[_CRASHES], found[_CRASHES]
+
+
+def _packed(held: Iterable[bytes], crashing: Iterable[bytes]) -> bytes:
+    entries = [_CRASHES + digest for digest in sorted(crashing)]
+    return b"".join([*entries, *(_HELD + digest for digest in sorted(held))])
+
+
+def _cannot_write(path: Path, error: OSError) -> PipelineError:
+    return PipelineError(f"Cannot write the notes on what is decoded, {path}: {error.strerror}.")

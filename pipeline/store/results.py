@@ -1,7 +1,11 @@
-"""What heads and models have in common on disk: a folder with a JSON file that says all of it."""
+"""What heads and models have in common on disk: a folder with a JSON file that says all of it.
+
+It holds the sha256 of every other file of the folder, and one of itself.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +44,8 @@ class Kind:
         try:
             info = json.loads((folder / f"{self.name}.json").read_text())
         except FileNotFoundError as error:
-            raise PipelineError(
+            kind = DamagedError if folder.is_dir() else PipelineError
+            raise kind(
                 f"There is no {self.name} {folder}. `{self.lists}` lists those there are, "
                 f"`{self.makes}` makes one."
             ) from error
@@ -62,7 +67,60 @@ class Kind:
             raise DamagedError(
                 f"The {self.name} {folder} is damaged: {self.name}.json lacks {', '.join(missing)}."
             )
+        files = info["files"]
+        if not isinstance(files, dict) or any(
+            not name or Path(name).name != name for name in files
+        ):
+            raise DamagedError(f"The {self.name} {folder} is damaged: its files are no list.")
         return info
+
+    def write(self, folder: Path, info: dict[str, Any]) -> dict[str, Any]:
+        """Write the JSON file beside all others, whose sha256 it adds; return what was written."""
+        own = f"{self.name}.json"
+        there = [path for path in sorted(folder.iterdir()) if path.name != own]
+        whole = {**info, "files": {path.name: _sha256(path) for path in there}}
+        whole["checksum"] = _checksum(whole)
+        text = json.dumps(whole, indent=1, ensure_ascii=True) + "\n"
+        (folder / own).write_text(text)
+        return whole
+
+    def check(self, folder: Path, info: dict[str, Any], name: str) -> Path:
+        """Return the path of one of a result's files, having hashed it.
+
+        Raises:
+            DamagedError: it is missing, or not what was written.
+            PipelineError: the system cannot read it now.
+        """
+        path = folder / name
+        again = f"Make the {self.name} again: `{self.makes}` with the same options."
+        try:
+            found = _sha256(path)
+        except OSError as error:
+            trouble = cannot_read(f"the {self.name}'s file", path, error)
+            if isinstance(trouble, DamagedError):
+                trouble = DamagedError(f"{trouble} {again}")
+            raise trouble from error
+        if found != info["files"].get(name):
+            raise DamagedError(
+                f"The {self.name}'s file {path} is damaged: its sha256 is not that in "
+                f"{self.name}.json. {again}"
+            )
+        return path
+
+    def damaged(self, folder: Path, info: dict[str, Any]) -> dict[str, str]:
+        """Return each of a result's files that is damaged or missing, with what is wrong."""
+        found: dict[str, str] = {}
+        if info["checksum"] != _checksum(info):
+            found[str(folder / f"{self.name}.json")] = (
+                f"The {self.name} {folder} is damaged: {self.name}.json is not what was written. "
+                f"Make it again: `{self.makes}` with the same options."
+            )
+        for name in info["files"]:
+            try:
+                self.check(folder, info, name)
+            except DamagedError as error:
+                found[str(folder / name)] = str(error)
+        return found
 
     def folders(self, cache: Path) -> list[Path]:
         """Return the folders of a cache that hold results of this kind, sorted by id."""
@@ -83,7 +141,7 @@ class Kind:
 
 HEAD = Kind(
     "head",
-    2,
+    3,
     "pipeline heads",
     "pipeline fit-head",
     frozenset(
@@ -108,12 +166,14 @@ HEAD = Kind(
             "notes",
             "seconds",
             "created",
+            "files",
+            "checksum",
         ]
     ),
 )
 MODEL = Kind(
     "model",
-    2,
+    3,
     "pipeline models",
     "pipeline finetune",
     frozenset(
@@ -148,6 +208,19 @@ MODEL = Kind(
             "train_images",
             "beats_head",
             "finished",
+            "files",
+            "checksum",
         ]
     ),
 )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checksum(info: dict[str, Any]) -> str:
+    """Return the sha256 of a JSON object but for its own `checksum`."""
+    rest = {name: value for name, value in info.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

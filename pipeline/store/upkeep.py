@@ -11,7 +11,7 @@ from pipeline.errors import DamagedError, LockedError, PipelineError
 from pipeline.store import flight
 from pipeline.store.atomic import TEMPORARY
 from pipeline.store.cache import Cache
-from pipeline.store.results import MODEL
+from pipeline.store.results import HEAD, MODEL
 from pipeline.store.shards import RowStore
 from pipeline.store.table import FeatureTable
 
@@ -31,6 +31,7 @@ class Verdict:
     Attributes:
         shards: number of shards hashed.
         tables: number of tables checked.
+        results: number of heads and models whose files were hashed.
         problems: file to what is wrong with it, in a sentence.
         repairs: commands that make good what is wrong, in order, each once.
         notes: what is gone and not missed.
@@ -38,6 +39,7 @@ class Verdict:
 
     shards: int = 0
     tables: int = 0
+    results: int = 0
     problems: dict[str, str] = field(default_factory=dict)
     repairs: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -60,7 +62,7 @@ def usage(cache: Cache) -> dict[str, Usage]:
 
 
 def verify(cache: Cache) -> Verdict:
-    """Hash every shard and table again and name what is damaged or missing.
+    """Hash every shard, table, head and model again and name what is damaged or missing.
 
     Raises:
         PipelineError: the system is in trouble, and what it cannot read may be whole.
@@ -88,11 +90,16 @@ def verify(cache: Cache) -> Verdict:
                 verdict.problems[str(path)] = f"The shard {path} is missing."
         if any(str(path) in verdict.problems for path in paths):
             verdict.repairs.append(str(table.provenance.get("command", "pipeline extract")))
-    for folder in MODEL.folders(cache.root):
+    results = [(kind, folder) for kind in (HEAD, MODEL) for folder in kind.folders(cache.root)]
+    for kind, folder in results:
+        verdict.results += 1
         try:
-            info = MODEL.read(folder)
-        except PipelineError as error:
+            info = kind.read(folder)
+            verdict.problems |= kind.damaged(folder, info)
+        except DamagedError as error:
             verdict.problems[str(folder)] = str(error)
+            continue
+        if kind is HEAD:
             continue
         store = cache.rows(info["activations"])
         gone = [name for name in info["shards"] if not (store.folder / name).exists()]

@@ -138,6 +138,11 @@ class _Slot:
         self.images = None
 
 
+def place(key: FeatureKey, folder: Path) -> Path:
+    """Return where a converted network is kept."""
+    return folder / f"{key.fingerprint}.ov"
+
+
 def converted(net: Callable[[], FeatureNet], key: FeatureKey, *, folder: Path) -> Any:
     """Return a network as an OpenVINO model of uint8 NHWC input, kept for the next time.
 
@@ -151,12 +156,15 @@ def converted(net: Callable[[], FeatureNet], key: FeatureKey, *, folder: Path) -
     """
     import openvino
 
-    path = folder / f"{key.fingerprint}.ov"
+    path = place(key, folder)
     made_by = {**installed(), "openvino": version("openvino")}
     kept = _read(path, made_by)
     if kept is None:
         kept = _convert(net().eval(), key.preprocess.crop)
-        write_bytes(path, _pack(*kept, made_by), what="the compiled trunk")
+        try:
+            write_bytes(path, _pack(*kept, made_by), what="the compiled trunk")
+        except PipelineError:
+            pass  # it is converted again the next time; on a full disk the next commit tells
     return openvino.Core().read_model(*kept)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from pipeline.images.preprocess import Preprocess
 from pipeline.store.results import MODEL
 from pipeline.trunks import registry
 from pipeline.tuning.network import Network
-from pipeline.tuning.predictor import of_model
+from pipeline.tuning.predictor import WEIGHTS, of_model
 from pipeline.tuning.unfreeze import Cut
 
 
@@ -36,7 +35,7 @@ class Model:
     def __init__(self, info: dict[str, Any], network: Network, folder: Path | None = None):
         self.info, self.folder = info, folder
         self.classes_ = tuple(info["classes"])
-        self.network = network.eval()
+        self.network = network.eval().requires_grad_(False)
         self.predictor = of_model(info, self.network, folder)
 
     @property
@@ -76,11 +75,11 @@ class Model:
 
         Raises:
             PipelineError: there is none, or the weights of its frozen part are others now.
-            DamagedError: it is damaged, or of another schema.
+            DamagedError: a file is damaged or missing, or of another schema.
         """
         info = MODEL.read(folder)
         try:
-            tensors = load_file(folder / "model.safetensors")
+            tensors = load_file(MODEL.check(folder, info, WEIGHTS))
         except (SafetensorError, OSError) as error:
             raise DamagedError(f"The model {folder} is damaged: {error}") from error
         frozen = "random" if info["standalone"] else info["weights_asked"]
@@ -124,7 +123,11 @@ def tensors_of(network: Network, *, standalone: bool) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in found.items()}
 
 
-def write(folder: Path, info: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write `model.json` and `model.safetensors` into an existing folder."""
-    save_file(tensors, folder / "model.safetensors")
-    (folder / "model.json").write_text(json.dumps(info, indent=1, ensure_ascii=True) + "\n")
+def write(folder: Path, info: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Write `model.safetensors`, then `model.json` with the digests of the folder's files.
+
+    Returns:
+        `model.json` as it was written.
+    """
+    save_file(tensors, folder / WEIGHTS)
+    return MODEL.write(folder, info)

@@ -6,7 +6,8 @@ evaluates and exports works on this alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,16 +21,21 @@ from pipeline.errors import BadImage, PipelineError
 from pipeline.heads.head import Head
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
-from pipeline.images.loader import evaluation_crop, read
+from pipeline.images.decode import decode
 from pipeline.images.pictures import as_source
 from pipeline.images.preprocess import Preprocess
+from pipeline.images.reading import read
+from pipeline.images.views import least_side
 from pipeline.trunks import registry
-from pipeline.trunks.devices import choose_device
+from pipeline.trunks.devices import choose_device, choose_precision
+from pipeline.trunks.engine import Engine
 from pipeline.trunks.feature_net import FeatureNet
 from pipeline.trunks.spec import FeatureKey
 from pipeline.trunks.torch_engine import TorchEngine
 from pipeline.tuning.network import Network
 
+#: The file of a model's tensors in its folder.
+WEIGHTS = "model.safetensors"
 _BATCH = 32
 
 
@@ -44,8 +50,8 @@ class Predictor:
         classes: K names; columns of logits and probabilities are in this order.
         preprocess: from a decoded image to a crop, exactly as in training.
         precision: of the arithmetic that its stored predictions came from.
-        key: what the features of a head depend on, to find them in the cache; None for a model,
-            whose features are its own.
+        key: what its features depend on: of a head to find them in the cache, of a model with the
+            digest of its own weights.
         linear: from features to logits as one layer; None where the head is not linear.
         classify: features [N, D] → logits [N, K] float, not calibrated; −∞ for a class that was
             never seen.
@@ -58,7 +64,7 @@ class Predictor:
     classes: tuple[str, ...]
     preprocess: Preprocess
     precision: str
-    key: FeatureKey | None
+    key: FeatureKey
     linear: LinearHead | None
     classify: Callable[[np.ndarray], np.ndarray]
     load: Callable[[], FeatureNet]
@@ -93,37 +99,54 @@ class Predictor:
         """Return the network from uint8 crops [B, 3, S, S] to features [B, D], fp32."""
         return self.load()
 
-    def runner(
-        self, *, device: str = "auto", precision: str = "auto"
-    ) -> Callable[[Tensor], np.ndarray]:
-        """Return a function from uint8 crops [B, 3, S, S] to logits [B, K], not calibrated.
+    def precision_on(self, device: str, asked: str = "auto") -> str:
+        """Return the precision to compute in.
+
+        Args:
+            device: `cpu`, `cuda` or `mps`.
+            asked: `fp32`, `bf16`, `fp16`, or `auto` for that of the stored predictions; fp16,
+                which a CPU does not have, is fp32 there then.
+
+        Raises:
+            UsageError: fp16 is asked for on a CPU.
+        """
+        if asked != "auto":
+            return choose_precision(asked, device)
+        return "fp32" if (self.precision, device) == ("fp16", "cpu") else self.precision
+
+    def torch_engine(self, *, device: str = "auto", precision: str = "auto") -> Engine:
+        """Return PyTorch as the engine of its features; `pipeline.verbs.engines` knows others.
 
         Args:
             device: `auto`, `cpu`, `cuda` or `mps`.
-            precision: `fp32`, `bf16`, `fp16`, or `auto` for that of the stored predictions.
+            precision: as in `precision_on`.
 
         Raises:
             PipelineError: the trunk's weights are missing, or others now.
             UsageError: the device is not there.
         """
         place = choose_device(device)
-        used = self.precision if precision == "auto" else precision
-        if place == "cpu" and used == "fp16":
-            used = "fp32"
-        size = self.preprocess.crop
-        engine = TorchEngine(self.net, device=place, precision=used, size=size)
+        used = self.precision_on(place, precision)
+        return TorchEngine(self.net, device=place, precision=used, size=self.preprocess.crop)
 
-        def logits(crops: Tensor) -> np.ndarray:
-            (features,) = engine.run([crops])
+    def logits(self, engine: Engine, batches: Iterable[Tensor]) -> Iterator[np.ndarray]:
+        """Yield the logits [B, K], not calibrated, of each batch of uint8 crops [B, 3, S, S].
+
+        Args:
+            engine: of its features; it may take a few batches ahead.
+            batches: crops.
+
+        Raises:
+            PipelineError: they are not numbers.
+        """
+        for features in engine.run(batches):
             found = self.classify(features)
             if np.isnan(found).any():
                 raise PipelineError(
-                    f"The {self.title} gave scores that are not numbers in {used}; give "
-                    f"--precision fp32{'' if used != 'fp32' else ' on another device'}."
+                    f"The {self.title} gave scores that are not numbers on {engine.name}; give "
+                    "--precision fp32, or another --engine or --device."
                 )
-            return found
-
-        return logits
+            yield found
 
     def probabilities(self, logits: np.ndarray, *, calibrated: bool = True) -> np.ndarray:
         """Return probabilities [N, K] float64 of logits [N, K]."""
@@ -139,9 +162,10 @@ class Predictor:
         name = source if isinstance(source, str) else "a picture"
         try:
             data = source if isinstance(source, bytes) else read(source)
-            return evaluation_crop(data, self.preprocess)
+            picture = decode(data, least=least_side(self.preprocess, 0))
         except BadImage as error:
             raise PipelineError(f"{name} could not be decoded: {error}.") from error
+        return self.preprocess.apply(picture)
 
     def predict_proba(
         self,
@@ -155,8 +179,8 @@ class Predictor:
 
         Args:
             images: N paths; or N pictures, uint8 arrays [H, W, 3] or PIL images.
-            device: as in `runner`.
-            precision: as in `runner`.
+            device: as in `torch_engine`.
+            precision: as in `torch_engine`.
             calibrated: divide logits by the temperature.
 
         Raises:
@@ -166,12 +190,11 @@ class Predictor:
             raise PipelineError(
                 f"A {self.kind} predicts on a sequence of paths or pictures, not on one."
             )
-        run = self.runner(device=device, precision=precision)
-        found = [np.empty((0, len(self.classes)))]
-        for start in range(0, len(images), _BATCH):
-            crops = torch.stack([self.crop(image) for image in images[start : start + _BATCH]])
-            found.append(self.probabilities(run(crops), calibrated=calibrated))
-        return np.concatenate(found)
+        engine = self.torch_engine(device=device, precision=precision)
+        parts = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+        crops = (torch.stack([self.crop(image) for image in part]) for part in parts)
+        found = [self.probabilities(x, calibrated=calibrated) for x in self.logits(engine, crops)]
+        return np.concatenate([np.empty((0, len(self.classes))), *found])
 
 
 def of_head(head: Head, *, state_dir: Path) -> Predictor:
@@ -223,6 +246,16 @@ def of_model(info: dict[str, Any], network: Network, folder: Path | None) -> Pre
         network: from crops to logits, in eval mode.
         folder: where it is kept.
     """
+    preprocess = Preprocess.from_json(info["preprocess"])
+    weights = info["weights_digest"] + info["files"][WEIGHTS]
+    key = FeatureKey(
+        info["trunk"],
+        hashlib.sha256(weights.encode()).hexdigest(),
+        info["layer"],
+        info["pool"],
+        preprocess,
+        info["precision"],
+    )
     plain = {name: value.numpy(force=True) for name, value in network.plain_head().items()}
     linear = LinearHead(plain["weight"], plain["bias"], l2=network.l2)
     return Predictor(
@@ -230,9 +263,9 @@ def of_model(info: dict[str, Any], network: Network, folder: Path | None) -> Pre
         info=info,
         folder=folder,
         classes=tuple(info["classes"]),
-        preprocess=Preprocess.from_json(info["preprocess"]),
+        preprocess=preprocess,
         precision=info["precision"],
-        key=None,
+        key=key,
         linear=linear,
         classify=linear.scores,
         load=lambda: network.body,

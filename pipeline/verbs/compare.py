@@ -128,7 +128,7 @@ def compare(
         left_out: list[str] = []
         for predictor in pair:
             said = sample.answer(
-                predictor, found, positions, means=recipe.means, cache=cache, progress=progress
+                predictor, found, positions, means=recipe, cache=cache, progress=progress
             )
             hits = said.logits.argmax(1) == said.labels
             right.append(dict(zip(said.positions.tolist(), hits.tolist(), strict=True)))

@@ -1,50 +1,83 @@
-"""What protects a run from images that crash a decoder: notes, and a look at them apart."""
+"""What protects a run from images that crash a decoder: notes, and a look at them apart.
+
+Decoding runs in threads of this process, which a crash ends with it; what was done stays. The next
+run decodes the few images that were in flight, one for each thread at most, in a process of its own
+when it meets them, and leaves out those that crash it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING
 
-from pipeline.images.names import shown
-from pipeline.images.probe import crashing
-from pipeline.store.flight import Flight
-from pipeline.store.shards import Key, RowStore
+from pipeline.errors import PipelineError
+from pipeline.images.probe import REASON, looking
+from pipeline.store.cache import Cache
+from pipeline.store.flight import NAME, Flight, claimed
+from pipeline.store.shards import RowStore
 from pipeline.verbs.progress import Progress
+
+if TYPE_CHECKING:
+    from pipeline.images.loader import Guard
 
 
 @contextmanager
-def noted(
-    store: RowStore, files: Mapping[Key, str | bytes], progress: Progress
-) -> Iterator[Flight]:
-    """Give the notes of a run, having looked at the images with which an earlier one ended.
-
-    Decoding runs in threads of this process, which a crash ends with it; what was committed
-    stays. The next run decodes the few images that were in flight, one for each thread at most,
-    in a process of its own first, and leaves out those that crash it.
+def noted(store: RowStore, progress: Progress) -> Iterator[Guard]:
+    """Give the guard of a run that commits rows; what crashes is recorded with them.
 
     Args:
         store: whose lock is held.
-        files: (digest, view) to the path of each image (or its bytes) that will be decoded.
         progress: told what was found.
 
     Raises:
-        PipelineError: an image cannot be read, or the notes cannot be written.
+        PipelineError: the notes cannot be written.
     """
-    from pipeline.images.loader import read
+    with Flight(store.folder / NAME) as flight, _guarding(flight, progress) as guard:
+        yield guard
 
-    with Flight(store.folder) as flight:
-        held = {digest: file for (digest, _), file in files.items() if digest in flight.held}
-        found = []
-        if held:
-            count = "1 image" if len(held) == 1 else f"{len(held)} images"
-            progress.say(
-                f"An earlier run ended suddenly while it decoded {count}: looking at them apart."
-            )
-            pictures = (file if isinstance(file, bytes) else read(file) for file in held.values())
-            for (digest, file), crashes in zip(held.items(), crashing(pictures), strict=True):
-                if crashes:
-                    found.append(digest)
-                    name = shown(file) if isinstance(file, str) else "a picture"
-                    progress.say(f"{name} crashes the decoder and is left out.")
-        flight.begin(found)
-        yield flight
+
+@contextmanager
+def noted_apart(cache: Cache, progress: Progress) -> Iterator[Guard]:
+    """Give the guard of a run that keeps nothing but these notes, beside others of its kind.
+
+    Where they cannot be written (a cache for reading only) the run goes on without.
+    """
+    from pipeline.images.loader import unguarded
+
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(claimed(cache.decoding))
+            flight = stack.enter_context(Flight(path, lasting=True))
+        except PipelineError as error:
+            progress.say(f"{error} An image that crashes the decoder would not be found out.")
+            yield unguarded
+        else:
+            yield stack.enter_context(_guarding(flight, progress))
+
+
+@contextmanager
+def _guarding(flight: Flight, progress: Progress) -> Iterator[Guard]:
+    """Give what notes an image before it is decoded, and refuses one that is known to crash."""
+    turn = Lock()  # the same image may be in several threads
+
+    with looking() as crashes:
+
+        def guard(digest: bytes, data: bytes, name: str) -> str:
+            if digest in flight.held:
+                with turn:
+                    if digest in flight.held:
+                        progress.say(
+                            f"An earlier run ended suddenly while it decoded {name}: looking at it "
+                            "apart."
+                        )
+                        flight.judge(digest, crashes=crashes(data))
+                        if digest in flight.crashing:
+                            progress.say(f"{name} crashes the decoder and is left out.")
+            if digest in flight.crashing:
+                return REASON
+            flight.note(digest)
+            return ""
+
+        yield guard

@@ -1,21 +1,28 @@
-"""Which engine computes a key's rows here."""
+"""Which engine computes a key's rows, or what a head or model predicts from, here."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
 from pipeline.store.cache import Cache
 from pipeline.trunks.spec import FeatureKey
 from pipeline.verbs.cores import usable_cores
+from pipeline.verbs.means import Means
 from pipeline.verbs.recipe import Recipe
 
 if TYPE_CHECKING:
     from pipeline.trunks.engine import Engine
     from pipeline.trunks.feature_net import FeatureNet
     from pipeline.trunks.registry import LoadedTrunk
+    from pipeline.tuning.predictor import Predictor
 
 BATCH_SIZE = {"cpu": 32, "cuda": 128, "mps": 64}
+#: Images from which on a network is converted where nothing but answers is wanted: as many as the
+#: loader takes at once, so that no list is read further for it. Converting takes about as long as
+#: it saves on a few hundred images, but is kept, and then every later run is the faster one.
+MANY = 64
 
 
 def make_engine(
@@ -34,7 +41,6 @@ def make_engine(
     if key.layer == "pixels":
         return Pixels(), recipe.batch_size or BATCH_SIZE["cpu"]
     device = choose_device(recipe.device)
-    precision = choose_precision(key.precision, device)
 
     def net() -> FeatureNet:
         from pipeline.trunks.feature_net import FeatureNet
@@ -45,23 +51,65 @@ def make_engine(
         )
         return FeatureNet(found.module, key.preprocess, key.layer, key.pool)
 
-    batch_size = recipe.batch_size or BATCH_SIZE[device]
+    engine = _made(
+        net, key, cache, device=device, asked=recipe.engine,
+        precision=choose_precision(key.precision, device),
+    )  # fmt: skip
+    return engine, recipe.batch_size or BATCH_SIZE[device]
+
+
+def engine_of(predictor: Predictor, means: Means, cache: Cache, *, many: bool) -> Engine:
+    """Return the engine for a head's trunk, or for a model's, converted as a whole.
+
+    `auto` means what it means in `make_engine`, so that a head sees features of the engine that its
+    table came from; but few images do not wait for a conversion that is not in the cache.
+
+    Args:
+        predictor: whose features are wanted.
+        means: how to compute.
+        cache: where converted networks are kept, for all commands.
+        many: whether there are `MANY` images or more.
+
+    Raises:
+        UsageError: the device or the engine is not there, or cannot compute this.
+    """
+    from pipeline.trunks.devices import choose_device
+    from pipeline.trunks.openvino_engine import place
+
+    device = choose_device(means.device)
+    convert = many or means.engine == "openvino" or place(predictor.key, cache.compiled).exists()
+    return _made(
+        lambda: predictor.net, predictor.key, cache, device=device,
+        asked=means.engine if convert else "torch",
+        precision=predictor.precision_on(device, means.precision),
+    )  # fmt: skip
+
+
+def _made(
+    net: Callable[[], FeatureNet],
+    key: FeatureKey,
+    cache: Cache,
+    *,
+    device: str,
+    asked: str,
+    precision: str,
+) -> Engine:
     notes: list[str] = []
-    if _openvino(recipe.engine, device):
+    if _openvino(asked, device):
         from pipeline.trunks.openvino_engine import ConversionError, OpenVINOEngine, converted
 
         try:
             model = converted(net, key, folder=cache.compiled)
-            return OpenVINOEngine(model, precision=precision, cores=usable_cores()), batch_size
+            return OpenVINOEngine(model, precision=precision, cores=usable_cores())
         except ConversionError as error:
-            if recipe.engine == "openvino":
+            if asked == "openvino":
                 raise UsageError(f"{error} Give --engine torch, or leave --engine out.") from error
             notes.append(f"{error} Going on with PyTorch.")
     from pipeline.trunks.torch_engine import TorchEngine
 
     engine = TorchEngine(net(), device=device, precision=precision, size=key.preprocess.crop)
     engine.notes += notes
-    return engine, batch_size
+    return engine
 
 
 def _openvino(asked: str, device: str) -> bool:

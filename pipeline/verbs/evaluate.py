@@ -14,42 +14,29 @@ from pipeline.heads.metrics import Metrics, measure
 from pipeline.images.names import counted
 from pipeline.store.cache import Cache
 from pipeline.tuning.predictor import Predictor
-from pipeline.verbs import artefacts, sample
+from pipeline.verbs import artefacts, means, sample
 from pipeline.verbs.checks import faults, from_options
-from pipeline.verbs.logit_stream import Means
+from pipeline.verbs.means import Means
 from pipeline.verbs.progress import Progress, Silent
 from pipeline.verbs.sample import Answers, Sample
 
-_LEAST = {"batch_size": 1, "workers": 1}
-_ALLOWED = {
-    "split": (None, *sample.SPLITS),
-    "precision": ("auto", "fp32", "bf16", "fp16"),
-    "device": ("auto", "cpu", "cuda", "mps"),
-}
+_ALLOWED = {**means.ALLOWED, "split": (None, *sample.SPLITS)}
 
 
-@dataclass(frozen=True)
-class EvaluateRecipe:
-    """The options of `evaluate`. Equal recipes give equal figures.
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRecipe(Means):
+    """The options of `evaluate`, besides those of `Means`. Equal recipes give equal figures.
 
     Args:
         split: `train`, `val`, `test` or `all`; None for val and test, or all where there is
             neither.
         calibration: divide logits by the temperature that was fitted on held-out images.
         data: folder in which the images of a table lie now; None for where they were.
-        precision: `fp32`, `bf16`, `fp16`, or `auto` for that of the stored predictions.
-        device: where to compute.
-        batch_size: images at once; None for the device's default.
-        workers: decoding threads; None for the cores that the process may use.
     """
 
     split: str | None = None
     calibration: bool = True
     data: str | None = None
-    precision: str = "auto"
-    device: str = "auto"
-    batch_size: int | None = None
-    workers: int | None = None
 
     def check(self) -> None:
         """Refuse values that cannot be right, all in one message.
@@ -57,13 +44,8 @@ class EvaluateRecipe:
         Raises:
             UsageError: what was given, what is allowed, the nearest name.
         """
-        if found := faults(self, least=_LEAST, allowed=_ALLOWED):
+        if found := faults(self, least=means.LEAST, allowed=_ALLOWED):
             raise UsageError(" ".join(found))
-
-    @property
-    def means(self) -> Means:
-        """Return how to compute."""
-        return Means(self.device, self.precision, self.batch_size, self.workers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +160,7 @@ def run(
     bad, notes = list(found.bad), list[str]()
     for split, positions in found.parts(recipe.split).items():
         said = sample.answer(
-            predictor, found, positions, means=recipe.means, cache=cache, progress=progress
+            predictor, found, positions, means=recipe, cache=cache, progress=progress
         )
         majority = predictor.classes.index(predictor.info["majority"])
         chances = predictor.probabilities(said.logits, calibrated=recipe.calibration)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.errors import BadImage, PipelineError, UsageError
+from pipeline.errors import PipelineError, UsageError
 from pipeline.exports import onnx_file, openvino_file, safetensors_file
-from pipeline.exports.graph import linear_of
+from pipeline.exports.graph import linear_of, require
 from pipeline.exports.readme import readme
 from pipeline.images.builtin import builtin
 from pipeline.images.decode import decode
-from pipeline.images.stream import read
+from pipeline.images.reading import read_unknown
 from pipeline.store.cache import Cache
 from pipeline.store.folders import commit_folder
 from pipeline.tuning.predictor import Predictor
@@ -123,9 +123,9 @@ def run(
     progress = progress or Silent()
     recipe.check()
     if recipe.format == "onnx":
-        onnx_file.require("onnx", "onnxscript", "onnxruntime", extra="onnx")
+        require(*onnx_file.NEEDS, extra="onnx")
     if recipe.format == "openvino":
-        openvino_file.require()
+        require("openvino", extra="openvino")
     predictor = artefacts.open_predictor(artefact, cache)
     linear_of(predictor)  # says why not
     trunk = str(predictor.info["trunk"]).replace("/", "-")
@@ -169,16 +169,12 @@ def _write(
     if recipe.format == "safetensors":
         library = safetensors_file.save(predictor, into, head_only=recipe.head_only)
         return safetensors_file.probabilities(predictor, into, library, inputs), library
-    model = onnx_file.build(
+    form: Any = onnx_file if recipe.format == "onnx" else openvino_file
+    model = form.build(
         predictor, with_preprocess=recipe.with_preprocess, head_only=recipe.head_only
     )
-    onnx_file.describe(model, info)
-    onnx_file.save(model, into)
-    if recipe.format == "onnx":
-        return onnx_file.probabilities(into, inputs), None
-    openvino_file.save(into / onnx_file.FILE, into, info)
-    (into / onnx_file.FILE).unlink()
-    return openvino_file.probabilities(into, inputs), None
+    form.save(model, into, info)
+    return form.probabilities(into, inputs), None
 
 
 def _check_place(folder: Path) -> None:
@@ -207,7 +203,7 @@ def _info(predictor: Predictor, recipe: ExportRecipe) -> dict[str, Any]:
         "l2": linear.l2,
         "temperature": predictor.temperature,
         "calibration": predictor.info["calibration"],
-        **({"opset": onnx_file.OPSET} if recipe.format != "safetensors" else {}),
+        **({"opset": onnx_file.OPSET} if recipe.format == "onnx" else {}),
         "versions": {name: version(name) for name in ("headstart", "torch")},
     }
 
@@ -241,10 +237,11 @@ def _examples(
         digits = sorted(builtin("digits", cache.data).rglob("*.png"))
         pictures = _pictures([str(path) for path in digits[:: len(digits) // CHECKED]])
     crops = torch.stack([predictor.preprocess.apply(picture) for picture in pictures])
-    run = predictor.runner(device="cpu", precision="fp32")
+    engine = predictor.torch_engine(device="cpu", precision="fp32")
     given = pictures if recipe.with_preprocess else list(crops)
     inputs = [np.ascontiguousarray(one.permute(1, 2, 0).numpy()) for one in given]
-    return inputs, predictor.probabilities(run(crops)), source
+    (logits,) = predictor.logits(engine, [crops])
+    return inputs, predictor.probabilities(logits), source
 
 
 def _pictures(paths: list[str]) -> list[torch.Tensor]:
@@ -252,7 +249,7 @@ def _pictures(paths: list[str]) -> list[torch.Tensor]:
     found = []
     for path in paths:
         try:
-            found.append(decode(read(path)))
-        except (BadImage, OSError):
+            found.append(decode(read_unknown(path)))
+        except (PipelineError, OSError):
             continue  # moved since, or on a disk that is gone: others serve as well
     return found

@@ -212,9 +212,9 @@ def _fit(
     head = Head(info, linear=found.linear, estimator=_estimator(found), folder=folder)
 
     def write(into: Path) -> None:
-        head.write(into)
         for split, rows in task.reported.items():
             predictions.write(into / f"predictions-{split}.csv", table, rows, chances[split])
+        head.write(into)
 
     commit_folder(folder, write, what="the head")
     return head

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache as once
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 
 from pipeline.errors import UsageError
 from pipeline.images.digest import VANISHED, StatMemo, digest_all
-from pipeline.images.stream import ABSENT, NO_PERMISSION, stream
+from pipeline.images.loader import AHEAD, Batch, load
+from pipeline.images.reading import ABSENT, NO_PERMISSION
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
 from pipeline.trunks.devices import choose_device
+from pipeline.trunks.engine import Engine
 from pipeline.trunks.spec import FeatureKey
 from pipeline.tuning.predictor import Predictor
 from pipeline.verbs import rows
 from pipeline.verbs.cores import usable_cores
-from pipeline.verbs.engines import BATCH_SIZE
-from pipeline.verbs.progress import Silent
+from pipeline.verbs.crashes import noted_apart
+from pipeline.verbs.engines import BATCH_SIZE, MANY, engine_of
+from pipeline.verbs.means import Means
+from pipeline.verbs.progress import Progress
 from pipeline.verbs.recipe import Recipe
 
 #: Images whose features are looked up, computed and committed together.
@@ -45,41 +51,55 @@ class Scored:
     reused: int = 0
 
 
-@dataclass(frozen=True)
-class Means:
-    """How to compute. Equal means give equal numbers on one machine.
+def through_trunk(
+    predictor: Predictor,
+    sources: Iterable[str | bytes],
+    means: Means,
+    cache: Cache,
+    progress: Progress,
+) -> Iterator[Scored]:
+    """Yield the logits of images, in order; nothing of them is kept.
 
     Args:
-        device: `auto`, `cpu`, `cuda` or `mps`.
-        precision: `fp32`, `bf16`, `fp16`, or `auto` for that of the stored predictions.
-        batch_size: images at once; None for the device's default.
-        workers: decoding threads; None for the cores that the process may use.
+        predictor: a head or model.
+        sources: paths, or the bytes themselves; any number.
+        means: how to compute.
+        cache: where converted networks and the notes on what is decoded are.
+        progress: told what a person should know.
     """
-
-    device: str = "auto"
-    precision: str = "auto"
-    batch_size: int | None = None
-    workers: int | None = None
-
-
-def through_trunk(
-    predictor: Predictor, sources: Iterable[str | bytes], means: Means
-) -> Iterator[Scored]:
-    """Yield the logits of images, in order; nothing is kept."""
-    run = None
-    batches = stream(
-        sources,
-        predictor.preprocess,
-        batch_size=means.batch_size or BATCH_SIZE[choose_device(means.device)],
-        workers=means.workers or usable_cores(),
-    )
-    for batch in batches:
-        if len(batch.bad) == batch.count:
+    batch_size = means.batch_size or BATCH_SIZE[choose_device(means.device)]
+    given = iter(sources)
+    first = list(islice(given, AHEAD * batch_size))  # the loader takes as many at once
+    with ExitStack() as stack:
+        batches = load(
+            ((source, None, 0) for source in chain(first, given)),
+            predictor.preprocess,
+            batch_size=batch_size,
+            workers=means.workers or usable_cores(),
+            pad=False,
+            guard=stack.enter_context(noted_apart(cache, progress)),
+        )
+        stack.callback(batches.close)  # its threads end before their notes do
+        for batch in batches:
+            if len(batch.bad) < batch.count:
+                break
+            # no trunk is loaded for nothing
             yield Scored(np.zeros((batch.count, len(predictor.classes))), batch.bad)
-            continue
-        if run is None:  # no trunk is loaded for nothing, and the first images decode meanwhile
-            run = predictor.runner(device=means.device, precision=means.precision)
-        yield Scored(run(batch.crops)[: batch.count], batch.bad)
+        else:
+            return
+        engine = engine_of(predictor, means, cache, many=len(first) >= MANY)
+        running: deque[Batch] = deque()  # given to the engine, which may take some ahead
+
+        def crops() -> Iterator[torch.Tensor]:
+            for one in chain([batch], batches):
+                running.append(one)
+                yield one.crops
+
+        for logits in predictor.logits(engine, crops()):
+            done = running.popleft()
+            yield Scored(logits[: done.count], done.bad)
+        for note in engine.notes:
+            progress.say(note)
 
 
 def check_cache(predictor: Predictor, means: Means) -> FeatureKey:
@@ -89,7 +109,7 @@ def check_cache(predictor: Predictor, means: Means) -> FeatureKey:
         UsageError: for a model, whose features are no other's; or for another precision.
     """
     key = predictor.key
-    if key is None:
+    if predictor.kind != "head":
         raise UsageError(
             f"--use-cache is for heads: the {predictor.title} has features of its own. Leave it "
             "out, or name a head."
@@ -103,9 +123,16 @@ def check_cache(predictor: Predictor, means: Means) -> FeatureKey:
 
 
 def through_cache(
-    predictor: Predictor, paths: Iterable[str], means: Means, cache: Cache
+    predictor: Predictor, paths: Iterable[str], means: Means, cache: Cache, progress: Progress
 ) -> Iterator[Scored]:
     """Yield the logits of images, in order; features that the cache lacks are computed and kept.
+
+    Args:
+        predictor: a head.
+        paths: any number.
+        means: how to compute.
+        cache: where features are.
+        progress: told what a person should know.
 
     Raises:
         UsageError: as `check_cache`.
@@ -114,14 +141,10 @@ def through_cache(
     recipe = Recipe(device=means.device, batch_size=means.batch_size, workers=means.workers)
 
     @once
-    def engine() -> Any:
-        from pipeline.trunks.torch_engine import TorchEngine
-
-        device = choose_device(means.device)
-        made = TorchEngine(
-            predictor.net, device=device, precision=key.precision, size=key.preprocess.crop
-        )
-        return made, means.batch_size or BATCH_SIZE[device]
+    def engine() -> tuple[Engine, int]:
+        # what is kept comes from the engine that `extract` would take, however few images
+        made = engine_of(predictor, means, cache, many=True)
+        return made, means.batch_size or BATCH_SIZE[choose_device(means.device)]
 
     given = iter(paths)
     there = rows.choose(cache, key, means.device, [])
@@ -132,7 +155,7 @@ def through_cache(
             sources.setdefault(wanted, os.path.abspath(part[position]))  # noqa: PTH100
         if sources:
             there = rows.fill(
-                cache, recipe, there, sources, trunk=None, progress=Silent(), engine=engine
+                cache, recipe, there, sources, trunk=None, progress=progress, engine=engine
             )
             cache.end_run(key.fingerprint, list(sources))
         index = there.index
@@ -146,6 +169,8 @@ def through_cache(
             logits[good] = predictor.classify(features)
         computed = set(there.computed)
         yield Scored(logits, bad, sum(keys[at] not in computed for at in good))
+    for note in dict.fromkeys(there.notes):
+        progress.say(note)
 
 
 def _digests(

@@ -18,41 +18,31 @@ from pipeline.images.names import counted, joined, shown
 from pipeline.images.picks import Pick, Picks
 from pipeline.store.cache import Cache
 from pipeline.tuning.predictor import Predictor
-from pipeline.verbs import artefacts
+from pipeline.verbs import artefacts, means
 from pipeline.verbs.checks import faults, from_options
-from pipeline.verbs.logit_stream import Means, check_cache, through_cache, through_trunk
+from pipeline.verbs.logit_stream import check_cache, through_cache, through_trunk
+from pipeline.verbs.means import Means
+from pipeline.verbs.progress import Progress, Silent
 
 TOP = 3
-_LEAST = {"top": 1, "batch_size": 1, "workers": 1}
-_ALLOWED = {
-    "precision": ("auto", "fp32", "bf16", "fp16"),
-    "device": ("auto", "cpu", "cuda", "mps"),
-}
+_LEAST = {"top": 1, **means.LEAST}
 
 
-@dataclass(frozen=True)
-class PredictRecipe:
-    """The options of `predict`. Equal recipes give equal predictions.
+@dataclass(frozen=True, kw_only=True)
+class PredictRecipe(Means):
+    """The options of `predict`, besides those of `Means`. Equal recipes give equal predictions.
 
     Args:
         top: classes to give for each image; None for three.
         min_confidence: probability below which no class is predicted, in [0, 1]; None for never.
         calibration: divide logits by the temperature that was fitted on held-out images.
         use_cache: take features from the cache, and keep those that it lacks.
-        precision: `fp32`, `bf16`, `fp16`, or `auto` for that of the stored predictions.
-        device: where to compute.
-        batch_size: images at once; None for the device's default.
-        workers: decoding threads; None for the cores that the process may use.
     """
 
     top: int | None = None
     min_confidence: float | None = None
     calibration: bool = True
     use_cache: bool = False
-    precision: str = "auto"
-    device: str = "auto"
-    batch_size: int | None = None
-    workers: int | None = None
 
     def check(self) -> None:
         """Refuse values that cannot be right, all in one message.
@@ -60,17 +50,12 @@ class PredictRecipe:
         Raises:
             UsageError: what was given, what is allowed, the nearest name.
         """
-        found = faults(self, least=_LEAST, allowed=_ALLOWED)
+        found = faults(self, least=_LEAST, allowed=means.ALLOWED)
         least = self.min_confidence
         if least is not None and not (math.isfinite(least) and 0 <= least <= 1):
             found.append(f"--min-confidence {least:g} is no probability from 0 to 1.")
         if found:
             raise UsageError(" ".join(found))
-
-    @property
-    def means(self) -> Means:
-        """Return how to compute."""
-        return Means(self.device, self.precision, self.batch_size, self.workers)
 
 
 @dataclass(frozen=True)
@@ -138,7 +123,8 @@ class Predicting:
         why: it was taken, where nobody named it.
         recipe: the options.
         picks: the images.
-        cache: for `--use-cache`.
+        cache: for `--use-cache`, and for what protects the run.
+        progress: told what a person should know at once.
         tally: of what was gone through.
     """
 
@@ -147,6 +133,7 @@ class Predicting:
     recipe: PredictRecipe
     picks: Iterable[Pick]
     cache: Cache
+    progress: Progress = field(default_factory=Silent)
     tally: Tally = field(default_factory=Tally)
 
     def __iter__(self) -> Iterator[Prediction]:
@@ -158,10 +145,8 @@ class Predicting:
         began, tally = time.monotonic(), self.tally
         ahead, named = tee(self.picks)  # holds the few that are on their way
         paths = (pick.path for pick in ahead)
-        if self.recipe.use_cache:
-            batches = through_cache(self.predictor, paths, self.recipe.means, self.cache)
-        else:
-            batches = through_trunk(self.predictor, paths, self.recipe.means)
+        through = through_cache if self.recipe.use_cache else through_trunk
+        batches = through(self.predictor, paths, self.recipe, self.cache, self.progress)
         reasons: list[str] = []
         for batch in batches:
             chances = self.predictor.probabilities(batch.logits, calibrated=self.recipe.calibration)
@@ -230,6 +215,7 @@ def run(
     *,
     asked: Any = None,
     lines: Callable[[], Iterable[bytes]] = tuple,
+    progress: Progress | None = None,
 ) -> Predicting:
     """Return a run over the images that words mean; it computes when it is iterated over.
 
@@ -239,6 +225,7 @@ def run(
         cache: where heads and models are.
         asked: the head or model; then all words are images.
         lines: of standard input, for `-`.
+        progress: told what a person should know at once.
     """
     recipe.check()
     artefact = None
@@ -250,8 +237,8 @@ def run(
     artefact = artefact or artefacts.find(cache, asked)
     predictor = artefacts.open_predictor(artefact, cache)
     if recipe.use_cache:
-        check_cache(predictor, recipe.means)
-    return Predicting(predictor, artefact.why, recipe, picks, cache)
+        check_cache(predictor, recipe)
+    return Predicting(predictor, artefact.why, recipe, picks, cache, progress or Silent())
 
 
 def predict(

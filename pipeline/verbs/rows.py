@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.images.probe import REASON
 from pipeline.store import costs
 from pipeline.store.cache import Cache
-from pipeline.store.flight import Flight
 from pipeline.store.shards import Index, Key, RowStore
 from pipeline.trunks import spec
 from pipeline.trunks.spec import FeatureKey, TrunkFacts
@@ -28,7 +26,7 @@ from pipeline.verbs.recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.images.loader import Batch
+    from pipeline.images.loader import Batch, Guard
     from pipeline.trunks.engine import Engine
     from pipeline.trunks.registry import LoadedTrunk
 
@@ -147,14 +145,14 @@ def fill(
             runs, batch_size = make()
             try:
                 files = {key: sources[key] for key in rows.computed}
-                with noted(rows.store, files, progress) as flight:
+                with noted(rows.store, progress) as guard:
                     compute(
                         runs,
                         files,
                         key=rows.key,
                         store=rows.store,
                         index=rows.index,
-                        flight=flight,
+                        guard=guard,
                         batch_size=batch_size,
                         workers=recipe.workers or usable_cores(),
                         progress=progress,
@@ -178,7 +176,7 @@ def compute(
     key: FeatureKey,
     store: RowStore,
     index: Index,
-    flight: Flight,
+    guard: Guard,
     batch_size: int,
     workers: int,
     progress: Progress,
@@ -191,7 +189,7 @@ def compute(
 
     Args:
         files: (digest, view) to the path of each image (or its bytes), in data set order.
-        flight: notes what is being decoded, and knows what must not be.
+        guard: notes what is being decoded, and knows what must not be.
         check_bad: called after each batch; raises when there are too many bad images.
     """
     from pipeline.images.loader import load
@@ -219,8 +217,7 @@ def compute(
         batch_size=batch_size,
         workers=workers,
         pin=engine.pinned,
-        refused=dict.fromkeys(flight.crashing, REASON),
-        note=flight.note,
+        guard=guard,
     )
     running: deque[Batch] = deque()  # given to the engine, which may take some ahead
 

@@ -19,7 +19,8 @@ from pipeline.tuning.predictor import Predictor
 from pipeline.verbs.artefacts import table_of
 from pipeline.verbs.boundary import check_images
 from pipeline.verbs.cores import usable_cores
-from pipeline.verbs.logit_stream import Means, through_trunk
+from pipeline.verbs.logit_stream import through_trunk
+from pipeline.verbs.means import Means
 from pipeline.verbs.progress import Progress
 from pipeline.verbs.recipe import Recipe
 
@@ -239,7 +240,7 @@ def answer(
         )
     at, labels = (np.array(values, np.int64) for values in zip(*known, strict=True))
     table = sample.table
-    wanted = None if predictor.key is None else predictor.info["fingerprint"]
+    wanted = predictor.info["fingerprint"] if predictor.kind == "head" else None
     if table is not None and table.fingerprint == wanted:
         logits = predictor.classify(np.asarray(table.features[sample.rows[at]]))
         return Answers(at, labels, logits, dict(unknown), (), True)
@@ -250,7 +251,8 @@ def answer(
     parts: list[np.ndarray] = []
     bad: list[tuple[int, str]] = []
     done = 0
-    for batch in through_trunk(predictor, (f"{sample.root}/{sample.paths[i]}" for i in at), means):
+    files = (f"{sample.root}/{sample.paths[i]}" for i in at)
+    for batch in through_trunk(predictor, files, means, cache, progress):
         parts.append(batch.logits)
         bad += [(done + slot, reason) for slot, reason in sorted(batch.bad.items())]
         done += len(batch.logits)

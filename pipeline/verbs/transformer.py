@@ -151,7 +151,7 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _bytes(source: str | bytes) -> bytes:
-    from pipeline.images.loader import read
+    from pipeline.images.reading import read
 
     return source if isinstance(source, bytes) else read(source)
 

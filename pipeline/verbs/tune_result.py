@@ -79,13 +79,13 @@ def commit(outcome: Outcome, folder: Path, *, finished: bool) -> dict[str, Any]:
     tensors = model.tensors_of(tuner.network, standalone=info["standalone"])
 
     def write(into: Path) -> None:
-        model.write(into, info, tensors)
         for split, rows in task.scored.items():
             predictions.write(into / f"predictions-{split}.csv", table, rows, chances[split])
         _write_history(into / "history.csv", tuner.history)
         curve.draw(
             into / "curve.png", tuner.history, best=tuner.best_epoch, selected_on=task.selects
         )
+        info.update(model.write(into, info, tensors))
 
     commit_folder(folder, write, what="the model")
     return info

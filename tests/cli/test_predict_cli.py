@@ -144,6 +144,22 @@ def test_an_old_head_is_refused_with_what_to_do(work, tmp_path):
         done = call(tmp_path, *words)
         assert done.exit_code == 1
         assert (
-            "is of schema 1, and this release reads 2: make it again with `pipeline fit-head`"
+            "is of schema 1, and this release reads 3: make it again with `pipeline fit-head`"
             in (done.stderr)
         )
+
+
+def test_a_damaged_file_of_a_head_is_refused_and_named_by_verify(work, tmp_path):
+    import shutil
+
+    shutil.copytree(work / "cache", tmp_path / "cache")
+    folder = HEAD.folders(tmp_path / "cache")[0]
+    path = folder / "head.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # a number that looks as good as any
+    done = call(tmp_path, folder.name, "x.png")
+    assert done.exit_code == 1 and f"{path} is damaged: its sha256 is not" in done.stderr
+    assert "Make the head again: `pipeline fit-head` with the same options." in done.stderr
+    verify = CliRunner().invoke(main, ["cache", "verify", "--cache", str(tmp_path / "cache")])
+    assert verify.exit_code == 1 and str(path) in verify.stdout
+    assert "1 heads and models read, 1 damaged or missing" in verify.stdout

@@ -94,10 +94,10 @@ def test_a_head_that_is_not_there_is_told_with_what_to_do(tmp_path):
         ("", "is damaged"),
         ("{", "is damaged"),
         ("[]", "is damaged: it holds no JSON object"),
-        ('{"schema": 1}', "of schema 1, and this release reads 2: make it again with `pipeline f"),
-        ('{"schema": 3}', "of schema 3, and this release reads 2: update Headstart"),
+        ('{"schema": 1}', "of schema 1, and this release reads 3: make it again with `pipeline f"),
+        ('{"schema": 4}', "of schema 4, and this release reads 3: update Headstart"),
         ("{}", "of schema None"),
-        ('{"schema": 2, "id": "x"}', "is damaged: head.json lacks calibration, classes, clf, "),
+        ('{"schema": 3, "id": "x"}', "is damaged: head.json lacks calibration, checksum, classes"),
     ],
 )
 def test_a_damaged_description_says_so(head, tmp_path, text, message):
@@ -108,8 +108,11 @@ def test_a_damaged_description_says_so(head, tmp_path, text, message):
 
 
 def test_a_head_without_its_weights_says_so(head, tmp_path):
-    next(path for path in tmp_path.iterdir() if path.suffix != ".json").unlink()
-    with pytest.raises(DamagedError, match="is damaged"):
+    path = next(path for path in tmp_path.iterdir() if path.suffix != ".json")
+    path.unlink()
+    with pytest.raises(
+        DamagedError, match=rf"{path.name} is missing\. Make .* again: `pipeline fit"
+    ):
         Head.open(tmp_path)
 
 
@@ -145,6 +148,12 @@ def skops_bytes(value):
     buffer = io.BytesIO()
     dump(value, buffer)
     return buffer.getvalue()
+
+
+def exchange(folder, name, data):
+    """Put another file in place of one, and record its digest, as a stranger can."""
+    (folder / name).write_bytes(data)
+    HEAD.write(folder, HEAD.read(folder))
 
 
 def swapped(data, **members):
@@ -186,7 +195,7 @@ def test_what_is_hostile_would_run_where_it_is_unpickled(tmp_path):
 def test_a_hostile_file_is_refused_and_nothing_of_it_runs(tmp_path, how):
     other_head().write(tmp_path)
     mark = tmp_path / "ran"
-    (tmp_path / "head.skops").write_bytes(hostile(mark)[how])
+    exchange(tmp_path, "head.skops", hostile(mark)[how])
     with pytest.raises(DamagedError, match=r"is refused: it holds|is damaged"):
         Head.open(tmp_path)
     assert not mark.exists()
@@ -194,7 +203,7 @@ def test_a_hostile_file_is_refused_and_nothing_of_it_runs(tmp_path, how):
 
 def test_a_refusal_names_the_types_that_no_head_holds(tmp_path):
     other_head().write(tmp_path)
-    (tmp_path / "head.skops").write_bytes(skops_bytes(FunctionTransformer(func=os.mkdir)))
+    exchange(tmp_path, "head.skops", skops_bytes(FunctionTransformer(func=os.mkdir)))
     with pytest.raises(DamagedError, match=r"is refused: it holds posix.mkdir, which no head does"):
         Head.open(tmp_path)
 
@@ -203,7 +212,7 @@ def test_a_refusal_names_the_types_that_no_head_holds(tmp_path):
 def test_a_pickle_in_place_of_weights_is_refused_and_does_not_run(tmp_path, make):
     make().write(tmp_path)
     path = next(path for path in tmp_path.iterdir() if path.suffix != ".json")
-    path.write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    exchange(tmp_path, path.name, pickle.dumps(Bomb(tmp_path / "ran")))
     with pytest.raises(DamagedError, match="is damaged"):
         Head.open(tmp_path)
     assert not (tmp_path / "ran").exists()

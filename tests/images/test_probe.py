@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from pipeline.images import probe
-from pipeline.images.probe import crashing
+from pipeline.images.probe import looking
 
 #: Programs that stand for the decoding process: what they do with an image's first byte.
 CHILD = """
@@ -16,6 +16,12 @@ while head := sys.stdin.buffer.read(8):
     {what}
     sys.stdout.buffer.write(b"."); sys.stdout.flush()
 """
+
+
+def crashing(images):
+    with looking() as crashes:
+        for data in images:
+            yield crashes(data)
 
 
 def child(monkeypatch, what):

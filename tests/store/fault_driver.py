@@ -87,8 +87,8 @@ def work(root: Path) -> None:
 def model(into: Path, shards: list[str], epoch: int) -> None:
     info = dict.fromkeys(sorted(MODEL.fields), epoch)
     info |= {"schema": MODEL.schema, "activations": FINGERPRINT, "shards": shards}
-    (into / "model.json").write_text(json.dumps(info))
     (into / "model.safetensors").write_bytes(bytes([epoch]) * 5000)
+    MODEL.write(into, info)
 
 
 def tree(root: Path) -> dict[str, str]:

@@ -1,4 +1,6 @@
 import copy
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -138,6 +140,33 @@ def test_a_kept_trunk_that_is_damaged_or_of_other_versions_is_made_again(
         monkeypatch.setattr(openvino_engine, "installed", lambda: {"torch": "9"})
     with pytest.raises(AssertionError, match="converted again"):
         openvino_engine.converted(never, key(), folder=tmp_path)
+
+
+ALONE = """
+import sys
+for name in ("onnx", "onnxscript", "onnxruntime"):
+    sys.modules[name] = None  # importing it fails
+import pathlib, torch
+from pipeline.images.preprocess import Preprocess
+from pipeline.trunks.openvino_engine import OpenVINOEngine, converted
+from pipeline.trunks.spec import FeatureKey
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return x.float().mean((2, 3))
+
+key = FeatureKey("some", "d" * 64, "feature", "own", Preprocess(9, 8), "fp32")
+model = converted(Net, key, folder=pathlib.Path(sys.argv[1]))
+(rows,) = OpenVINOEngine(model, precision="fp32", cores=1).run([torch.full((2, 3, 8, 8), 7).byte()])
+print(rows.tolist())
+"""
+
+
+def test_neither_converting_nor_running_needs_onnx(tmp_path):
+    command = [sys.executable, "-c", ALONE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[[7.0, 7.0, 7.0], [7.0, 7.0, 7.0]]"
 
 
 class Random(torch.nn.Module):

@@ -48,15 +48,9 @@ def serve() -> None:
     probe._serve(sys.stdin.buffer, sys.stdout.buffer)
 
 
-def run(folder: Path, cache: Path, plan: dict) -> dict:
-    from kill_driver import Engine, resolve
-
+def arm(folder: Path, plan: dict) -> None:
+    """Give this process, and the one that looks at images apart, the decoder of a plan."""
     from pipeline.images import loader
-    from pipeline.store import upkeep
-    from pipeline.store.cache import Cache
-    from pipeline.trunks import spec
-    from pipeline.verbs import engines, extract, rows
-    from pipeline.verbs.recipe import Recipe
 
     ends = {
         hashlib.sha256((folder / name).read_bytes()).hexdigest(): number
@@ -74,6 +68,59 @@ def run(folder: Path, cache: Path, plan: dict) -> dict:
             raise BadImage("damaged")
         return real(data, **options)
 
+    loader.decode = decode
+
+
+class Heard:
+    """A progress that remembers."""
+
+    start = advance = update = lambda *args: None
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
+def predict(folder: Path, cache: Path, plan: dict) -> dict:
+    """Go through the pictures as `predict` does, with a trunk that costs nothing."""
+    import numpy as np
+    from kill_driver import Engine
+
+    from pipeline.images.preprocess import Preprocess
+    from pipeline.store.cache import Cache
+    from pipeline.verbs import logit_stream
+    from pipeline.verbs.means import Means
+
+    class Stub:
+        preprocess, classes = Preprocess(10, 8), ("ants", "bees")
+
+        def logits(self, engine, batches):
+            return (np.zeros((len(rows), 2)) for rows in engine.run(batches))
+
+    arm(folder, plan)
+    logit_stream.engine_of = lambda *args, **options: Engine()
+    heard, names = Heard(), sorted(str(path) for path in folder.rglob("*.png"))
+    means = Means(workers=plan.get("workers", 1), batch_size=4)
+    scored = logit_stream.through_trunk(Stub(), names, means, Cache.at(cache), heard)
+    bad, done = [], 0
+    for batch in scored:
+        bad += [[names[done + slot], why] for slot, why in sorted(batch.bad.items())]
+        done += len(batch.logits)
+    notes = [len(path.read_bytes()) for path in (cache / "decoding").iterdir()]
+    return {"folder": str(folder), "done": done, "bad": bad, "said": heard.said, "notes": notes}
+
+
+def run(folder: Path, cache: Path, plan: dict) -> dict:
+    from kill_driver import Engine, resolve
+
+    from pipeline.store import upkeep
+    from pipeline.store.cache import Cache
+    from pipeline.trunks import spec
+    from pipeline.verbs import engines, extract, rows
+    from pipeline.verbs.recipe import Recipe
+
     class Crashing(Engine):
         batches = 0
 
@@ -84,31 +131,25 @@ def run(folder: Path, cache: Path, plan: dict) -> dict:
                     die(plan["forward"])
                 yield made
 
-    said = []
-
-    class Heard:
-        start = advance = update = lambda *args: None
-
-        def say(self, sentence):
-            said.append(sentence)
-
-    loader.decode = decode
+    arm(folder, plan)
+    heard = Heard()
     spec.resolve = resolve
     engines.make_engine = lambda *args: (Crashing(), 4)
     rows.SHARD_ROWS = 8
     home = Cache.at(cache)
     found = upkeep.verify(home).problems
     workers = plan.get("workers", 1)
-    done = extract.run(folder, Recipe(precision="fp32", workers=workers), home, Heard())
+    done = extract.run(folder, Recipe(precision="fp32", workers=workers), home, heard)
     table = done.table
     metas = [store.check(name)[2] for store in home.stores() for name in store.names()]
     return {
+        "folder": str(folder),
         "problems": list(found),
         "bad": [list(entry) for entry in done.bad],
         "extracted": done.extracted,
         "rows": hashlib.sha256(table.features.tobytes() + repr(table.paths).encode()).hexdigest(),
         "in_shards": [reason for meta in metas for _, _, reason in meta["bad"]],
-        "said": said,
+        "said": heard.said,
         "notes": [str(path) for path in cache.rglob("decoding")],
     }
 
@@ -124,7 +165,8 @@ def main() -> None:
         reader, writer = os.pipe()
         if not (pid := os.fork()):
             try:
-                result = run(folder, cache / plan.get("cache", "c"), plan)
+                work = predict if plan.get("predict") else run
+                result = work(folder, cache / plan.get("cache", "c"), plan)
             except BaseException as error:
                 result = {"error": repr(error)}
             os.write(writer, json.dumps(result).encode())

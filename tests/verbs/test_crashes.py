@@ -27,6 +27,9 @@ SCENARIOS = {
     "many threads": [{"at": {FIRST: SEGV}, "workers": 4}] * 2,
     "killed": [{"at": {FIRST: KILL}}, {"at": {FIRST: KILL}}, {}],
     "the trunk": [{"forward": SEGV}, {}],
+    "predict": [{"at": {FIRST: SEGV}, "predict": True}] * 3 + [{"predict": True}],
+    "predict two": [{"at": {FIRST: SEGV, SECOND: ABRT}, "predict": True, "workers": 4}] * 4,
+    "predict killed": [{"at": {FIRST: KILL}, "predict": True}, {"predict": True}],
 }
 
 
@@ -51,7 +54,7 @@ def test_the_run_after_a_crash_leaves_the_image_out_and_is_otherwise_the_same(ru
     assert done["bad"] == [[SECOND, REASON]] and done["in_shards"] == [REASON]
     assert done["rows"] == warm["rows"] == runs["the second called bad"][0]["rows"]
     assert done["notes"] == []
-    assert "ended suddenly while it decoded 1 image" in done["said"][0]
+    assert f"ended suddenly while it decoded {done['folder']}/{SECOND}: " in done["said"][0]
     assert f"{SECOND} crashes the decoder and is left out." in done["said"][1]
     assert warm["extracted"] == 0 and warm["bad"] == done["bad"] and warm["said"] == []
 
@@ -84,4 +87,32 @@ def test_a_crash_of_the_trunk_blames_no_image(runs):
     crashed, done = runs["the trunk"]
     assert crashed["died"] == SEGV
     assert done["bad"] == [] and done["extracted"] == 8 and done["notes"] == []
-    assert "looking at them apart" in done["said"][0]
+    assert "looking at it apart" in done["said"][0]
+
+
+def test_predict_after_a_crash_leaves_the_image_out_for_good(runs):
+    crashed, done, again, other = runs["predict"]
+    assert crashed["died"] == SEGV
+    name = f"{done['folder']}/{FIRST}"
+    assert done["died"] == 0 and done["done"] == 16 and done["bad"] == [[name, REASON]]
+    assert done["said"] == [
+        f"An earlier run ended suddenly while it decoded {name}: looking at it apart.",
+        f"{name} crashes the decoder and is left out.",
+    ]
+    for run in (again, other):  # nothing else remembers it: its features are not kept
+        assert run["died"] == 0 and run["bad"] == [[name, REASON]] and run["said"] == []
+        assert run["notes"] == [33]
+
+
+def test_predict_finds_two_such_images_in_a_run_each(runs):
+    one, two, done, again = runs["predict two"]
+    assert sorted((one["died"], two["died"])) == sorted((SEGV, ABRT))
+    for run in (done, again):
+        assert [reason for _, reason in run["bad"]] == [REASON, REASON] and run["done"] == 16
+    assert again["said"] == []
+
+
+def test_predict_blames_no_image_at_which_the_system_kills_it(runs):
+    killed, done = runs["predict killed"]
+    assert killed["died"] == KILL
+    assert done["bad"] == [] and done["notes"] == []

@@ -1,5 +1,6 @@
 """`export`: every format gives the stored predictions again, and runs without this package."""
 
+import html
 import json
 import re
 import subprocess
@@ -10,13 +11,13 @@ import numpy as np
 import onnxruntime
 import pytest
 from fitting import fitted
-from photos import OPTIONS, paint, stored
+from photos import OPTIONS, paint, stored, tune
 from safetensors.numpy import load_file
 from tables import make_table
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
-from pipeline.exports import onnx_file, openvino_file
+from pipeline.exports import onnx_file, openvino_file, safetensors_file
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import softmax
 from pipeline.images.decode import decode
@@ -150,6 +151,20 @@ def test_names_classes_preprocessing_and_temperature_are_in_the_files(modelled, 
     assert done.to_json()["path"] == str(tmp_path / "out")
 
 
+def test_openvino_is_written_without_onnx(modelled, tmp_path, monkeypatch):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+    folder = only(HEAD, modelled)
+    for inside in (False, True):
+        out = tmp_path / str(inside)
+        export(modelled, folder, out, format="openvino", with_preprocess=inside)
+        info = json.loads((out / "headstart.json").read_text())
+        (text,) = re.findall(r'<headstart value="(.*?)" />', (out / "model.xml").read_text())
+        assert json.loads(html.unescape(text))["classes"] == info["classes"] == ["blue", "red"]
+    with pytest.raises(ImportError):
+        import onnx  # noqa: F401
+
+
 def test_beyond_the_tolerance_nothing_is_kept(modelled, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_file, "probabilities", lambda folder, inputs: np.ones((16, 2)))
     with pytest.raises(PipelineError, match=r"differ by up to .* and 0.001 is allowed\. Nothing"):
@@ -219,24 +234,66 @@ def test_options_that_cannot_go_together_are_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("trunk", "weights", "layer"),
-    [
-        ("efficientnet_lite0", "default", None),  # the default
-        ("mobilenet_v3_small", "random", None),  # with a neck
-        ("timm/resnet10t", "random", None),
-        ("resnet18", "random", "layer3"),  # not what the library's model computes
-    ],
+    ("trunk", "layer"),
+    [("timm/resnet10t", None), ("resnet18", "layer3")],  # the last is no model of the library
 )
-def test_trunks_of_all_makes_are_exported_in_every_format(tmp_path, trunk, weights, layer):
-    paint(tmp_path / "photos", each=6)
-    options = {**OPTIONS, "trunk": trunk, "weights": weights, "layer": layer}
-    table = pipeline.extract(tmp_path / "photos", cache=tmp_path / "cache", **options)
-    normalize = "l2" if layer else None
-    pipeline.fit_head(
-        table, clf="logreg", cache=tmp_path / "cache", folds=2, jobs=1, normalize=normalize
-    )
+def test_trunks_of_other_makes_are_exported_in_every_format(tmp_path, trunk, layer):
+    folder = only(HEAD, make(tmp_path, trunk, "random", layer))
     for form in ("onnx", "openvino", "safetensors"):
-        done = export(tmp_path, only(HEAD, tmp_path), tmp_path / form, format=form)
+        done = export(tmp_path, folder, tmp_path / form, format=form)
         assert done.info["checked"]["difference"] < 1e-4, form
         assert ("library" in done.info) == (form == "safetensors" and layer is None)
     assert Path(tmp_path / "safetensors/README.md").read_text().count("```") == 2
+
+
+def make(work, trunk, weights, layer=None):
+    """Make photos and a cache with a table and a head."""
+    paint(work / "photos", each=6)
+    options = {**OPTIONS, "trunk": trunk, "weights": weights, "layer": layer}
+    table = pipeline.extract(work / "photos", cache=work / "cache", **options)
+    normalize = "l2" if layer else None
+    pipeline.fit_head(
+        table, clf="logreg", cache=work / "cache", folds=2, jobs=1, normalize=normalize
+    )
+    return work
+
+
+#: Besides a ResNet, of which `modelled` is: the default trunk, and one with a neck.
+OTHERS = [("efficientnet_lite0", "default"), ("mobilenet_v3_small", "random")]
+
+
+@pytest.fixture(scope="module", params=OTHERS, ids=lambda pair: pair[0])
+def other(request, tmp_path_factory):
+    """Return photos and a cache with a table, a head and a model of another trunk."""
+    work = make(tmp_path_factory.mktemp("other"), *request.param)
+    tune(work, epochs=1, views=1, lr=1e-3)
+    return work
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [HEAD, MODEL], ids=lambda kind: kind.name)
+def test_every_trunk_predicts_and_exports_its_stored_predictions_in_every_format(
+    other, tmp_path, kind
+):
+    folder = only(kind, other)
+    paths, named, chances = stored(folder)
+    files = [str(other / "photos" / path) for path in paths]
+    predictor, inputs = crops(other, folder, paths)
+    near = 1e-5 if kind is HEAD else 5e-3
+    assert np.abs(predictor.predict_proba(files, calibrated=False) - chances).max() < near
+    pictures = [decode(Path(file).read_bytes()).permute(1, 2, 0).numpy() for file in files]
+    forms = [("onnx", False), ("openvino", False), ("safetensors", False)]
+    forms += [("onnx", True), ("openvino", True)] if kind is MODEL else []
+    for form, inside in forms:
+        out = tmp_path / f"{form}{inside}"
+        done = export(other, folder, out, format=form, with_preprocess=inside)
+        if form == "safetensors":
+            found = safetensors_file.probabilities(predictor, out, done.info.get("library"), inputs)
+        else:
+            read = onnx_file if form == "onnx" else openvino_file
+            found = read.probabilities(out, list(map(np.ascontiguousarray, pictures))
+                                       if inside else inputs)  # fmt: skip
+        back = softmax(np.log(found) * predictor.temperature)  # the stored are not calibrated
+        assert np.abs(back - chances).max() < (0.02 if inside else 5e-3), (form, inside)
+        right = np.array(predictor.classes)[back.argmax(1)] == np.array(named)
+        assert right[np.abs(chances[:, 0] - 0.5) > 0.02].all(), (form, inside)

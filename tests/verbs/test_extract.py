@@ -261,13 +261,13 @@ def test_a_file_that_changes_between_hashing_and_reading_stops_the_run(
 def test_a_system_error_while_reading_is_no_bad_image(folder, cache, fake_trunk, monkeypatch):
     import builtins
 
-    from pipeline.images import loader
+    from pipeline.images import reading
 
     def fail(*args):
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loader, "open", fail, raising=False)
+        patch.setattr(reading, "open", fail, raising=False)
         with pytest.raises(PipelineError, match=r"Cannot read .*Too many open files"):
             run(folder, RECIPE, cache)
     assert builtins.open is open

@@ -206,5 +206,5 @@ def test_scores_that_are_not_numbers_are_refused(modelled, monkeypatch):
     done = predict(modelled, [only(HEAD, modelled), modelled / "photos/val"])
     object.__setattr__(done.predictor, "classify", lambda x: np.full((len(x), 2), np.nan))
     assert isinstance(done.predictor, Predictor) and isinstance(done.picks, Picks)
-    with pytest.raises(PipelineError, match="scores that are not numbers in fp32"):
+    with pytest.raises(PipelineError, match="scores that are not numbers on torch-cpu"):
         list(done)

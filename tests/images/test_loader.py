@@ -1,3 +1,4 @@
+import hashlib
 import os
 
 import pytest
@@ -5,21 +6,24 @@ import torch
 from conftest import picture
 
 from pipeline.errors import PipelineError
-from pipeline.images import stream as module
+from pipeline.images import reading
 from pipeline.images.loader import AHEAD, load
 from pipeline.images.preprocess import Preprocess
-from pipeline.images.stream import stream
 
 PRE = Preprocess(10, 8)
 
 
-def run(sources, batch_size=4):
-    return list(stream(sources, PRE, batch_size=batch_size, workers=2))
+def unknown(sources, batch_size=4, **options):
+    """Return batches of images of which nothing is known."""
+    files = ((source, None, 0) for source in sources)
+    return load(files, PRE, batch_size=batch_size, workers=2, pad=False, **options)
 
 
-def test_the_crops_are_those_of_extraction_bit_for_bit(tmp_path):
-    import hashlib
+def run(sources, batch_size=4, **options):
+    return list(unknown(sources, batch_size, **options))
 
+
+def test_the_crops_of_unknown_images_are_those_of_a_planned_run_bit_for_bit(tmp_path):
     files = []
     for n in range(10):
         (tmp_path / f"{n}.png").write_bytes(picture(n))
@@ -52,7 +56,7 @@ def test_what_cannot_be_read_costs_its_own_crop(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")
         return opened(path, *args, **kwargs)
 
-    monkeypatch.setattr(module.os, "open", guarded)
+    monkeypatch.setattr(reading.os, "open", guarded)
     names = ["nothere", "folder", "fifo", "empty", "text.png", "half.png", "closed.png", "fine.png"]
     found = run([*(str(tmp_path / name) for name in names), "nul\0", "x" * 5000], batch_size=10)
     assert found[0].bad == {
@@ -75,7 +79,7 @@ def test_the_machines_trouble_is_never_an_images(tmp_path, monkeypatch):
     def broken(path, *args, **kwargs):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(module.os, "open", broken)
+    monkeypatch.setattr(reading.os, "open", broken)
     with pytest.raises(PipelineError, match=r"Cannot read .*x\.png: Too many open files"):
         run([str(tmp_path / "x.png")])
 
@@ -89,8 +93,43 @@ def test_it_reads_only_so_far_ahead_as_its_memory_allows():
             taken += 1
             yield picture(0)
 
-    batches = stream(endless(), PRE, batch_size=4, workers=2)
+    batches = unknown(endless())
     for n in range(1, 5):
         next(batches)
         assert taken <= 4 * (n + AHEAD)
     batches.close()
+
+
+def test_what_is_expected_to_be_there_and_is_not_or_is_another_stops_the_run(tmp_path):
+    (tmp_path / "x.png").write_bytes(picture(1))
+    for path, text in (("x.png", "changed while the run was reading it"), ("y.png", "Cannot read")):
+        with pytest.raises(PipelineError, match=text):
+            list(load([(str(tmp_path / path), bytes(32), 0)], PRE, batch_size=1, workers=1))
+
+
+def test_a_guard_is_asked_of_each_image_and_what_it_refuses_is_bad(tmp_path):
+    (tmp_path / "x.png").write_bytes(picture(1))
+    asked = []
+
+    def guard(digest, data, name):
+        assert hashlib.sha256(data).digest() == digest
+        asked.append(name)
+        return "looks bad" if name.endswith("x.png") else ""
+
+    (batch,) = run([str(tmp_path / "x.png"), picture(2), str(tmp_path / "y.png")], guard=guard)
+    assert batch.bad == {0: "looks bad", 2: "no such file"}
+    assert sorted(asked) == [str(tmp_path / "x.png"), "a picture"]
+
+
+def test_views_of_an_image_that_follow_each_other_are_read_once(tmp_path):
+    (tmp_path / "x.png").write_bytes(picture(1))
+    digest, asked = hashlib.sha256(picture(1)).digest(), []
+
+    def guard(digest, data, name):
+        asked.append(name)
+        return ""
+
+    files = [(str(tmp_path / "x.png"), digest, number) for number in (0, 1, 2)]
+    (batch,) = load(files, PRE, batch_size=4, workers=2, guard=guard)
+    assert len(asked) == 1 and batch.crops.shape == (4, 3, 8, 8) and batch.count == 3
+    assert not torch.equal(batch.crops[0], batch.crops[1])
