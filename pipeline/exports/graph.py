@@ -82,7 +82,7 @@ def linear_of(predictor: Predictor) -> LinearHead:
 
 def linear_part(predictor: Predictor) -> LinearPart:
     """Return the part behind the features, in eval mode."""
-    return LinearPart(linear_of(predictor), predictor.temperature).eval()
+    return LinearPart(linear_of(predictor), predictor.temperature).eval().requires_grad_(False)
 
 
 def whole_part(predictor: Predictor) -> WholePart:
@@ -94,4 +94,4 @@ def whole_part(predictor: Predictor) -> WholePart:
     net = predictor.net.to("cpu").float().eval()
     folded = fuse(net, example)
     assert isinstance(folded, FeatureNet)
-    return WholePart(folded, linear).eval()
+    return WholePart(folded, linear).eval().requires_grad_(False)  # to be traced as constants
