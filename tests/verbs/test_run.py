@@ -55,7 +55,8 @@ def test_another_learning_rate_reruns_stage_three_alone_without_a_pass(done, mon
 
 
 def test_without_unfreeze_it_ends_with_the_heads(done):
-    second = again(done, unfreeze=None, epochs=10, views=None)
+    heads = {name: STAGED[name] for name in STAGED.keys() - {"unfreeze", "epochs", "views"}}
+    second = pipeline.run(done.cache.root.parent / "photos", cache=done.cache.root, **heads)
     assert second.tuning is None and second.model is None and len(second.costs) == 2
     assert second.to_json()["finetune"] is None and second.best == ("head", done.head.id)
 
