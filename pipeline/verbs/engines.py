@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
@@ -19,11 +21,23 @@ BATCH_SIZE = {"cpu": 32, "cuda": 128, "mps": 64}
 
 
 def make_engine(
-    trunk: LoadedTrunk | None, key: FeatureKey, recipe: Recipe, cache: Cache
+    trunk: LoadedTrunk | None,
+    key: FeatureKey,
+    recipe: Recipe,
+    cache: Cache,
+    also: Sequence[FeatureKey] = (),
 ) -> tuple[Engine, int]:
     """Return the engine for a key's rows, and the batch size; loads the trunk where needed.
 
     `auto` means OpenVINO on a CPU where it is installed and can run the trunk, else PyTorch.
+
+    Args:
+        trunk: where it is loaded already.
+        key: what the rows depend on.
+        recipe: engine, device and batch size; trunk and weights, to load them.
+        cache: where converted trunks are kept.
+        also: other layers and poolings of the same trunk and precision, whose features stand
+            behind the first in every row.
 
     Raises:
         UsageError: the device or the engine is not there, or cannot compute this.
@@ -43,7 +57,8 @@ def make_engine(
         found = trunk or load(
             recipe.trunk, recipe.weights, keys=recipe.keys, state_dir=cache.weights
         )
-        return FeatureNet(found.module, key.preprocess, key.layer, key.pool)
+        behind = [(other.layer, other.pool) for other in also]
+        return FeatureNet(found.module, key.preprocess, key.layer, key.pool, also=behind)
 
     batch_size = recipe.batch_size or BATCH_SIZE[device]
     notes: list[str] = []
@@ -51,7 +66,8 @@ def make_engine(
         from pipeline.trunks.openvino_engine import ConversionError, OpenVINOEngine, converted
 
         try:
-            model = converted(net, key, folder=cache.compiled)
+            named = _joint([key, *also]) if also else key
+            model = converted(net, named, folder=cache.compiled)
             return OpenVINOEngine(model, precision=precision, cores=usable_cores()), batch_size
         except ConversionError as error:
             if recipe.engine == "openvino":
@@ -62,6 +78,33 @@ def make_engine(
     engine = TorchEngine(net(), device=device, precision=precision, size=key.preprocess.crop)
     engine.notes += notes
     return engine, batch_size
+
+
+def make_joint_engine(
+    trunk: LoadedTrunk | None, keys: Sequence[FeatureKey], recipe: Recipe, cache: Cache
+) -> tuple[Engine, int, list[int]]:
+    """Return an engine for the rows of several keys side by side, the batch size, and each D.
+
+    Args:
+        trunk: where it is loaded already.
+        keys: of one trunk, preprocessing and precision.
+        recipe: as in `make_engine`.
+        cache: as in `make_engine`.
+    """
+    from pipeline.trunks.feature_net import FeatureNet
+    from pipeline.trunks.registry import load
+
+    first, *also = keys
+    found = trunk or load(recipe.trunk, recipe.weights, keys=recipe.keys, state_dir=cache.weights)
+    behind = [(other.layer, other.pool) for other in also]
+    net = FeatureNet(found.module, first.preprocess, first.layer, first.pool, also=behind)
+    widths = net.widths(first.preprocess.crop)
+    return *make_engine(found, first, recipe, cache, also), widths
+
+
+def _joint(keys: Sequence[FeatureKey]) -> FeatureKey:
+    """Return what names the network of several keys; no rows are kept under it."""
+    return replace(keys[0], layer=" ".join(f"{k.layer}/{k.pool}" for k in keys), pool="joint")
 
 
 def _openvino(asked: str, device: str) -> bool:
