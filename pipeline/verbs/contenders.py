@@ -133,6 +133,7 @@ def _trunk(word: str) -> tuple[str, str]:
 
 def _meant(layer: str | None, pool: str | None) -> tuple[str | None, str | None]:
     """Return layer and pooling of a recipe; what has a pooling of its own takes no other."""
-    if layer == OWN:
-        return None, None
-    return layer, None if layer == "neck" else pool
+    if layer is None or layer == OWN:
+        return None, pool if layer is None else None
+    names = sorted(set(spec.layer_names(layer)), key=spec.LAYERS.index)
+    return "+".join(names), None if names == ["neck"] else pool

@@ -170,16 +170,16 @@ def tables(
     for key, path in zip(bad.keys, images.paths, strict=True):
         sources.setdefault(key, f"{images.root}/{path}")
     asked = [rows.wanted(facts, one) for one in recipes]
-    chosen = [rows.choose(cache, key, recipe.device, bad.keys) for key in asked]
-    for precision in dict.fromkeys(one.key.precision for one in chosen):
-        part = [one for one in chosen if one.key.precision == precision]
+    found = {key: rows.choose(cache, key, recipe.device, bad.keys) for key in dict.fromkeys(asked)}
+    for precision in dict.fromkeys(one.key.precision for one in found.values()):
+        part = [one for one in found.values() if one.key.precision == precision]
         rows.fill_together(
             cache, recipe, part, sources, trunk=trunk, progress=progress, check_bad=bad.check
         )
     return [
-        _table(data, one, facts, done, cache, progress, images=images, bad=bad, sources=sources,
-               trunk=trunk)
-        for one, done in zip(recipes, chosen, strict=True)
+        _table(data, one, facts, found[key], cache, progress, images=images, bad=bad,
+               sources=sources, trunk=trunk)
+        for one, key in zip(recipes, asked, strict=True)
     ]  # fmt: skip
 
 

@@ -80,6 +80,8 @@ def test_every_trunk_meets_every_layer_and_pooling_once():
     ]  # fmt: skip
     assert CompareRecipe().contenders() == [Contender("efficientnet_lite0")]
     assert CompareRecipe(pools="max").contenders()[0].title == "efficientnet_lite0 layer4 max"
+    twice = CompareRecipe(layers="layer3+layer2,layer2+layer3+layer2,own,own").contenders()
+    assert [one.layer for one in twice] == ["layer2+layer3", None]
     assert CompareRecipe(trunks="r:w.pth").contenders()[0].weights == "w.pth"
 
 

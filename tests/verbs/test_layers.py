@@ -152,6 +152,13 @@ def test_several_features_of_a_trunk_come_from_one_pass_with_the_bits_of_their_o
     assert not passes and not list((tmp_path / "a" / "runs").glob("*.h5"))
 
 
+def test_a_feature_that_is_asked_for_twice_is_computed_once(tmp_path, passes):
+    photos = paint(tmp_path / "photos", each=4)
+    layers = [("layer2,layer3", "avg"), ("layer3+layer2", None)]
+    one, other = several(photos, layers, Cache.at(tmp_path / "c"))
+    assert one.table.path == other.table.path and sum(passes) == 32
+
+
 def test_only_what_a_feature_lacks_is_computed_and_committed(tmp_path, passes):
     cache, photos = Cache.at(tmp_path / "c"), paint(tmp_path / "photos")
     (first,) = several(photos, LAYERS[:1], cache)
