@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.errors import PipelineError as PipelineError
     from pipeline.store.table import FeatureTable as FeatureTable
     from pipeline.tuning.model import Model as Model
+    from pipeline.verbs.compare_trunks import compare_trunks as compare_trunks
     from pipeline.verbs.evaluate import evaluate as evaluate
     from pipeline.verbs.export import export as export
     from pipeline.verbs.extract import extract as extract
@@ -28,6 +29,7 @@ _PUBLIC = {
     "extract": "pipeline.verbs.extract",
     "TrunkFeatures": "pipeline.verbs.transformer",
     "fit_head": "pipeline.verbs.fit_head",
+    "compare_trunks": "pipeline.verbs.compare_trunks",
     "finetune": "pipeline.verbs.finetune",
     "predict": "pipeline.verbs.predict",
     "evaluate": "pipeline.verbs.evaluate",
@@ -42,6 +44,7 @@ __all__ = [
     "Model",
     "PipelineError",
     "TrunkFeatures",
+    "compare_trunks",
     "evaluate",
     "export",
     "extract",

@@ -37,6 +37,8 @@ def _row(head: dict[str, Any]) -> list[str]:
         f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in head["parameters"].items()
     )
+    if views := head["recipe"].get("views"):
+        choice = f"{choice}, views={views}" if choice else f"views={views}"
     score = (
         "untried" if head["score"] is None else f"{abs(head['score']):.4f} ± {head['spread']:.4f}"
     )

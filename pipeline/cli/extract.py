@@ -40,13 +40,21 @@ from pipeline.verbs.recipe import DEFAULT_TRUNK, Recipe
 )
 @click.option(
     "--layer",
-    metavar="stem|layer1|…|layer4|neck",
-    help="Pool the end of this stage.  [default: what enters the last Linear]",
+    metavar="stem|layer1|…|layer4|neck[,…]",
+    help="Pool the end of this stage, or of several, side by side.  [default: what enters the "
+    "last Linear]",
 )
 @click.option(
     "--pool",
     metavar="avg|max|gem|flat",
     help="How to pool the layer.  [default: as the trunk does]",
+)
+@click.option(
+    "--views",
+    default=0,
+    show_default=True,
+    metavar="V",
+    help="Keep V random crops and flips of each training image besides, for `fit-head --views`.",
 )
 @click.option(
     "--image-size", type=int, metavar="PX", help="Side of the input.  [default: the weights' own]"
@@ -116,6 +124,7 @@ def command(data: str | None, cache: str | None, as_json: bool, **values: Any) -
     Examples:
       pipeline extract
       pipeline extract digits --trunk resnet18 --weights random
+      pipeline extract digits --layer layer2,layer3,layer4
     """
     if data is None:
         click.echo(
@@ -154,10 +163,15 @@ def show(done: Extraction) -> None:
             f"{len(done.left_out):,} left out",
         ),
     ]
+    if done.views:
+        line = f"{done.views} of each of {len(table.training_rows):,} training images, "
+        lines.append(("Views", f"{line}{done.views_computed:,} computed"))
     lines += [("", f"bad: {path}: {reason}") for path, reason in done.bad[:5]]
     if done.listing:
         lines.append(("", f"every reason: {done.listing}"))
-    speed = f", extracting at {done.images_per_second:.0f} images/s" if done.extracted else ""
+    speed = (
+        f", extracting at {done.images_per_second:.0f} images/s" if done.images_per_second else ""
+    )
     lines.append(("Time", f"{done.seconds:.1f} s{speed}"))
     lines += [("Note", note) for note in done.notes]
     for label, text in lines:

@@ -62,6 +62,13 @@ from pipeline.verbs.heads import leaderboard
 @click.option(
     "--train-fraction", type=float, metavar="F", help="Train on this share of each class."
 )
+@click.option(
+    "--views",
+    default=0,
+    show_default=True,
+    metavar="V",
+    help="Learn from V augmented views of each training image besides (`extract --views V`).",
+)
 @click.option("--class-weight", metavar="balanced", help="Weigh classes by 1 / their share.")
 @click.option(
     "--repeats",

@@ -25,6 +25,21 @@ artefact: Decorator = click.option(
     metavar="ID",
     help="The head or model: an id, how one begins, a folder, or a kind of head.",
 )
+device: Decorator = click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps"
+)
+batch_size: Decorator = click.option(
+    "--batch-size",
+    type=int,
+    metavar="N",
+    help="Images at once.  [default: 32 on a CPU, 128 on CUDA, 64 on MPS]",
+)
+workers: Decorator = click.option(
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Decoding threads.  [default: the cores that the process may use]",
+)
 _MEANS: tuple[Decorator, ...] = (
     click.option(
         "--precision",
@@ -33,7 +48,7 @@ _MEANS: tuple[Decorator, ...] = (
         metavar="auto|fp32|bf16|fp16",
         help="auto: that of the stored predictions.",
     ),
-    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps"),
+    device,
     click.option(
         "--engine",
         default="auto",
@@ -41,18 +56,8 @@ _MEANS: tuple[Decorator, ...] = (
         metavar="auto|torch|openvino",
         help="What runs the network. auto: what extract takes; PyTorch for a few images.",
     ),
-    click.option(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        help="Images at once.  [default: 32 on a CPU, 128 on CUDA, 64 on MPS]",
-    ),
-    click.option(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="Decoding threads.  [default: the cores that the process may use]",
-    ),
+    batch_size,
+    workers,
 )
 calibration: Decorator = click.option(
     "--no-calibration",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.heads.linear import unit
+from pipeline.heads.stacked import Stacked
 
 NORMALIZATIONS = ("none", "standard", "l2")
 _ROWS = 4096  # at once, so that no copy in float64 is made
@@ -28,7 +29,7 @@ class Normalizer:
     scale: np.ndarray | None = None
 
     @classmethod
-    def fit(cls, kind: str, features: np.ndarray, rows: np.ndarray) -> Normalizer:
+    def fit(cls, kind: str, features: np.ndarray | Stacked, rows: np.ndarray) -> Normalizer:
         """Return the normaliser of the training images `rows` of features [N, D]."""
         if kind != "standard":
             return cls(kind)
@@ -40,7 +41,7 @@ class Normalizer:
         still = scale <= 1e-6 * np.maximum(1.0, np.abs(mean))
         return cls(kind, mean, np.where(still, 1.0, scale))
 
-    def apply(self, features: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    def apply(self, features: np.ndarray | Stacked, rows: np.ndarray | None = None) -> np.ndarray:
         """Return float32 features [n, D] of `rows` (all without it), normalised, in a new array."""
         rows = np.arange(len(features)) if rows is None else rows
         out = np.empty((len(rows), features.shape[1]), np.float32)
@@ -53,7 +54,7 @@ class Normalizer:
             out[start : start + len(part)] = part
         return out
 
-    def view(self, features: np.ndarray, rows: np.ndarray) -> Normalized:
+    def view(self, features: np.ndarray | Stacked, rows: np.ndarray) -> Normalized:
         """Return the same as `apply`, computed anew for the rows that are read."""
         return Normalized(self, features, rows)
 
@@ -84,7 +85,7 @@ class Normalized:
 
     ndim = 2
 
-    def __init__(self, normalizer: Normalizer, features: np.ndarray, rows: np.ndarray):
+    def __init__(self, normalizer: Normalizer, features: np.ndarray | Stacked, rows: np.ndarray):
         self.normalizer, self.features, self.rows = normalizer, features, rows
         self.shape = (len(rows), features.shape[1])
 

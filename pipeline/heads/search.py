@@ -15,6 +15,7 @@ from pipeline.heads.linear import LinearHead, every_class
 from pipeline.heads.metrics import fit_temperature, score, softmax
 from pipeline.heads.normalize import Normalizer
 from pipeline.heads.registry import HEADS, HeadKind, Parameters
+from pipeline.heads.stacked import Stacked
 
 #: How often a log-spaced grid may be extended by a decade beyond an edge that won.
 EXTENSIONS = 3
@@ -101,7 +102,7 @@ class Plan:
 
 def search(
     name: str,
-    features: np.ndarray,
+    features: np.ndarray | Stacked,
     labels: np.ndarray,
     *,
     classes: int,
@@ -118,8 +119,9 @@ def search(
         labels: [N] int64 in [0, classes).
         classes: K.
         train: rows to fit the final head and the normaliser on.
-        folds: (rows to fit on, rows to score), rows of `features`; without any, the middle of the
-            grid is taken untried.
+        folds: (rows to fit on, rows to score), rows of `features`; a row that is never scored
+            (a view) is missing from one fold. Without any, the middle of the grid is taken
+            untried.
         plan: how to choose.
         progress: called with the name, the parameters and the best score so far.
     """

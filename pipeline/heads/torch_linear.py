@@ -22,8 +22,9 @@ class LinearSearch:
     Args:
         x: features [N, D], normalised as they are read; all rows that the folds name.
         y: labels [N].
-        folds: (rows to fit on, rows to score). Several part the rows; a single one is a split
-            that chooses, and its scored rows are kept out of the design.
+        folds: (rows to fit on, rows to score). Several part the rows: each row is missing in
+            one of them, and mostly scored there; a single one is a split that chooses, and its
+            scored rows are kept out of the design.
         classes: K.
         balanced: weigh classes by their share among all training rows, alike in all folds.
         progress: called with (problems solved, problems in all) of each sweep.
@@ -44,8 +45,8 @@ class LinearSearch:
         self.fold: np.ndarray | None = None
         if len(folds) > 1:
             self.fold = np.empty(len(x), np.int64)
-            for number, (_, held) in enumerate(folds):
-                self.fold[held] = number
+            for number, (fitted, _) in enumerate(folds):
+                self.fold[np.setdiff1d(np.arange(len(x)), fitted)] = number
         self.weight: np.ndarray | None = None
         if balanced:
             counts = np.bincount(y[self.train], minlength=classes)

@@ -61,6 +61,11 @@ class Cache:
         return self.root / "decoding"
 
     @property
+    def costs(self) -> Path:
+        """Return the folder of what features were measured to cost."""
+        return self.root / "costs"
+
+    @property
     def data(self) -> Path:
         """Return the folder of the built-in data sets."""
         return self.root / "data"

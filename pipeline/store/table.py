@@ -2,7 +2,8 @@
 
 Plain contiguous datasets, readable with h5py alone: `features` [N, D] float32, `labels` [N]
 int64 (-1: unknown), `splits`, `paths`, `digests` (hexadecimal sha256), `classes`, `groups`,
-`shards` (the manifest), `provenance` (JSON) and `checksum` (sha256 over all of them).
+`shards` (the manifest), `provenance` (JSON), perhaps `views` [T, V, D] float32, and `checksum`
+(sha256 over all of them).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pipeline.store import hdf5
 from pipeline.store.atomic import write_pieces
 
 SCHEMA = 1
+_FEATURES = ("features", "views")
 _STRINGS = ("splits", "paths", "digests", "classes", "groups", "shards")
 
 
@@ -42,6 +44,8 @@ class FeatureTable:
         shards: the shards that the rows were copied from.
         provenance: fingerprint and its parts, trunk, weights, preprocessing, data, versions.
         path: the file, once written or opened.
+        views: [T, V, D] float32, views 1 to V of the T images of `training_rows`, mapped as
+            `features`; None without. They belong to the images and are no part of the id.
     """
 
     features: np.ndarray
@@ -54,6 +58,7 @@ class FeatureTable:
     shards: tuple[str, ...]
     provenance: dict[str, Any]
     path: Path | None = None
+    views: np.ndarray | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -73,6 +78,12 @@ class FeatureTable:
         counts = Counter(self.splits)
         order = [name for name in ("train", "val", "test", "") if name in counts]
         return {name: counts[name] for name in order}
+
+    @property
+    def training_rows(self) -> np.ndarray:
+        """Return the rows of the labelled training images, [T] int64."""
+        rows = self.rows("train")
+        return np.asarray(rows[self.labels[rows] >= 0])
 
     def rows(self, split: str) -> np.ndarray:
         """Return the indices of a split's rows, [n] int64."""
@@ -101,7 +112,7 @@ class FeatureTable:
                 )
             names = [name for name in reader.names() if name != "checksum"]
             arrays = {
-                name: reader.map(name) if name == "features" else reader.array(name)
+                name: reader.map(name) if name in _FEATURES else reader.array(name)
                 for name in names
             }
             if bytes(reader.array("checksum")[()]).decode() != checksum(arrays):
@@ -114,7 +125,7 @@ class FeatureTable:
         lengths = {len(arrays["labels"]), *(len(texts[n]) for n in ("splits", "paths", "digests"))}
         if lengths != {rows}:
             raise DamagedError(f"The table {path} is damaged: its columns differ in length.")
-        return cls(
+        found = cls(
             features=arrays["features"],
             labels=arrays["labels"],
             splits=texts["splits"],
@@ -125,7 +136,13 @@ class FeatureTable:
             shards=texts["shards"],
             provenance=provenance,
             path=path,
+            views=arrays.get("views"),
         )
+        if found.views is not None:
+            shape = (len(found.training_rows), found.features.shape[1])
+            if found.views.ndim != 3 or (found.views.shape[0], found.views.shape[2]) != shape:
+                raise DamagedError(f"The table {path} is damaged: its views fit no images.")
+        return found
 
     def write(self, path: Path) -> FeatureTable:
         """Write the table whole, rename it into place, and return it opened."""
@@ -138,8 +155,11 @@ class FeatureTable:
             values = getattr(self, name)
             if values is not None:
                 arrays[name] = hdf5.strings(values)
+        if self.views is not None:
+            arrays["views"] = np.ascontiguousarray(self.views, np.float32)
         arrays["checksum"] = np.array(checksum(arrays).encode(), "S64")
-        image = hdf5.build(arrays, deferred=("features",))
+        large = tuple(name for name in _FEATURES if name in arrays)
+        image = hdf5.build(arrays, deferred=large)
         write_pieces(path, image.pieces(), what="the table")
         return FeatureTable.open(path)
 

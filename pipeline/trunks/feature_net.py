@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -15,13 +17,18 @@ GEM_POWER = 3.0  # Radenović et al. 2018, "Fine-tuning CNN Image Retrieval with
 class FeatureNet(nn.Module):
     """Normalise, run a trunk to the end of a layer, pool in float32.
 
+    Several layers give their pooled features side by side, each block divided by its length
+    ("unit_vector" in the code of Head2Toe; Evci et al. 2022), so that none drowns the others.
+
     Args:
         trunk: in eval mode.
         preprocess: its mean and std are applied here.
-        layer: a stage, or `feature` for what enters the library's last Linear.
+        layer: a stage, `feature` for what enters the library's last Linear, or several joined
+            by `+`, from the pixels up.
         pool: `avg`, `max`, `gem`, `flat`, `own` (only with `feature`), or `map` for none.
         after: run from the end of this stage on, of whose activation the input is then;
             `pixels` for crops, `feature` for what this network itself gives.
+        also: (layer, pool) of other features that are to stand behind the first in every row.
     """
 
     mean: torch.Tensor
@@ -34,11 +41,14 @@ class FeatureNet(nn.Module):
         layer: str,
         pool: str,
         after: str = "pixels",
+        also: Sequence[tuple[str, str]] = (),
     ):
         super().__init__()
         self.trunk, self.pool, self.after = trunk, pool, after
-        self.stage = "layer4" if layer == "feature" else layer
-        self.run = stages_between(trunk, after, self.stage)
+        self.rows = [blocks(*given) for given in ((layer, pool), *also)]
+        stages = list(trunk.stages)
+        last = max((stage for row in self.rows for stage, _ in row), key=stages.index)
+        self.run = stages_between(trunk, after, last)
         scale = 255.0
         mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
         self.register_buffer("mean", (mean * scale).view(1, 3, 1, 1), persistent=False)
@@ -51,23 +61,43 @@ class FeatureNet(nn.Module):
             crops: uint8 (or float, 0 to 255) [B, 3, S, S]; or the activation [B, C, H, W] that
                 `after` names.
         """
-        x = crops
+        parts = self.parts(crops)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def parts(self, crops: torch.Tensor) -> list[torch.Tensor]:
+        """Return what stands side by side in `forward`'s rows: [B, D] of each (layer, pool)."""
         if self.after == "feature":
-            return x.float()
+            return [crops.float()]
+        x, found = crops, {}
         if self.after == "pixels":
             x = (x.float() - self.mean) / self.std
+        else:
+            found = self._pooled(x, self.after)
         for name in self.run:
             x = self.trunk.stages[name](x if name == "stem" else x.to(self.dtype))
-        x = x.float()
-        if self.pool == "map":
+            found |= self._pooled(x, name)
+        return [_side_by_side([found[block] for block in row]) for row in self.rows]
+
+    def widths(self, side: int) -> list[int]:
+        """Return D of each of `parts` for crops of side×side pixels."""
+        with torch.no_grad():
+            return [part.shape[1] for part in self.parts(torch.zeros(1, 3, side, side))]
+
+    def _pooled(self, x: torch.Tensor, stage: str) -> dict[tuple[str, str], torch.Tensor]:
+        """Return what is wanted of the end of a stage, at once: the next may write into it."""
+        wanted = {block for row in self.rows for block in row if block[0] == stage}
+        return {block: self._pool(x.float(), block[1]) for block in sorted(wanted)}
+
+    def _pool(self, x: torch.Tensor, pool: str) -> torch.Tensor:
+        if pool == "map":
             return x.permute(0, 2, 3, 1)
-        if self.pool == "own":
-            return self.trunk.forward_after(x, "layer4")
-        if self.pool == "flat":
+        if pool == "own":
+            return self.trunk.forward_head(x)
+        if pool == "flat":
             return x.flatten(1)
-        if self.pool == "max":
+        if pool == "max":
             return x.amax((2, 3))
-        if self.pool == "gem":
+        if pool == "gem":
             return F.adaptive_avg_pool2d(x.clamp_min(1e-6) ** GEM_POWER, 1).flatten(1) ** (
                 1 / GEM_POWER
             )
@@ -95,3 +125,15 @@ def stages_between(trunk: StagedTrunk, after: str, last: str) -> list[str]:
         return []
     first = 0 if after == "pixels" else names.index(after) + 1
     return names[first : names.index(last) + 1]
+
+
+def blocks(layer: str, pool: str) -> list[tuple[str, str]]:
+    """Return the stages whose ends are pooled, and how each is."""
+    return [("layer4", "own") if name == "feature" else (name, pool) for name in layer.split("+")]
+
+
+def _side_by_side(found: list[torch.Tensor]) -> torch.Tensor:
+    """Return one block as it is, several divided by their lengths; zeros stay zeros."""
+    if len(found) == 1:
+        return found[0]
+    return torch.cat([F.normalize(block, dim=1) for block in found], 1)

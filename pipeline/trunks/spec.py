@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -82,8 +83,8 @@ class FeatureKey:
     Args:
         trunk: canonical name of the trunk; empty for crops, which no trunk has seen.
         weights_digest: sha256 over its tensors.
-        layer: the stage whose end is pooled, `neck`, `feature` for the design's feature, or
-            `pixels` for the crop itself.
+        layer: the stage whose end is pooled, `feature` for the design's feature, several of
+            these joined by `+`, or `pixels` for the crop itself.
         pool: `avg`, `max`, `gem` (p = 3; Radenović et al. 2018), `flat`, `own` (the trunk's), or
             `map` for the activation itself, [H, W, C].
         preprocess: with the image size that is used.
@@ -98,6 +99,13 @@ class FeatureKey:
     preprocess: Preprocess
     precision: str
     dtype: str = "float32"
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> FeatureKey:
+        """Return the key of a table's features, or of a head's, from what they keep of it."""
+        names = ("trunk", "weights_digest", "layer", "pool", "precision")
+        preprocess = Preprocess.from_json(given["preprocess"])
+        return cls(**{name: given[name] for name in names}, preprocess=preprocess)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, with the policies and the schema that also count."""
@@ -115,25 +123,36 @@ class FeatureKey:
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
 
+def layer_names(layer: str) -> list[str]:
+    """Return the names that `--layer` joins by commas or `+`."""
+    return [name.strip() for name in layer.replace("+", ",").split(",")]
+
+
 def check_layer(facts: TrunkFacts, layer: str | None, pool: str | None) -> tuple[str, str]:
-    """Return the layer and pooling that are meant, or raise a `UsageError` that says which fit."""
+    """Return the layer and pooling that are meant, or raise a `UsageError` that says which fit.
+
+    Several layers come back in the trunk's order, each once, joined by `+`.
+    """
     allowed = [*facts.stages, *(["neck"] if facts.neck else [])]
-    if layer is not None and layer not in allowed:
-        hint = nearest(layer, allowed) if layer not in LAYERS else ""
-        raise UsageError(f"{facts.name} has no layer '{layer}'; it has {', '.join(allowed)}.{hint}")
+    asked = [] if layer is None else layer_names(layer)
+    for name in asked:
+        if name not in allowed:
+            hint = nearest(name, allowed) if name not in LAYERS else ""
+            raise UsageError(
+                f"{facts.name} has no layer '{name}'; it has {', '.join(allowed)}.{hint}"
+            )
     if pool is not None and pool not in POOLS:
         allowed_pools = ", ".join(POOLS)
         raise UsageError(f"'{pool}' is not a pooling: {allowed_pools}.{nearest(pool, POOLS)}")
-    if layer == "neck":
-        if pool is not None:
-            raise UsageError(
-                "The neck comes after the trunk's own pooling: leave --pool out with --layer neck, "
-                "or pool a stage such as --layer layer4."
-            )
+    if set(asked) == {"neck"} and pool is not None:
+        raise UsageError(
+            "The neck comes after the trunk's own pooling: leave --pool out with --layer neck, "
+            "or pool a stage such as --layer layer4."
+        )
+    if set(asked) == {"neck"} or (layer is None and pool is None):
         return "feature", "own"
-    if layer is None and pool is None:
-        return "feature", "own"
-    return layer or "layer4", pool or "avg"
+    names = ["feature" if name == "neck" else name for name in allowed if name in asked]
+    return "+".join(names) or "layer4", pool or "avg"
 
 
 def resolve(

@@ -33,16 +33,17 @@ def cut(trunk: StagedTrunk, asked: str, *, layer: str) -> Cut:
         trunk: cut into stages.
         asked: `all`, `none`, a number of last stages, or names with commas: stages, `neck`, or
             native modules (`layer4.1`, `features.7`).
-        layer: where the features end: a stage, or `feature`.
+        layer: where the features end: a stage, `feature`, or several joined by `+`.
 
     Raises:
         UsageError: a name that there is not (with those that there are), one behind the layer,
             or one that has nothing to learn.
     """
     stages = list(trunk.stages)
-    if layer != "feature":
-        stages = stages[: stages.index(layer) + 1]
-    places = [*stages, *(["neck"] if layer == "feature" and trunk.neck is not None else [])]
+    pooled = layer.split("+")
+    if pooled[-1] != "feature":
+        stages = stages[: stages.index(pooled[-1]) + 1]
+    places = [*stages, *(["neck"] if pooled[-1] == "feature" and trunk.neck is not None else [])]
     names = _names(asked, stages, places)
     learns: list[str] = []
     held: set[str] = set()
@@ -67,6 +68,8 @@ def cut(trunk: StagedTrunk, asked: str, *, layer: str) -> Cut:
         return Cut("feature", (), ())
     first = order[0]
     before = places.index(first) - 1
+    if pooled[0] in places:  # what is pooled in front of the unfrozen stages runs in every step
+        before = min(before, places.index(pooled[0]))
     after = places[before] if before >= 0 else "pixels"
     return Cut(after, tuple(dict.fromkeys(learns)), tuple(order), tuple(roots))
 

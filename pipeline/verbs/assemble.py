@@ -22,6 +22,9 @@ from pipeline.store.table import FeatureTable
 from pipeline.trunks.spec import FeatureKey, TrunkFacts, installed
 from pipeline.verbs.recipe import Recipe
 
+#: What of a table's provenance may differ where the table is the same.
+_PASSING = {"created", "versions", "schema"}
+
 
 def assemble(
     cache: Cache,
@@ -32,11 +35,16 @@ def assemble(
     index: Index,
     provenance: dict[str, Any],
     name: str,
+    views: int = 0,
 ) -> FeatureTable:
-    """Return the table of the images that have a row; written only where it is not there yet."""
+    """Return the table of the images that have a row; written only where it is not there yet.
+
+    A table that is there with more views than are asked for stays as it is.
+    """
     rows = [row for row, key in enumerate(keys) if key in index.rows]
     kept, wanted = images.take(rows), [keys[row] for row in rows]
-    shards = index.shards(wanted)
+    extra = view_keys(images, keys, index, views)
+    shards = index.shards([*wanted, *extra])
     engines = sorted({index.engines[shard] for shard in shards})
     table = FeatureTable(
         features=np.empty((0, 0), np.float32),
@@ -51,33 +59,50 @@ def assemble(
     )
     trunk = safe(str(provenance["trunk"]).replace("/", "-"))
     path = cache.tables / f"{name}--{trunk}--{table.table_id[:12]}.h5"
-    if (there := _same(path, table)) is not None:
+    if (there := _same(path, table, views)) is not None:
         return there
     dim = store.rows(shards[0]).shape[1]
     features = np.empty((len(wanted), dim), np.float32)
     store.gather(index, wanted, features)
-    return replace(table, features=features).write(path)
+    table = replace(table, features=features)
+    if extra:
+        beside = np.empty((len(extra), dim), np.float32)
+        store.gather(index, extra, beside)
+        table = replace(table, views=beside.reshape(-1, views, dim))  # [T, V, D]
+    return table.write(path)
 
 
-def _same(path: Path, table: FeatureTable) -> FeatureTable | None:
-    """Return the table at `path` where it is whole and says all that `table` says."""
+def view_keys(images: ImageSet, keys: Sequence[Key], index: Index, views: int) -> list[Key]:
+    """Return (digest, 1 … views) of the labelled training images that have a row, in order."""
+    return [
+        (key[0], number)
+        for key, split, label in zip(keys, images.splits or (), images.labels, strict=True)
+        if views and split == "train" and label >= 0 and key in index.rows
+        for number in range(1, views + 1)
+    ]
+
+
+def _same(path: Path, table: FeatureTable, views: int) -> FeatureTable | None:
+    """Return the table at `path` where it is whole and says all that `table` says, or more."""
     if not path.exists():
         return None
     try:
         there = FeatureTable.open(path)
     except DamagedError:
         return None
+    richer = there.views is not None and there.views.shape[1] > views
+    passing = _PASSING | ({"command"} if richer else set())
     same = (
         there.table_id == table.table_id
         and there.paths == table.paths
-        and there.shards == table.shards
-        and _lasting(there.provenance) == _lasting(table.provenance)
+        and (set(there.shards) >= set(table.shards) if richer else there.shards == table.shards)
+        and _lasting(there.provenance, passing) == _lasting(table.provenance, passing)
     )
     return there if same else None
 
 
-def _lasting(provenance: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in provenance.items() if k not in ("created", "versions", "schema")}
+def _lasting(provenance: dict[str, Any], passing: set[str]) -> dict[str, Any]:
+    return {k: v for k, v in provenance.items() if k not in passing}
 
 
 def describe(

@@ -11,7 +11,6 @@ import numpy as np
 
 from pipeline.errors import PipelineError
 from pipeline.images.digest import VANISHED, StatMemo, digest_all
-from pipeline.images.preprocess import Preprocess
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
 from pipeline.store.table import FeatureTable
@@ -21,6 +20,7 @@ from pipeline.verbs import rows
 from pipeline.verbs.cores import usable_cores
 from pipeline.verbs.progress import Progress
 from pipeline.verbs.recipe import Recipe
+from pipeline.verbs.sink import HalfRangeError
 
 #: Bytes of the disk that stay free.
 SPARE = 256 << 20
@@ -28,16 +28,11 @@ SPARE = 256 << 20
 
 def boundary_key(table: FeatureTable, after: str) -> FeatureKey:
     """Return what the activations at a boundary of a table's trunk depend on."""
-    given = table.provenance
-    preprocess = Preprocess.from_json(given["preprocess"])
-    key = FeatureKey(
-        given["trunk"], given["weights_digest"], given["layer"], given["pool"], preprocess,
-        given["precision"],
-    )  # fmt: skip
+    key = FeatureKey.of(table.provenance)
     if after == "feature":
         return key
     if after == "pixels":  # crops are the same for all trunks that see alike
-        bare = replace(preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        bare = replace(key.preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         return FeatureKey("", "", "pixels", "map", bare, "", "uint8")
     return replace(key, layer=after, pool="map", dtype="float16")
 
@@ -117,7 +112,7 @@ def collect(
                 cache, recipe, there, sources, trunk=trunk, progress=progress, unit="activations"
             )
             cache.begin_run(done.key.fingerprint, keys)
-        except rows.HalfRangeError:
+        except HalfRangeError:
             cache.end_run(there.key.fingerprint, list(sources))
             progress.say(
                 "float16 cannot hold these activations to a thousandth: keeping float32, which "

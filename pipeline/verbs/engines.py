@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
@@ -26,11 +27,23 @@ MANY = 64
 
 
 def make_engine(
-    trunk: LoadedTrunk | None, key: FeatureKey, recipe: Recipe, cache: Cache
+    trunk: LoadedTrunk | None,
+    key: FeatureKey,
+    recipe: Recipe,
+    cache: Cache,
+    also: Sequence[FeatureKey] = (),
 ) -> tuple[Engine, int]:
     """Return the engine for a key's rows, and the batch size; loads the trunk where needed.
 
     `auto` means OpenVINO on a CPU where it is installed and can run the trunk, else PyTorch.
+
+    Args:
+        trunk: where it is loaded already.
+        key: what the rows depend on.
+        recipe: engine, device and batch size; trunk and weights, to load them.
+        cache: where converted trunks are kept.
+        also: other layers and poolings of the same trunk and precision, whose features stand
+            behind the first in every row.
 
     Raises:
         UsageError: the device or the engine is not there, or cannot compute this.
@@ -49,10 +62,12 @@ def make_engine(
         found = trunk or load(
             recipe.trunk, recipe.weights, keys=recipe.keys, state_dir=cache.weights
         )
-        return FeatureNet(found.module, key.preprocess, key.layer, key.pool)
+        behind = [(other.layer, other.pool) for other in also]
+        return FeatureNet(found.module, key.preprocess, key.layer, key.pool, also=behind)
 
+    named = _joint([key, *also]) if also else key
     engine = _made(
-        net, key, cache, device=device, asked=recipe.engine,
+        net, named, cache, device=device, asked=recipe.engine,
         precision=choose_precision(key.precision, device),
     )  # fmt: skip
     return engine, recipe.batch_size or BATCH_SIZE[device]
@@ -110,6 +125,33 @@ def _made(
     engine = TorchEngine(net(), device=device, precision=precision, size=key.preprocess.crop)
     engine.notes += notes
     return engine
+
+
+def make_joint_engine(
+    trunk: LoadedTrunk | None, keys: Sequence[FeatureKey], recipe: Recipe, cache: Cache
+) -> tuple[Engine, int, list[int]]:
+    """Return an engine for the rows of several keys side by side, the batch size, and each D.
+
+    Args:
+        trunk: where it is loaded already.
+        keys: of one trunk, preprocessing and precision.
+        recipe: as in `make_engine`.
+        cache: as in `make_engine`.
+    """
+    from pipeline.trunks.feature_net import FeatureNet
+    from pipeline.trunks.registry import load
+
+    first, *also = keys
+    found = trunk or load(recipe.trunk, recipe.weights, keys=recipe.keys, state_dir=cache.weights)
+    behind = [(other.layer, other.pool) for other in also]
+    net = FeatureNet(found.module, first.preprocess, first.layer, first.pool, also=behind)
+    widths = net.widths(first.preprocess.crop)
+    return *make_engine(found, first, recipe, cache, also), widths
+
+
+def _joint(keys: Sequence[FeatureKey]) -> FeatureKey:
+    """Return what names the network of several keys; no rows are kept under it."""
+    return replace(keys[0], layer=" ".join(f"{k.layer}/{k.pool}" for k in keys), pool="joint")
 
 
 def _openvino(asked: str, device: str) -> bool:

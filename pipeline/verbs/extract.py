@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import PipelineError
-from pipeline.images.formats import NOT_AN_IMAGE, SUFFIXES
+from pipeline.errors import PipelineError, UsageError
+from pipeline.images.imageset import ImageSet
 from pipeline.store.cache import Cache
-from pipeline.store.shards import Index, Key
+from pipeline.store.shards import Key
 from pipeline.store.table import FeatureTable
 from pipeline.trunks import spec
+from pipeline.trunks.spec import TrunkFacts
 from pipeline.verbs import rows
-from pipeline.verbs.assemble import assemble, describe, write_left_out
+from pipeline.verbs.assemble import assemble, describe, view_keys, write_left_out
+from pipeline.verbs.bad_images import BadImages, first
 from pipeline.verbs.checks import from_options
 from pipeline.verbs.gather import gather
 from pipeline.verbs.progress import Progress, Silent
 from pipeline.verbs.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pipeline.trunks.registry import LoadedTrunk
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,9 @@ class Extraction:
         listing: the file beside the table that lists both, or None.
         notes: sentences for the person.
         seconds: of the whole run.
-        images_per_second: extracted images over the seconds that extracting them took.
+        views: of each training image that the table holds.
+        views_computed: views that went through the trunk in this run.
+        images_per_second: extracted images and views over the seconds that extracting took.
     """
 
     table: FeatureTable
@@ -46,6 +54,8 @@ class Extraction:
     left_out: tuple[tuple[str, str], ...]
     listing: Path | None
     notes: tuple[str, ...]
+    views: int
+    views_computed: int
     seconds: float
     images_per_second: float
 
@@ -68,6 +78,8 @@ class Extraction:
             "dim": int(table.features.shape[1]),
             "classes": list(table.classes),
             "splits": table.split_counts,
+            "views": self.views,
+            "views_computed": self.views_computed,
             "precision": provenance["precision"],
             "engine": provenance["engine"],
             "seconds": round(self.seconds, 3),
@@ -110,76 +122,127 @@ def run(
     began = time.monotonic()
     progress = progress or Silent()
     recipe.check()
-    facts, trunk = spec.resolve(
+    resolved = spec.resolve(
         recipe.trunk, recipe.weights, recipe.keys, memo=cache.memo, state_dir=cache.weights
     )
-    asked = rows.wanted(facts, recipe)
-    images, digests = gather(data, recipe, cache, progress)
-    keys: list[Key] = [(digest, 0) for digest in digests]
-    # what is called an image and is none counts as a bad one, not as a stray file
-    false = [entry for entry in images.left_out if _claims(*entry)]
-    left_out = tuple(entry for entry in images.left_out if not _claims(*entry))
-
-    def bad(index: Index) -> list[tuple[str, str]]:
-        pairs = zip(images.paths, keys, strict=True)
-        return [*((path, index.bad[key]) for path, key in pairs if key in index.bad), *false]
-
-    def check_bad(index: Index) -> None:
-        if recipe.max_bad is not None and len(index.bad) + len(false) > recipe.max_bad:
-            _refuse_bad(bad(index), recipe.max_bad)
-
-    sources: dict[Key, str | bytes] = {}
-    for key, path in zip(keys, images.paths, strict=True):
-        sources.setdefault(key, f"{images.root}/{path}")
-    there = rows.choose(cache, asked, recipe.device, keys)
-    done = rows.fill(
-        cache, recipe, there, sources, trunk=trunk, progress=progress, check_bad=check_bad
+    rows.wanted(resolved[0], recipe)  # refused before a file is read
+    gathered = gather(data, recipe, cache, progress)
+    (done,) = tables(
+        data, [recipe], cache, progress, gathered=gathered, facts=resolved[0], trunk=resolved[1]
     )
-    unread = bad(done.index)
-    if not any(key in done.index.rows for key in keys):
-        raise PipelineError(f"No image of {images.root} could be decoded. {_first(unread)}")
+    assert done.table.path is not None
+    cache.set_current(done.table.path)
+    return replace(done, seconds=time.monotonic() - began)
 
-    provenance = describe(data, recipe, facts, done.key, images, cache)
-    name = recipe.name or images.name
+
+def tables(
+    data: str | Path | None,
+    recipes: Sequence[Recipe],
+    cache: Cache,
+    progress: Progress,
+    *,
+    gathered: tuple[ImageSet, list[bytes]],
+    facts: TrunkFacts,
+    trunk: LoadedTrunk | None,
+) -> list[Extraction]:
+    """Return a table for each recipe, all of one trunk in one pass; the current one stays.
+
+    Args:
+        data: as in `extract`.
+        recipes: checked, that differ in layer and pooling alone.
+        cache: where rows and tables are kept.
+        progress: told of what is computed.
+        gathered: images and digests, from `gather`.
+        facts: of the trunk.
+        trunk: where it is loaded already.
+
+    Raises:
+        PipelineError: no image could be decoded, or more are bad than `max_bad`.
+        UsageError: views where there are no training images, or a layer that there is not.
+    """
+    (images, digests), recipe = gathered, recipes[0]
+    if recipe.views and not _trains(images):
+        raise UsageError(
+            f"--views are of labelled training images, and {images.root} has none: leave it out."
+        )
+    bad = BadImages(images, digests, recipe.max_bad)
+    sources: dict[Key, str | bytes] = {}
+    for key, path in zip(bad.keys, images.paths, strict=True):
+        sources.setdefault(key, f"{images.root}/{path}")
+    asked = [rows.wanted(facts, one) for one in recipes]
+    found = {key: rows.choose(cache, key, recipe.device, bad.keys) for key in dict.fromkeys(asked)}
+    for precision in dict.fromkeys(one.key.precision for one in found.values()):
+        part = [one for one in found.values() if one.key.precision == precision]
+        rows.fill_together(
+            cache, recipe, part, sources, trunk=trunk, progress=progress, check_bad=bad.check
+        )
+    return [
+        _table(data, one, facts, found[key], cache, progress, images=images, bad=bad,
+               sources=sources, trunk=trunk)
+        for one, key in zip(recipes, asked, strict=True)
+    ]  # fmt: skip
+
+
+def _table(
+    data: str | Path | None,
+    recipe: Recipe,
+    facts: TrunkFacts,
+    done: rows.Rows,
+    cache: Cache,
+    progress: Progress,
+    *,
+    images: ImageSet,
+    bad: BadImages,
+    sources: Mapping[Key, str | bytes],
+    trunk: LoadedTrunk | None,
+) -> Extraction:
+    """Return the table of rows that are there, the views of the training images added."""
+    unread = bad.listed(done.index)
+    if not any(key in done.index.rows for key in bad.keys):
+        raise PipelineError(f"No image of {images.root} could be decoded. {first(unread)}")
+    computed = list(done.computed)
+    views = {
+        key: sources[key[0], 0] for key in view_keys(images, bad.keys, done.index, recipe.views)
+    }
+    if views:
+        rows.fill(cache, recipe, done, views, trunk=trunk, progress=progress, unit="views")
+        if lost := [str(views[key]) for key in views if key in done.index.bad]:
+            raise PipelineError(f"{len(lost)} views can no longer be decoded, such as {lost[0]}.")
     table = assemble(
-        cache, images, keys, store=done.store, index=done.index, provenance=provenance, name=name
+        cache,
+        images,
+        bad.keys,
+        store=done.store,
+        index=done.index,
+        provenance=describe(data, recipe, facts, done.key, images, cache),
+        name=recipe.name or images.name,
+        views=recipe.views,
     )
     assert table.path is not None
-    listing = write_left_out(table.path, left_out, unread)
-    cache.set_current(table.path)
-    cache.end_run(done.key.fingerprint, list(sources))
-    notes = [*images.notes, *done.notes]
+    listing = write_left_out(table.path, bad.left_out, unread)
+    for keys in (sources, views):
+        cache.end_run(done.key.fingerprint, list(keys))
+    notes = [*images.notes, *dict.fromkeys(done.notes)]
     if "+" in (engines := str(table.provenance["engine"])):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
-    total = len(keys) + len(false)
-    extracted = sum(key in done.index.rows for key in done.computed)
+    extracted = sum(key in done.index.rows for key in computed)
+    more = len(done.computed) if views else 0
     return Extraction(
         table=table,
-        images=total,
+        images=bad.total,
         extracted=extracted,
-        reused=total - extracted - len(unread),
+        reused=bad.total - extracted - len(unread),
         bad=tuple(unread),
-        left_out=left_out,
+        left_out=bad.left_out,
         listing=listing,
         notes=tuple(notes),
-        seconds=time.monotonic() - began,
-        images_per_second=extracted / done.seconds if done.seconds else 0.0,
+        views=0 if table.views is None else table.views.shape[1],
+        views_computed=more,
+        seconds=done.seconds,
+        images_per_second=(extracted + more) / done.seconds if done.seconds else 0.0,
     )
 
 
-def _claims(path: str, reason: str) -> bool:
-    return reason == NOT_AN_IMAGE and Path(path).suffix.lower() in SUFFIXES
-
-
-def _refuse_bad(bad: list[tuple[str, str]], most: int) -> None:
-    if len(bad) > most:
-        raise PipelineError(
-            f"{len(bad)} images could not be decoded, and --max-bad allows {most}. {_first(bad)} "
-            "Mend or remove them, or allow more; what was computed is kept."
-        )
-
-
-def _first(bad: list[tuple[str, str]], most: int = 5) -> str:
-    listed = "; ".join(f"{path}: {reason}" for path, reason in bad[:most])
-    more = f"; and {len(bad) - most} more" if len(bad) > most else ""
-    return f"{listed}{more}."
+def _trains(images: ImageSet) -> bool:
+    pairs = zip(images.splits or (), images.labels, strict=True)
+    return any(split == "train" and label >= 0 for split, label in pairs)

@@ -24,7 +24,7 @@ from pipeline.store.table import FeatureTable
 from pipeline.verbs import predictions
 from pipeline.verbs.checks import from_options
 from pipeline.verbs.head_recipe import HeadRecipe
-from pipeline.verbs.head_task import Task, check_table, split_rows
+from pipeline.verbs.head_task import Task, check_table, check_views, learned, split_rows
 from pipeline.verbs.progress import Progress, Silent
 from pipeline.verbs.resplits import resplit
 
@@ -117,6 +117,7 @@ def run(
     if not isinstance(table, FeatureTable):
         table = cache.open_table(table)
     check_table(table)
+    check_views(table, recipe.views)
     notes: list[str] = []
     if recipe.class_weight and len(names) > 1:
         left = [name for name in names if not HEADS[name].balanced]
@@ -194,10 +195,10 @@ def _fit(
         jobs=recipe.jobs,
     )
     classes = len(table.classes)
+    features, labels, train, folds = learned(table, recipe.views, task.train, task.folds)
     found = search(
-        name, table.features, table.labels, classes=classes, train=task.train, folds=task.folds,
-        plan=plan, progress=tell,
-    )  # fmt: skip
+        name, features, labels, classes=classes, train=train, folds=folds, plan=plan, progress=tell
+    )
     majority = int(np.bincount(table.labels[task.train], minlength=classes).argmax())
     chances = {
         split: found.probabilities(np.asarray(table.features[rows]), classes)

@@ -11,7 +11,7 @@ from pipeline.heads.normalize import NORMALIZATIONS
 from pipeline.heads.registry import HEADS, parse_grid, parse_names
 from pipeline.verbs.checks import faults
 
-_LEAST = {"folds": 2, "shots": 1, "repeats": 0}
+_LEAST = {"folds": 2, "shots": 1, "repeats": 0, "views": 0}
 _ALLOWED = {
     "select": metrics.SELECTIONS,
     "select_on": ("cv", "val"),
@@ -33,6 +33,7 @@ class HeadRecipe:
         select_on: `cv`: folds of train choose; `val`: the val split does, and test is reported.
         shots: train on this many images of each class.
         train_fraction: train on this share of each class, in (0, 1].
+        views: augmented views of each training image that are learned from besides.
         class_weight: `balanced`, or None.
         repeats: resplits over which mean and spread are reported besides.
         jobs: processes; None leaves it to `joblib.parallel_config`.
@@ -47,6 +48,7 @@ class HeadRecipe:
     select_on: str = "cv"
     shots: int | None = None
     train_fraction: float | None = None
+    views: int = 0
     class_weight: str | None = None
     repeats: int = 0
     jobs: int | None = None
@@ -59,6 +61,11 @@ class HeadRecipe:
             found.append(f"--train-fraction {self.train_fraction} is not above 0 and at most 1.")
         if self.shots is not None and self.train_fraction is not None:
             found.append("--shots and --train-fraction are two ways to say the same; give one.")
+        if self.views and self.repeats:
+            found.append(
+                "--repeats trains on images of val and test too, which have no views; leave it "
+                "out and compare several --seed."
+            )
         if self.jobs is not None and self.jobs == 0:
             found.append("--jobs 0 does nothing; give a number, or -1 for all cores.")
         try:

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.errors import PipelineError, UsageError
 from pipeline.heads import folds as folding
 from pipeline.heads.candidates import Fold
+from pipeline.heads.stacked import Stacked
 from pipeline.store.table import FeatureTable
 from pipeline.verbs.head_recipe import HeadRecipe
 
@@ -129,3 +130,38 @@ def units(table: FeatureTable, rows: np.ndarray) -> np.ndarray:
     """Return which of these rows must stay together, [n] int64."""
     groups = None if table.groups is None else [table.groups[row] for row in rows]
     return folding.units([table.digests[row] for row in rows], groups)
+
+
+def check_views(table: FeatureTable, views: int) -> None:
+    """Refuse more views than a table holds.
+
+    Raises:
+        UsageError: with the command that adds them.
+    """
+    have = 0 if table.views is None else table.views.shape[1]
+    if views > have:
+        raise UsageError(
+            f"--views {views}: {table.path} holds {have or 'no'} views of its training images. "
+            f"`pipeline extract … --views {views}` adds them, and computes nothing else."
+        )
+
+
+def learned(
+    table: FeatureTable, views: int, train: np.ndarray, folds: list[Fold]
+) -> tuple[np.ndarray | Stacked, np.ndarray, np.ndarray, list[Fold]]:
+    """Return features, labels, training rows and folds for a search, views beside their images.
+
+    A view stands wherever its image is fitted on, and nowhere else: what is scored is scored
+    without views.
+
+    Args:
+        table: that holds so many views.
+        views: of each training image; 0 for the images alone.
+        train: rows of the table.
+        folds: (rows to fit on, rows to score).
+    """
+    if not views or table.views is None:
+        return table.features, table.labels, train, folds
+    both = Stacked(table.features, table.views, table.training_rows, views)
+    parts = [(both.beside(fitted), scored) for fitted, scored in folds]
+    return both, both.labels(table.labels), both.beside(train), parts

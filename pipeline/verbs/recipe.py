@@ -6,20 +6,19 @@ import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, nearest
 from pipeline.images.names import safe
 from pipeline.trunks import spec
 from pipeline.verbs.checks import faults, option
 
 DEFAULT_TRUNK = "efficientnet_lite0"
-_LEAST = {"image_size": 1, "batch_size": 1, "workers": 1, "max_bad": 0}
+_LEAST = {"image_size": 1, "batch_size": 1, "workers": 1, "max_bad": 0, "views": 0}
 _ALLOWED = {
     "keys": ("name", "order"),
     "precision": ("auto", *spec.PRECISIONS),
     "device": ("auto", "cpu", "cuda", "mps"),
     "engine": ("auto", "torch", "openvino"),
     "pool": (None, *spec.POOLS),
-    "layer": (None, *spec.LAYERS),
 }
 #: Options that change how fast a table is made, or whether, but not what is in it.
 _MEANS = ("device", "engine", "batch_size", "workers", "max_bad", "rehash")
@@ -33,8 +32,10 @@ class Recipe:
         trunk: name of the trunk: built-in, torchvision's, or `timm/NAME`.
         weights: `default`, a name of the library's, `random`, or a file.
         keys: match a weights file's tensors by `name` or by `order`.
-        layer: `stem`, `layer1` … `layer4` or `neck`; None for the trunk's own feature.
-        pool: `avg`, `max`, `gem` or `flat`, of the layer's activation.
+        layer: `stem`, `layer1` … `layer4` or `neck`, or several with commas, side by side; None
+            for the trunk's own feature.
+        pool: `avg`, `max`, `gem` or `flat`, of the layers' activations.
+        views: random crops and flips of each training image that are kept besides.
         image_size: side of the input in pixels; None for the weights' own.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         device: `auto`, `cpu`, `cuda` or `mps`.
@@ -54,6 +55,7 @@ class Recipe:
     keys: str = "name"
     layer: str | None = None
     pool: str | None = None
+    views: int = 0
     image_size: int | None = None
     precision: str = "auto"
     device: str = "auto"
@@ -74,6 +76,10 @@ class Recipe:
             UsageError: what was given, what is allowed, the nearest name.
         """
         found = faults(self, least=_LEAST, allowed=_ALLOWED)
+        for name in [] if self.layer is None else spec.layer_names(self.layer):
+            if name not in spec.LAYERS:
+                hint = nearest(name, spec.LAYERS)
+                found.append(f"--layer '{name}' is not one of {', '.join(spec.LAYERS)}.{hint}")
         if self.name is not None and self.name != safe(self.name):
             better = safe(self.name)
             found.append(f"--name '{self.name}' cannot be part of a file's name; try '{better}'.")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import PipelineError
 from pipeline.store import costs
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Index, Key, RowStore
@@ -22,6 +23,7 @@ from pipeline.verbs.cores import usable_cores
 from pipeline.verbs.crashes import noted
 from pipeline.verbs.progress import Progress
 from pipeline.verbs.recipe import Recipe
+from pipeline.verbs.sink import Sink
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 SHARD_ROWS = 256
 #: A shard is also ended at the batch with which its rows reach so many bytes.
 SHARD_BYTES = 64 << 20
-#: Largest relative error (L2) that float16 may make; rounding alone makes half of 2⁻¹⁰.
-HALF_ERROR = 1e-3
 
 
 @dataclass
@@ -131,27 +131,54 @@ def fill(
         LockedError: another process computes rows of this fingerprint.
         HalfRangeError: float16 cannot hold the rows that the key asks for.
     """
-    for reason in rows.index.damaged.values():
-        progress.say(f"{reason} Its rows are computed again.")
-    if recipe.rehash:
-        rows.index.bad.clear()  # perhaps a newer decoder reads them
-    check_bad(rows.index)
-    rows.computed = [key for key in sources if key not in rows.index]
-    if rows.computed:
-        cache.begin_run(rows.key.fingerprint, list(sources))
-        with rows.store.lock():
+    fill_together(
+        cache, recipe, [rows], sources, trunk=trunk, progress=progress, unit=unit,
+        check_bad=check_bad, engine=engine,
+    )  # fmt: skip
+    return rows
+
+
+def fill_together(
+    cache: Cache,
+    recipe: Recipe,
+    several: Sequence[Rows],
+    sources: Mapping[Key, str | bytes],
+    *,
+    trunk: LoadedTrunk | None,
+    progress: Progress,
+    unit: str = "images",
+    check_bad: Callable[[Index], None] = lambda index: None,
+    engine: Callable[[], tuple[Engine, int]] | None = None,
+) -> None:
+    """Do what `fill` does for several layers and poolings of a trunk, in one pass over the images.
+
+    Args:
+        several: rows of one trunk, preprocessing and precision.
+        engine: only for a single one.
+    """
+    for rows in several:
+        for reason in rows.index.damaged.values():
+            progress.say(f"{reason} Its rows are computed again.")
+        if recipe.rehash:
+            rows.index.bad.clear()  # perhaps a newer decoder reads them
+        check_bad(rows.index)
+        rows.computed = [key for key in sources if key not in rows.index]
+    lacking = [rows for rows in several if rows.computed]
+    if lacking:
+        missing = {key for rows in lacking for key in rows.computed}
+        files = {key: source for key, source in sources.items() if key in missing}
+        with ExitStack() as held:
+            for rows in lacking:
+                cache.begin_run(rows.key.fingerprint, list(sources))
+                held.enter_context(rows.store.lock())
             started = time.monotonic()
-            make = engine or partial(engines.make_engine, trunk, rows.key, recipe, cache)
-            runs, batch_size = make()
+            runs, batch_size, sinks = _prepare(cache, recipe, lacking, trunk, engine)
             try:
-                files = {key: sources[key] for key in rows.computed}
-                with noted(rows.store, progress) as guard:
+                with noted(lacking[0].store, progress) as guard:
                     compute(
                         runs,
                         files,
-                        key=rows.key,
-                        store=rows.store,
-                        index=rows.index,
+                        sinks,
                         guard=guard,
                         batch_size=batch_size,
                         workers=recipe.workers or usable_cores(),
@@ -159,36 +186,60 @@ def fill(
                         check_bad=check_bad,
                     )
             except KeyboardInterrupt:
-                kept = sum(key in rows.index.rows for key in sources)
+                kept = min(sum(key in rows.index.rows for key in sources) for rows in lacking)
                 progress.say(f"{kept:,} of {len(sources):,} {unit} are in the cache.")
                 raise
-            rows.notes += runs.notes
-            rows.seconds = time.monotonic() - started
-            costs.note(cache.memo, rows.key.fingerprint, len(rows.computed), rows.seconds)
-    rows.store.discard_damaged(rows.index.damaged)
-    return rows
+            seconds = (time.monotonic() - started) / len(lacking)
+            for rows in lacking:
+                rows.notes += runs.notes
+                rows.seconds += seconds
+                costs.note(cache.memo, rows.key.fingerprint, len(rows.computed), seconds)
+    for rows in several:
+        rows.store.discard_damaged(rows.index.damaged)
+
+
+def _prepare(
+    cache: Cache,
+    recipe: Recipe,
+    lacking: Sequence[Rows],
+    trunk: LoadedTrunk | None,
+    engine: Callable[[], tuple[Engine, int]] | None,
+) -> tuple[Engine, int, list[Sink]]:
+    """Return an engine for all of these rows, the batch size, and where its columns go."""
+    if len(lacking) == 1:
+        make = engine or partial(engines.make_engine, trunk, lacking[0].key, recipe, cache)
+        runs, batch_size = make()
+        return runs, batch_size, [Sink(lacking[0], slice(None), runs.name)]
+    keys = [rows.key for rows in lacking]
+    runs, batch_size, widths = engines.make_joint_engine(trunk, keys, recipe, cache)
+    ends = np.cumsum([0, *widths]).tolist()
+    columns = [slice(a, b) for a, b in pairwise(ends)]
+    return (
+        runs,
+        batch_size,
+        [Sink(rows, part, runs.name) for rows, part in zip(lacking, columns, strict=True)],
+    )
 
 
 def compute(
     engine: Engine,
     files: Mapping[Key, str | bytes],
+    sinks: Sequence[Sink],
     *,
-    key: FeatureKey,
-    store: RowStore,
-    index: Index,
     guard: Guard,
     batch_size: int,
     workers: int,
     progress: Progress,
     check_bad: Callable[[Index], None],
 ) -> None:
-    """Compute the rows of `files` in order, commit them, and enter them in the index.
+    """Compute the rows of `files` in order, commit them, and enter them in the indices.
 
     The plan is cut into shards of whole batches, bad images keep their place in it, and the last
     batch is padded: a run that was killed after any shard goes on with the same batches.
 
     Args:
         files: (digest, view) to the path of each image (or its bytes), in data set order.
+        sinks: one for each fingerprint that the engine computes.
         guard: notes what is being decoded, and knows what must not be.
         check_bad: called after each batch; raises when there are too many bad images.
     """
@@ -196,24 +247,10 @@ def compute(
 
     keys = list(files)
     shard_rows = batch_size * max(1, SHARD_ROWS // batch_size)
-    held = 0  # bytes since the last commit
-    good: list[Key] = []
-    bad: list[tuple[Key, str]] = []
-    parts: list[np.ndarray] = []
     progress.start("extracting", len(keys))
-
-    def commit() -> None:
-        rows = np.concatenate(parts) if parts else np.empty((0, 0), key.dtype)
-        name = store.commit(good, rows, bad=bad, engine=engine.name)
-        index.engines[name] = engine.name
-        index.rows.update((key, (name, row)) for row, key in enumerate(good))
-        good.clear()
-        bad.clear()
-        parts.clear()
-
     batches = load(
         [(path, digest, view) for (digest, view), path in files.items()],
-        key.preprocess,
+        sinks[0].rows.key.preprocess,
         batch_size=batch_size,
         workers=workers,
         pin=engine.pinned,
@@ -228,49 +265,12 @@ def compute(
 
     for computed in engine.run(crops()):
         batch = running.popleft()
-        slots = [slot for slot in range(batch.count) if slot not in batch.bad]
-        if slots:
-            rows = stored(computed[slots], key)
-            parts.append(rows)
-            held += rows.nbytes
-        good += [keys[batch.start + slot] for slot in slots]
-        bad += [(keys[batch.start + slot], reason) for slot, reason in sorted(batch.bad.items())]
-        index.bad.update(bad)
         end = batch.start + batch.count
-        if end % shard_rows == 0 or end == len(keys) or held >= SHARD_BYTES:
-            commit()
-            held = 0
+        for sink in sinks:
+            sink.take(computed, keys[batch.start : end], batch.bad)
+        full = sum(sink.held for sink in sinks) >= SHARD_BYTES
+        if end % shard_rows == 0 or end == len(keys) or full:
+            for sink in sinks:
+                sink.commit()
         progress.advance(batch.count, len(batch.bad))
-        check_bad(index)
-
-
-class HalfRangeError(PipelineError):
-    """Rows that float16 cannot hold to a thousandth."""
-
-
-def stored(rows: np.ndarray, key: FeatureKey) -> np.ndarray:
-    """Return rows in the dtype that their key says.
-
-    Raises:
-        PipelineError: they are not finite.
-        HalfRangeError: float16 would change them by more than a thousandth (relative L2).
-    """
-    if rows.dtype == key.dtype:
-        _check_finite(rows, key)
-        return rows
-    with np.errstate(over="ignore"):
-        narrow = rows.astype(key.dtype)
-    error = np.linalg.norm(narrow.astype(np.float32) - rows)
-    if not error <= HALF_ERROR * np.linalg.norm(rows):
-        _check_finite(rows, key)
-        raise HalfRangeError(f"Activations of {key.trunk} at {key.layer} do not fit {key.dtype}.")
-    return narrow
-
-
-def _check_finite(rows: np.ndarray, key: FeatureKey) -> None:
-    if not np.isfinite(rows).all():
-        other = "fp32" if key.precision != "fp32" else "another trunk or other weights"
-        raise PipelineError(
-            f"{key.trunk} gave features that are not finite in {key.precision}; "
-            f"{'give --precision ' if key.precision != 'fp32' else 'use '}{other}."
-        )
+        check_bad(sinks[0].rows.index)

@@ -18,7 +18,14 @@ from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD
 from pipeline.store.table import FeatureTable
 from pipeline.verbs.head_recipe import HeadRecipe
-from pipeline.verbs.head_task import check_table, make_folds, split_rows, units
+from pipeline.verbs.head_task import (
+    check_table,
+    check_views,
+    learned,
+    make_folds,
+    split_rows,
+    units,
+)
 from pipeline.verbs.heads import leaderboard
 
 #: One in so many training images is set aside to choose the epoch.
@@ -219,7 +226,9 @@ def refit(info: dict[str, Any], table: FeatureTable, task: Task) -> Found:
     if not kind.log_loss:
         labels, unit = table.labels[task.train], units(table, task.train)
         parts = make_folds(task.train, labels, unit, count=recipe.folds, seed=recipe.seed)
+    check_views(table, recipe.views)
+    features, labels, train, folds = learned(table, recipe.views, task.train, parts)
     return search(
-        info["clf"], table.features, table.labels, classes=len(table.classes), train=task.train,
-        folds=parts, plan=plan,
+        info["clf"], features, labels, classes=len(table.classes), train=train, folds=folds,
+        plan=plan,
     )  # fmt: skip

@@ -36,6 +36,22 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
     assert back.rows("train").tolist() == [0, 1]
 
 
+def test_views_come_back_mapped_and_leave_the_id_alone(tmp_path):
+    views = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    back = table(views=views).write(tmp_path / "t.h5")
+    np.testing.assert_array_equal(back.views, views)
+    assert isinstance(back.views, np.memmap) and back.training_rows.tolist() == [0, 1]
+    assert back.table_id == table().table_id and table().write(tmp_path / "u.h5").views is None
+    with h5py.File(tmp_path / "t.h5") as file:
+        np.testing.assert_array_equal(file["views"][:], views)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 3), (2, 2, 4), (2, 3)])
+def test_views_that_fit_no_images_are_damage(tmp_path, shape):
+    with pytest.raises(DamagedError, match="its views fit no images"):
+        table(views=np.zeros(shape, np.float32)).write(tmp_path / "t.h5")
+
+
 def test_anyone_can_read_it_with_h5py_alone(tmp_path):
     table().write(tmp_path / "t.h5")
     with h5py.File(tmp_path / "t.h5") as file:

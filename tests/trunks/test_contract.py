@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.assembly import stage_trunk
 from pipeline.trunks.calibrate import calibrate, noise, seeded, sees
 from pipeline.trunks.families import FAMILIES, Family
+from pipeline.trunks.feature_net import FeatureNet
 from pipeline.trunks.registry import describe, find
 from pipeline.trunks.stages import STAGES, StagedTrunk
 
@@ -106,6 +109,26 @@ def test_until_and_after_every_boundary_make_the_whole(case: Case) -> None:
         assert activation.shape[:2] == (3, case.trunk.channels[stage])
         assert relative(case.trunk.forward_after(activation, stage), whole) <= 1e-5
         assert torch.equal(activation, before), "what runs on a boundary must leave it alone"
+
+
+@torch.no_grad()
+def test_every_layer_comes_side_by_side_from_one_pass(case: Case) -> None:
+    names = [*case.trunk.stages, "feature"]
+    seen: list[str] = []
+    hooks = [
+        stage.register_forward_hook(lambda *_, name=name: seen.append(name))
+        for name, stage in case.trunk.stages.items()
+    ]
+    plain = Preprocess(case.x.shape[-1], case.x.shape[-1], mean=(0.0,) * 3, std=(1.0,) * 3)
+    net = FeatureNet(case.trunk, plain, "+".join(names), "avg")
+    found = net(case.x * 255)
+    for hook in hooks:
+        hook.remove()
+    assert seen == names[:-1], "each stage runs once"
+    want = [case.trunk.forward_until(case.x, name).mean((2, 3)) for name in names[:-1]]
+    blocks = [F.normalize(block, dim=1) for block in (*want, case.trunk(case.x))]
+    assert found.shape[1] == sum(case.trunk.channels.values()) + case.trunk.dim
+    assert relative(found, torch.cat(blocks, 1)) <= 1e-4
 
 
 def test_calibrated_random_weights_do_not_collapse(case: Case) -> None:

@@ -93,6 +93,46 @@ def test_poolings_are_what_their_names_say(trunk):
     )
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_several_layers_stand_side_by_side_each_block_of_length_one(trunk, precision):
+    rows = rows_of(engine(trunk, precision, "layer2+layer3+feature", "avg"), crops())
+    want = []
+    for layer, pool in (("layer2", "avg"), ("layer3", "avg"), ("feature", "own")):
+        block = rows_of(engine(trunk, precision, layer, pool), crops())
+        want.append(block / np.linalg.norm(block, axis=1, keepdims=True))
+    np.testing.assert_allclose(rows, np.concatenate(want, 1), atol=1e-6)
+
+
+def test_a_block_of_zeros_stays_zeros(trunk):
+    import copy
+
+    module = copy.deepcopy(trunk.module)
+    module.stages["layer3"] = nn.Sequential(module.stages["layer3"], Nothing())
+    net = FeatureNet(module, PREPROCESS, "layer2+layer3", "avg")
+    with torch.no_grad():
+        rows = net(crops()).numpy()
+    assert not rows[:, 128:].any() and np.isfinite(rows).all()
+    np.testing.assert_allclose(np.linalg.norm(rows[:, :128], axis=1), 1, rtol=1e-5)
+
+
+class Nothing(nn.Module):
+    def forward(self, x):
+        return x * 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_one_pass_gives_the_same_bits_for_several_features_as_a_pass_for_each(trunk, precision):
+    features = [("layer3", "gem"), ("feature", "own"), ("layer2", "max"), ("stem+layer4", "avg")]
+    net = FeatureNet(trunk.module, PREPROCESS, *features[0], also=features[1:])
+    widths = net.widths(32)
+    rows = rows_of(TorchEngine(net, device="cpu", precision=precision, size=32), crops())
+    assert widths == [256, 512, 128, 64 + 512] and rows.shape == (3, sum(widths))
+    parts = np.split(rows, np.cumsum(widths)[:-1], 1)
+    for part, (layer, pool) in zip(parts, features, strict=True):
+        alone = rows_of(engine(trunk, precision, layer, pool), crops())
+        assert part.tobytes() == alone.tobytes(), layer
+
+
 def test_batch_norm_is_folded_into_every_convolution_of_a_resnet(trunk):
     net = engine(trunk).net
     assert not [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -72,6 +72,36 @@ def test_every_engine_agrees_with_the_plain_trunk_in_fp32(net, precision, tmp_pa
         assert cosine(rows, want) >= LEAST[precision], engine.name
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_several_features_in_one_pass_agree_with_the_plain_trunk_in_fp32(
+    small, precision, tmp_path
+):
+    features = [("layer2+layer3+layer4", "avg"), ("layer3", "max"), ("feature", "own")]
+    net = FeatureNet(small.trunk, PREPROCESS, *features[0], also=features[1:]).eval()
+    (rows,) = make(net, tmp_path, precision).run([crops()])
+    with torch.no_grad():
+        want = [part.numpy() for part in net.parts(crops())]
+    parts = np.split(rows, np.cumsum([part.shape[1] for part in want])[:-1], 1)
+    for part, wanted in zip(parts, want, strict=True):
+        assert cosine(part, wanted) >= LEAST[precision]
+    for block in np.split(parts[0], [128, 128 + 256], 1):
+        np.testing.assert_allclose(np.linalg.norm(block, axis=1), 1, atol=0.02)
+
+
+def test_a_conversion_is_checked_feature_by_feature(small, tmp_path, monkeypatch):
+    """A small feature must not hide behind a large one."""
+    net = FeatureNet(small.trunk, PREPROCESS, "layer3", "avg", also=[("layer4", "avg")]).eval()
+    parts = net.parts
+
+    def scaled(x):
+        first, second = parts(x)
+        return [first * 1e6, second * (1 if torch.jit.is_tracing() else 1.1)]
+
+    monkeypatch.setattr(net, "parts", scaled)
+    with pytest.raises(openvino_engine.ConversionError, match="differently"):
+        make(net, tmp_path)
+
+
 def test_a_row_does_not_depend_on_its_place_its_neighbours_or_the_stream(small, tmp_path):
     engine, x = make(small, tmp_path, "bf16"), crops(11)
     (rows,) = engine.run([x])
@@ -174,6 +204,9 @@ class Random(torch.nn.Module):
 
     def forward(self, x):
         return x.mean((2, 3)) * torch.rand(1)
+
+    def parts(self, x):
+        return [self(x)]
 
 
 def test_a_conversion_that_differs_from_pytorch_is_refused(tmp_path, monkeypatch):

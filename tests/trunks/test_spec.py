@@ -58,6 +58,11 @@ def test_facts_make_the_round_trip_through_json():
         (None, "max", ("layer4", "max")),
         ("layer3", None, ("layer3", "avg")),
         ("layer2", "gem", ("layer2", "gem")),
+        ("layer4,layer2", None, ("layer2+layer4", "avg")),
+        ("layer2+layer4", "max", ("layer2+layer4", "max")),
+        ("neck, layer3", "max", ("layer3+feature", "max")),
+        ("layer3,layer3", None, ("layer3", "avg")),
+        ("neck,neck", None, ("feature", "own")),
     ],
 )
 def test_layer_and_pool_mean_what_the_help_says(layer, pool, want):
@@ -73,6 +78,9 @@ def test_a_layer_that_the_trunk_has_not_is_refused_with_those_it_has():
         )
     with pytest.raises(UsageError, match="leave --pool out with --layer neck"):
         check_layer(FACTS, "neck", "max")
+    for layer in ("layer2,layer9", "layer2,", ""):
+        with pytest.raises(UsageError, match=r"has no layer '(layer9)?'; it has stem, layer1"):
+            check_layer(FACTS, layer, None)
 
 
 def test_a_trunk_is_loaded_once_and_remembered_until_its_file_changes(tmp_path, monkeypatch):

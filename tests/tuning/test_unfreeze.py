@@ -58,6 +58,27 @@ def test_a_table_of_an_earlier_layer_ends_there(trunk):
 
 
 @pytest.mark.parametrize(
+    ("layer", "asked", "after"),
+    [
+        ("layer2+layer4", "layer4", "layer2"),
+        ("layer3+layer4", "layer4", "layer3"),
+        ("layer3+feature", "layer2", "layer1"),
+        ("stem+layer2", "all", "pixels"),
+        ("layer2+layer3", "none", "feature"),
+    ],
+)
+def test_the_boundary_of_several_layers_is_never_behind_the_first_of_them(
+    trunk, layer, asked, after
+):
+    assert cut(trunk().module, asked, layer=layer).after == after
+
+
+def test_nothing_behind_the_last_of_several_layers_can_learn(trunk):
+    with pytest.raises(UsageError, match=r"'layer4' comes behind layer2\+layer3"):
+        cut(trunk().module, "layer4", layer="layer2+layer3")
+
+
+@pytest.mark.parametrize(
     ("asked", "text"),
     [
         ("layer5", r"no stage or module 'layer5'.*stem, layer1, layer2, layer3, layer4"),
