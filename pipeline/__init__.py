@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.verbs.finetune import finetune as finetune
     from pipeline.verbs.fit_head import fit_head as fit_head
     from pipeline.verbs.predict import predict as predict
+    from pipeline.verbs.show import show as show
     from pipeline.verbs.transformer import TrunkFeatures as TrunkFeatures
 
 #: Public name to the module that defines it.
@@ -29,6 +30,7 @@ _PUBLIC = {
     "finetune": "pipeline.verbs.finetune",
     "predict": "pipeline.verbs.predict",
     "evaluate": "pipeline.verbs.evaluate",
+    "show": "pipeline.verbs.show",
     "export": "pipeline.verbs.export",
     "Model": "pipeline.tuning.model",
     "FeatureTable": "pipeline.store.table",
@@ -46,6 +48,7 @@ __all__ = [
     "finetune",
     "fit_head",
     "predict",
+    "show",
 ]
 
 try:
