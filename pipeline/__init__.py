@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.errors import PipelineError as PipelineError
     from pipeline.store.table import FeatureTable as FeatureTable
     from pipeline.tuning.model import Model as Model
+    from pipeline.verbs.audit import audit as audit
     from pipeline.verbs.compare_trunks import compare_trunks as compare_trunks
     from pipeline.verbs.evaluate import evaluate as evaluate
     from pipeline.verbs.export import export as export
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.verbs.fit_head import fit_head as fit_head
     from pipeline.verbs.predict import predict as predict
     from pipeline.verbs.run import run as run
+    from pipeline.verbs.show import show as show
     from pipeline.verbs.transformer import TrunkFeatures as TrunkFeatures
 
 #: Public name to the module that defines it.
@@ -33,6 +35,8 @@ _PUBLIC = {
     "finetune": "pipeline.verbs.finetune",
     "predict": "pipeline.verbs.predict",
     "evaluate": "pipeline.verbs.evaluate",
+    "audit": "pipeline.verbs.audit",
+    "show": "pipeline.verbs.show",
     "export": "pipeline.verbs.export",
     "Model": "pipeline.tuning.model",
     "FeatureTable": "pipeline.store.table",
@@ -44,6 +48,7 @@ __all__ = [
     "Model",
     "PipelineError",
     "TrunkFeatures",
+    "audit",
     "compare_trunks",
     "evaluate",
     "export",
@@ -52,6 +57,7 @@ __all__ = [
     "fit_head",
     "predict",
     "run",
+    "show",
 ]
 
 try:

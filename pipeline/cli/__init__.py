@@ -28,6 +28,8 @@ COMMANDS = {
     "models": ("pipeline.cli.models", "Compare the fine-tuned models of a table."),
     "predict": ("pipeline.cli.predict", "Say what is on images, with probabilities."),
     "evaluate": ("pipeline.cli.evaluate", "Measure a head or model on labelled images."),
+    "show": ("pipeline.cli.show", "Draw a contact sheet of images or predictions."),
+    "audit": ("pipeline.cli.audit", "Look for copies, wrong labels and outliers in a table."),
     "export": ("pipeline.cli.export", "Write a head or model as ONNX, OpenVINO or safetensors."),
     "trunks": ("pipeline.cli.trunks", "List the trunks there are."),
     "status": ("pipeline.cli.status", "List the tables and heads of the cache, newest first."),
