@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.errors import PipelineError as PipelineError
     from pipeline.store.table import FeatureTable as FeatureTable
     from pipeline.tuning.model import Model as Model
+    from pipeline.verbs.advise import advise as advise
     from pipeline.verbs.evaluate import evaluate as evaluate
     from pipeline.verbs.export import export as export
     from pipeline.verbs.extract import extract as extract
@@ -26,6 +27,7 @@ _PUBLIC = {
     "extract": "pipeline.verbs.extract",
     "TrunkFeatures": "pipeline.verbs.transformer",
     "fit_head": "pipeline.verbs.fit_head",
+    "advise": "pipeline.verbs.advise",
     "finetune": "pipeline.verbs.finetune",
     "predict": "pipeline.verbs.predict",
     "evaluate": "pipeline.verbs.evaluate",
@@ -40,6 +42,7 @@ __all__ = [
     "Model",
     "PipelineError",
     "TrunkFeatures",
+    "advise",
     "evaluate",
     "export",
     "extract",
