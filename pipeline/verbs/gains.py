@@ -59,11 +59,11 @@ class Gain:
     def verdict(self) -> str:
         """Return `gained`, `nothing` or `unclear`.
 
-        A model gained where its accuracy is higher and its log-loss lower by more than chance;
-        log-loss decides since it counts how sure each image is, and so tells small gains from
-        chance where the accuracy cannot.
+        A model gained where its accuracy is higher and its log-loss lower by more than chance, and
+        nothing where one of them is no better. Log-loss decides since it counts how sure each
+        image is, and so tells small gains from chance where the accuracy cannot.
         """
-        if self.kept_head or self.gained <= 0:
+        if self.kept_head or self.gained <= 0 or self.log_loss_fell <= 0:
             return "nothing"
         sure = self.log_loss_error is not None and self.log_loss_fell > SURE * self.log_loss_error
         return "gained" if sure else "unclear"

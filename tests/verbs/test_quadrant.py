@@ -82,6 +82,7 @@ def test_what_fine_tuning_gained_outranks_the_rule():
 NOTHING = [
     replace(GAIN, accuracy=0.76),
     replace(GAIN, accuracy=0.7, log_loss_fell=0.1),
+    replace(GAIN, log_loss_fell=-0.01),
     replace(GAIN, kept_head=True, accuracy=0.76, log_loss_fell=0.0),
 ]
 
