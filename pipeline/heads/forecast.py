@@ -120,9 +120,9 @@ def forecast(
     spread += np.square(MISFIT * scale * (1 + halvings))
     f, b = (grid.ravel() for grid in np.meshgrid(FLOORS, EXPONENTS, indexing="ij"))
 
-    def shape(images: float | np.ndarray) -> np.ndarray:
-        ratio = np.asarray(images, float) / n[-1]
-        return f[:, None] + (1 - f[:, None]) * ratio ** -b[:, None]  # [grid, n]
+    def shape(images: np.ndarray) -> np.ndarray:
+        ratio = images / n[-1]
+        return np.asarray(f[:, None] + (1 - f[:, None]) * ratio ** -b[:, None])  # [grid, n]
 
     g = shape(n)
     precision = (np.square(g) / spread).sum(1)
@@ -136,7 +136,7 @@ def forecast(
     for target in targets:
         ahead = np.log2(target / n[-1])
         wobble = np.sqrt(k / target + np.square(MISFIT * scale[-1] * ahead))
-        error = e * shape([target])[cell, 0] + wobble * rng.standard_normal(DRAWS)
+        error = e * shape(np.array([target]))[cell, 0] + wobble * rng.standard_normal(DRAWS)
         error = np.clip(error, 0, 1)
         seen = 1 - rng.beta(held * error + 0.5, held * (1 - error) + 0.5)
         gained = y[-1] - error

@@ -9,7 +9,16 @@ from tables import make_table
 from pipeline.cli import main
 from pipeline.cli.advise import command
 from pipeline.store.cache import Cache
+from pipeline.verbs import learning_curve
 from pipeline.verbs.advise import AdviceRecipe
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_penalties():
+    """Thirteen penalties take four times as long and change nothing that is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning_curve, "GRID", (1e-3, 1e-2, 1e-1))
+        yield
 
 
 @pytest.fixture(scope="module")
