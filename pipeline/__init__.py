@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.errors import PipelineError as PipelineError
     from pipeline.store.table import FeatureTable as FeatureTable
     from pipeline.tuning.model import Model as Model
+    from pipeline.verbs.advise import advise as advise
     from pipeline.verbs.audit import audit as audit
     from pipeline.verbs.compare_trunks import compare_trunks as compare_trunks
     from pipeline.verbs.evaluate import evaluate as evaluate
@@ -32,6 +33,7 @@ _PUBLIC = {
     "TrunkFeatures": "pipeline.verbs.transformer",
     "fit_head": "pipeline.verbs.fit_head",
     "compare_trunks": "pipeline.verbs.compare_trunks",
+    "advise": "pipeline.verbs.advise",
     "finetune": "pipeline.verbs.finetune",
     "predict": "pipeline.verbs.predict",
     "evaluate": "pipeline.verbs.evaluate",
@@ -48,6 +50,7 @@ __all__ = [
     "Model",
     "PipelineError",
     "TrunkFeatures",
+    "advise",
     "audit",
     "compare_trunks",
     "evaluate",

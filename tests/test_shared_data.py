@@ -1,6 +1,7 @@
 """The real images beside the repository; every test here skips where they are missing."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from conftest import shared
 
 import pipeline
+from pipeline.heads.folds import entering
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
@@ -81,3 +83,67 @@ def upright(picture, exif, ops):
     copy = picture.copy()
     copy.getexif()[0x0112] = exif[0x0112]
     return ops.exif_transpose(copy)
+
+
+@pytest.fixture(scope="session")
+def flowers(cache):
+    return pipeline.extract(shared("flowers"), cache=cache)
+
+
+@pytest.fixture(scope="session")
+def flowers_advice(flowers, cache):
+    return pipeline.advise(flowers, cache=cache)
+
+
+def test_hymenoptera_is_small_and_similar_and_the_head_is_enough(hymenoptera, cache):
+    advice = pipeline.advise(hymenoptera, cache=cache)
+    found = advice.recommendation
+    assert (found.size, found.similarity, found.action) == ("small", "similar", "head")
+    assert advice.reference.images == 245 and advice.similarity.against == "random weights"
+    assert advice.linear.accuracy > 0.94 > 0.8 > advice.reference.random_linear
+
+
+@pytest.mark.slow
+def test_the_advice_on_flowers_is_what_fine_tuning_was_measured_to_gain(flowers_advice):
+    found = flowers_advice.recommendation
+    assert found.size == "large" and found.action in ("layer4", "more stages")
+    assert flowers_advice.linear.p == flowers_advice.neighbours.p == 0.001
+    assert flowers_advice.size.images == 3018 and len(found.reasons) == 3
+    (twice,) = flowers_advice.curve.forecasts
+    assert twice.images == 6036 and twice.interval[1] - twice.interval[0] < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_flowers_with_permuted_labels_carry_nothing(flowers, cache, seed):
+    labels = np.random.default_rng(seed).permutation(flowers.labels)
+    advice = pipeline.advise(replace(flowers, labels=labels), cache=cache, sample=0)
+    assert advice.recommendation.similarity == "nothing"
+    assert "carry nothing" in advice.recommendation.title
+
+
+@pytest.mark.slow
+def test_half_of_flowers_foretells_the_accuracy_of_all(flowers, flowers_advice, cache):
+    measured = 1 - flowers_advice.curve.points[-1].error
+    train = flowers.rows("train")
+    covered, widths = 0, []
+    for seed in range(5):
+        joins = entering(flowers.labels[train], np.arange(len(train)), 100 + seed)
+        splits = np.array(flowers.splits, dtype=object)
+        splits[train[joins >= 0.5]] = ""
+        half = replace(flowers, splits=tuple(splits))
+        advice = pipeline.advise(half, cache=cache, sample=0, seed=seed)
+        (found,) = advice.curve.forecasts
+        assert abs(found.images - len(train)) < 10
+        covered += found.interval[0] <= measured <= found.interval[1]
+        widths.append(found.interval[1] - found.interval[0])
+    assert covered >= 4 and max(widths) < 0.1
+
+
+@pytest.mark.slow
+def test_digits_are_unlike_photos_and_that_is_told_by_figures(cache):
+    table = pipeline.extract("digits", cache=cache)
+    advice = pipeline.advise(table, cache=cache)
+    assert advice.linear.accuracy > 0.9 and advice.similarity.against == "random weights"
+    assert advice.recommendation.size == "large" and len(advice.recommendation.reasons) == 3
+    assert f"{100 * advice.similarity.share:.0f}%" in advice.recommendation.reasons[1]

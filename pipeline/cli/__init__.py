@@ -24,6 +24,7 @@ COMMANDS = {
     "fit-head": ("pipeline.cli.fit_head", "Choose and fit heads on cached features."),
     "heads": ("pipeline.cli.heads", "Compare the heads of a table."),
     "compare": ("pipeline.cli.compare", "Compare trunks, layers and poolings."),
+    "advise": ("pipeline.cli.advise", "Say which part to train, from measurements."),
     "finetune": ("pipeline.cli.finetune", "Fine-tune the last stages, starting from a head."),
     "models": ("pipeline.cli.models", "Compare the fine-tuned models of a table."),
     "predict": ("pipeline.cli.predict", "Say what is on images, with probabilities."),

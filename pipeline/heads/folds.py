@@ -107,3 +107,27 @@ def subsample(
         most = shots if shots is not None else max(1, round((fraction or 1.0) * len(rows)))
         chosen.append(rows[:most])
     return np.sort(np.concatenate(chosen))
+
+
+def entering(labels: np.ndarray, unit: np.ndarray, seed: int) -> np.ndarray:
+    """Return when each image joins a growing part of all, float64 [N] in [0, 1).
+
+    The images below a fraction F are about that share of each class, units are whole, and a
+    smaller part lies inside every larger one. The first unit of a class is in every part.
+
+    Args:
+        labels: [N] int64.
+        unit: [N] int64 from `units`; one of several classes counts for its first image's.
+        seed: of the order.
+    """
+    _, first, number, sizes = np.unique(
+        unit, return_index=True, return_inverse=True, return_counts=True
+    )
+    order = np.random.default_rng(seed).permutation(len(first))
+    joins = np.empty(len(first))
+    for label in np.unique(labels[first]):
+        mine = order[labels[first[order]] == label]
+        before = np.cumsum(sizes[mine]) - sizes[mine]
+        joins[mine] = (before + sizes[mine] / 2) / sizes[mine].sum()
+        joins[mine[0]] = 0.0
+    return joins[number]

@@ -124,8 +124,13 @@ def score(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the mean of −ln p(label), p kept within [ε, 1]."""
+    return float(losses(labels, probabilities).mean())
+
+
+def losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return −ln p(label) of each image, float64 [N], p kept within [ε, 1]."""
     p = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.clip(p, EPSILON, 1.0)).mean())
+    return np.asarray(-np.log(np.clip(p, EPSILON, 1.0)))
 
 
 @dataclass(frozen=True)

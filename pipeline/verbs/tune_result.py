@@ -176,8 +176,27 @@ def _scores(outcome: Outcome, chances: dict[str, np.ndarray]) -> dict[str, Any]:
             "selected_on": split in (task.selects, outcome.head["selected_on"]),
             "model": measured(chances[split]).to_json(),
             "start": measured(before).to_json(),
+            "paired": _paired(table.labels[rows], before, chances[split]),
         }
     return found
+
+
+def _paired(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+    """Return how far the differences of two on the same images are from chance.
+
+    Args:
+        labels: int64 [n].
+        before: probabilities [n, K] of the head.
+        after: of the model.
+    """
+    test = metrics.mcnemar(before.argmax(1) == labels, after.argmax(1) == labels)
+    one, other = (metrics.losses(labels, chances) for chances in (before, after))
+    return {
+        "head_alone": test.first_alone,
+        "model_alone": test.second_alone,
+        "p": test.p,
+        "log_loss_error": float(np.std(one - other) / np.sqrt(len(labels))),
+    }
 
 
 def _majority(outcome: Outcome) -> int:

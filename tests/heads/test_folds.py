@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.heads.folds import assign, possible, subsample, units
+from pipeline.heads.folds import assign, entering, possible, subsample, units
 from pipeline.verbs.head_task import make_folds
 
 
@@ -136,3 +136,27 @@ def test_a_subsample_depends_on_its_seed(part):
     one, same, other = (subsample(labels, unit, seed=seed, **part) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert one.tolist() != other.tolist()
+
+
+@given(images(), st.integers(0, 5))
+def test_growing_parts_are_nested_keep_units_whole_and_have_every_class_that_leads_a_unit(
+    data, seed
+):
+    labels, unit = data
+    joins = entering(labels, unit, seed)
+    assert ((joins >= 0) & (joins < 1)).all()
+    for number in np.unique(unit):
+        assert len(set(joins[unit == number])) == 1
+    _, first = np.unique(unit, return_index=True)
+    smallest = joins < 1e-9
+    assert set(labels[first]) <= set(labels[smallest])
+
+
+def test_growing_parts_hold_their_share_of_each_class():
+    labels = np.repeat([0, 1, 2], [200, 100, 40])
+    joins = entering(labels, np.arange(340), 3)
+    for fraction in (0.1, 0.25, 0.5, 0.9):
+        counts = np.bincount(labels[joins < fraction])
+        assert np.abs(counts - fraction * np.array([200, 100, 40])).max() <= 1
+    assert (entering(labels, np.arange(340), 3) == joins).all()
+    assert (entering(labels, np.arange(340), 4) != joins).any()
