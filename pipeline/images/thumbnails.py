@@ -161,10 +161,10 @@ def _each(jobs: Iterable[_Job], workers: int) -> Iterator[Picture]:
 
 
 def _picture(path: str, digest: bytes | None, make: Callable[[bytes], np.ndarray]) -> Picture:
-    from pipeline.images.stream import read
+    from pipeline.images.reading import read_unknown
 
     try:
-        data = read(path)
+        data = read_unknown(path)
         if digest is not None and hashlib.sha256(data).digest() != digest:
             return Picture(None, CHANGED)
         return Picture(make(data))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import PipelineError
-from pipeline.images import stream
+from pipeline.images import reading
 from pipeline.images.decode import TRUNCATED
 from pipeline.images.formats import NOT_AN_IMAGE
 from pipeline.images.thumbnails import AHEAD, CHANGED, pictures, shrink, thumbnail
@@ -97,7 +97,7 @@ def test_what_cannot_be_shown_has_a_reason_and_costs_no_other(files, tmp_path):
     ]
     found = list(pictures([*odd, (path, digest), *rest], side=20, workers=3))
     assert [one.reason for one in found[:6]] == [
-        stream.ABSENT, TRUNCATED, NOT_AN_IMAGE, "not a regular file", CHANGED, stream.NOT_A_PATH,
+        reading.ABSENT, TRUNCATED, NOT_AN_IMAGE, "not a regular file", CHANGED, reading.NOT_A_PATH,
     ]  # fmt: skip
     assert all(one.rgb is None for one in found[:6])
     assert all(one.rgb is not None and not one.reason for one in found[6:])
@@ -130,6 +130,6 @@ def test_trouble_of_the_machine_is_no_bad_image(files, monkeypatch):
     def full(path):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(stream, "read", full)
+    monkeypatch.setattr(reading, "read_unknown", full)
     with pytest.raises(PipelineError, match=r"Cannot show .*0\.png: Too many open files\."):
         list(pictures(files, side=20, workers=1))

@@ -2,10 +2,10 @@ import hashlib
 
 import pytest
 from conftest import picture
-from pipeline.images.stream import ABSENT
 from tables import make_table
 
 from pipeline.errors import PipelineError
+from pipeline.images.reading import ABSENT
 from pipeline.images.thumbnails import CHANGED
 from pipeline.verbs.pictures import of_rows
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from conftest import picture
 from PIL import Image
-from pipeline.images.stream import ABSENT
 
 import pipeline
 from pipeline.errors import DamagedError, PipelineError, UsageError
 from pipeline.images.loader import load
 from pipeline.images.preprocess import Preprocess
+from pipeline.images.reading import ABSENT
 from pipeline.images.thumbnails import CHANGED
 from pipeline.store.cache import Cache
 from pipeline.verbs import predictions, show
