@@ -47,13 +47,14 @@ def planted(tmp_path_factory):
 def test_copies_and_re_encoded_copies_are_all_found(planted):
     table, pairs = planted
     done = pipeline.audit(table)
+    digest = dict(zip(table.paths, table.digests, strict=True))  # some photos are there twice
     found = {}
     for one in (*done.of_kind("copy"), *done.of_kind("near-duplicate")):
         for row in one.rows[1:]:
-            found[table.paths[row]] = one.kind, table.paths[one.rows[0]]
+            found[table.paths[row]] = one.kind, table.digests[one.rows[0]]
     for path, of in pairs.items():
         kind = "copy" if int(path[-6:-4]) < COPIED else "near-duplicate"
-        assert found.get(path) == (kind, of), path
+        assert found.get(path) == (kind, digest[of]), path
     others = [one for one in done.of_kind("near-duplicate") if not _planted(table, one)]
     print(f"{len(pairs)} planted, all found; {len(others)} other near-duplicates")
     assert len(others) <= 60

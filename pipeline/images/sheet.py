@@ -188,7 +188,7 @@ class _Writer:
 
     def reason(self, text: str, top: float, left: float, side: int) -> None:
         """Write why there is no picture into the middle of its cell."""
-        letters = max(8, round(side / 7))
+        letters = max(8, round(side / 9))
         lines = textwrap.wrap(self.lettering.legible(text), letters, max_lines=max(1, side // 24))
         start = top + (side - len(lines) * _LINE) / 2
         for number, line in enumerate(lines):
