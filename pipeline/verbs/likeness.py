@@ -38,7 +38,7 @@ def by_neighbours(
     alone = found < 0
 
     def right(values: np.ndarray) -> np.ndarray:
-        return (values[found] == values) & ~alone
+        return np.asarray((values[found] == values) & ~alone)
 
     return agreement(labels, unit, right, seed=seed), int(copied.sum())
 
@@ -135,7 +135,8 @@ def to_random(
             raise PipelineError(f"{note}; say with --data where they lie now")
     labels, unit = table.labels[rows], units(table, rows)
     every = np.arange(len(rows))
-    right, near = [], []
+    right: list[np.ndarray] = []
+    near: list[float] = []
     for x in (np.asarray(table.features[rows]), features):
         progress.start("random" if right else "sample", 0)
         _, guesses = by_folds(
