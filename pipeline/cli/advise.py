@@ -53,14 +53,13 @@ def command(
         click.echo(shown(f"On the {which}table {opened.path}"), err=True)
     with reporter(quiet=as_json) as progress:
         found = run(opened, AdviceRecipe(**values), store, progress)
-    if output:
-        found.draw(output)
     if as_json:
         options.print_json(found.to_json())
-        return
-    _print(found)
+    else:
+        _print(found)
     if output:
-        click.echo(shown(f"Drawn    {output}"))
+        found.draw(output)
+        click.echo(shown(f"Drawn in {output}"), err=True)
 
 
 def _print(found: Advice) -> None:

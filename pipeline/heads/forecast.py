@@ -140,12 +140,17 @@ def forecast(
         error = np.clip(error, 0, 1)
         seen = 1 - rng.beta(held * error + 0.5, held * (1 - error) + 0.5)
         gained = y[-1] - error
+        half = 0.5 / held  # accuracies are whole numbers of images
+        low, high = _middle(seen)
         found.append(
             Forecast(
-                int(target), float(1 - np.median(error)), _middle(seen), float(np.median(gained)),
-                _middle(gained),
+                images=int(target),
+                accuracy=float(1 - np.median(error)),
+                interval=(max(0.0, low - half), min(1.0, high + half)),
+                gain=float(np.median(gained)),
+                gain_interval=(_middle(gained)[0] - half, _middle(gained)[1] + half),
             )
-        )  # fmt: skip
+        )
     return found
 
 

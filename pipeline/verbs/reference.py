@@ -62,7 +62,7 @@ def random_features(
     keys: list[Key] = [(bytes.fromhex(table.digests[row]), 0) for row in wanted]
     there = filling.choose(cache, key, device, keys)
     missing = [row for row, k in zip(wanted, keys, strict=True) if k not in there.index.rows]
-    places = _at_hand(cache, table, missing, data, workers)
+    places = _at_hand(cache, table, missing, data, workers) if missing else {}
     sources = {
         k: places.get(int(row), "")
         for row, k in zip(wanted, keys, strict=True)

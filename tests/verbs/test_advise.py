@@ -186,8 +186,9 @@ def pretrained(work):
     tensors["conv1.weight"] = tensors["conv1.weight"] * 1.5
     save_file(tensors, work / "own.safetensors")
     return pipeline.extract(
-        work / "photos", cache=work / "cache", trunk="resnet18", weights=work / "own.safetensors",
-        image_size=64, precision="fp32", engine="torch", name="own",
+        work / "photos", cache=work / "cache", trunk="resnet18",
+        weights=str(work / "own.safetensors"), image_size=48, precision="fp32", engine="torch",
+        name="own",
     )  # fmt: skip
 
 
