@@ -1,12 +1,15 @@
 """Small images and a trunk that costs nothing, for the tests of everything around them."""
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+#: Tests import OpenVINO by themselves, too; see `pipeline.trunks.openvino_import`.
+sys.modules.setdefault("openvino_telemetry", None)
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -12,6 +12,7 @@ import torch
 from pipeline.exports.graph import linear_part, require, whole_part
 from pipeline.images.preprocess import MAX_ASPECT, Preprocess
 from pipeline.images.quiet import quiet
+from pipeline.trunks import openvino_import
 from pipeline.tuning.predictor import Predictor
 
 XML = "model.xml"
@@ -24,8 +25,7 @@ def build(predictor: Predictor, *, with_preprocess: bool, head_only: bool) -> An
         PipelineError: the head is not linear, or OpenVINO is not installed.
     """
     require("openvino", extra="openvino")
-    import openvino
-
+    openvino = openvino_import.openvino()
     if head_only:
         part = linear_part(predictor)
         return _converted(part, torch.zeros(2, part.layer.in_features), "features")
@@ -40,8 +40,7 @@ def build(predictor: Predictor, *, with_preprocess: bool, head_only: bool) -> An
 
 
 def _converted(module: torch.nn.Module, example: torch.Tensor, name: str) -> Any:
-    import openvino
-
+    openvino = openvino_import.openvino()
     shape = openvino.PartialShape([-1, *example.shape[1:]])
     kind = openvino.Type(np.dtype(str(example.dtype).removeprefix("torch.")))
     with torch.no_grad(), quiet():
@@ -60,8 +59,8 @@ def _prepared(preprocess: Preprocess) -> tuple[Any, Any]:
 
     The same arithmetic as `Preprocess.apply`, with Pillow's kernels, which are torchvision's.
     """
-    import openvino
-    from openvino import opset11 as ops
+    openvino = openvino_import.openvino()
+    ops = openvino.opset11
 
     def whole(*values: int) -> Any:
         return ops.constant(np.array(values, np.int64))
@@ -101,15 +100,13 @@ def _prepared(preprocess: Preprocess) -> tuple[Any, Any]:
 
 def save(model: Any, folder: Path, info: dict[str, Any]) -> None:
     """Write a model, with what a user must know under `headstart` in its `rt_info`."""
-    import openvino
-
+    openvino = openvino_import.openvino()
     model.set_rt_info(json.dumps(info, ensure_ascii=True), ["headstart"])
     openvino.save_model(model, folder / XML, compress_to_fp16=False)
 
 
 def probabilities(folder: Path, inputs: list[np.ndarray]) -> np.ndarray:
     """Return what OpenVINO gives of a written file in fp32, [N, K]."""
-    import openvino
-
+    openvino = openvino_import.openvino()
     model = openvino.Core().compile_model(folder / XML, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return np.concatenate([model(x[None])["probabilities"] for x in inputs])

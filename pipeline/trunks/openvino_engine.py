@@ -23,6 +23,7 @@ import torch
 from pipeline.errors import PipelineError
 from pipeline.images.quiet import quiet
 from pipeline.store.atomic import write_bytes
+from pipeline.trunks import openvino_import
 from pipeline.trunks.feature_net import FeatureNet
 from pipeline.trunks.spec import FeatureKey, installed
 
@@ -55,8 +56,7 @@ class OpenVINOEngine:
     """
 
     def __init__(self, model: Any, *, precision: str, cores: int):
-        import openvino
-
+        openvino = openvino_import.openvino()
         self.name = "openvino-cpu"
         self.notes: list[str] = []
         self.pinned = False
@@ -154,8 +154,7 @@ def converted(net: Callable[[], FeatureNet], key: FeatureKey, *, folder: Path) -
     Raises:
         ConversionError: OpenVINO cannot convert it, or the result differs from PyTorch's.
     """
-    import openvino
-
+    openvino = openvino_import.openvino()
     path = place(key, folder)
     made_by = {**installed(), "openvino": version("openvino")}
     kept = _read(path, made_by)
@@ -170,9 +169,7 @@ def converted(net: Callable[[], FeatureNet], key: FeatureKey, *, folder: Path) -
 
 def _convert(net: FeatureNet, size: int) -> tuple[bytes, bytes]:
     """Return a network's topology and weights, checked against PyTorch."""
-    import openvino
-    from openvino.preprocess import PrePostProcessor
-
+    openvino = openvino_import.openvino()
     generator = torch.Generator().manual_seed(0)
     example = torch.randint(0, 256, (PIECE, 3, size, size), generator=generator)
     try:
@@ -183,7 +180,7 @@ def _convert(net: FeatureNet, size: int) -> tuple[bytes, bytes]:
             )
             model = openvino.convert_model(traced, input=[PIECE, 3, size, size])
             want = [part.numpy() for part in net.parts(example.float())]
-        steps = PrePostProcessor(model)
+        steps = openvino.preprocess.PrePostProcessor(model)
         steps.input().tensor().set_element_type(openvino.Type.u8)
         steps.input().tensor().set_layout(openvino.Layout("NHWC"))
         steps.input().model().set_layout(openvino.Layout("NCHW"))

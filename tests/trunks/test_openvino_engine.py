@@ -1,4 +1,5 @@
 import copy
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -294,3 +295,20 @@ def test_a_run_that_was_stopped_and_goes_on_gives_the_same_bits(tmp_path, monkey
     assert 0 < rest.extracted < whole.extracted == 44
     assert rest.table.provenance["engine"] == "openvino-cpu"
     assert rest.table.features.tobytes() == whole.table.features.tobytes()
+
+
+def test_openvino_tells_nobody_what_runs_here(tmp_path):
+    teller = tmp_path / "openvino_telemetry" / "__init__.py"
+    teller.parent.mkdir()
+    teller.write_text("raise SystemExit('telemetry was imported')")
+    code = (
+        "import sys; from pipeline.trunks.openvino_import import openvino; openvino()\n"
+        "from openvino.tools.ovc import telemetry_utils\n"
+        "print(telemetry_utils.tm.__name__, 'openvino_telemetry' in sys.modules)"
+    )
+    place = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": place}, text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "False"], done.stderr
