@@ -10,6 +10,8 @@ from pipeline.images.names import shown
 from pipeline.store.atomic import make_folder
 from pipeline.verbs.compare_trunks import Result
 
+#: An axis is logarithmic where its largest value is more than so many times its least.
+WIDE = 4
 _COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9", "C7")
 
 
@@ -56,6 +58,8 @@ def _panel(
     axes: Any, results: Sequence[Result], colours: dict[str, str], across: Callable[[Result], float]
 ) -> None:
     """Draw each result as its number, with the interval of its accuracy."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     for number, one in enumerate(results, 1):
         if one.accuracy is None or one.interval is None:
             continue
@@ -71,7 +75,12 @@ def _panel(
             str(number), (x, y), color="white", fontsize=7.5, weight="bold", ha="center",
             va="center", zorder=4,
         )  # fmt: skip
-    axes.set_xscale("log")
+    wide = [across(one) for one in results]
+    if max(wide) > WIDE * min(wide):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.9", linewidth=0.6)
 

@@ -78,29 +78,25 @@ def choose(cache: Cache, asked: FeatureKey, device: str, keys: Sequence[Key]) ->
     It is the one of which the store holds most of the rows; in a new store what the hardware
     computes fastest.
     """
-    if asked.precision == "auto":
-        held: list[tuple[int, Rows]] = []
-        for precision in spec.PRECISIONS:
-            key = replace(asked, precision=precision)
-            store = cache.rows(key.fingerprint)
-            if store.names():
-                index = store.index()
-                count = sum(wanted in index for wanted in keys)
-                # rows made in fp16 on a GPU serve anywhere, but more of them need that GPU
-                if count == len(keys) or precision != "fp16":
-                    held.append((count, Rows(key, store, index)))
-        if held:
-            return max(held, key=lambda entry: entry[0])[1]
-    else:
-        store = cache.rows(asked.fingerprint)
-        index = store.index()
-        if all(wanted in index for wanted in keys):  # nothing is left that needs a device
-            return Rows(asked, store, index)
+    auto = asked.precision == "auto"
+    there: dict[FeatureKey, Rows] = {}
+    held: list[tuple[int, Rows]] = []
+    for precision in spec.PRECISIONS if auto else (asked.precision,):
+        key = replace(asked, precision=precision)
+        store = cache.rows(key.fingerprint)
+        if store.names():
+            one = there[key] = Rows(key, store, store.index())
+            count = sum(wanted in one.index for wanted in keys)
+            # rows made in fp16 on a GPU serve anywhere, but more of them need that GPU
+            if 0 < count == len(keys) or (auto and precision != "fp16"):
+                held.append((count, one))
+    if held:
+        return max(held, key=lambda entry: entry[0])[1]
     from pipeline.trunks.devices import choose_device, choose_precision
 
     key = replace(asked, precision=choose_precision(asked.precision, choose_device(device)))
     store = cache.rows(key.fingerprint)
-    return Rows(key, store, store.index())
+    return there.get(key) or Rows(key, store, store.index())
 
 
 def fill(
