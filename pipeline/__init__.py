@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.verbs.finetune import finetune as finetune
     from pipeline.verbs.fit_head import fit_head as fit_head
     from pipeline.verbs.predict import predict as predict
+    from pipeline.verbs.report import report as report
     from pipeline.verbs.transformer import TrunkFeatures as TrunkFeatures
 
 #: Public name to the module that defines it.
@@ -30,6 +31,7 @@ _PUBLIC = {
     "predict": "pipeline.verbs.predict",
     "evaluate": "pipeline.verbs.evaluate",
     "export": "pipeline.verbs.export",
+    "report": "pipeline.verbs.report",
     "Model": "pipeline.tuning.model",
     "FeatureTable": "pipeline.store.table",
     "PipelineError": "pipeline.errors",
@@ -46,6 +48,7 @@ __all__ = [
     "finetune",
     "fit_head",
     "predict",
+    "report",
 ]
 
 try:

@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": ("pipeline.cli.predict", "Say what is on images, with probabilities."),
     "evaluate": ("pipeline.cli.evaluate", "Measure a head or model on labelled images."),
     "export": ("pipeline.cli.export", "Write a head or model as ONNX, OpenVINO or safetensors."),
+    "report": ("pipeline.cli.report", "Write a page that shows data, choice, mistakes and faults."),
     "trunks": ("pipeline.cli.trunks", "List the trunks there are."),
     "status": ("pipeline.cli.status", "List the tables and heads of the cache, newest first."),
     "cache": ("pipeline.cli.cache", "Show, verify and tidy the cache."),
@@ -105,4 +106,5 @@ def main() -> None:
     pipeline heads                       which is best
     pipeline finetune --unfreeze layer4  the last stage learns too, starting from the head
     pipeline predict photos/             what the best of them says of images
+    pipeline report                      one page to look at: data, choice, mistakes, faults
     """

@@ -135,16 +135,21 @@ def split(cache: Cache, words: Sequence[str]) -> tuple[Artefact | None, list[str
     return found, list(words[1:] if found is not None else words)
 
 
-def best(cache: Cache) -> Artefact:
-    """Return the best of the current table, as `pipeline models` and `pipeline heads` have it.
+def best(cache: Cache, table: FeatureTable | None = None) -> Artefact:
+    """Return the best of a table, as `pipeline models` and `pipeline heads` have it.
 
     A model that beats its head on the images that chose its epoch comes before any head; what was
     fitted on a part of train only comes last.
 
+    Args:
+        cache: where heads and models are.
+        table: whose; the current one's without it.
+
     Raises:
         PipelineError: there is no table, or neither head nor model.
     """
-    table = cache.open_table()
+    what = "current table" if table is None else "table"
+    table = table or cache.open_table()
     models, damaged = MODEL.every(cache.root)
     ranked = board(models, table.table_id)
     heads = _heads(cache, table)
@@ -165,7 +170,7 @@ def best(cache: Cache) -> Artefact:
         broken = [*HEAD.every(cache.root)[1], *damaged]
         also = f" {broken[0]}" if broken else ""
         raise PipelineError(
-            f"The current table {table.path} has neither a head nor a model. Fit one with "
+            f"The {what} {table.path} has neither a head nor a model. Fit one with "
             f"`pipeline fit-head --clf logreg`.{also}"
         )
     head = heads[0]

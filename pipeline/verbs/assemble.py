@@ -22,6 +22,9 @@ from pipeline.store.table import FeatureTable
 from pipeline.trunks.spec import FeatureKey, TrunkFacts, installed
 from pipeline.verbs.recipe import Recipe
 
+#: Of a table's provenance, what differs between runs that make the same table.
+_OF_A_RUN = ("created", "versions", "schema", "cost")
+
 
 def assemble(
     cache: Cache,
@@ -77,7 +80,7 @@ def _same(path: Path, table: FeatureTable) -> FeatureTable | None:
 
 
 def _lasting(provenance: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in provenance.items() if k not in ("created", "versions", "schema")}
+    return {k: v for k, v in provenance.items() if k not in _OF_A_RUN}
 
 
 def describe(

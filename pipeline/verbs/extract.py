@@ -139,7 +139,9 @@ def run(
     if not any(key in done.index.rows for key in keys):
         raise PipelineError(f"No image of {images.root} could be decoded. {_first(unread)}")
 
-    provenance = describe(data, recipe, facts, done.key, images, cache)
+    extracted = sum(key in done.index.rows for key in done.computed)
+    cost = {"computed": extracted, "seconds": done.seconds}
+    provenance = {**describe(data, recipe, facts, done.key, images, cache), "cost": cost}
     name = recipe.name or images.name
     table = assemble(
         cache, images, keys, store=done.store, index=done.index, provenance=provenance, name=name
@@ -152,7 +154,6 @@ def run(
     if "+" in (engines := str(table.provenance["engine"])):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
     total = len(keys) + len(false)
-    extracted = sum(key in done.index.rows for key in done.computed)
     return Extraction(
         table=table,
         images=total,
