@@ -86,7 +86,7 @@ def fill(
     first: dict[str, int] = {}  # digest → the row whose picture it is
     for row in wanted:
         first.setdefault(digests[row], row)
-    used = sum(map(len, album.pictures))
+    used, full = sum(map(len, album.pictures)), False
     places: dict[int, int] = {}
     reasons: dict[int, str] = {}
     unique = iter(first.values())
@@ -95,11 +95,11 @@ def fill(
         return picture.reason if picture.rgb is None else thumbnail(picture.rgb, size)
 
     with ThreadPoolExecutor(workers, "encode") as pool:
-        while used < MOST_BYTES and (part := list(islice(unique, _TOGETHER))):
+        while not full and (part := list(islice(unique, _TOGETHER))):
             for row, found in zip(part, pool.map(encode, pictures(part)), strict=True):
                 if isinstance(found, str):
                     reasons[row] = found
-                elif used + len(found) <= MOST_BYTES:
+                elif not (full := full or used + len(found) > MOST_BYTES):
                     used += len(found)
                     places[row] = album.add(found)
             told(len(part))
