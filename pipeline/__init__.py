@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.verbs.fit_head import fit_head as fit_head
     from pipeline.verbs.predict import predict as predict
     from pipeline.verbs.report import report as report
+    from pipeline.verbs.show import show as show
     from pipeline.verbs.transformer import TrunkFeatures as TrunkFeatures
 
 #: Public name to the module that defines it.
@@ -30,6 +31,7 @@ _PUBLIC = {
     "finetune": "pipeline.verbs.finetune",
     "predict": "pipeline.verbs.predict",
     "evaluate": "pipeline.verbs.evaluate",
+    "show": "pipeline.verbs.show",
     "export": "pipeline.verbs.export",
     "report": "pipeline.verbs.report",
     "Model": "pipeline.tuning.model",
@@ -49,6 +51,7 @@ __all__ = [
     "fit_head",
     "predict",
     "report",
+    "show",
 ]
 
 try:

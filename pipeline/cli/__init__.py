@@ -22,6 +22,7 @@ COMMANDS = {
     "models": ("pipeline.cli.models", "Compare the fine-tuned models of a table."),
     "predict": ("pipeline.cli.predict", "Say what is on images, with probabilities."),
     "evaluate": ("pipeline.cli.evaluate", "Measure a head or model on labelled images."),
+    "show": ("pipeline.cli.show", "Draw a contact sheet of images or predictions."),
     "export": ("pipeline.cli.export", "Write a head or model as ONNX, OpenVINO or safetensors."),
     "report": ("pipeline.cli.report", "Write a page that shows data, choice, mistakes and faults."),
     "trunks": ("pipeline.cli.trunks", "List the trunks there are."),

@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from pipeline.errors import BadImage, PipelineError
 from pipeline.images.names import shown
-from pipeline.images.preprocess import MAX_ASPECT
+from pipeline.images.preprocess import MAX_ASPECT, Preprocess
 
 CHANGED = "the file has changed"
 #: Quality of WebP: at 96 pixels a photo takes about 2 kB and shows no blocks.
@@ -101,13 +102,57 @@ def pictures(
     Raises:
         PipelineError: the machine is to blame (no memory, an input or output error).
     """
-    given = iter(files)
+    from pipeline.images.decode import decode
+
+    def small(data: bytes) -> np.ndarray:
+        return shrink(_channels_last(decode(data, least=side)), side)
+
+    return _each(((path, digest, small) for path, digest in files), workers)
+
+
+def views(
+    files: Iterable[tuple[str, bytes, int]], preprocess: Preprocess, *, workers: int
+) -> Iterator[Picture]:
+    """Yield the crop of each view, as the trunk sees it before normalisation, in order.
+
+    Args:
+        files: path, sha256 that the file must have, and number of the view.
+        preprocess: the trunk's.
+        workers: threads.
+
+    Raises:
+        PipelineError: the machine is to blame.
+    """
+    from pipeline.images.decode import decode
+    from pipeline.images.views import least_side, view
+
+    def crop(digest: bytes, number: int) -> Callable[[bytes], np.ndarray]:
+        def make(data: bytes) -> np.ndarray:
+            whole = decode(data, least=least_side(preprocess, number))
+            return _channels_last(view(whole, preprocess, digest=digest, number=number))
+
+        return make
+
+    jobs = ((path, digest, crop(digest, number)) for path, digest, number in files)
+    return _each(jobs, workers)
+
+
+def _channels_last(picture: Any) -> np.ndarray:
+    return np.asarray(picture.permute(1, 2, 0).numpy())  # [3, H, W] → [H, W, 3]
+
+
+#: Path, digest or None, and what makes a small picture of a file's bytes.
+_Job = tuple[str, bytes | None, Callable[[bytes], np.ndarray]]
+
+
+def _each(jobs: Iterable[_Job], workers: int) -> Iterator[Picture]:
+    given = iter(jobs)
     pool = ThreadPoolExecutor(workers, "thumbnail")
     pending: deque[Future[Picture]] = deque()
     try:
         while True:
-            for path, digest in islice(given, workers * AHEAD - len(pending)):
-                pending.append(pool.submit(_picture, path, digest, side))
+            for job in islice(given, workers * AHEAD - len(pending)):
+                pending.append(pool.submit(_picture, *job))
             if not pending:
                 return
             yield pending.popleft().result()
@@ -115,16 +160,14 @@ def pictures(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _picture(path: str, digest: bytes | None, side: int) -> Picture:
-    from pipeline.images.decode import decode
+def _picture(path: str, digest: bytes | None, make: Callable[[bytes], np.ndarray]) -> Picture:
     from pipeline.images.stream import read
 
     try:
         data = read(path)
         if digest is not None and hashlib.sha256(data).digest() != digest:
             return Picture(None, CHANGED)
-        whole = decode(data, least=side)
-        return Picture(shrink(whole.permute(1, 2, 0).numpy(), side))  # [3, H, W] → [H, W, 3]
+        return Picture(make(data))
     except BadImage as error:
         return Picture(None, str(error))
     except (MemoryError, OSError) as error:

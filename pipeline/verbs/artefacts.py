@@ -143,12 +143,12 @@ def best(cache: Cache, table: FeatureTable | None = None) -> Artefact:
 
     Args:
         cache: where heads and models are.
-        table: whose; the current one's without it.
+        table: that they were made on; the current one without it.
 
     Raises:
         PipelineError: there is no table, or neither head nor model.
     """
-    what = "current table" if table is None else "table"
+    which = "The current table" if table is None else "The table"
     table = table or cache.open_table()
     models, damaged = MODEL.every(cache.root)
     ranked = board(models, table.table_id)
@@ -170,7 +170,7 @@ def best(cache: Cache, table: FeatureTable | None = None) -> Artefact:
         broken = [*HEAD.every(cache.root)[1], *damaged]
         also = f" {broken[0]}" if broken else ""
         raise PipelineError(
-            f"The {what} {table.path} has neither a head nor a model. Fit one with "
+            f"{which} {table.path} has neither a head nor a model. Fit one with "
             f"`pipeline fit-head --clf logreg`.{also}"
         )
     head = heads[0]

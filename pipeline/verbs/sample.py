@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import PipelineError, UsageError, nearest
+from pipeline.errors import PipelineError, UsageError
 from pipeline.images import sources
 from pipeline.images.digest import StatMemo, digest_all
 from pipeline.images.names import class_name
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
 from pipeline.tuning.predictor import Predictor
+from pipeline.verbs import tables
 from pipeline.verbs.artefacts import table_of
 from pipeline.verbs.boundary import check_images
 from pipeline.verbs.cores import usable_cores
@@ -120,21 +121,10 @@ def _table(cache: Cache, word: str | None, predictor: Predictor) -> FeatureTable
                 "Name a table, or a folder of labelled images."
             )
         return own
-    path = Path(word).expanduser()
-    if path.exists():
-        return FeatureTable.open(path) if path.suffix == ".h5" else None
-    if own is not None and own.path is not None and own.path.stem.startswith(f"{word}--"):
+    stem = "" if own is None or own.path is None else own.path.stem
+    if stem.startswith(f"{word}--") and not Path(word).exists():
         return own
-    stems = [file.stem for file in cache.table_files()]
-    known = {*stems, *(stem.split("--")[0] for stem in stems), *(s.split("--")[-1] for s in stems)}
-    if word in known:
-        return cache.open_table(word)
-    if word in sources.BUILTIN:
-        return None
-    raise UsageError(
-        f"There is no table, folder or file '{word}'.{nearest(word, [*known, *sources.BUILTIN])} "
-        "`pipeline status` lists the tables."
-    )
+    return tables.named(cache, word)
 
 
 def _of_table(table: FeatureTable, data: str | None) -> Sample:
