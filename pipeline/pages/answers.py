@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import DamagedError
 from pipeline.heads.metrics import Metrics, measure, reliability, softmax
 from pipeline.store.table import FeatureTable
 
@@ -70,52 +66,22 @@ class Answers:
         return found
 
 
-def read(folder: Path, info: dict[str, Any], table: FeatureTable) -> list[Answers]:
-    """Return the answers of a head or model for each split that it was scored on.
+def of(
+    split: str, rows: np.ndarray, chances: np.ndarray, *, table: FeatureTable, info: dict[str, Any]
+) -> Answers:
+    """Return the answers of a head or model for a split.
 
     Args:
-        folder: of the head or model, with `predictions-<split>.csv`.
+        split: its name.
+        rows: [n] of the table.
+        chances: probabilities [n, K] as they were stored, to six digits.
+        table: that the head or model was made on.
         info: its `head.json` or `model.json`.
-        table: that it was made on.
-
-    Raises:
-        DamagedError: a file of predictions is missing, or does not fit the table.
     """
     fitted = info["calibration"]
-    temperature = 1.0 if fitted is None else float(fitted["temperature"])
-    majority = table.classes.index(info["majority"])
-    found = []
-    for split in info["metrics"]:
-        rows, stored = _read(folder / f"predictions-{split}.csv", table)
-        labels = table.labels[rows]
-        with np.errstate(divide="ignore"):  # a class of probability 0 keeps it
-            chances = softmax(np.log(stored), temperature)
-        before, after = (measure(labels, p, table.classes, majority) for p in (stored, chances))
-        found.append(Answers(split, rows, labels, stored, chances, before, after))
-    return found
-
-
-def _read(path: Path, table: FeatureTable) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the table that a file of predictions is about, and the probabilities."""
-    places: dict[str, list[int]] = defaultdict(list)  # a listing may name a file twice
-    for row in range(len(table.paths) - 1, -1, -1):
-        places[table.paths[row]].append(row)
-    rows, stored = [], []
-    try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            reader = csv.reader(file)
-            if next(reader)[3:] != [f"p({name})" for name in table.classes]:
-                raise ValueError("its classes are not those of the table")
-            for line in reader:
-                rows.append(places[line[0]].pop())
-                stored.append([float(value) for value in line[3:]])
-        chances = np.array(stored, np.float64).reshape(len(rows), len(table.classes))
-        if not np.isfinite(chances).all() or not (chances.sum(1) > 0).all():
-            raise ValueError("it holds what is no probability")
-    except FileNotFoundError as error:
-        raise DamagedError(f"{path} is missing: make the head or model again.") from error
-    except (ValueError, IndexError, StopIteration, csv.Error) as error:
-        raise DamagedError(
-            f"{path} is damaged or not of the table {table.path}: make the head or model again."
-        ) from error
-    return np.array(rows, np.int64), chances / chances.sum(1, keepdims=True)
+    stored = chances / chances.sum(1, keepdims=True)
+    with np.errstate(divide="ignore"):  # a class of probability 0 keeps it
+        calibrated = softmax(np.log(stored), float(fitted["temperature"]) if fitted else 1.0)
+    labels, majority = table.labels[rows], table.classes.index(info["majority"])
+    before, after = (measure(labels, p, table.classes, majority) for p in (stored, calibrated))
+    return Answers(split, rows, labels, stored, calibrated, before, after)

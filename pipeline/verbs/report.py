@@ -20,7 +20,7 @@ from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
 from pipeline.store.table import FeatureTable
-from pipeline.verbs import artefacts
+from pipeline.verbs import artefacts, predictions
 from pipeline.verbs.artefacts import Artefact
 from pipeline.verbs.audit import Audit, audit
 from pipeline.verbs.cores import usable_cores
@@ -132,14 +132,15 @@ def run(
     info: dict[str, Any] | None = None
     if looked is not None:
         info = looked.kind.read(looked.folder)
-        said = answers.read(looked.folder, info, table)
+        said = _answers(looked, info, table)
     progress.start("looking for faults", 0)
     audited = audit(table)
     album = _album(table, said, audited, data, progress)
     progress.start("drawing the map", 0)
     layouts = embedding.layouts(table.features[album.rows])
     gathered = Gathered(
-        table=table, root=root, heads=ranked[0], models=ranked[1], info=info, why=_why(looked),
+        table=table, root=root, heads=ranked[0], models=ranked[1], info=info,
+        why="" if looked is None else looked.why,
         answers=said, audit=audited, album=album, layouts=layouts, listing=shown(listing.name),
     )  # fmt: skip
     made = record(gathered, workers=usable_cores())
@@ -168,8 +169,13 @@ def _artefact(cache: Cache, table: FeatureTable, asked: Any, there: bool) -> Art
     return found
 
 
-def _why(looked: Artefact | None) -> str:
-    return "" if looked is None else looked.why
+def _answers(looked: Artefact, info: dict[str, Any], table: FeatureTable) -> list[Answers]:
+    """Return what a head or model said of each split that it was scored on."""
+    found = []
+    for split in info["metrics"]:
+        stored = predictions.read(looked.folder / f"predictions-{split}.csv", table)
+        found.append(answers.of(split, stored.rows, stored.chances, table=table, info=info))
+    return found
 
 
 def _album(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import BadImage
 from pipeline.images.names import shown
 from pipeline.images.preprocess import Preprocess
+from pipeline.images.thumbnails import thumbnail, views
 from pipeline.pages import album as albums
 from pipeline.pages import choice, contents, findings, mistakes, plots
 from pipeline.pages.album import Album
 from pipeline.pages.answers import Answers
 from pipeline.pages.costs import costs
-from pipeline.pages.crops import crops
 from pipeline.pages.embedding import Layout
 from pipeline.store.table import FeatureTable
 from pipeline.verbs.audit import Audit
@@ -184,25 +182,23 @@ def _strips(all_of_it: Gathered, workers: int) -> dict[int, dict[str, Any]]:
     """Return for some classes the views of one image, put into the album."""
     table, album = all_of_it.table, all_of_it.album
     samples = [(label, rows[0]) for label, rows in contents.samples(table).items() if rows]
+    part = samples[: contents.STRIPS]
     preprocess = Preprocess.from_json(table.provenance["preprocess"])
     side = min(preprocess.crop, albums.side(len(album.rows)))
-
-    def views(row: int) -> list[bytes] | str:
-        path = os.path.join(all_of_it.root, table.paths[row])
-        try:
-            return crops(path, bytes.fromhex(table.digests[row]), preprocess, side=side)
-        except BadImage as error:
-            return str(error)
-
-    part = samples[: contents.STRIPS]
-    with ThreadPoolExecutor(workers, "views") as pool:
-        found = list(pool.map(views, [row for _, row in part]))
+    wanted = (
+        (os.path.join(all_of_it.root, table.paths[row]), bytes.fromhex(table.digests[row]), view)
+        for _, row in part
+        for view in contents.VIEWS
+    )
+    crops = views(wanted, preprocess.with_size(side), workers=workers)
     strips: dict[int, dict[str, Any]] = {}
-    for (label, row), made in zip(part, found, strict=True):
-        reason = made if isinstance(made, str) else ""
-        pictures = [] if isinstance(made, str) else [album.add(one) for one in made]
-        path = shown(table.paths[row])
-        strips[label] = {"path": path, "pictures": pictures, "reason": reason}
+    for label, row in part:
+        found = [next(crops) for _ in contents.VIEWS]
+        strips[label] = {
+            "path": shown(table.paths[row]),
+            "pictures": [album.add(thumbnail(c.rgb, side)) for c in found if c.rgb is not None],
+            "reason": found[0].reason,
+        }
     return strips
 
 
