@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.errors import PipelineError as PipelineError
     from pipeline.store.table import FeatureTable as FeatureTable
     from pipeline.tuning.model import Model as Model
+    from pipeline.verbs.audit import audit as audit
     from pipeline.verbs.evaluate import evaluate as evaluate
     from pipeline.verbs.export import export as export
     from pipeline.verbs.extract import extract as extract
@@ -31,6 +32,7 @@ _PUBLIC = {
     "finetune": "pipeline.verbs.finetune",
     "predict": "pipeline.verbs.predict",
     "evaluate": "pipeline.verbs.evaluate",
+    "audit": "pipeline.verbs.audit",
     "show": "pipeline.verbs.show",
     "export": "pipeline.verbs.export",
     "report": "pipeline.verbs.report",
@@ -44,6 +46,7 @@ __all__ = [
     "Model",
     "PipelineError",
     "TrunkFeatures",
+    "audit",
     "evaluate",
     "export",
     "extract",

@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": ("pipeline.cli.predict", "Say what is on images, with probabilities."),
     "evaluate": ("pipeline.cli.evaluate", "Measure a head or model on labelled images."),
     "show": ("pipeline.cli.show", "Draw a contact sheet of images or predictions."),
+    "audit": ("pipeline.cli.audit", "Look for copies, wrong labels and outliers in a table."),
     "export": ("pipeline.cli.export", "Write a head or model as ONNX, OpenVINO or safetensors."),
     "report": ("pipeline.cli.report", "Write a page that shows data, choice, mistakes and faults."),
     "trunks": ("pipeline.cli.trunks", "List the trunks there are."),

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 
-def units(digests: Sequence[str], groups: Sequence[str] | None) -> np.ndarray:
+def units(
+    digests: Sequence[str],
+    groups: Sequence[str] | None,
+    ties: Iterable[tuple[int, int]] = (),
+) -> np.ndarray:
     """Return which images must stay together, [N] int64: equal files, and those of one group.
 
     Images are tied by an equal digest or an equal, non-empty group, directly or through others.
     Units are numbered in the order of their first image.
+
+    Args:
+        digests: N sha256 of the files.
+        groups: N names, or None.
+        ties: other pairs of rows that must stay together.
     """
     parent = list(range(len(digests)))
 
@@ -27,6 +36,8 @@ def units(digests: Sequence[str], groups: Sequence[str] | None) -> np.ndarray:
         for row, name in enumerate(names):
             if name:
                 parent[find(row)] = find(first.setdefault(name, row))
+    for row, other in ties:
+        parent[find(row)] = find(other)
     roots = np.array([find(row) for row in range(len(parent))], np.int64)
     _, first_rows, numbers = np.unique(roots, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first_rows))[numbers.ravel()]

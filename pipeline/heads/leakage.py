@@ -1,4 +1,4 @@
-"""Images that stand in two splits: the same file, or nearly the same features."""
+"""Images that are the same picture: the same file, or nearly the same features."""
 
 from __future__ import annotations
 
@@ -45,6 +45,23 @@ class Leak:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Twin:
+    """Two rows that are the same picture.
+
+    Attributes:
+        row: where both are in different splits, the one that is reported.
+        other: the one that it was found beside, nearest.
+        cosine: of their centred features; 1 for equal files.
+        same_file: whether their bytes are equal.
+    """
+
+    row: int
+    other: int
+    cosine: float
+    same_file: bool
+
+
 def find(
     features: np.ndarray,
     digests: Sequence[str],
@@ -59,29 +76,65 @@ def find(
         paths: N.
         splits: N names; images without a split are passed over.
     """
+    found, note = twins(features, digests, splits)
+    leaks = [
+        Leak(paths[one.row], paths[one.other], splits[one.row], splits[one.other], one.cosine,
+             one.same_file)
+        for one in found
+    ]  # fmt: skip
+    return sorted(leaks, key=lambda leak: (not leak.same_file, -leak.cosine, leak.path)), note
+
+
+#: Whose images are compared with whose.
+ACROSS = (("val", "train"), ("test", "train"), ("test", "val"))
+WITHIN = (("train", "train"), ("val", "val"), ("test", "test"), ("", ""))
+
+
+def twins(
+    features: np.ndarray, digests: Sequence[str], splits: Sequence[str], *, within: bool = False
+) -> tuple[list[Twin], str | None]:
+    """Return rows that are the same picture as another, and a note where not all was compared.
+
+    Of each row the nearest other is told, in each split that it is compared with.
+
+    Args:
+        features: [N, D] float32.
+        digests: N sha256 of the files.
+        splits: N names.
+        within: compare inside each split too, and images without a split with each other.
+    """
     names = np.array(splits, dtype=object)
-    rows = {name: np.flatnonzero(names == name) for name in ("train", "val", "test")}
-    pairs = [("val", "train"), ("test", "train"), ("test", "val")]
+    rows = {name: np.flatnonzero(names == name) for name in ("train", "val", "test", "")}
+    pairs = [*ACROSS, *(WITHIN if within else ())]
     work = sum(len(rows[a]) * len(rows[b]) for a, b in pairs) * features.shape[1]
     note = None
     if work > MOST_WORK:
-        note = "Too many images to compare features across splits; equal files alone were sought."
-    leaks = []
-    mean = features[rows["train"]].mean(0) if len(rows["train"]) else 0.0
+        where = "" if within else " across splits"
+        note = f"Too many images to compare features{where}; equal files alone were sought."
+    found = []
+    centre = rows["train"] if len(rows["train"]) else np.arange(len(features))
+    mean = features[centre].mean(0) if len(centre) else 0.0
     for split, other in pairs:
-        same = _same_files(digests, rows[split], rows[other])
-        near = {} if note else _near(features, mean, rows[split], rows[other])
+        here, there = rows[split], rows[other]
+        same = _same_files(digests, here, there)
+        if split == other:  # of equal files one is compared with the others
+            here = there = np.setdiff1d(here, np.array(sorted(same), np.int64))
+        near = {} if note else _near(features, mean, here, there)
         for row in sorted({*same, *near}):
             match, cosine = near.get(row, (-1, 1.0))
             if row in same:
                 match, cosine = same[row], 1.0
-            leaks.append(Leak(paths[row], paths[match], split, other, cosine, row in same))
-    return sorted(leaks, key=lambda leak: (not leak.same_file, -leak.cosine, leak.path)), note
+            elif split == other and near.get(match, (-1, 0.0))[0] == row and match < row:
+                continue  # the same two, told from the other side
+            found.append(Twin(row, match, cosine, row in same))
+    return found, note
 
 
 def _same_files(digests: Sequence[str], rows: np.ndarray, others: np.ndarray) -> dict[int, int]:
+    """Return row → the first other row with its digest, where that is not itself."""
     first = {digests[other]: other for other in others[::-1].tolist()}
-    return {row: first[digests[row]] for row in rows.tolist() if digests[row] in first}
+    found = {row: first[digests[row]] for row in rows.tolist() if digests[row] in first}
+    return {row: other for row, other in found.items() if row != other}
 
 
 def _near(
@@ -91,13 +144,16 @@ def _near(
     best = np.full((len(rows), 2), -1.0, np.float32)  # the two largest cosines
     match = np.zeros(len(rows), np.int64)
     for start in range(0, len(others), _ROWS):
-        right = unit(features[others[start : start + _ROWS]] - mean)
+        columns = others[start : start + _ROWS]
+        right = unit(features[columns] - mean)
         for low in range(0, len(rows), _ROWS):
             part = slice(low, low + _ROWS)
             cosines = unit(features[rows[part]] - mean) @ right.T  # [n, m]
+            if rows is others:
+                cosines[rows[part][:, None] == columns] = -1.0  # nothing is its own twin
             nearest = cosines.argmax(1)
             better = cosines.max(1) > best[part, 0]
-            match[part][better] = others[start + nearest[better]]
+            match[part][better] = columns[nearest[better]]
             both = np.concatenate([best[part], cosines], axis=1)
             best[part] = -np.partition(-both, 1, axis=1)[:, :2]
     first, second = best.T

@@ -13,8 +13,8 @@ from pipeline.store.table import FeatureTable
 from pipeline.verbs.head_recipe import HeadRecipe
 
 
-def check_table(table: FeatureTable) -> None:
-    """Refuse what no head can be fitted on."""
+def check_finite(table: FeatureTable) -> None:
+    """Refuse features that are not numbers."""
     finite = np.ones(len(table.labels), bool)
     for start in range(0, len(finite), 4096):
         finite[start : start + 4096] = np.isfinite(table.features[start : start + 4096]).all(1)
@@ -26,6 +26,11 @@ def check_table(table: FeatureTable) -> None:
             f"{', …' if len(rows) > 3 else ''}): the table was not made by `pipeline extract`, "
             "which refuses them. Make it again."
         )
+
+
+def check_table(table: FeatureTable) -> None:
+    """Refuse what no head can be fitted on."""
+    check_finite(table)
     known = table.labels >= 0
     train = known & (np.array(table.splits, dtype=object) == "train")
     if not known.any():

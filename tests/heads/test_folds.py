@@ -30,6 +30,11 @@ def test_images_without_a_group_are_not_tied_to_each_other():
     assert units(["a", "b", "c"], ["", "", ""]).tolist() == [0, 1, 2]
 
 
+def test_tied_images_are_one_unit_with_all_that_they_are_tied_to():
+    digests = ["a", "b", "a", "c", "d", "c"]
+    assert units(digests, None, [(4, 0), (1, 5)]).tolist() == [0, 1, 0, 1, 0, 1]
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["", *"xyz"])), min_size=1))
 def test_units_are_exactly_the_connected_parts(pairs):
     unit = units([d for d, _ in pairs], [g for _, g in pairs])

@@ -111,3 +111,35 @@ def test_tables_of_a_few_rows_are_compared_too(rows):
     train, val, test = rows
     leaks, _ = find(make_table(train=train, val=val, test=test))
     assert isinstance(leaks, list)
+
+
+def twins(table, **options):
+    return leakage.twins(table.features, table.digests, table.splits, **options)[0]
+
+
+def test_within_a_split_each_two_are_told_once():
+    x, digests = table().features.copy(), list(table().digests)
+    x[20], x[90] = x[8] * 1.0001, x[95] * 1.0001
+    x[30], digests[30] = x[3], digests[3]
+    x[31], digests[31] = x[3], digests[3]
+    made = table(features=x, digests=tuple(digests), splits=table().splits)
+    found = {(one.row, one.other, one.same_file) for one in twins(made, within=True)}
+    assert found == {(8, 20, False), (90, 95, False), (30, 3, True), (31, 3, True)}
+    assert twins(made) == []
+
+
+def test_within_too_images_without_a_split_are_compared_with_each_other():
+    x = np.random.default_rng(0).normal(0, 1, (12, 8)).astype(np.float32)
+    x[7] = x[2]
+    made = make_table(features=x, splits=("",) * 12, labels=np.full(12, -1))
+    assert [(one.row, one.other) for one in twins(made, within=True)] == [(2, 7)]
+
+
+def test_blocks_within_a_split_find_what_one_block_finds(monkeypatch):
+    x = table().features.copy()
+    x[[20, 40, 59]] = x[[8, 41, 0]] * 1.0001
+    made = table(features=x, splits=table().splits)
+    whole = [(one.row, one.other) for one in twins(made, within=True)]
+    monkeypatch.setattr(leakage, "_ROWS", 7)
+    assert [(one.row, one.other) for one in twins(made, within=True)] == whole
+    assert sorted(whole) == [(0, 59), (8, 20), (40, 41)]
