@@ -1,9 +1,7 @@
-"""What the audit found, as the page shows it and as a list to act on."""
+"""What the audit found, as the page shows it."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,27 +72,3 @@ def section(
         }
         for kind, part in _by_kind(found).items()
     ]
-
-
-def listing(found: Sequence[Finding], table: FeatureTable) -> bytes:
-    """Return all findings as CSV: a line for each image of each finding."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["finding", "kind", "score", "path", "split", "label", "suggested", "reason"])
-    for number, one in enumerate(found, 1):
-        suggested = "" if one.suggested is None else table.classes[one.suggested]
-        for row in one.rows:
-            label = int(table.labels[row])
-            writer.writerow(
-                [
-                    number,
-                    one.kind,
-                    f"{one.score:.6g}",
-                    table.paths[row],
-                    table.splits[row],
-                    table.classes[label] if label >= 0 else "",
-                    suggested,
-                    one.reason,
-                ]
-            )
-    return buffer.getvalue().encode("utf-8", "surrogateescape")

@@ -117,6 +117,8 @@ def penalty(curve: dict[str, Any], *, name: str) -> str:
                   label="chosen")  # fmt: skip
         if curve["log"]:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.xaxis.set_minor_formatter(lambda value, _: "")
         axes.set_xlabel(curve["parameter"])
         axes.set_ylabel(f"{curve['measure']}, {curve['on']}")
         _legend(axes)

@@ -133,8 +133,7 @@ def run(
     if looked is not None:
         info = looked.kind.read(looked.folder)
         said = _answers(looked, info, table)
-    progress.start("looking for faults", 0)
-    audited = audit(table)
+    audited = audit(table, progress=progress)
     album = _album(table, said, audited, data, progress)
     progress.start("drawing the map", 0)
     layouts = embedding.layouts(table.features[album.rows])
@@ -146,7 +145,7 @@ def run(
     made = record(gathered, workers=usable_cores())
     html = page(made).encode()
     write_bytes(path, html, what="the report")
-    write_bytes(listing, findings.listing(audited.findings, table), what="the list of findings")
+    write_bytes(listing, audited.to_csv(), what="the list of findings")
     notes = [*audited.notes, *damaged, *broken, *_notes(table, album)]
     return Report(
         path, listing, table, len(album.rows), len(audited.findings), looked, tuple(notes),

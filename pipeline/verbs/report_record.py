@@ -154,15 +154,16 @@ def _looked(info: dict[str, Any], why: str) -> dict[str, Any]:
     how = f"{info['unfreeze']} unfrozen" if model else info["clf"]
     how = "from scratch" if model and info["from_scratch"] else how
     fitted = info["calibration"]
+    held = "val" if fitted is None else fitted["on"]
+    on = "held-out images of train" if held == "cv" else f"images of {held}"
     return {
         "kind": "model" if model else "head",
         "id": info["id"],
         "what": f"{how} on {info['trunk']}",
         "why": shown(why),
         "temperature": None if fitted is None else fitted["temperature"],
-        "calibrated_on": None if fitted is None else f"{fitted['images']:,} images of "
-        + ("the folds of train" if fitted["on"] == "cv" else fitted["on"]),
-    }  # fmt: skip
+        "calibrated_on": None if fitted is None else f"{fitted['images']:,} {on}",
+    }
 
 
 def _grouped(rows: list[dict[str, Any]], board: list[dict[str, Any]], title: Any) -> list[Any]:

@@ -1,6 +1,3 @@
-import csv
-import io
-
 import pytest
 from tables import make_table
 
@@ -49,21 +46,4 @@ def test_a_suspect_has_the_label_that_it_should_perhaps_have(table):
         "path": "",
         "split": "train",
         "label": "=b",
-    }
-
-
-def test_the_list_has_a_line_for_each_image_of_each_finding(table):
-    lines = list(csv.DictReader(io.StringIO(findings.listing(FOUND, table).decode(), newline="")))
-    assert len(lines) == 2 + 1 + 28
-    assert [line["path"] for line in lines[:2]] == [table.paths[0], table.paths[30]]
-    assert lines[0]["finding"] == lines[1]["finding"] == "1"
-    assert lines[2] | {"reason": "", "path": ""} == {
-        "finding": "2",
-        "kind": "suspect-label",
-        "score": "0.9",
-        "path": "",
-        "split": "train",
-        "label": "=b",
-        "suggested": "c\n",
-        "reason": "",
     }

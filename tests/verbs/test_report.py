@@ -151,7 +151,7 @@ def test_the_list_of_findings_stands_beside_the_page(cache, photos, tmp_path):
     done, html = report(cache, output=tmp_path / "out" / "page.html")
     assert done.path == tmp_path / "out" / "page.html"
     assert done.audit == tmp_path / "out" / "page.audit.csv"
-    assert done.audit.read_text().startswith("finding,kind,score,path,split,label,suggested,reason")
+    assert done.audit.read_text().startswith("kind,path,split,label,suggested,other_path")
     assert "page.audit.csv" in text_of(html)
 
 

@@ -250,10 +250,12 @@ if (byId("map-canvas")) {
 
   function resize() {
     const ratio = devicePixelRatio || 1;
-    size = { width: canvas.clientWidth, height: canvas.clientHeight };
+    const found = { width: canvas.clientWidth, height: canvas.clientHeight };
+    if (found.width === size.width && found.height === size.height) return;
+    size = found;
     canvas.width = Math.round(size.width * ratio);
     canvas.height = Math.round(size.height * ratio);
-    redraw();
+    draw(); // at once: a new size has wiped it
   }
 
   for (const name of ["map-layout", "map-colour", "map-class"]) byId(name).addEventListener("change", update);
