@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.verbs.finetune import finetune as finetune
     from pipeline.verbs.fit_head import fit_head as fit_head
     from pipeline.verbs.predict import predict as predict
+    from pipeline.verbs.report import report as report
     from pipeline.verbs.run import run as run
     from pipeline.verbs.show import show as show
     from pipeline.verbs.transformer import TrunkFeatures as TrunkFeatures
@@ -40,6 +41,7 @@ _PUBLIC = {
     "audit": "pipeline.verbs.audit",
     "show": "pipeline.verbs.show",
     "export": "pipeline.verbs.export",
+    "report": "pipeline.verbs.report",
     "Model": "pipeline.tuning.model",
     "FeatureTable": "pipeline.store.table",
     "PipelineError": "pipeline.errors",
@@ -59,6 +61,7 @@ __all__ = [
     "finetune",
     "fit_head",
     "predict",
+    "report",
     "run",
     "show",
 ]

@@ -32,6 +32,7 @@ COMMANDS = {
     "show": ("pipeline.cli.show", "Draw a contact sheet of images or predictions."),
     "audit": ("pipeline.cli.audit", "Look for copies, wrong labels and outliers in a table."),
     "export": ("pipeline.cli.export", "Write a head or model as ONNX, OpenVINO or safetensors."),
+    "report": ("pipeline.cli.report", "Write a page that shows data, choice, mistakes and faults."),
     "trunks": ("pipeline.cli.trunks", "List the trunks there are."),
     "status": ("pipeline.cli.status", "List the tables and heads of the cache, newest first."),
     "cache": ("pipeline.cli.cache", "Show, verify and tidy the cache."),
@@ -137,5 +138,6 @@ def main(context: click.Context) -> None:
     pipeline heads                       which is best
     pipeline finetune --unfreeze layer4  the last stage learns too, starting from the head
     pipeline predict photos/             what the best of them says of images
+    pipeline report                      one page to look at: data, choice, mistakes, faults
     """
     context.default_map = settings.read(main, context)

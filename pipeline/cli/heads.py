@@ -9,7 +9,7 @@ from pipeline.cli.boards import lines
 from pipeline.cli.options import shown
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD
-from pipeline.verbs.heads import leaderboard
+from pipeline.verbs.heads import chosen_by, leaderboard
 
 
 @click.command()
@@ -40,10 +40,6 @@ def command(table: str | None, cache: str | None, as_json: bool) -> None:
         click.echo(shown(f"Left out: {sentence}"), err=True)
     for number in sorted({head["group"] for head in board}):
         group = [head for head in board if head["group"] == number]
-        recipe = group[0]["recipe"]
-        on = f"{recipe['folds']} folds of train" if recipe["select_on"] == "cv" else "val"
-        part = f", {recipe['shots']} images a class" if recipe["shots"] else ""
-        part += f", {recipe['train_fraction']:g} of train" if recipe["train_fraction"] else ""
-        click.echo(f"chosen by {recipe['select']} on {on}{part}, seed {recipe['seed']}")
+        click.echo(chosen_by(group[0]))
         for line in lines(group):
             click.echo(line)

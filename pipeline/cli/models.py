@@ -11,7 +11,7 @@ from pipeline.cli.boards import accuracy, aligned
 from pipeline.cli.options import shown
 from pipeline.store.cache import Cache
 from pipeline.store.results import MODEL
-from pipeline.verbs.models import board
+from pipeline.verbs.models import board, trained_on
 
 
 @click.command()
@@ -42,10 +42,7 @@ def command(table: str | None, cache: str | None, as_json: bool) -> None:
         click.echo(shown(f"Left out: {sentence}"), err=True)
     for number in sorted({info["group"] for info in found}):
         group = [info for info in found if info["group"] == number]
-        on = group[0]["selected_on"]
-        images = group[0]["metrics"][on]["model"]["images"]
-        click.echo(f"trained on {group[0]['train_images']:,} images, epoch chosen on {on} "
-                   f"({images:,} images) by log-loss")  # fmt: skip
+        click.echo(trained_on(group[0]))
         for line in lines(group):
             click.echo(line)
 

@@ -166,6 +166,24 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
     return McNemar(one, other, p)
 
 
+def reliability(right: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """Return how many images fall in each bin of confidence, and how many of these are right.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 2.
+
+    Args:
+        right: bool [N], whether the prediction is.
+        confidence: [N], probability of the prediction, in [0, 1].
+
+    Returns:
+        [15, 3] float64 for 15 bins of equal width: images, right ones, sum of confidences.
+    """
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    sums = np.zeros((BINS, 3))
+    np.add.at(sums, bins, np.stack([np.ones(len(right)), right, confidence], axis=1))
+    return sums
+
+
 def softmax(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Return probabilities [N, K] float64 of class scores [N, K]."""
     z = np.asarray(scores, np.float64) / temperature
@@ -218,10 +236,8 @@ def _top(labels: np.ndarray, probabilities: np.ndarray, count: int) -> float:
 
 
 def _calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    sums = np.zeros((BINS, 2))
-    np.add.at(sums, bins, np.stack([right, confidence], axis=1).astype(float))
-    return float(np.abs(sums[:, 0] - sums[:, 1]).sum() / len(right))
+    _, hits, sure = reliability(right, confidence).T
+    return float(np.abs(hits - sure).sum() / len(right))
 
 
 def _known(value: float) -> float | None:

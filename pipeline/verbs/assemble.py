@@ -23,7 +23,7 @@ from pipeline.trunks.spec import FeatureKey, TrunkFacts, installed
 from pipeline.verbs.recipe import Recipe
 
 #: What of a table's provenance may differ where the table is the same.
-_PASSING = {"created", "versions", "schema"}
+_PASSING = {"created", "versions", "schema", "cost"}
 
 
 def assemble(

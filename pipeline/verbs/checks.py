@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from pipeline.errors import UsageError, nearest
@@ -13,6 +15,25 @@ R = TypeVar("R")
 def option(name: str) -> str:
     """Return a field's option: `image_size` is `--image-size`."""
     return f"--{name.replace('_', '-')}"
+
+
+def command_line(
+    verb: str, words: Sequence[str], recipe: Any, *, without: Collection[str] = ()
+) -> str:
+    """Return the command line that asks for the same.
+
+    Args:
+        verb: the command.
+        words: what follows it.
+        recipe: a dataclass; a field that has its default is not said.
+        without: fields that are not said either.
+    """
+    said = ["pipeline", verb, *words]
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        if field.name not in without and value != field.default:
+            said += [option(field.name)] if value is True else [option(field.name), str(value)]
+    return shlex.join(said)
 
 
 def faults(

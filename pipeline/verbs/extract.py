@@ -208,13 +208,16 @@ def _table(
         rows.fill(cache, recipe, done, views, trunk=trunk, progress=progress, unit="views")
         if lost := [str(views[key]) for key in views if key in done.index.bad]:
             raise PipelineError(f"{len(lost)} views can no longer be decoded, such as {lost[0]}.")
+    extracted = sum(key in done.index.rows for key in computed)
+    more = len(done.computed) if views else 0
+    cost = {"computed": extracted + more, "seconds": done.seconds}
     table = assemble(
         cache,
         images,
         bad.keys,
         store=done.store,
         index=done.index,
-        provenance=describe(data, recipe, facts, done.key, images, cache),
+        provenance={**describe(data, recipe, facts, done.key, images, cache), "cost": cost},
         name=recipe.name or images.name,
         views=recipe.views,
     )
@@ -225,8 +228,6 @@ def _table(
     notes = [*images.notes, *dict.fromkeys(done.notes)]
     if "+" in (engines := str(table.provenance["engine"])):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
-    extracted = sum(key in done.index.rows for key in computed)
-    more = len(done.computed) if views else 0
     return Extraction(
         table=table,
         images=bad.total,

@@ -36,3 +36,12 @@ def group_of(info: dict[str, Any]) -> tuple[Any, ...]:
     recipe = info["recipe"]
     names = ("select", "select_on", "folds", "shots", "train_fraction", "seed")
     return tuple(recipe[name] for name in names)
+
+
+def chosen_by(info: dict[str, Any]) -> str:
+    """Return how a head of a group was chosen, in words."""
+    recipe = info["recipe"]
+    on = f"{recipe['folds']} folds of train" if recipe["select_on"] == "cv" else "val"
+    part = f", {recipe['shots']} images a class" if recipe["shots"] else ""
+    part += f", {recipe['train_fraction']:g} of train" if recipe["train_fraction"] else ""
+    return f"chosen by {recipe['select']} on {on}{part}, seed {recipe['seed']}"

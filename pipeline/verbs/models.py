@@ -22,3 +22,13 @@ def board(models: list[dict[str, Any]], table_id: str) -> list[dict[str, Any]]:
         for place, info in enumerate(group):
             found.append({**info, "group": number, "best": not place and info["beats_head"]})
     return found
+
+
+def trained_on(info: dict[str, Any]) -> str:
+    """Return what the models of a group learned from and were compared on, in words."""
+    on = info["selected_on"]
+    images = info["metrics"][on]["model"]["images"]
+    return (
+        f"trained on {info['train_images']:,} images, epoch chosen on {on} ({images:,} images) by "
+        "log-loss"
+    )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError, nearest
 from pipeline.images.names import safe
 from pipeline.trunks import spec
-from pipeline.verbs.checks import faults, option
+from pipeline.verbs.checks import command_line, faults
 
 DEFAULT_TRUNK = "efficientnet_lite0"
 _LEAST = {"image_size": 1, "batch_size": 1, "workers": 1, "max_bad": 0, "views": 0}
@@ -88,9 +87,5 @@ class Recipe:
 
     def command(self, data: str | Path | None) -> str:
         """Return the command line that makes the same table."""
-        words = ["pipeline", "extract", *([] if data is None else [str(data)])]
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value != field.default and field.name not in _MEANS:
-                words += [option(field.name), str(value)]
-        return shlex.join(words)
+        words = [] if data is None else [str(data)]
+        return command_line("extract", words, self, without=_MEANS)

@@ -1,0 +1,88 @@
+"""What each stage cost, and what the cache saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+#: What a model's seconds are called.
+_PARTS = {
+    "activations": "activations of the frozen part",
+    "head": "fitting its head again",
+    "training": "training",
+    "evaluation": "scoring",
+}
+
+
+def costs(
+    images: int,
+    cost: dict[str, Any] | None,
+    heads: Sequence[dict[str, Any]],
+    models: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """Return what was measured when things were made, and estimates of what was not computed again.
+
+    An estimate is the number of passes that later work read from the cache, times what a pass took
+    when it was computed. Where nothing was measured there is none.
+
+    Args:
+        images: N of the table.
+        cost: of the table's provenance; None for a table of an earlier release.
+        heads: every `head.json` of the table.
+        models: every `model.json` of the table.
+
+    Returns:
+        `rows` with `stage`, `what`, `seconds` (None where unknown), and `saved` likewise.
+    """
+    rows = [{"stage": "features", **_features(images, cost)}]
+    for info in heads:
+        tried = len(info["trials"])
+        what = f"{info['clf']} {info['id']}: {tried} tried, {info['train_images']:,} images"
+        rows.append({"stage": "head", "what": what, "seconds": info["seconds"]})
+    for info in models:
+        what = ", ".join(f"{_PARTS.get(k, k)} {v:.1f} s" for k, v in info["seconds"].items())
+        rows.append(
+            {
+                "stage": "model",
+                "what": f"{info['id']}: {what}",
+                "seconds": sum(info["seconds"].values()),
+            }
+        )
+    saved = [_of_heads(images, cost, heads), *(_of_model(info) for info in models)]
+    return {"rows": rows, "saved": [line for line in saved if line is not None]}
+
+
+def _features(images: int, cost: dict[str, Any] | None) -> dict[str, Any]:
+    if cost is None:
+        return {"what": f"{images:,} images; the time was not recorded", "seconds": None}
+    computed, seconds = cost["computed"], cost["seconds"]
+    if not computed:
+        return {"what": f"{images:,} images, every one from the cache", "seconds": seconds}
+    rate = f"{computed:,} through the trunk, {computed / seconds:.0f} a second"
+    return {"what": f"{images:,} images: {rate}", "seconds": seconds}
+
+
+def _of_heads(
+    images: int, cost: dict[str, Any] | None, heads: Sequence[dict[str, Any]]
+) -> dict[str, Any] | None:
+    if not heads:
+        return None
+    passes = images * len(heads)
+    what = f"{len(heads)} {'head' if len(heads) == 1 else 'heads'} read {images:,} features each"
+    known = cost is not None and cost["computed"]
+    each = cost["seconds"] / cost["computed"] if cost is not None and known else None
+    return {"what": what, "passes": passes, "seconds": None if each is None else passes * each}
+
+
+def _of_model(info: dict[str, Any]) -> dict[str, Any] | None:
+    if info["live"] or not info["epochs"]:
+        return None
+    selection = info["metrics"][info["selected_on"]]["model"]["images"]
+    scored = sum(values["model"]["images"] for values in info["metrics"].values())
+    uses = info["epochs"] * (info["train_images"] + selection) + selection + scored
+    computed, seconds = info["activations_computed"], info["seconds"]["activations"]
+    return {
+        "what": f"model {info['id']} read activations over {info['epochs']} epochs",
+        "passes": uses - computed,
+        "seconds": (uses - computed) * seconds / computed if computed else None,
+    }

@@ -1,0 +1,190 @@
+"""Plots as SVG inside the page: matplotlib draws, the page's style sheet gives the colours.
+
+matplotlib was chosen over libraries that draw in the browser: a plot is 10 to 30 kB and not 1 to
+5 MB of script, needs no script at all, its text is text, and it follows dark mode.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Colours that matplotlib is given, and what the style sheet calls them.
+INK, QUIET, GRID = "#010101", "#010102", "#010103"
+SERIES = ("#010111", "#010112", "#010113", "#010114", "#010115", "#010116")
+_VARIABLES = {
+    INK: "var(--ink)",
+    QUIET: "var(--quiet)",
+    GRID: "var(--line)",
+    **{colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, 1)},
+}
+_LOOK: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "savefig.edgecolor": "none",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GRID,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+@contextmanager
+def figure(width: float, height: float) -> Iterator[Figure]:
+    """Yield an empty figure of width × height inches in the page's look."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_LOOK):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def svg(drawn: Figure, *, name: str, title: str) -> str:
+    """Return a figure as an SVG element.
+
+    Args:
+        drawn: inside `figure`.
+        name: unique on the page; the names inside the SVG begin with it.
+        title: what a screen reader says.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    buffer = io.StringIO()
+    FigureCanvasSVG(drawn)  # takes the place of the figure's canvas
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        drawn.savefig(buffer, format="svg", metadata=dict.fromkeys(_METADATA))
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, variable)
+    opening, rest = text.split(">", 1)
+    opening = re.sub(r' (width|height)="[^"]*"', "", opening)
+    return f'{opening} role="img" aria-label="{_attribute(title)}" class="plot">{rest}'
+
+
+_METADATA = ("Creator", "Date", "Format", "Type")
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+
+
+def penalty(curve: dict[str, Any], *, name: str) -> str:
+    """Return held-out scores over a head's penalty, with the spread over the folds.
+
+    Args:
+        curve: of `choice.penalty_curve`.
+        name: unique on the page.
+    """
+    with figure(4.6, 3.0) as drawn:
+        axes = drawn.subplots()
+        for colour, line in zip(_colours(len(curve["lines"])), curve["lines"], strict=True):
+            low, high = zip(*((y - s, y + s) for y, s in zip(line["y"], line["spread"],
+                                                            strict=True)), strict=True)  # fmt: skip
+            axes.fill_between(line["x"], low, high, color=colour, alpha=0.18, linewidth=0)
+            axes.plot(line["x"], line["y"], color=colour, marker="o", markersize=3.5,
+                      label=line["label"])  # fmt: skip
+        x, y = curve["chosen"]
+        axes.plot([x], [y], "o", markersize=9, markerfacecolor="none", markeredgecolor=INK,
+                  label="chosen")  # fmt: skip
+        if curve["log"]:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.xaxis.set_minor_formatter(lambda value, _: "")
+        axes.set_xlabel(curve["parameter"])
+        axes.set_ylabel(f"{curve['measure']}, {curve['on']}")
+        _legend(axes)
+        return svg(drawn, name=name, title=curve["sentence"])
+
+
+def learning(curve: dict[str, Any], *, name: str) -> str:
+    """Return losses and accuracy over the epochs of fine-tuning, from step 0 on.
+
+    Args:
+        curve: of `choice.learning_curve`.
+        name: unique on the page.
+    """
+    epochs = curve["epochs"]
+    numbers = [epoch["number"] for epoch in epochs]
+    with figure(8.4, 3.0) as drawn:
+        left, right = drawn.subplots(1, 2)
+        trained = [(e["number"], e["train_loss"]) for e in epochs if e["train_loss"] is not None]
+        if trained:
+            left.plot(*zip(*trained, strict=True), color=QUIET, label="train, while learning")
+        left.plot(numbers, [e["loss"] for e in epochs], color=SERIES[0], marker="o",
+                  markersize=3.5, label=curve["on"])  # fmt: skip
+        right.plot(numbers, [e["accuracy"] for e in epochs], color=SERIES[0], marker="o",
+                   markersize=3.5, label=curve["on"])  # fmt: skip
+        levels = (curve["head"]["log_loss"], curve["head"]["accuracy"])
+        for axes, level, what in zip((left, right), levels, ("log-loss", "accuracy"), strict=True):
+            axes.axhline(level, color=SERIES[1], linestyle="--", linewidth=1.4, label="its head")
+            axes.axvline(curve["best"], color=INK, linestyle=":", linewidth=1.2,
+                         label=f"kept: epoch {curve['best']}")  # fmt: skip
+            axes.set_xlabel("epoch (0: before the first step)")
+            axes.set_ylabel(what)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            _legend(axes)
+        return svg(drawn, name=name, title=curve["sentence"])
+
+
+def reliability(bins: dict[str, list[dict[str, float]]], *, name: str, title: str) -> str:
+    """Return accuracy over confidence, before and after calibration.
+
+    Args:
+        bins: of `Answers.bins`.
+        name: unique on the page.
+        title: what a screen reader says.
+    """
+    with figure(4.6, 4.6) as drawn:
+        axes = drawn.subplots()
+        axes.plot([0, 1], [0, 1], color=QUIET, linestyle=":", linewidth=1.2, label="ideal")
+        most = max((b["images"] for found in bins.values() for b in found), default=1)
+        styles = (("before", SERIES[1], "s", "--"), ("after", SERIES[0], "o", "-"))
+        for when, colour, marker, line in styles:
+            x = [b["confidence"] for b in bins[when]]
+            y = [b["accuracy"] for b in bins[when]]
+            sizes = [12 + 90 * b["images"] / most for b in bins[when]]
+            axes.plot(x, y, color=colour, linestyle=line, linewidth=1.4)
+            axes.scatter(x, y, sizes, color=colour, marker=marker, alpha=0.8, linewidths=0,
+                         label=f"{when} calibration")  # fmt: skip
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        axes.set_xlabel("confidence: probability of the prediction")
+        axes.set_ylabel("accuracy: share of right predictions")
+        axes.legend(loc="upper left", markerscale=0.7)
+        return svg(drawn, name=name, title=title)
+
+
+def _colours(count: int) -> Sequence[str]:
+    return [SERIES[number % len(SERIES)] for number in range(count)]
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="best")
