@@ -95,7 +95,7 @@ def photos(tmp_path_factory):
 @pytest.mark.parametrize(
     ("place", "models"),
     [
-        (("pipeline.verbs.rows", "", "stored", "1", "before"), 0),  # computing activations
+        (("pipeline.verbs.sink", "", "stored", "1", "before"), 0),  # computing activations
         (("pipeline.tuning.training", "Training", "epoch", "1", "before"), 1),  # epoch 0
         (("pipeline.tuning.model", "", "write", "1", "after"), 0),  # in its temporary folder
         (("pipeline.tuning.training", "Training", "epoch", "2", "after"), 1),
@@ -135,7 +135,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize(
     ("place", "tables", "heads"),
     [
-        (("pipeline.verbs.rows", "", "stored", "1", "before"), 0, 0),
+        (("pipeline.verbs.sink", "", "stored", "1", "before"), 0, 0),
         (("pipeline.verbs.fit_head", "", "commit_folder", "1", "before"), 1, 0),
         (("pipeline.tuning.training", "Training", "epoch", "3", "before"), 1, 1),
     ],
