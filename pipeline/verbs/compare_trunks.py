@@ -18,8 +18,8 @@ from pipeline.trunks.spec import FeatureKey
 from pipeline.verbs import extract, fit_head, rows
 from pipeline.verbs.checks import from_options
 from pipeline.verbs.contenders import CompareRecipe, Contender
-from pipeline.verbs.cost import Cost, cost
 from pipeline.verbs.extract import Extraction
+from pipeline.verbs.feature_cost import Cost, cost
 from pipeline.verbs.gather import gather
 from pipeline.verbs.head_recipe import HeadRecipe
 from pipeline.verbs.heads import leaderboard

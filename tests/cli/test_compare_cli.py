@@ -5,7 +5,7 @@ from click.testing import CliRunner
 from photos import paint
 
 from pipeline.cli import main
-from pipeline.verbs import cost
+from pipeline.verbs import feature_cost
 
 WORDS = [
     "--trunks",
@@ -30,8 +30,8 @@ def photos(tmp_path_factory):
     root = tmp_path_factory.mktemp("photos")
     paint(root / "photos", each=5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "ROUND", 0.0)
-        patch.setattr(cost, "ROUNDS", 1)
+        patch.setattr(feature_cost, "ROUND", 0.0)
+        patch.setattr(feature_cost, "ROUNDS", 1)
         yield root
 
 

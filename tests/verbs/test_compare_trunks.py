@@ -18,12 +18,12 @@ from pipeline.images import digest, loader
 from pipeline.store.cache import Cache
 from pipeline.trunks import registry
 from pipeline.trunks.torch_engine import TorchEngine
-from pipeline.verbs import cost, engines
+from pipeline.verbs import engines, feature_cost
 from pipeline.verbs.compare_picture import draw
 from pipeline.verbs.compare_trunks import Result, marked, run
 from pipeline.verbs.contenders import CompareRecipe, Contender
-from pipeline.verbs.cost import Cost
 from pipeline.verbs.extract import extract
+from pipeline.verbs.feature_cost import Cost
 from pipeline.verbs.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,8 +48,8 @@ TITLES = {
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "ROUND", 0.0)
-        patch.setattr(cost, "ROUNDS", 1)
+        patch.setattr(feature_cost, "ROUND", 0.0)
+        patch.setattr(feature_cost, "ROUNDS", 1)
         yield
 
 
@@ -62,7 +62,7 @@ def raced(tmp_path_factory):
     real = TorchEngine._launch
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digest, "RACY_NS", 0)  # files that were made this moment are trusted
-        patch.setattr(cost, "_seconds", lambda engine, batches: 0.01 * len(batches))
+        patch.setattr(feature_cost, "_seconds", lambda engine, batches: 0.01 * len(batches))
         patch.setattr(
             TorchEngine, "_launch", lambda self, x: (launched.append(len(x)), real(self, x))[1]
         )
