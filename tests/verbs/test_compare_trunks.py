@@ -271,15 +271,15 @@ def test_a_cost_is_measured_once_on_a_machine_and_again_on_another(tmp_path, mon
     from pipeline.trunks.spec import FeatureKey
 
     key = FeatureKey("squeezenet1_1", "d" * 64, "layer3", "avg", Preprocess(40, 32), "fp32")
-    first = cost.cost(cache, key, recipe, load)
-    assert cost.cost(cache, key, recipe, load) == first and len(loads) == 1
+    first = feature_cost.cost(cache, key, recipe, load)
+    assert feature_cost.cost(cache, key, recipe, load) == first and len(loads) == 1
     assert first.milliseconds > 0 and first.batch_size == 2
-    monkeypatch.setattr(cost.platform, "node", lambda: "another")
-    cost.cost(cache, key, recipe, load)
+    monkeypatch.setattr(feature_cost.platform, "node", lambda: "another")
+    feature_cost.cost(cache, key, recipe, load)
     assert len(loads) == 2
     for path in cache.costs.iterdir():
         path.write_text("{damaged")
-    cost.cost(cache, key, recipe, load)
+    feature_cost.cost(cache, key, recipe, load)
     assert len(loads) == 3
 
 
