@@ -9,8 +9,9 @@ import numpy as np
 #: Principal components that t-SNE starts from; van der Maaten & Hinton 2008 take 30, and
 #: scikit-learn's guide advises 50.
 COMPONENTS = 50
-#: Images that t-SNE places at most: its cost grows faster than their number.
-MOST = 5000
+#: Images that t-SNE places at most, drawn at random: it is what a page costs most. The others are
+#: put between those of these that are nearest to them.
+MOST, NEAREST = 2000, 3
 #: Fewest images of which a map says anything.
 LEAST = 5
 PERPLEXITY = 30.0
@@ -41,8 +42,7 @@ def layouts(features: np.ndarray, *, seed: int = 0) -> list[Layout]:
         seed: of the randomised decomposition and of t-SNE's start.
 
     Returns:
-        Nothing for fewer than `LEAST` images or features that are all equal; t-SNE for at most
-        `MOST`.
+        Nothing for fewer than `LEAST` images or features that are all equal.
     """
     from sklearn.decomposition import PCA
 
@@ -54,26 +54,30 @@ def layouts(features: np.ndarray, *, seed: int = 0) -> list[Layout]:
     shares = [*pca.explained_variance_ratio_[:2].tolist(), 0.0]
     if count == 1:
         components = np.concatenate([components, np.zeros_like(components)], 1)
-    found = [
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(features))[:MOST])
+    perplexity = min(PERPLEXITY, (len(drawn) - 1) / 3)
+    told = (
+        f" {len(drawn):,} images were placed so, the others between the {NEAREST} of them that are "
+        "nearest."
+    )
+    told = "" if len(drawn) == len(features) else told
+    return [
         Layout(
-            "pca", "Principal components",
+            "pca",
+            "Principal components",
             f"The two directions in which the features vary most: {shares[0]:.0%} and "
             f"{shares[1]:.0%} of their variance. Distances can be compared.",
             _within(components[:, :2]),
-        )
-    ]  # fmt: skip
-    if len(features) <= MOST:
-        perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-        found.append(
-            Layout(
-                "tsne", "t-SNE",
-                f"Neighbours stay neighbours (van der Maaten & Hinton 2008, perplexity "
-                f"{perplexity:.0f}, from {count} principal components). Distances between groups "
-                "and the sizes of groups mean nothing.",
-                _within(_tsne(components, perplexity, seed)),
-            )
-        )  # fmt: skip
-    return found
+        ),
+        Layout(
+            "tsne",
+            "t-SNE",
+            f"Neighbours stay neighbours (van der Maaten & Hinton 2008, perplexity "
+            f"{perplexity:.0f}, from {count} principal components). Distances between groups "
+            f"and the sizes of groups mean nothing.{told}",
+            _within(_between(components, drawn, _tsne(components[drawn], perplexity, seed))),
+        ),
+    ]
 
 
 def _tsne(components: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
@@ -81,6 +85,22 @@ def _tsne(components: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
 
     made = TSNE(perplexity=perplexity, init="pca", random_state=seed, max_iter=500)
     return np.asarray(made.fit_transform(components))
+
+
+def _between(components: np.ndarray, drawn: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return a place for every image: its own, or the mean of its nearest ones' by nearness.
+
+    Args:
+        components: [n, C] of all images.
+        drawn: [m] int64, images that have a place.
+        places: [m, 2], theirs.
+    """
+    from sklearn.neighbors import KNeighborsRegressor
+
+    if len(drawn) == len(components):
+        return places
+    nearest = KNeighborsRegressor(NEAREST, weights="distance").fit(components[drawn], places)
+    return np.asarray(nearest.predict(components))  # of a drawn image, its own place
 
 
 def _within(points: np.ndarray) -> np.ndarray:

@@ -139,8 +139,8 @@ def run(
     layouts = embedding.layouts(table.features[album.rows])
     gathered = Gathered(
         table=table, root=root, heads=ranked[0], models=ranked[1], info=info,
-        why="" if looked is None else looked.why,
-        answers=said, audit=audited, album=album, layouts=layouts, listing=shown(listing.name),
+        why="" if looked is None else looked.why, answers=said, audit=audited, album=album,
+        layouts=layouts, damaged=[*damaged, *broken], listing=shown(listing.name),
     )  # fmt: skip
     made = record(gathered, workers=usable_cores())
     html = page(made).encode()

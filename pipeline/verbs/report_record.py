@@ -43,6 +43,7 @@ class Gathered:
         audit: of the table.
         album: the pictures; more are added.
         layouts: maps of the album's rows.
+        damaged: a sentence on each head or model of the cache that cannot be read.
         listing: name of the file beside the page that lists the findings.
     """
 
@@ -56,6 +57,7 @@ class Gathered:
     audit: Audit
     album: Album
     layouts: list[Layout]
+    damaged: list[str]
     listing: str
 
 
@@ -90,6 +92,7 @@ def record(all_of_it: Gathered, *, workers: int) -> dict[str, Any]:
         "largest": [max(1, *column) for column in zip(*counts, strict=True)],
         "unlabelled": int((table.labels < 0).sum()),
         "left_out": contents.left_out(table),
+        "damaged": [shown(sentence) for sentence in all_of_it.damaged],
         "lowest": choice.lowest([*all_of_it.heads, *all_of_it.models]),
         "heads": _grouped(choice.heads(all_of_it.heads, looked), all_of_it.heads, chosen_by),
         "models": _grouped(choice.models(all_of_it.models, looked), all_of_it.models, trained_on),

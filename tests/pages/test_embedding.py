@@ -49,7 +49,13 @@ def test_features_of_one_number_are_a_line():
     assert (found[0].points[:, 1] == 0).all()
 
 
-def test_more_images_than_t_sne_takes_have_their_components_alone(monkeypatch):
-    monkeypatch.setattr(embedding, "MOST", 30)
-    features, _ = clouds(40, 8, 2)
-    assert [one.name for one in embedding.layouts(features)] == ["pca"]
+def test_of_many_images_some_are_placed_and_the_others_between_their_nearest(monkeypatch):
+    features, labels = clouds(120, 12, 3, apart=12)
+    whole = embedding.layouts(features)[1]
+    monkeypatch.setattr(embedding, "MOST", 60)
+    pca, tsne = embedding.layouts(features)
+    assert "60 images were placed so" in tsne.note and "placed so" not in whole.note
+    assert pca.points.shape == tsne.points.shape == (120, 2)
+    centres = np.stack([tsne.points[labels == k].mean(0) for k in range(3)])
+    nearest = ((tsne.points[:, None] - centres) ** 2).sum(2).argmin(1)
+    assert (nearest == labels).mean() > 0.95

@@ -180,6 +180,15 @@ def test_what_was_run_can_be_run_again(cache, photos):
         assert part in shown
 
 
+def test_a_damaged_head_is_told_and_not_shown(cache, photos):
+    one, other = fitted(photos, cache, "lda,ncm").heads
+    (one.folder / "head.json").write_text("{")
+    done, html = report(cache)
+    assert done.artefact.folder == other.folder
+    assert f"Left out: The head {one.folder} is damaged" in text_of(html)
+    assert str(one.folder) in done.notes[0]
+
+
 HOSTILE = '</script><script>boom()</script><img src=x onerror="boom()">'
 
 
