@@ -196,6 +196,7 @@ def _next(done: Run, kind: str, best: str, where: str) -> list[str]:
     steps = [
         (f"pipeline predict {best} IMAGES{where}", f"what the {kind} says of other images"),
         (f"pipeline evaluate {best}{where}", "every figure, and which class is taken for which"),
+        (f"pipeline report{where}", "the data, the mistakes and suspect labels on one page"),
     ]
     if linear:
         steps.append(
