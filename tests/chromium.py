@@ -16,6 +16,7 @@ _FLAGS = (
     "--disable-component-update",
     "--no-first-run",
     "--window-size=1200,900",
+    "--force-prefers-reduced-motion",  # nothing scrolls away under a click
 )
 
 
