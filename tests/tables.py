@@ -46,7 +46,8 @@ def make_table(
     x, y = clouds(count, dim, classes, seed=seed, apart=apart)
     x = x if features is None else np.asarray(features, np.float32)
     y = y if labels is None else np.asarray(labels, np.int64)
-    names = names or tuple(f"class{k:03}" for k in range(classes))
+    if names is None:
+        names = tuple(f"class{k:03}" for k in range(classes))
     folder = [names[label] if label >= 0 else "unknown" for label in y]
     made = FeatureTable(
         features=x,

@@ -85,8 +85,8 @@ def left_out(table: FeatureTable) -> dict[str, Any]:
 def _listed(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
-        found = list(reader)
-    if set(reader.fieldnames or ()) != {"path", "kind", "reason"} or any(
+        columns, found = set(reader.fieldnames or ()), list(reader)
+    if columns != {"path", "kind", "reason"} or any(
         None in line or None in line.values() for line in found
     ):
         raise DamagedError(f"{path} is damaged; `pipeline extract` writes it again.")
