@@ -84,6 +84,7 @@ def _options(
         for param in command.params
         if isinstance(param, click.Option)
         for name in param.opts
+        if name.startswith("--")
     }
     found = {}
     for key, value in values.items():
@@ -103,11 +104,11 @@ def _options(
 def _wrong(param: click.Option, value: Any) -> str | None:
     """Return what a value must be, None where it is that."""
     types, said = _KINDS["boolean" if param.is_flag else param.type.name]
-    if param.nargs != 1:
-        fits = isinstance(value, list) and len(value) == param.nargs
+    if param.nargs != 1 or param.multiple:
+        fits = isinstance(value, list) and (param.multiple or len(value) == param.nargs)
         if fits and all(_is(types, one) for one in value):
             return None
-        return f"a list of {param.nargs}, each {said}"
+        return f"a list{'' if param.multiple else f' of {param.nargs}'}, each {said}"
     return None if _is(types, value) else said
 
 
@@ -145,7 +146,9 @@ def _words(context: click.Context) -> Iterator[str]:
             continue
         assert isinstance(param, click.Option)
         value = (context.default_map or {})[name]
-        if not param.is_flag:
+        if param.multiple:
+            yield shlex.join(word for one in value for word in (param.opts[-1], str(one)))
+        elif not param.is_flag:
             values = value if isinstance(value, list) else [value]
             yield shlex.join([param.opts[-1], *map(str, values)])
         elif value == param.flag_activation_value:

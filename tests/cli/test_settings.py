@@ -113,14 +113,17 @@ def every_option():
 
 def given(param):
     """Return a value for TOML, and the words that say the same on the command line."""
+    name = param.opts[-1]
     if param.is_flag:
-        return "true", [param.opts[0]]
+        return "true", [name]
     one, text = {"integer": ("7", "7"), "float": ("0.5", "0.5")}.get(
         param.type.name, ("'seven'", "seven")
     )
     if param.nargs > 1:
-        return f"[{', '.join([one] * param.nargs)}]", [param.opts[0], *[text] * param.nargs]
-    return one, [param.opts[0], text]
+        return f"[{', '.join([one] * param.nargs)}]", [name, *[text] * param.nargs]
+    if param.multiple:
+        return f"[{one}, {one}]", [name, text, name, text]
+    return one, [name, text]
 
 
 @pytest.mark.parametrize(
@@ -132,26 +135,28 @@ def test_the_file_says_what_the_command_line_says(here, words, param):
     value, typed = given(param)
     third = words == ("run",) and param.name in SETTINGS and only_finetune(param.name)
     more = ["--unfreeze", "layer4"] if third else []
-    key = param.opts[0].removeprefix("--")
+    key = param.opts[-1].removeprefix("--")
     (here / "pipeline.toml").write_text(f"[{'.'.join(words)}]\n{key} = {value}\n")
-    context = click.Context(main)
+    context = click.Context(main, **main.context_settings)
     command, found = main, settings.read(main, context)
     for word in words:
         command, found = command.get_command(context, word), found[word]
-    from_file = command.make_context(words[-1], [*more], default_map=found)
-    from_line = command.make_context(words[-1], [*more, *typed])
-    assert from_file.params == from_line.params
-    assert from_file.params != command.make_context(words[-1], [*more]).params
+
+    def parsed(*more, **extra):
+        return command.make_context(words[-1], [*more], parent=context, **extra)
+
+    from_file, from_line = parsed(*more, default_map=found), parsed(*more, *typed)
+    assert from_file.params == from_line.params != parsed(*more).params
     assert settings.taken(from_file) == " ".join(typed)
 
 
 def run_context(text, *words):
     Path("pipeline.toml").write_text(text)
-    context = click.Context(main)
+    context = click.Context(main, **main.context_settings)
     context.invoked_subcommand = "run"
     command = main.get_command(context, "run")
     found = settings.read(main, context)["run"]
-    return command.make_context("run", list(words), default_map=found)
+    return command.make_context("run", list(words), parent=context, default_map=found)
 
 
 STAGES = """

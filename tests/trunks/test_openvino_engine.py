@@ -186,6 +186,9 @@ class Net(torch.nn.Module):
     def forward(self, x):
         return x.float().mean((2, 3))
 
+    def parts(self, x):
+        return [self(x)]
+
 key = FeatureKey("some", "d" * 64, "feature", "own", Preprocess(9, 8), "fp32")
 model = converted(Net, key, folder=pathlib.Path(sys.argv[1]))
 (rows,) = OpenVINOEngine(model, precision="fp32", cores=1).run([torch.full((2, 3, 8, 8), 7).byte()])
