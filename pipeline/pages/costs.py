@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.store.costs import uses
+
 #: What a model's seconds are called.
 _PARTS = {
     "activations": "activations of the frozen part",
@@ -77,12 +79,10 @@ def _of_heads(
 def _of_model(info: dict[str, Any]) -> dict[str, Any] | None:
     if info["live"] or not info["epochs"]:
         return None
-    selection = info["metrics"][info["selected_on"]]["model"]["images"]
-    scored = sum(values["model"]["images"] for values in info["metrics"].values())
-    uses = info["epochs"] * (info["train_images"] + selection) + selection + scored
     computed, seconds = info["activations_computed"], info["seconds"]["activations"]
+    spared = uses(info) - computed
     return {
         "what": f"model {info['id']} read activations over {info['epochs']} epochs",
-        "passes": uses - computed,
-        "seconds": (uses - computed) * seconds / computed if computed else None,
+        "passes": spared,
+        "seconds": spared * seconds / computed if computed else None,
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 _TABLE = """CREATE TABLE IF NOT EXISTS costs_1 (
     fingerprint TEXT PRIMARY KEY, rows INTEGER NOT NULL, seconds REAL NOT NULL
@@ -44,3 +45,21 @@ def rate(memo: Path, fingerprint: str) -> float | None:
     except sqlite3.Error:
         return None
     return None if found is None else float(found[0])
+
+
+def uses(info: dict[str, Any]) -> int:
+    """Return how often fine-tuning needed the frozen part's answer for an image.
+
+    Once for each training image in every epoch, for each image that chooses before the first and
+    after every epoch, and for each that is scored at the end.
+
+    Args:
+        info: `model.json`.
+    """
+    scored = {split: one["model"]["images"] for split, one in info["metrics"].items()}
+    epochs = info["epochs"]
+    return int(
+        epochs * info["train_images"]
+        + (epochs + 1) * scored[info["selected_on"]]
+        + sum(scored.values())
+    )

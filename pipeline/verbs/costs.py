@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.store import costs
 from pipeline.store.cache import Cache
@@ -50,32 +49,20 @@ def of_tuning(done: Tuning, cache: Cache) -> Cost:
     Without the cache the frozen part would run anew for every image in every epoch (`uses`).
     """
     info = done.info
-    made = 0 if done.reused else uses(info) if info["live"] else int(info["activations_computed"])
-    spared = uses(info) - made
+    made = (
+        0
+        if done.reused
+        else costs.uses(info)
+        if info["live"]
+        else int(info["activations_computed"])
+    )
+    spared = costs.uses(info) - made
     saved = _seconds(cache, info["activations"], spared)
     if done.reused and saved is not None:
         saved += sum(info["seconds"][part] for part in ("head", "training", "evaluation"))
     if done.reused and saved is None:  # of its activations is known what its own run computed
         saved = sum(info["seconds"].values())
     return Cost("fine-tuning", done.seconds, made, spared, saved)
-
-
-def uses(info: dict[str, Any]) -> int:
-    """Return how often fine-tuning needed the frozen part's answer for an image.
-
-    Once for each training image in every epoch, for each image that chooses before the first and
-    after every epoch, and for each that is scored at the end.
-
-    Args:
-        info: `model.json`.
-    """
-    scored = {split: one["model"]["images"] for split, one in info["metrics"].items()}
-    epochs = info["epochs"]
-    return int(
-        epochs * info["train_images"]
-        + (epochs + 1) * scored[info["selected_on"]]
-        + sum(scored.values())
-    )
 
 
 def _seconds(cache: Cache, fingerprint: str, passes: int) -> float | None:

@@ -7,7 +7,7 @@ import pipeline
 from pipeline.errors import PipelineError, UsageError
 from pipeline.store import costs as kept
 from pipeline.tuning import sources
-from pipeline.verbs import costs, fit_head, rows
+from pipeline.verbs import fit_head, rows
 from pipeline.verbs.run import run_stages
 from pipeline.verbs.run_recipe import SETTINGS, SHARED, STAGES, RunRecipe
 
@@ -74,7 +74,7 @@ def test_passes_and_savings_are_what_was_counted_and_measured(tmp_path, monkeypa
     options = {**STAGED, "epochs": 3, "views": 2}
     first = pipeline.run(tmp_path / "photos", cache=tmp_path / "c", **options)
     info, memo = first.tuning.info, first.cache.memo
-    assert costs.uses(info) == len(read)
+    assert kept.uses(info) == len(read)
     features, heads, tuning = first.costs
     assert (features.passes, features.saved_passes, features.saved_seconds) == (32, 0, 0)
     assert (heads.passes, heads.saved_seconds) == (0, 0)
