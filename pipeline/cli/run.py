@@ -88,9 +88,18 @@ def _options() -> list[click.Parameter]:
 
 @click.command(cls=RunCommand)
 @click.argument("data", required=False)
+@click.option(
+    "--no-report",
+    "report",
+    flag_value=False,
+    default=True,
+    help="Do not end with the page that pipeline report makes.",
+)
 @options.cache
 @options.as_json
-def command(data: str | None, cache: str | None, as_json: bool, **values: Any) -> None:
+def command(
+    data: str | None, report: bool, cache: str | None, as_json: bool, **values: Any
+) -> None:
     """Run the stages over the images of DATA: features, heads and, with --unfreeze, fine-tuning.
 
     DATA is what `pipeline extract` takes; without it the built-in digits. Each stage is reused
@@ -110,7 +119,7 @@ def command(data: str | None, cache: str | None, as_json: bool, **values: Any) -
     typed = [n for n in values if context.get_parameter_source(n) is ParameterSource.COMMANDLINE]
     if values["jobs"] is None:
         values["jobs"] = usable_cores()
-    recipe = RunRecipe.of(values)
+    recipe = RunRecipe.of(values, report=report)
     recipe.check(typed)
     store = Cache.at(cache)
     done = run_stages(
@@ -160,6 +169,10 @@ def summary(done: Run, cache: str | None) -> list[str]:
         )
         verdict = "beats its head" if info["beats_head"] else "does not beat its head"
         lines.append(f"Model    {info['id']} {info['unfreeze']} unfrozen, {verdict}: {reported}")
+    if (page := done.page) is not None:
+        how = "unchanged" if page.seconds is None else f"made in {page.seconds:.1f} s"
+        lines.append(f"Report   {page.path}, {how}")
+        lines += [f"Note     {note}" for note in page.notes]
     lines += ["", *_costs(done.costs, done.seconds), "", "Next"]
     where = f" --cache {shlex.quote(cache)}" if cache else ""
     lines += _next(done, kind, best, where)
@@ -196,8 +209,10 @@ def _next(done: Run, kind: str, best: str, where: str) -> list[str]:
     steps = [
         (f"pipeline predict {best} IMAGES{where}", f"what the {kind} says of other images"),
         (f"pipeline evaluate {best}{where}", "every figure, and which class is taken for which"),
-        (f"pipeline report{where}", "the data, the mistakes and suspect labels on one page"),
     ]
+    if done.page is None:
+        what = "the data, the mistakes and suspect labels on one page"
+        steps.append((f"pipeline report{where}", what))
     if linear:
         steps.append(
             (f"pipeline export {best} --format onnx{where}", "to run it without this package")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 #: The page's scripts, in the order in which they run.
 SCRIPTS = ("page.js", "map.js")
+#: How a page says what it was made from, within so many bytes of its beginning.
+_ORIGIN, _WITHIN = re.compile(rb'<meta name="headstart-made-from" content="(\w*)">'), 400
 
 
 def page(record: dict[str, Any]) -> str:
@@ -46,6 +50,16 @@ def page(record: dict[str, Any]) -> str:
         embedded=Markup(embedded(record["data"])),
         svg=Markup,
     )
+
+
+def made_from(path: Path) -> str:
+    """Return the `origin` of the record that a page was made from; empty where it says none."""
+    try:
+        with path.open("rb") as file:
+            found = _ORIGIN.search(file.read(_WITHIN))
+    except OSError:
+        return ""
+    return found[1].decode() if found else ""
 
 
 def embedded(values: Any) -> str:

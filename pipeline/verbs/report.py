@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from pipeline.pages import album as albums
 from pipeline.pages import answers, contents, embedding, findings, mistakes
 from pipeline.pages.album import Album
 from pipeline.pages.answers import Answers
-from pipeline.pages.render import page
+from pipeline.pages.render import made_from, page
 from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
@@ -120,37 +123,78 @@ def run(
     progress = progress or Silent()
     if not isinstance(table, FeatureTable):
         table = cache.open_table(table)
-    assert table.path is not None
-    path = cache.root / "reports" / f"{table.path.stem}.html" if output is None else Path(output)
+    path = place(table, cache) if output is None else Path(output)
     listing = path.with_name(f"{path.stem}.audit.csv")
-    root = root_of(table, data)
-    heads, damaged = HEAD.every(cache.root)
-    models, broken = MODEL.every(cache.root)
-    ranked = leaderboard(heads, table.table_id), board(models, table.table_id)
-    looked = _artefact(cache, table, asked, any(ranked))
-    said: list[Answers] = []
-    info: dict[str, Any] | None = None
-    if looked is not None:
-        info = looked.kind.read(looked.folder)
-        said = _answers(looked, info, table)
+    found = _find(table, cache, asked, data)
+    looked, info = found.looked, found.info
+    said = [] if looked is None or info is None else _answers(looked, info, table)
     audited = audit(table, progress=progress)
     album = _album(table, said, audited, data, progress)
     progress.start("drawing the map", 0)
     layouts = embedding.layouts(table.features[album.rows])
     gathered = Gathered(
-        table=table, root=root, heads=ranked[0], models=ranked[1], info=info,
+        table=table, root=found.root, heads=found.heads, models=found.models, info=info,
         why="" if looked is None else looked.why, answers=said, audit=audited, album=album,
-        layouts=layouts, damaged=[*damaged, *broken], listing=shown(listing.name),
+        layouts=layouts, damaged=found.damaged, listing=shown(listing.name),
+        origin="" if album.missing else found.digest,  # so that they are looked for again
     )  # fmt: skip
     made = record(gathered, workers=usable_cores())
     html = page(made).encode()
-    write_bytes(path, html, what="the report")
     write_bytes(listing, audited.to_csv(), what="the list of findings")
-    notes = [*audited.notes, *damaged, *broken, *_notes(table, album)]
+    write_bytes(path, html, what="the report")
+    notes = [*audited.notes, *found.damaged, *_notes(table, album)]
     return Report(
         path, listing, table, len(album.rows), len(audited.findings), looked, tuple(notes),
         len(html), time.monotonic() - began,
     )  # fmt: skip
+
+
+def place(table: FeatureTable, cache: Cache) -> Path:
+    """Return where the page of a table is written unless it is told where."""
+    assert table.path is not None
+    return cache.root / "reports" / f"{table.path.stem}.html"
+
+
+def current(table: FeatureTable, cache: Cache) -> Path | None:
+    """Return the page of a table where a new one would show the same, else None.
+
+    It would where the table, its heads, models and best predictor and this package's version are
+    the same, and every picture was found.
+    """
+    path = place(table, cache)
+    there = path.with_name(f"{path.stem}.audit.csv").exists()
+    return path if there and made_from(path) == _find(table, cache, None, None).digest else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What the cache holds on a table."""
+
+    table: FeatureTable
+    root: Path
+    heads: list[dict[str, Any]]
+    models: list[dict[str, Any]]
+    looked: Artefact | None
+    info: dict[str, Any] | None
+    damaged: list[str]
+
+    @property
+    def digest(self) -> str:
+        """Return what a page that is made from these is known by: a sha256, as hex."""
+        values = [
+            version("headstart"), self.table.table_id, str(self.root), self.heads, self.models,
+            self.info and self.info["id"], self.damaged,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _find(table: FeatureTable, cache: Cache, asked: Any, data: str | Path | None) -> _Found:
+    heads, damaged = HEAD.every(cache.root)
+    models, broken = MODEL.every(cache.root)
+    ranked = leaderboard(heads, table.table_id), board(models, table.table_id)
+    looked = _artefact(cache, table, asked, any(ranked))
+    info = None if looked is None else looked.kind.read(looked.folder)
+    return _Found(table, root_of(table, data), *ranked, looked, info, [*damaged, *broken])
 
 
 def _artefact(cache: Cache, table: FeatureTable, asked: Any, there: bool) -> Artefact | None:

@@ -45,6 +45,7 @@ class Gathered:
         layouts: maps of the album's rows.
         damaged: a sentence on each head or model of the cache that cannot be read.
         listing: name of the file beside the page that lists the findings.
+        origin: what the page is known by; empty where it is to be made again in any case.
     """
 
     table: FeatureTable
@@ -59,6 +60,7 @@ class Gathered:
     layouts: list[Layout]
     damaged: list[str]
     listing: str
+    origin: str
 
 
 def record(all_of_it: Gathered, *, workers: int) -> dict[str, Any]:
@@ -76,6 +78,7 @@ def record(all_of_it: Gathered, *, workers: int) -> dict[str, Any]:
         "name": shown(str(table.provenance.get("data", table.path and table.path.stem))),
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "version": version("headstart"),
+        "origin": all_of_it.origin,
         "table": _table(all_of_it),
         "looked": None if info is None else _looked(info, all_of_it.why),
         "splits": [split or "unlabelled" for split in splits],

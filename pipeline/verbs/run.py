@@ -1,4 +1,4 @@
-"""The three stages in one: features, heads and, where asked for, fine-tuning."""
+"""The stages in one: features, heads and, where asked for, fine-tuning; then a page of it all."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pipeline.heads.head import Head
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
 from pipeline.verbs import costs, extract, finetune, fit_head
+from pipeline.verbs import report as report_of
 from pipeline.verbs.costs import Cost
 from pipeline.verbs.extract import Extraction
 from pipeline.verbs.finetune import Tuning
@@ -30,6 +31,21 @@ if TYPE_CHECKING:
 Stage = Extraction | Fitting | Tuning
 
 
+@dataclass(frozen=True)
+class Page:
+    """The report at the end of a run.
+
+    Attributes:
+        path: of the page.
+        seconds: that making it took; None where the one that was there shows the same.
+        notes: sentences for the person.
+    """
+
+    path: Path
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """What `run` did.
@@ -38,6 +54,7 @@ class Run:
         extraction: stage one.
         fitting: stage two.
         tuning: stage three; None where it was not asked for.
+        page: that shows it all; None where it was not asked for.
         costs: of each stage.
         cache: where all of it is.
         seconds: of the whole run.
@@ -46,6 +63,7 @@ class Run:
     extraction: Extraction
     fitting: Fitting
     tuning: Tuning | None
+    page: Page | None
     costs: tuple[Cost, ...]
     cache: Cache
     seconds: float
@@ -86,12 +104,19 @@ class Run:
             "fit-head": self.fitting.to_json(),
             "finetune": None if self.tuning is None else self.tuning.to_json(),
             "best": {"kind": kind, "id": best},
+            "report": None if self.page is None else str(self.page.path),
             "costs": [vars(cost) for cost in self.costs],
             "seconds": round(self.seconds, 3),
         }
 
 
-def run(data: str | Path | None = None, *, cache: str | Path | None = None, **options: Any) -> Run:
+def run(
+    data: str | Path | None = None,
+    *,
+    cache: str | Path | None = None,
+    report: bool = True,
+    **options: Any,
+) -> Run:
     """Run the stages over the images of `data`: features, heads and, with `unfreeze`, fine-tuning.
 
     What the cache holds already is not computed again.
@@ -99,10 +124,11 @@ def run(data: str | Path | None = None, *, cache: str | Path | None = None, **op
     Args:
         data: a folder, a CSV or TSV file, or the name of a built-in set; `digits` without it.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
+        report: write a page that shows it all, unless the one that is there does.
         **options: any option of `pipeline run`, by name: `trunk`, `clf`, `unfreeze`, `lr`, …
 
     Returns:
-        What was made: `table`, the best `head`, the `model`, and the stages' costs.
+        What was made: `table`, the best `head`, the `model`, the `page`, and the stages' costs.
 
     Raises:
         PipelineError: with a sentence that says what to do.
@@ -113,7 +139,7 @@ def run(data: str | Path | None = None, *, cache: str | Path | None = None, **op
         >>> done.head.classes_[:3]
         ('0', '1', '2')
     """
-    recipe = RunRecipe.of(options)
+    recipe = RunRecipe.of(options, report=report)
     recipe.check(options)
     return run_stages(data, recipe, Cache.at(cache))
 
@@ -166,7 +192,19 @@ def run_stages(
         tuning = replace(tuning, notes=(*notes, *tuning.notes))
         ended(tuning)
         spent.append(costs.of_tuning(tuning, cache))
-    return Run(extraction, fitting, tuning, tuple(spent), cache, time.monotonic() - began)
+    page = None
+    if recipe.report:
+        with reporter() as progress:
+            page = _page(extraction.table, cache, progress)
+    return Run(extraction, fitting, tuning, page, tuple(spent), cache, time.monotonic() - began)
+
+
+def _page(table: FeatureTable, cache: Cache, progress: Progress) -> Page:
+    """Return the report, made unless the one that is there shows the same."""
+    if (path := report_of.current(table, cache)) is not None:
+        return Page(path)
+    made = report_of.run(table, cache, progress=progress)
+    return Page(made.path, made.seconds, made.notes)
 
 
 def _board(fitting: Fitting) -> list[dict[str, Any]]:

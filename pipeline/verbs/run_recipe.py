@@ -49,14 +49,16 @@ class RunRecipe:
         extract: of stage one.
         fit_head: of stage two.
         finetune: of stage three; None where nothing asks for it.
+        report: whether a page shows it all at the end.
     """
 
     extract: Recipe
     fit_head: HeadRecipe
     finetune: TuneRecipe | None
+    report: bool = True
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> RunRecipe:
+    def of(cls, options: Mapping[str, Any], *, report: bool = True) -> RunRecipe:
         """Return the recipe of options of `SETTINGS`, by name; `unfreeze` asks for stage three.
 
         Raises:
@@ -72,7 +74,7 @@ class RunRecipe:
         if parts["finetune"].get("unfreeze") is not None:
             unfreeze = str(parts["finetune"].pop("unfreeze"))
             tune = TuneRecipe(**parts["finetune"], unfreeze=unfreeze, resume=None)
-        return cls(Recipe(**parts["extract"]), HeadRecipe(**parts["fit-head"]), tune)
+        return cls(Recipe(**parts["extract"]), HeadRecipe(**parts["fit-head"]), tune, report)
 
     def check(self, given: Collection[str] = ()) -> None:
         """Refuse values that cannot be right, before the first stage begins.

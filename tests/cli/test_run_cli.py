@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -74,6 +75,22 @@ def test_it_shows_each_stage_and_ends_with_what_was_made_what_it_cost_and_what_n
         assert f"pipeline {verb} {best} " in summary and f"--cache {work / 'cache'}" in summary
 
 
+def test_it_ends_with_a_page_which_the_same_again_leaves_as_it_is(first, work):
+    path = Path(re.search(r"^Report   (\S+), made in [\d.]+ s$", first.stdout, re.M)[1])
+    html = path.read_bytes()
+    assert b"<!doctype html>" in html and path.with_name(f"{path.stem}.audit.csv").is_file()
+    again = call(work, *STAGED)
+    assert f"Report   {path}, unchanged\n" in again.stdout
+    assert path.read_bytes() == html
+    assert "pipeline report" not in again.stdout  # among what to type next
+
+
+def test_without_a_report_the_summary_says_how_to_make_one(first, work):
+    done = call(work, *STAGED, "--no-report")
+    assert done.exit_code == 0 and "\nReport   " not in done.stdout
+    assert f"pipeline report --cache {work / 'cache'}" in done.stdout
+
+
 def test_what_it_says_to_type_next_runs(first, work, monkeypatch):
     lines = first.stdout[first.stdout.rindex("\nNext") :].splitlines()[2:]
     commands = [re.split(r"  +", line.strip())[0] for line in lines]
@@ -100,7 +117,8 @@ def test_the_second_run_computes_nothing_and_loads_no_torch(first, work):
     assert len(values["fit-head"]["reused"]) == 2 and values["finetune"]["reused"]
     assert [cost["passes"] for cost in values["costs"]] == [0, 0, 0]
     assert values["best"]["id"] in first.stdout
-    assert set(values) == {"extract", "fit-head", "finetune", "best", "costs", "seconds"}
+    keys = {"extract", "fit-head", "finetune", "best", "report", "costs", "seconds"}
+    assert set(values) == keys
 
 
 def test_only_the_learning_rate_changed_reruns_stage_three_without_a_pass(first, work, monkeypatch):
@@ -123,7 +141,7 @@ def test_without_unfreeze_it_ends_with_the_heads_and_says_how_to_go_on(first, wo
 def test_every_option_of_the_stages_is_one_of_run_with_its_default():
     context = bare.make_context("run", [])
     names = {param.name for param in bare.params if isinstance(param, click.Option)}
-    assert names == set(SETTINGS) | {"cache", "as_json"}
+    assert names == set(SETTINGS) | {"report", "cache", "as_json"}
     values = {name: value for name, value in context.params.items() if name in SETTINGS}
     assert RunRecipe.of(values) == RunRecipe(Recipe(), HeadRecipe(), None)
     tuned = RunRecipe.of({**values, "unfreeze": "layer4"}).finetune

@@ -12,7 +12,8 @@ from threadpoolctl import threadpool_limits
 from pipeline.errors import PipelineError
 from pipeline.pages import album, contents
 from pipeline.store.cache import Cache
-from pipeline.verbs.report import run
+from pipeline.store.results import HEAD
+from pipeline.verbs.report import current, run
 
 
 @pytest.fixture(autouse=True)
@@ -219,3 +220,37 @@ def test_a_model_is_shown_beside_its_head_with_its_curve(modelled, tmp_path):
     assert re.search(r"pipeline finetune [0-9a-f]{12} --unfreeze layer4 .*--epochs 2", shown)
     assert "48 through the trunk" in shown
     assert not done.notes
+
+
+def test_a_page_is_current_until_what_it_shows_changes(cache, photos, tmp_path):
+    assert current(photos, cache) is None
+    fitted(photos, cache, "lda")
+    done, _ = report(cache)
+    assert current(photos, cache) == done.path
+    done.audit.unlink()
+    assert current(photos, cache) is None
+    report(cache)
+    fitted(photos, cache, "ncm")  # one more head
+    assert current(photos, cache) is None
+    report(cache)
+    assert current(photos, cache) == done.path
+    done.path.write_text("<!doctype html>")  # somebody's page
+    assert current(photos, cache) is None
+    done.path.write_bytes(b"")
+    assert current(photos, cache) is None
+
+
+def test_a_page_that_lacks_pictures_is_never_current(cache, photos, tmp_path):
+    fitted(photos, cache, "lda")
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    report(cache)
+    assert current(photos, cache) is None
+
+
+def test_a_page_of_one_artefact_is_not_the_one_of_the_best(cache, photos):
+    fitted(photos, cache, "lda,ncm")
+    ids = {info["id"] for info in HEAD.every(cache.root)[0]}
+    best, _ = report(cache)
+    (other,) = ids - {best.artefact.folder.name}
+    report(cache, asked=other)
+    assert current(photos, cache) is None

@@ -1,5 +1,7 @@
 """The three stages in one: what is reused, where fine-tuning starts, and what it all cost."""
 
+from functools import partial
+
 import pytest
 from photos import OPTIONS, Heard, paint
 
@@ -12,18 +14,19 @@ from pipeline.verbs.run import run_stages
 from pipeline.verbs.run_recipe import SETTINGS, SHARED, STAGES, RunRecipe
 
 STAGED = {**OPTIONS, "folds": 2, "clf": "logreg", "unfreeze": "layer4", "epochs": 1, "views": 1}
+run_stages_alone = partial(pipeline.run, report=False)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     paint(root / "photos", each=8)
-    return pipeline.run(root / "photos", cache=root / "cache", **STAGED)
+    return run_stages_alone(root / "photos", cache=root / "cache", **STAGED)
 
 
 def again(done, **options):
     root = done.cache.root.parent
-    return pipeline.run(root / "photos", cache=done.cache.root, **{**STAGED, **options})
+    return run_stages_alone(root / "photos", cache=done.cache.root, **{**STAGED, **options})
 
 
 def test_it_makes_a_table_a_head_and_a_model(done):
@@ -56,7 +59,7 @@ def test_another_learning_rate_reruns_stage_three_alone_without_a_pass(done, mon
 
 def test_without_unfreeze_it_ends_with_the_heads(done):
     heads = {name: STAGED[name] for name in STAGED.keys() - {"unfreeze", "epochs", "views"}}
-    second = pipeline.run(done.cache.root.parent / "photos", cache=done.cache.root, **heads)
+    second = run_stages_alone(done.cache.root.parent / "photos", cache=done.cache.root, **heads)
     assert second.tuning is None and second.model is None and len(second.costs) == 2
     assert second.to_json()["finetune"] is None and second.best == ("head", done.head.id)
 
@@ -72,7 +75,7 @@ def test_passes_and_savings_are_what_was_counted_and_measured(tmp_path, monkeypa
 
     monkeypatch.setattr(sources.Cached, "batches", counting)
     options = {**STAGED, "epochs": 3, "views": 2}
-    first = pipeline.run(tmp_path / "photos", cache=tmp_path / "c", **options)
+    first = run_stages_alone(tmp_path / "photos", cache=tmp_path / "c", **options)
     info, memo = first.tuning.info, first.cache.memo
     assert kept.uses(info) == len(read)
     features, heads, tuning = first.costs
@@ -83,14 +86,14 @@ def test_passes_and_savings_are_what_was_counted_and_measured(tmp_path, monkeypa
     assert tuning.saved_passes == len(read) - tuning.passes
     each = info["seconds"]["activations"] / tuning.passes
     assert tuning.saved_seconds == pytest.approx(tuning.saved_passes * each)
-    second = pipeline.run(tmp_path / "photos", cache=tmp_path / "c", **options)
+    second = run_stages_alone(tmp_path / "photos", cache=tmp_path / "c", **options)
     features, heads, tuning = second.costs
     assert features.saved_passes == 32
     assert features.saved_seconds == pytest.approx(32 * kept.rate(memo, first.table.fingerprint))
     assert heads.saved_seconds == first.head.info["seconds"]
     assert tuning.saved_passes == len(read)
     memo.unlink()  # may be lost: then what the rows took is not known any more
-    third = pipeline.run(tmp_path / "photos", cache=tmp_path / "c", **options)
+    third = run_stages_alone(tmp_path / "photos", cache=tmp_path / "c", **options)
     assert third.costs[0].saved_seconds is None and third.costs[0].saved_passes == 32
     assert third.costs[2].saved_seconds == pytest.approx(sum(info["seconds"].values()))
 
@@ -128,7 +131,7 @@ def test_each_stage_is_told_with_its_number(done):
             pass
 
     ended = []
-    recipe = RunRecipe.of(STAGED)
+    recipe = RunRecipe.of(STAGED, report=False)
     data = done.cache.root.parent / "photos"
     run_stages(data, recipe, done.cache, reporter=Reporter, ended=ended.append)
     titles = [sentence for sentence in heard.said if sentence.startswith("Stage ")]
@@ -174,4 +177,4 @@ def test_options_reach_their_stages():
 )
 def test_what_cannot_be_is_refused_before_the_first_stage(tmp_path, options, text):
     with pytest.raises(UsageError, match=text):
-        pipeline.run(tmp_path / "nowhere", cache=tmp_path / "c", **options)
+        run_stages_alone(tmp_path / "nowhere", cache=tmp_path / "c", **options)
