@@ -1,6 +1,7 @@
 """Caches, tables and photos with a head, for the tests of the verbs."""
 
 import shutil
+from contextlib import contextmanager
 
 import pytest
 from photos import prepare, prepare_model
@@ -11,11 +12,17 @@ from pipeline.store.cache import Cache
 from pipeline.trunks import openvino_engine
 
 
-@pytest.fixture(autouse=True, scope="package")
-def torch_alone():
+@contextmanager
+def without_openvino():
     """Converting a trunk for OpenVINO takes longer than running it on a few small pictures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(openvino_engine, "available", lambda: False)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def torch_alone():
+    with without_openvino():
         yield
 
 
@@ -39,7 +46,8 @@ def table(tmp_path):
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
     """Return photos and a cache with their table and head, not to be changed."""
-    return prepare(tmp_path_factory.mktemp("tune"))
+    with without_openvino():
+        return prepare(tmp_path_factory.mktemp("tune"))
 
 
 @pytest.fixture
@@ -52,4 +60,5 @@ def work(prepared, tmp_path):
 @pytest.fixture(scope="session")
 def modelled(prepared, tmp_path_factory):
     """Return photos and a cache with their table, head and model, not to be changed."""
-    return prepare_model(tmp_path_factory.mktemp("model"), prepared)
+    with without_openvino():
+        return prepare_model(tmp_path_factory.mktemp("model"), prepared)
