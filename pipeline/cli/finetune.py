@@ -12,7 +12,7 @@ from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
 from pipeline.store.cache import Cache
 from pipeline.verbs.finetune import Tuning, run
-from pipeline.verbs.tune_recipe import EMA, VIEWS, TuneRecipe
+from pipeline.verbs.tune_recipe import BLEND, EMA, VIEWS, TuneRecipe
 
 
 @click.command()
@@ -73,6 +73,13 @@ from pipeline.verbs.tune_recipe import EMA, VIEWS, TuneRecipe
     show_default=True,
     metavar="E",
     help="Score and keep the moving average of the weights over E epochs; 0: the weights.",
+)
+@click.option(
+    "--blend",
+    default=BLEND,
+    show_default=True,
+    metavar="S",
+    help="Score weights at this share of the way from the head to those too; 0: do not.",
 )
 @click.option("--patience", type=int, metavar="N", help="End after N epochs without a better.")
 @click.option(

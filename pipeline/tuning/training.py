@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -45,6 +44,8 @@ class Settings:
         label_smoothing: in [0, 1).
         patience: epochs without a better one after which training ends; None for no end.
         ema: epochs over which the weights that are scored and kept are averaged; 0 for none.
+        blend: share of the way from the start to these at which weights are scored too (Wortsman
+            et al. 2022, "Robust fine-tuning of zero-shot models"); 0 for none.
         views: see `schedule.draw`.
         seed: of order, views and dropout.
         precision: `fp32`, `bf16` or `fp16` of the arithmetic.
@@ -60,6 +61,7 @@ class Settings:
     label_smoothing: float
     patience: int | None
     ema: float
+    blend: float
     views: int
     seed: int
     precision: str
@@ -80,6 +82,8 @@ class Epoch:
     Attributes:
         number: from 0.
         train_loss: mean over the epoch's images while it went; nan for epoch 0.
+        share: of the way from the start to the average that is scored: 1, or `blend` where that
+            has the lower loss.
         loss: log-loss of the selection part.
         accuracy: of the selection part.
         lr: of the trunk, at the epoch's last step.
@@ -89,6 +93,7 @@ class Epoch:
 
     number: int
     train_loss: float
+    share: float
     loss: float
     accuracy: float
     lr: float
@@ -112,10 +117,11 @@ class Training:
         select: images whose log-loss chooses the epoch; without any, the last one is kept.
         settings: how.
         history: of every epoch so far.
-        average: exponential moving average of the learned tensors over the steps, from those
-            before the first (Polyak and Juditsky 1992): what is scored and kept. It forgets by
-            half in 0.7 `ema` epochs.
-        best: the average at the end of the best epoch.
+        start: the learned tensors before the first step.
+        average: exponential moving average of the learned tensors over the steps, from `start`
+            (Polyak and Juditsky 1992): what is scored and kept. It forgets by half in 0.7 `ema`
+            epochs.
+        best: the average at the end of the best epoch, or what lies between it and `start`.
         best_epoch: its number.
         notes: sentences for the person.
     """
@@ -127,6 +133,7 @@ class Training:
     select: Part
     settings: Settings
     history: list[Epoch] = field(default_factory=list)
+    start: dict[str, Tensor] = field(default_factory=dict)
     average: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     best_epoch: int = 0
@@ -152,7 +159,7 @@ class Training:
             self.device.type, enabled=s.precision == "fp16" and self.device.type == "cuda"
         )
         self.steps = math.ceil(len(self.train.digests) / s.batch_size)
-        self.average = {k: v.detach().clone() for k, v in self.network.learned().items()}
+        self.start, self.average = self._copy(), self._copy()
         self.limit: int | None = None  # images at once, once memory has run out
 
     @property
@@ -173,7 +180,7 @@ class Training:
         with torch.no_grad():
             inputs = torch.from_numpy(features).to(self.device)
             logits = self.run.classify(inputs).cpu().numpy()
-        self._enter(0, math.nan, logits, 0.0, 0.0, started)
+        self._enter(0, math.nan, 1.0, logits, 0.0, 0.0, started)
         return features, logits
 
     def epoch(self) -> Epoch:
@@ -201,12 +208,49 @@ class Training:
                 first = step * s.batch_size
                 total += self._step(x, labels[first : first + len(x)], lr) * len(x)
         self.run.train(False)
-        with self._averaged():
-            logits = self.logits(self.select)
-            if not np.isfinite(logits).all():
-                raise Diverged
-            self._enter(number, total / len(keys), logits, lr, lr * s.head_lr_factor, started)
+        now = self._copy()
+        try:
+            share, logits = self._score()
+            loss = total / len(keys)
+            self._enter(number, loss, share, logits, lr, lr * s.head_lr_factor, started)
+        finally:
+            self._put(now)
         return self.history[-1]
+
+    def _score(self) -> tuple[float, np.ndarray]:
+        """Let the network hold what scores best of this epoch; return its share and logits.
+
+        Raises:
+            Diverged: the scores are not finite.
+        """
+        found: dict[float, np.ndarray] = {}
+        for share in (self.settings.blend, 1.0) if self._blends else (1.0,):
+            self._put(self._between(share))
+            found[share] = self.logits(self.select)
+            if not np.isfinite(found[share]).all():
+                raise Diverged
+        best = min(found, key=lambda share: self._loss(found[share]))
+        self._put(self._between(best))
+        return best, found[best]
+
+    @property
+    def _blends(self) -> bool:
+        return self.settings.blend > 0 and bool(self.select.digests)
+
+    def _between(self, share: float) -> dict[str, Tensor]:
+        """Return the tensors at a share of the way from the start to the average."""
+        if share == 1:
+            return self.average
+        return {
+            name: torch.lerp(self.start[name], value, share) if value.is_floating_point() else value
+            for name, value in self.average.items()
+        }
+
+    def _loss(self, logits: np.ndarray) -> float:
+        """Return the log-loss of the selection part; nan without one."""
+        if not self.select.digests:
+            return math.nan
+        return log_loss(self.select.labels, softmax(logits))
 
     def _step(self, x: Tensor, labels: Tensor, lr: float) -> float:
         """Take one step and return the batch's mean loss."""
@@ -232,15 +276,9 @@ class Training:
             else:  # a BatchNorm's count
                 self.average[name].copy_(value)
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Let the network hold the average for a while."""
-        now = {name: value.detach().clone() for name, value in self.network.learned().items()}
-        self._put(self.average)
-        try:
-            yield
-        finally:
-            self._put(now)
+    def _copy(self) -> dict[str, Tensor]:
+        """Return copies of the tensors that the network holds."""
+        return {name: value.detach().clone() for name, value in self.network.learned().items()}
 
     @torch.no_grad()
     def _put(self, tensors: dict[str, Tensor]) -> None:
@@ -308,17 +346,23 @@ class Training:
             torch.cuda.empty_cache()
 
     def _enter(
-        self, number: int, loss: float, logits: np.ndarray, lr: float, head_lr: float, since: float
+        self,
+        number: int,
+        train_loss: float,
+        share: float,
+        logits: np.ndarray,
+        lr: float,
+        head_lr: float,
+        since: float,
     ) -> None:
-        chosen, accuracy = math.nan, math.nan
+        """Note an epoch; where none was better, what the network holds is the best so far."""
+        loss, accuracy = self._loss(logits), math.nan
         if self.select.digests:
-            chosen = log_loss(self.select.labels, softmax(logits))
             accuracy = float((logits.argmax(1) == self.select.labels).mean())
         seconds = time.perf_counter() - since
-        self.history.append(Epoch(number, loss, chosen, accuracy, lr, head_lr, seconds))
-        if not self.history[:-1] or not chosen >= self.history[self.best_epoch].loss:
-            self.best_epoch = number
-            self.best = {k: v.detach().clone() for k, v in self.network.learned().items()}
+        self.history.append(Epoch(number, train_loss, share, loss, accuracy, lr, head_lr, seconds))
+        if not self.history[:-1] or not loss >= self.history[self.best_epoch].loss:
+            self.best_epoch, self.best = number, self._copy()
 
     def keep_best(self) -> None:
         """Put the best epoch's tensors into the network."""

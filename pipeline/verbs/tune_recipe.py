@@ -15,6 +15,8 @@ VIEWS = 4
 HEAD_LR_FACTOR = 10.0
 #: Epochs over which weights are averaged.
 EMA = 1.0
+#: Share of the way from the head to these at which weights are scored too.
+BLEND = 0.5
 #: Largest learning rate of the trunk by optimizer; from scratch all of it is new.
 LR = {"adamw": 2e-4, "sgd": 1e-2}
 SCRATCH_LR = {"adamw": 1e-3, "sgd": 5e-2}
@@ -50,6 +52,8 @@ class TuneRecipe:
         live: run the whole trunk on every image in every epoch, and keep no activations.
         train_bn: let the BatchNorms of unfrozen places follow their batches.
         ema: epochs over which the weights that are scored and kept are averaged; 0 for none.
+        blend: share of the way from the start to these at which weights are scored too, in [0, 1);
+            0 for none. Without a fitted head to start from there is none.
         patience: epochs without a better one after which it ends; None for no end.
         select_on: what chooses the epoch: `val`, a part of train, or `auto`: val where there is
             a test split to report on.
@@ -78,6 +82,7 @@ class TuneRecipe:
     live: bool = False
     train_bn: bool = False
     ema: float = EMA
+    blend: float = BLEND
     patience: int | None = None
     select_on: str = "auto"
     start: str = "head"
@@ -105,8 +110,10 @@ class TuneRecipe:
             value = getattr(self, name)
             if not (value >= 0 and math.isfinite(value)):
                 found.append(f"--{name.replace('_', '-')} {value:g} is not 0 or above.")
-        if not 0 <= self.label_smoothing < 1:
-            found.append(f"--label-smoothing {self.label_smoothing:g} is not in [0, 1).")
+        for name in ("label_smoothing", "blend"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                found.append(f"--{name.replace('_', '-')} {value:g} is not in [0, 1).")
         if self.views is not None and self.augment == "none":
             found.append("--views are random crops, and --augment none wants none; drop one.")
         if self.from_scratch and self.unfreeze not in ("layer4", "all"):

@@ -221,6 +221,7 @@ def settings_of(recipe: TuneRecipe, prepared: Prepared, precision: str) -> Setti
         label_smoothing=recipe.label_smoothing,
         patience=recipe.patience,
         ema=recipe.ema,
+        blend=0.0 if recipe.from_scratch or recipe.start == "random" else recipe.blend,
         views=prepared.views,
         seed=recipe.seed,
         precision=precision,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.heads.metrics import log_loss, softmax
 from pipeline.tuning import state
 from pipeline.tuning.network import Network
 from pipeline.tuning.training import Diverged, Part, Settings, Training, train
@@ -13,7 +14,7 @@ from pipeline.tuning.unfreeze import cut
 
 SETTINGS = Settings(
     epochs=4, batch_size=8, lr=1e-3, head_lr_factor=10.0, optimizer="adamw", weight_decay=0.01,
-    schedule="cosine", label_smoothing=0.1, patience=None, ema=1.0, views=2, seed=0,
+    schedule="cosine", label_smoothing=0.1, patience=None, ema=1.0, blend=0.0, views=2, seed=0,
     precision="fp32",
 )  # fmt: skip
 
@@ -66,6 +67,7 @@ def test_a_resumed_run_is_bit_identical_to_one_that_never_stopped(
     trunk, tmp_path, optimizer, train_bn
 ):
     settings = replace(SETTINGS, optimizer=optimizer)
+    settings = replace(settings, blend=0.5)
     whole = run(training(trunk(), settings, train_bn=train_bn))
     first = run(training(trunk(), settings, train_bn=train_bn), 2)
     state.keep(tmp_path / "s.safetensors", *first.state())
@@ -127,6 +129,44 @@ def test_what_is_scored_and_kept_is_the_moving_average_over_all_steps(trunk, tra
     z = torch.from_numpy(tuner.logits(tuner.select))
     labels = torch.from_numpy(tuner.select.labels)
     assert float(nn.functional.cross_entropy(z, labels)) == pytest.approx(last.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("train_bn", [False, True])
+def test_what_lies_between_the_start_and_the_average_is_kept_where_it_scores_better(
+    trunk, train_bn
+):
+    # a rate at which the average overshoots
+    tuner = training(trunk(), replace(SETTINGS, blend=0.5, lr=0.01), train_bn=train_bn)
+    tuner.begin()
+    start = copied(tuner)
+    tuner.epoch()
+    now = copied(tuner)
+    losses = {}
+    for share in (0.5, 1.0):
+        tuner._put({
+            k: start[k] + share * (v - start[k]) if v.is_floating_point() else v
+            for k, v in tuner.average.items()
+        })  # fmt: skip
+        losses[share] = log_loss(tuner.select.labels, softmax(tuner.logits(tuner.select)))
+    best = min(losses, key=losses.get)
+    last = tuner.history[-1]
+    assert best == 0.5  # or it would show nothing
+    assert last.share == best and last.loss == pytest.approx(losses[best], rel=1e-4)
+    tuner._put(now)
+    if tuner.best_epoch == 1:
+        assert all(
+            torch.allclose(tuner.best[k], (start[k] + tuner.average[k]) / 2, atol=1e-6)
+            for k in start
+            if start[k].is_floating_point()
+        )
+
+
+def test_scoring_leaves_the_network_where_its_steps_led(trunk):
+    one, other = (run(training(trunk(), replace(SETTINGS, blend=b)), 3) for b in (0.0, 0.5))
+    assert same(copied(one), copied(other)) and same(one.average, other.average)
+    assert {epoch.share for epoch in one.history} == {1.0}
+    pairs = zip(one.history, other.history, strict=True)
+    assert all(with_it.loss <= without.loss for without, with_it in pairs)
 
 
 def test_without_averaging_the_weights_themselves_are_kept(trunk):
