@@ -16,11 +16,13 @@ from pipeline.pages import answers, contents, embedding, findings, mistakes
 from pipeline.pages.album import Album
 from pipeline.pages.answers import Answers
 from pipeline.pages.render import page
+from pipeline.store import advice
 from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
 from pipeline.store.table import FeatureTable
-from pipeline.verbs import artefacts, predictions
+from pipeline.verbs import artefacts, predictions, quadrant
+from pipeline.verbs.advise import at_hand
 from pipeline.verbs.artefacts import Artefact
 from pipeline.verbs.audit import Audit, audit
 from pipeline.verbs.cores import usable_cores
@@ -127,6 +129,7 @@ def run(
     heads, damaged = HEAD.every(cache.root)
     models, broken = MODEL.every(cache.root)
     ranked = leaderboard(heads, table.table_id), board(models, table.table_id)
+    advised, unread = _advice(table, cache)
     looked = _artefact(cache, table, asked, any(ranked))
     said: list[Answers] = []
     info: dict[str, Any] | None = None
@@ -141,12 +144,13 @@ def run(
         table=table, root=root, heads=ranked[0], models=ranked[1], info=info,
         why="" if looked is None else looked.why, answers=said, audit=audited, album=album,
         layouts=layouts, damaged=[*damaged, *broken], listing=shown(listing.name),
+        advice=advised, advice_note="".join(unread),
     )  # fmt: skip
     made = record(gathered, workers=usable_cores())
     html = page(made).encode()
     write_bytes(path, html, what="the report")
     write_bytes(listing, audited.to_csv(), what="the list of findings")
-    notes = [*audited.notes, *damaged, *broken, *_notes(table, album)]
+    notes = [*audited.notes, *damaged, *broken, *unread, *_notes(table, album)]
     return Report(
         path, listing, table, len(album.rows), len(audited.findings), looked, tuple(notes),
         len(html), time.monotonic() - began,
@@ -166,6 +170,19 @@ def _artefact(cache: Cache, table: FeatureTable, asked: Any, there: bool) -> Art
             f"{info['table_id'][:12]}."
         )
     return found
+
+
+def _advice(table: FeatureTable, cache: Cache) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return the advice that is kept, with the commands of today; or why it cannot be read."""
+    try:
+        kept = advice.read(cache, table.table_id)
+    except PipelineError as error:
+        return None, [str(error)]
+    if kept is None:
+        return None, []
+    action = kept["recommendation"]["action"]
+    now = quadrant.commands(action, table, **at_hand(table, cache))
+    return {**kept, "recommendation": {**kept["recommendation"], "commands": now}}, []
 
 
 def _answers(looked: Artefact, info: dict[str, Any], table: FeatureTable) -> list[Answers]:

@@ -1,10 +1,14 @@
 import json
+from copy import deepcopy
 
 import pytest
 from advising import advice
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tables import make_table
 
 from pipeline.errors import DamagedError, PipelineError
+from pipeline.pages.advice import section
 from pipeline.store import advice as kept
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
@@ -71,6 +75,36 @@ def test_what_the_system_cannot_read_is_not_called_damaged(cache):
     with pytest.raises(PipelineError, match="Cannot read the advice") as error:
         kept.read(cache, ID)
     assert not isinstance(error.value, DamagedError)
+
+
+def places(value, path=()):
+    """Yield the way to each value inside a JSON value."""
+    yield path
+    if isinstance(value, dict | list):
+        for name in value if isinstance(value, dict) else range(len(value)):
+            yield from places(value[name], (*path, name))
+
+
+NUMBERS = [-1, 0, 1.5, 10**400, float("inf"), float("nan")]
+ODD = st.sampled_from([None, True, *NUMBERS, "", "\ud800", [], {}, [[]], [None]])
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_whatever_is_read_can_be_shown(tmp_path_factory, data):
+    cache = Cache.at(tmp_path_factory.getbasetemp() / "odd")
+    values = deepcopy(advice(ID))
+    *way, last = data.draw(st.sampled_from([path for path in places(values) if path]))
+    inside = values
+    for name in way:
+        inside = inside[name]
+    inside[last] = data.draw(ODD)
+    foreign(cache, signed(values))
+    try:
+        found = kept.read(cache, ID)
+    except DamagedError:
+        return
+    section(found, heads=[], models=[])
 
 
 def test_the_collector_removes_advice_on_tables_that_are_gone_and_no_other(cache):
