@@ -152,7 +152,7 @@ def test_the_map_answers_the_pointer_with_the_picture(opened):
     said = until(opened, "return document.getElementById('map-said').textContent")
     assert any(name in said for name in CLASSES)
     opened.execute_script("document.activeElement.blur()")
-    assert not find(opened, "#map-tip").is_displayed()
+    until(opened, "return document.getElementById('map-tip').hidden")
     x, y = opened.execute_script(
         "const [a, b] = report.layouts.at(-1).points, c = document.getElementById('map-canvas');"
         "const s = Math.min(c.clientWidth, c.clientHeight) / 2 - 14;"
