@@ -39,7 +39,7 @@ def command(
     Without TABLE the current one: that of the last extract. Measures how large it is, how similar
     to what the trunk was trained on, what more labels would bring and what fine-tuning gained.
     The cached features are all it needs; where the images are at hand, some of them go through
-    the trunk with random weights once, to compare.
+    the trunk with random weights once, to compare. What it found is kept for `pipeline report`.
 
     \b
     Examples:

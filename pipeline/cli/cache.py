@@ -80,9 +80,8 @@ def verify(cache: str | None, as_json: bool) -> None:
         for problem in verdict.problems.values():
             click.echo(shown(problem))
         click.echo(
-            f"{verdict.shards:,} shards, {verdict.tables:,} tables and {verdict.results:,} heads "
-            "and models read, "
-            f"{len(verdict.problems):,} damaged or missing."
+            f"{verdict.shards:,} shards, {verdict.tables:,} tables and {verdict.results:,} heads, "
+            f"models and advice read, {len(verdict.problems):,} damaged or missing."
         )
         for note in verdict.notes:
             click.echo(note)
@@ -112,7 +111,9 @@ def gc(
     cache: str | None,
     as_json: bool,
 ) -> None:
-    """Remove the shards that no table, model or unfinished run names, after showing them.
+    """Remove what nothing needs any more, after showing it.
+
+    Shards that no table, model or unfinished run names, and advice on tables that are gone.
 
     \b
     Example:

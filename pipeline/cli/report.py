@@ -34,9 +34,10 @@ def command(
 ) -> None:
     """Write one page that shows TABLE: a file, a name or an id; the current one without it.
 
-    It shows samples of each class, what was left out, heads and models with their intervals, the
-    mistakes of the best of them, a map of the features, and what may be wrong with the labels. The
-    page is one file that needs no network; a list of its findings is put beside it.
+    It shows samples of each class, what was left out, heads and models with their intervals, what
+    `pipeline advise` found, the mistakes of the best of them, a map of the features, and what may
+    be wrong with the labels. The page is one file that needs no network; a list of its findings is
+    put beside it.
 
     \b
     Examples:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 #: Penalty curves are drawn of so many heads at most, one of each kind, and learning curves of so
@@ -80,12 +80,16 @@ def _accuracy(values: dict[str, Any]) -> dict[str, Any]:
 
 def lowest(infos: Sequence[dict[str, Any]]) -> float:
     """Return where the scale of all intervals begins: a tenth, at most 0.9."""
-    lows = [
-        values.get("model", values)["interval"][0]
+    return scale(
+        values.get("model", values)["interval"]
         for info in infos
         for values in info["metrics"].values()
-    ]
-    return min([0.9, *(int(low * 10) / 10 for low in lows)])
+    )
+
+
+def scale(intervals: Iterable[Sequence[float]]) -> float:
+    """Return the tenth at which a scale for some intervals begins, at most 0.9."""
+    return min([0.9, *(int(low * 10) / 10 for low, _ in intervals)])
 
 
 def penalty_curves(board: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

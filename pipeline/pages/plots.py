@@ -155,6 +155,59 @@ def learning(curve: dict[str, Any], *, name: str) -> str:
         return svg(drawn, name=name, title=curve["sentence"])
 
 
+def forecast(curve: dict[str, Any], *, name: str) -> str:
+    """Return the accuracy over training images, measured, and what more would bring.
+
+    Args:
+        curve: of `Curve.to_json`, with a `sentence`.
+        name: unique on the page.
+    """
+    with figure(5.6, 3.4) as drawn:
+        forecast_axes(drawn.subplots(), curve, colours=(SERIES[0], SERIES[1], QUIET))
+        return svg(drawn, name=name, title=curve["sentence"])
+
+
+def forecast_axes(axes: Axes, curve: dict[str, Any], *, colours: Sequence[str]) -> None:
+    """Draw a learning curve and its forecast.
+
+    Args:
+        axes: to draw on.
+        curve: of `Curve.to_json`.
+        colours: of what was measured, of the forecast, and of the check.
+    """
+    points, check = curve["points"], curve["check"]
+    for point in points:
+        right = point["accuracies"]
+        axes.plot([point["images"]] * len(right), right, ".", color=colours[0], alpha=0.4,
+                  markersize=5)  # fmt: skip
+    images = [point["images"] for point in points]
+    axes.plot(images, [point["accuracy"] for point in points], "o-", color=colours[0],
+              markersize=4, label="measured, mean of repeats")  # fmt: skip
+    # the check stands at the last point itself: a little aside, to be seen
+    for label, colour, found, aside in (
+        ("forecast, 95%", colours[1], curve["forecasts"], 1),
+        ("forecast from half of them", colours[2], [check] if check else [], 1.06),
+    ):
+        for number, one in enumerate(found):
+            low, high = one["interval"]
+            middle = min(max(one["accuracy"], low), high)
+            axes.errorbar(
+                aside * one["images"], middle, yerr=[[middle - low], [high - middle]], fmt="s",
+                color=colour, markersize=4, capsize=4, label=label if not number else None,
+            )  # fmt: skip
+    axes.set_xscale("log")
+    ticks: list[int] = []
+    for size in sorted([*images, *(one["images"] for one in curve["forecasts"])]):
+        if not ticks or size >= 1.5 * ticks[-1]:  # else the numbers stand in each other
+            ticks.append(size)
+    axes.set_xticks(ticks)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_minor_formatter(lambda value, _: "")
+    axes.set_xlabel("training images")
+    axes.set_ylabel(f"accuracy on {curve['measured_on']}")
+    axes.legend(loc="lower right", frameon=False)
+
+
 def reliability(bins: dict[str, list[dict[str, float]]], *, name: str, title: str) -> str:
     """Return accuracy over confidence, before and after calibration.
 

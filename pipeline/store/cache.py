@@ -66,6 +66,11 @@ class Cache:
         return self.root / "costs"
 
     @property
+    def advice(self) -> Path:
+        """Return the folder of what `advise` found, one file a table."""
+        return self.root / "advice"
+
+    @property
     def data(self) -> Path:
         """Return the folder of the built-in data sets."""
         return self.root / "data"

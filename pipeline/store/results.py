@@ -15,6 +15,12 @@ from pipeline.errors import DamagedError, PipelineError
 from pipeline.store.trouble import cannot_read
 
 
+def checksum(info: dict[str, Any]) -> str:
+    """Return the sha256 of a JSON object but for its own `checksum`."""
+    rest = {name: value for name, value in info.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of result. Two are equal when they are the same kind.
@@ -79,7 +85,7 @@ class Kind:
         own = f"{self.name}.json"
         there = [path for path in sorted(folder.iterdir()) if path.name != own]
         whole = {**info, "files": {path.name: _sha256(path) for path in there}}
-        whole["checksum"] = _checksum(whole)
+        whole["checksum"] = checksum(whole)
         text = json.dumps(whole, indent=1, ensure_ascii=True) + "\n"
         (folder / own).write_text(text)
         return whole
@@ -110,7 +116,7 @@ class Kind:
     def damaged(self, folder: Path, info: dict[str, Any]) -> dict[str, str]:
         """Return each of a result's files that is damaged or missing, with what is wrong."""
         found: dict[str, str] = {}
-        if info["checksum"] != _checksum(info):
+        if info["checksum"] != checksum(info):
             found[str(folder / f"{self.name}.json")] = (
                 f"The {self.name} {folder} is damaged: {self.name}.json is not what was written. "
                 f"Make it again: `{self.makes}` with the same options."
@@ -218,9 +224,3 @@ MODEL = Kind(
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _checksum(info: dict[str, Any]) -> str:
-    """Return the sha256 of a JSON object but for its own `checksum`."""
-    rest = {name: value for name, value in info.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import DamagedError, LockedError, PipelineError
-from pipeline.store import flight
+from pipeline.store import advice, flight
 from pipeline.store.atomic import TEMPORARY
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
@@ -31,7 +31,7 @@ class Verdict:
     Attributes:
         shards: number of shards hashed.
         tables: number of tables checked.
-        results: number of heads and models whose files were hashed.
+        results: number of heads, models and pieces of advice whose files were hashed.
         problems: file to what is wrong with it, in a sentence.
         repairs: commands that make good what is wrong, in order, each once.
         notes: what is gone and not missed.
@@ -62,7 +62,7 @@ def usage(cache: Cache) -> dict[str, Usage]:
 
 
 def verify(cache: Cache) -> Verdict:
-    """Hash every shard, table, head and model again and name what is damaged or missing.
+    """Hash every shard, table, head, model and advice again; name what is damaged or missing.
 
     Raises:
         PipelineError: the system is in trouble, and what it cannot read may be whole.
@@ -108,6 +108,12 @@ def verify(cache: Cache) -> Verdict:
                 f"{len(gone)} shards of activations of the model {info['id']} are gone; "
                 "fine-tuning again computes them again."
             )
+    for path in advice.files(cache):
+        verdict.results += 1
+        try:
+            advice.read(cache, path.stem)
+        except DamagedError as error:
+            verdict.problems[str(path)] = str(error)
     try:
         for _ in cache.unfinished():
             pass
@@ -123,8 +129,8 @@ def garbage(
     """Return the files that nothing names, with their sizes in bytes, and remove none.
 
     Shards named by no table and no model and wanted by no unfinished run, converted trunks that
-    have no rows, and the temporary files of processes that are gone. A fingerprint whose lock is
-    held is left alone.
+    have no rows, advice on tables that are gone, and the temporary files of processes that are. A
+    fingerprint whose lock is held is left alone.
 
     Args:
         unfinished: give up unfinished runs: their manifests and states, and what only they want,
@@ -136,8 +142,10 @@ def garbage(
             unknown; nothing may be removed then.
     """
     named: set[tuple[str, str]] = set()
+    tables: set[str] = set()
     for path in cache.table_files():
         table = FeatureTable.open(path)
+        tables.add(table.table_id)
         named.update((table.fingerprint, name) for name in table.shards)
     if not activations:
         for info in map(MODEL.read, MODEL.folders(cache.root)):
@@ -160,6 +168,9 @@ def garbage(
     used = {store.fingerprint for store in cache.stores() if store.names()}
     for path in cache.compiled.glob("*.ov"):
         if path.stem not in used:  # a converted trunk that has no rows: made again when needed
+            found[path] = path.stat().st_size
+    for path in advice.files(cache):
+        if path.stem not in tables:
             found[path] = path.stat().st_size
     for folder, folders, names in os.walk(cache.root):
         for name in (*names, *folders):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipeline.heads.chance import Agreement, agreement
 from pipeline.heads.forecast import LEAST_SIZES
 from pipeline.heads.search import Found
 from pipeline.images.names import counted
+from pipeline.store import advice as kept
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
 from pipeline.store.table import FeatureTable
@@ -72,6 +73,8 @@ def advise(
     **options: Any,
 ) -> Advice:
     """Measure how large a table is and how similar to the source task, and say what to run.
+
+    The cache keeps what was found, one advice a table, for `report`.
 
     Args:
         table: a table, its file, name or id; the cache's current one without it.
@@ -136,7 +139,7 @@ def run(
     models, damaged = MODEL.every(cache.root)
     notes += damaged
     found = gains.find(models, table.table_id, images=size.images)
-    return Advice(
+    advice = Advice(
         table=table,
         size=size,
         majority=float(counts.max() / counts.sum()),
@@ -148,11 +151,23 @@ def run(
         gains=found,
         recommendation=quadrant.recommend(
             table, size.images, similarity, near=near, linear=linear, gains=found,
-            **_at_hand(table, cache),
+            **at_hand(table, cache),
         ),
         notes=tuple(notes),
         seconds=time.monotonic() - began,
     )  # fmt: skip
+    return _keep(advice, recipe, cache)
+
+
+def _keep(advice: Advice, recipe: AdviceRecipe, cache: Cache) -> Advice:
+    """Return advice that the cache now has; or that says why not, since it is told anyway."""
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    asked = {**asdict(recipe), "data": recipe.data and str(recipe.data)}
+    try:
+        kept.write(cache, {"created": created, "recipe": asked, **advice.to_json()})
+    except PipelineError as error:
+        return replace(advice, notes=(*advice.notes, f"Not kept for the report: {error}"))
+    return advice
 
 
 @dataclass(frozen=True)
@@ -267,7 +282,7 @@ def _curve(
     return curve
 
 
-def _at_hand(table: FeatureTable, cache: Cache) -> dict[str, Any]:
+def at_hand(table: FeatureTable, cache: Cache) -> dict[str, Any]:
     """Return whether the table is the current one, and its best head to fine-tune from."""
     board = leaderboard(HEAD.every(cache.root)[0], table.table_id)
     usable = [

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.store.table import FeatureTable
+from pipeline.verbs.advise import AdviceRecipe
 from pipeline.verbs.checks import command_line
 from pipeline.verbs.head_recipe import HeadRecipe
 from pipeline.verbs.tune_recipe import TuneRecipe
@@ -15,14 +16,18 @@ _MEANS = ("jobs", "device", "workers", "resume")
 
 
 def commands(
-    table: FeatureTable, heads: Sequence[dict[str, Any]], models: Sequence[dict[str, Any]]
+    table: FeatureTable,
+    heads: Sequence[dict[str, Any]],
+    models: Sequence[dict[str, Any]],
+    advice: dict[str, Any] | None,
 ) -> list[str]:
-    """Return the command lines that make a table, its heads and its models again.
+    """Return the command lines that make a table, its heads, its models and its advice again.
 
     Args:
         table: says itself how it was made.
         heads: `head.json` of each head.
         models: `model.json` of each model.
+        advice: that is kept on the table, or None.
     """
     found = [str(table.provenance["command"])]
     for info in heads:
@@ -33,6 +38,9 @@ def commands(
         words = [info["head"], "--unfreeze", info["unfreeze"]]
         tuned = TuneRecipe(**info["recipe"])
         found.append(command_line("finetune", words, tuned, without=("unfreeze", *_MEANS)))
+    if advice is not None:
+        asked = AdviceRecipe(**advice["recipe"])
+        found.append(command_line("advise", [table.table_id[:12]], asked, without=_MEANS))
     return [*dict.fromkeys(found), f"pipeline report {table.table_id[:12]}"]
 
 

@@ -19,11 +19,13 @@ from pipeline.pages import answers, contents, embedding, findings, mistakes
 from pipeline.pages.album import Album
 from pipeline.pages.answers import Answers
 from pipeline.pages.render import made_from, page
+from pipeline.store import advice
 from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
 from pipeline.store.table import FeatureTable
-from pipeline.verbs import artefacts, predictions
+from pipeline.verbs import artefacts, predictions, quadrant
+from pipeline.verbs.advise import at_hand
 from pipeline.verbs.artefacts import Artefact
 from pipeline.verbs.audit import Audit, audit
 from pipeline.verbs.cores import usable_cores
@@ -136,13 +138,14 @@ def run(
         table=table, root=found.root, heads=found.heads, models=found.models, info=info,
         why="" if looked is None else looked.why, answers=said, audit=audited, album=album,
         layouts=layouts, damaged=found.damaged, listing=shown(listing.name),
+        advice=found.advice, advice_note="".join(found.unread),
         origin="" if album.missing else found.digest,  # so that they are looked for again
     )  # fmt: skip
     made = record(gathered, workers=usable_cores())
     html = page(made).encode()
     write_bytes(listing, audited.to_csv(), what="the list of findings")
     write_bytes(path, html, what="the report")
-    notes = [*audited.notes, *found.damaged, *_notes(table, album)]
+    notes = [*audited.notes, *found.damaged, *found.unread, *_notes(table, album)]
     return Report(
         path, listing, table, len(album.rows), len(audited.findings), looked, tuple(notes),
         len(html), time.monotonic() - began,
@@ -158,8 +161,8 @@ def place(table: FeatureTable, cache: Cache) -> Path:
 def current(table: FeatureTable, cache: Cache) -> Path | None:
     """Return the page of a table where a new one would show the same, else None.
 
-    It would where the table, its heads, models and best predictor and this package's version are
-    the same, and every picture was found.
+    It would where the table, its heads, models and best predictor, the advice on it and this
+    package's version are the same, and every picture was found.
     """
     path = place(table, cache)
     there = path.with_name(f"{path.stem}.audit.csv").exists()
@@ -177,13 +180,15 @@ class _Found:
     looked: Artefact | None
     info: dict[str, Any] | None
     damaged: list[str]
+    advice: dict[str, Any] | None
+    unread: list[str]
 
     @property
     def digest(self) -> str:
         """Return what a page that is made from these is known by: a sha256, as hex."""
         values = [
             version("headstart"), self.table.table_id, str(self.root), self.heads, self.models,
-            self.info and self.info["id"], self.damaged,
+            self.info and self.info["id"], self.damaged, self.advice, self.unread,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -194,7 +199,10 @@ def _find(table: FeatureTable, cache: Cache, asked: Any, data: str | Path | None
     ranked = leaderboard(heads, table.table_id), board(models, table.table_id)
     looked = _artefact(cache, table, asked, any(ranked))
     info = None if looked is None else looked.kind.read(looked.folder)
-    return _Found(table, root_of(table, data), *ranked, looked, info, [*damaged, *broken])
+    return _Found(
+        table, root_of(table, data), *ranked, looked, info, [*damaged, *broken],
+        *_advice(table, cache),
+    )  # fmt: skip
 
 
 def _artefact(cache: Cache, table: FeatureTable, asked: Any, there: bool) -> Artefact | None:
@@ -210,6 +218,19 @@ def _artefact(cache: Cache, table: FeatureTable, asked: Any, there: bool) -> Art
             f"{info['table_id'][:12]}."
         )
     return found
+
+
+def _advice(table: FeatureTable, cache: Cache) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return the advice that is kept, with the commands of today; or why it cannot be read."""
+    try:
+        kept = advice.read(cache, table.table_id)
+    except PipelineError as error:
+        return None, [str(error)]
+    if kept is None:
+        return None, []
+    action = kept["recommendation"]["action"]
+    now = quadrant.commands(action, table, **at_hand(table, cache))
+    return {**kept, "recommendation": {**kept["recommendation"], "commands": now}}, []
 
 
 def _answers(looked: Artefact, info: dict[str, Any], table: FeatureTable) -> list[Answers]:

@@ -15,8 +15,8 @@ import numpy as np
 from pipeline.images.names import shown
 from pipeline.images.preprocess import Preprocess
 from pipeline.images.thumbnails import thumbnail, views
+from pipeline.pages import advice, choice, contents, findings, mistakes, plots
 from pipeline.pages import album as albums
-from pipeline.pages import choice, contents, findings, mistakes, plots
 from pipeline.pages.album import Album
 from pipeline.pages.answers import Answers
 from pipeline.pages.costs import costs
@@ -46,6 +46,8 @@ class Gathered:
         damaged: a sentence on each head or model of the cache that cannot be read.
         listing: name of the file beside the page that lists the findings.
         origin: what the page is known by; empty where it is to be made again in any case.
+        advice: that is kept on the table, or None.
+        advice_note: why it cannot be read; else empty.
     """
 
     table: FeatureTable
@@ -61,12 +63,15 @@ class Gathered:
     damaged: list[str]
     listing: str
     origin: str
+    advice: dict[str, Any] | None
+    advice_note: str
 
 
 def record(all_of_it: Gathered, *, workers: int) -> dict[str, Any]:
     """Return what the page shows."""
     table, album, info = all_of_it.table, all_of_it.album, all_of_it.info
     made = table, all_of_it.heads, all_of_it.models
+    advised = all_of_it.advice
     place = {row: number for number, row in enumerate(album.rows)}
     looked = "" if info is None else str(info["id"])
     strips = _strips(all_of_it, workers)  # adds pictures
@@ -110,6 +115,10 @@ def record(all_of_it: Gathered, *, workers: int) -> dict[str, Any]:
         "costs": costs(
             len(table.labels), table.provenance.get("cost"), all_of_it.heads, all_of_it.models
         ),
+        "advice": None
+        if advised is None
+        else advice.section(advised, heads=all_of_it.heads, models=all_of_it.models),
+        "advice_note": shown(all_of_it.advice_note),
         "answers": [
             mistakes.section(said, table, place, chose=_chose(info, said.split))
             for said in all_of_it.answers
@@ -117,7 +126,7 @@ def record(all_of_it: Gathered, *, workers: int) -> dict[str, Any]:
         "audit": findings.section(all_of_it.audit.findings, table, place),
         "audit_notes": [shown(note) for note in all_of_it.audit.notes],
         "listing": all_of_it.listing,
-        "commands": [shown(line) for line in commands(*made)],
+        "commands": [shown(line) for line in commands(*made, advised)],
         "versions": versions(*made),
         "images": {"shown": len(album.rows), "left": album.left, "missing": len(album.missing)},
         "data": _data(all_of_it, place),

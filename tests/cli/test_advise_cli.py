@@ -68,6 +68,7 @@ def test_json_is_one_object_and_nothing_else(cache):
     assert result.exit_code == 0 and result.stderr == ""
     values = json.loads(result.stdout)
     assert values["recommendation"]["action"] == "head"
+    assert (cache.advice / f"{values['table_id']}.json").is_file()  # for the report
     assert set(values) >= {"size", "similarity", "linear", "neighbours", "curve", "gains", "notes"}
 
 

@@ -4,11 +4,13 @@ import time
 from itertools import pairwise
 
 import pytest
+from advising import advice
 from chromium import chromium, complaints, requests
 from fitting import fitted
 from reporting import pictured
 from threadpoolctl import threadpool_limits
 
+from pipeline.store import advice as kept
 from pipeline.store.cache import Cache
 from pipeline.verbs.report import run
 
@@ -24,6 +26,7 @@ def page(tmp_path_factory):
     with threadpool_limits(1):
         table = pictured(cache, root / "photos", classes=CLASSES, files=FILES, count=90, apart=0.1)
         fitted(table, cache, "lda")
+        kept.write(cache, advice(table.table_id, notes=[CLASSES[1]]))
         return run(table, cache).path
 
 
@@ -72,6 +75,14 @@ def test_the_page_renders_with_its_pictures_and_the_names_as_they_are(opened):
     until(opened, "return document.querySelector('#data .thumbs img').naturalWidth > 0")
     assert opened.execute_script("return document.images.length") > 20
     assert opened.execute_script("return document.querySelectorAll('svg.plot').length") >= 3
+
+
+def test_the_advice_is_reached_by_its_link_and_drawn(opened):
+    find(opened, "nav a[href='#advice']").click()
+    assert find(opened, "#advice .note bdi").text == CLASSES[1]
+    assert find(opened, "#advice svg.plot").size["height"] > 100
+    find(opened, "#advice summary").click()
+    assert "forecast" in find(opened, "#advice details table").text
 
 
 def test_the_policy_stops_what_tries_to_leave(browser, page):
@@ -141,7 +152,7 @@ def test_the_map_answers_the_pointer_with_the_picture(opened):
     said = until(opened, "return document.getElementById('map-said').textContent")
     assert any(name in said for name in CLASSES)
     opened.execute_script("document.activeElement.blur()")
-    assert not find(opened, "#map-tip").is_displayed()
+    until(opened, "return document.getElementById('map-tip').hidden")
     x, y = opened.execute_script(
         "const [a, b] = report.layouts.at(-1).points, c = document.getElementById('map-canvas');"
         "const s = Math.min(c.clientWidth, c.clientHeight) / 2 - 14;"

@@ -2,6 +2,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
+from advising import advice
 
 from pipeline.pages import plots
 
@@ -27,9 +28,11 @@ LEARNING = {
     "sentence": "Model x.",
 }
 BINS = {when: [{"images": 3, "accuracy": 0.5, "confidence": 0.6}] for when in ("before", "after")}
+FORECAST = {**advice("a" * 64)["curve"], "sentence": "Accuracy on val."}
 DRAWN = {
     "penalty": lambda name: plots.penalty(CURVE, name=name),
     "learning": lambda name: plots.learning(LEARNING, name=name),
+    "forecast": lambda name: plots.forecast(FORECAST, name=name),
     "reliability": lambda name: plots.reliability(BINS, name=name, title="Reliability"),
 }
 
@@ -68,3 +71,9 @@ def test_what_a_screen_reader_says_is_escaped():
 def test_dollars_are_no_formula():
     curve = {**CURVE, "parameter": "$C$ <i>"}
     assert "$C$ &lt;i&gt;" in plots.penalty(curve, name="one")
+
+
+def test_sizes_that_lie_close_share_a_number():
+    points = [{**FORECAST["points"][0], "images": n} for n in (1000, 1100, 2000)]
+    drawn = plots.forecast({**FORECAST, "points": points, "forecasts": []}, name="one")
+    assert ">1,000<" in drawn and ">2,000<" in drawn and "1,100" not in drawn

@@ -12,6 +12,7 @@ from tables import digest, make_table
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
+from pipeline.store import advice as kept
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
 from pipeline.verbs import advise as module
@@ -60,6 +61,25 @@ def test_every_figure_is_there_and_plain_json(found):
     assert values["recommendation"]["action"] == "head"
     assert values["gains"] == [] and values["reference"] is None
     assert any("random weights itself" in note for note in values["notes"])
+
+
+def test_what_was_found_is_kept_with_its_time_and_its_recipe(found, tmp_path):
+    cache = Cache.at(tmp_path)
+    advice = ask(found.table, cache, seed=3, sample=0, data=tmp_path)
+    values = kept.read(cache, found.table.table_id)
+    assert {name: values[name] for name in advice.to_json()} == advice.to_json()
+    assert values["recipe"] == {**vars(AdviceRecipe(seed=3, sample=0)), "data": str(tmp_path)}
+    assert values["created"].endswith("Z")
+    ask(found.table, cache)
+    assert kept.read(cache, found.table.table_id)["recipe"]["seed"] == 0
+
+
+def test_advice_that_cannot_be_kept_is_told_all_the_same(found, tmp_path):
+    cache = Cache.at(tmp_path)
+    cache.advice.write_text("in the way")
+    advice = ask(found.table, cache)
+    assert advice.recommendation == found.recommendation
+    assert advice.notes[-1].startswith("Not kept for the report: Cannot create the folder")
 
 
 def test_the_same_again_says_the_same(found, tmp_path):
@@ -140,6 +160,7 @@ FEW = [
 @pytest.mark.parametrize(("shape", "note"), FEW)
 def test_too_few_images_are_told_and_still_get_advice(cache, shape, note):
     advice = ask(make_table(**shape), cache)
+    assert kept.read(cache, advice.table.table_id)["size"] == vars(advice.size)
     assert advice.recommendation.size == "small"
     assert any("No forecast" in text or "No learning curve" in text for text in advice.notes)
     json.dumps(advice.to_json())
@@ -230,6 +251,7 @@ def test_what_fine_tuning_did_is_told(work):
     done = tune(work, epochs=1, views=1)
     advice = run(None, AdviceRecipe(sample=0), Cache.at(work / "cache"), Heard())
     (gain,) = advice.gains
+    assert kept.read(Cache.at(work / "cache"), done.info["table_id"])["gains"] == [gain.to_json()]
     assert gain.model == done.folder.name and gain.unfreeze == "layer4" and gain.split == "val"
     paired = done.info["metrics"]["val"]["paired"]
     assert paired["model_alone"] - paired["head_alone"] == round(24 * gain.gained)

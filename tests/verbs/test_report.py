@@ -3,6 +3,7 @@ import re
 
 import numpy as np
 import pytest
+from advising import advice
 from fitting import fitted
 from html_page import check_page, record_of, text_of
 from reporting import pictured
@@ -11,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.errors import PipelineError
 from pipeline.pages import album, contents
+from pipeline.store import advice as kept
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD
 from pipeline.verbs.report import current, run
@@ -190,6 +192,38 @@ def test_a_damaged_head_is_told_and_not_shown(cache, photos):
     assert str(one.folder) in done.notes[0]
 
 
+def test_without_advice_the_section_names_the_command(cache, photos):
+    done, html = report(cache)
+    assert f"Not asked yet: pipeline advise {photos.table_id[:12]} measures" in text_of(html)
+    assert not done.notes and "pipeline advise" not in html[html.index('id="run"') :]
+
+
+def test_advice_that_is_kept_is_shown_with_the_commands_of_today(cache, photos):
+    kept.write(cache, advice(photos.table_id))
+    fitted(photos, cache, "lda")
+    shown = text_of(report(cache)[1])
+    for text in (
+        "Quadrant: small, similar.", "Small: 60 training images.", "2024-05-06 07:08 UTC",
+        "cs231n: https://cs231n.github.io/", "71.0% [64.0%, 77.0%]", "A note of a file\ufffd.",
+        "forecast 0.930 [0.850, 0.980] with 120", "from half of the images it foretells 0.930",
+        "Since then 1 head came: the advice is older", "abcdef012345", "+5.0",
+        f"pipeline advise {photos.table_id[:12]} --seed 5",
+    ):  # fmt: skip
+        assert text in shown, text
+    assert "Not asked yet" not in shown
+    assert "pipeline fit-head --clf all" in shown and "fit-head gone" not in shown
+
+
+def test_advice_that_is_damaged_is_noted_and_counts_as_not_asked(cache, photos):
+    kept.write(cache, advice(photos.table_id))
+    path = kept.path_of(cache, photos.table_id)
+    path.write_text(path.read_text().replace("Fit a head", "Buy a head"))
+    done, html = report(cache)
+    (note,) = done.notes
+    assert note.startswith(f"The advice {path} is damaged")
+    assert note in text_of(html) and "Not asked yet" in text_of(html)
+
+
 HOSTILE = '</script><script>boom()</script><img src=x onerror="boom()">'
 
 
@@ -200,6 +234,7 @@ def test_markup_in_names_is_text(cache, tmp_path):
     listing = table.path.with_name(f"{table.path.stem}.left-out.csv")
     listing.write_bytes(b'path,kind,reason\n"<u onload=x>\xff",bad image,"<s>why</s>"\n')
     fitted(table, cache, "lda")
+    kept.write(cache, advice(table.table_id, notes=[HOSTILE], trunk=HOSTILE))
     done, html = report(cache)
     assert "<img src=x" not in html and "<b onclick" not in html and "<script>boom" not in html
     record = record_of(html)
