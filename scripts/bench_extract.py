@@ -148,7 +148,7 @@ def rates(asked: argparse.Namespace, paths: list[Path], home: Path) -> dict[str,
         decoding = len(part) / (time.perf_counter() - began)
     stacked = torch.stack(crops).contiguous(memory_format=torch.channels_last)
     batches = [stacked[at : at + BATCH] for at in range(0, len(stacked) - BATCH + 1, BATCH)]
-    engine, _ = engines.make_engine(trunk, there.key, recipe, cache)
+    engine = engines.make_engine(trunk, there.key, recipe, cache)
     count(engine.run(batches[:2]))
     began = time.perf_counter()
     images = count(engine.run(batches))
@@ -188,6 +188,10 @@ def compare(asked: argparse.Namespace, home: Path) -> dict[str, Any]:
     folder = home / "photos"
     paths = repeated(asked.folder, asked.images, folder)
     weights = home / "weights"
+    if asked.weights == "random":  # made beforehand, as downloaded ones would be there
+        load(asked.trunk, "random", state_dir=weights)
+        (file,) = weights.glob("*.safetensors")
+        asked.weights = str(file)
     runs = [
         (
             alone(plain, asked, paths, weights),

@@ -43,7 +43,6 @@ class FakeEngine:
     def __init__(self, name: str = "fake"):
         self.name = name
         self.notes: list[str] = []
-        self.pinned = False
         self.batches: list[int] = []
 
     def run(self, batches):
@@ -68,8 +67,9 @@ def fake_trunk(monkeypatch):
         return spec.TrunkFacts(name, weights, digest, Preprocess(10, 8), 11, stages, False), None
 
     def make_engine(trunk, key, recipe, cache):
-        return engine, recipe.batch_size or 4
+        return engine
 
     monkeypatch.setattr(spec, "resolve", resolve)
     monkeypatch.setattr(engines, "make_engine", make_engine)
+    monkeypatch.setattr(engines, "BATCH_SIZE", dict.fromkeys(engines.BATCH_SIZE, 4))
     return engine

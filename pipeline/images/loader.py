@@ -21,6 +21,9 @@ from pipeline.images.views import least_side, view
 
 #: Batches in the making besides the one in use: memory is bounded whatever the data set's size.
 AHEAD = 2
+#: Bytes of crops to have in the making, for `ahead`, where the first batch waits for an engine:
+#: loading and converting a trunk takes seconds, most of them on one core.
+HEAD_START = 64 << 20
 
 
 @dataclass
@@ -67,6 +70,7 @@ def load(
     workers: int,
     pin: bool = False,
     pad: bool = True,
+    ahead: int = AHEAD,
     guard: Guard = unguarded,
 ) -> Generator[Batch]:
     """Yield batches in order; the same files give the same bits, whatever the workers.
@@ -85,6 +89,7 @@ def load(
         workers: decoding threads.
         pin: put crops in page-locked memory, for copies to a GPU.
         pad: pad a batch that is alone, too.
+        ahead: batches in the making when the first one is yielded; `AHEAD` from then on.
         guard: asked before each image is decoded.
 
     Raises:
@@ -142,12 +147,12 @@ def load(
     pool = ThreadPoolExecutor(workers, "decode")
     try:
         begun = begin()
-        pending = deque(islice(begun, AHEAD))
+        pending = deque(islice(begun, ahead))
         while pending:
             batch, futures = pending.popleft()
             for future in futures:
                 batch.bad.update(future.result())
-            pending.extend(islice(begun, 1))
+            pending.extend(islice(begun, max(0, AHEAD - len(pending))))
             yield batch
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -14,7 +14,6 @@ class Engine(Protocol):
 
     name: str  #: recorded with every shard
     notes: list[str]  #: sentences for the person, such as a halved batch
-    pinned: bool  #: whether batches should lie in page-locked memory
 
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
         """Yield the rows of each batch, in order; may take a few batches ahead.
@@ -34,7 +33,6 @@ class Pixels:
     def __init__(self) -> None:
         self.name = "pixels"
         self.notes: list[str] = []
-        self.pinned = False
 
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
         """Yield uint8 [B, S, S, 3] for uint8 crops [B, 3, S, S]."""

@@ -59,7 +59,6 @@ class OpenVINOEngine:
         openvino = openvino_import.openvino()
         self.name = "openvino-cpu"
         self.notes: list[str] = []
-        self.pinned = False
         streams = max(2, cores)
         _, side, _, channels = model.input(0).partial_shape.get_max_shape()
         model.reshape([PIECE, side, side, channels])

@@ -32,7 +32,6 @@ class TorchEngine:
     def __init__(self, net: FeatureNet, *, device: str, precision: str, size: int):
         self.name = f"torch-{device}"
         self.notes: list[str] = []
-        self.pinned = device == "cuda"
         self.device, self.dtype = torch.device(device), DTYPES[precision]
         self.limit: int | None = None  # images at once, once memory has run out
         net = copy.deepcopy(net).eval()

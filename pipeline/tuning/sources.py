@@ -111,7 +111,7 @@ class Live:
         files = [(self.paths[digest], digest, view) for digest, view in keys]
         loaded = load(
             files, self.preprocess, batch_size=size, workers=self.workers,
-            pin=self.engine.pinned,
+            pin=self.device.type == "cuda",
         )  # fmt: skip
         counts: deque[int] = deque()  # of batches given to the engine, which may take some ahead
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.errors import UsageError
 from pipeline.store.cache import Cache
@@ -26,21 +26,45 @@ BATCH_SIZE = {"cpu": 32, "cuda": 128, "mps": 64}
 MANY = 64
 
 
+class Batches(NamedTuple):
+    """How crops are put together.
+
+    Attributes:
+        size: images in one.
+        pinned: whether they lie in page-locked memory, from which a GPU copies while it computes.
+    """
+
+    size: int
+    pinned: bool
+
+
+def batches_of(key: FeatureKey, recipe: Recipe) -> Batches:
+    """Return the batches for a key's rows; an engine is not needed to know them.
+
+    Raises:
+        UsageError: the device is not there.
+    """
+    from pipeline.trunks.devices import choose_device
+
+    device = "cpu" if key.layer == "pixels" else choose_device(recipe.device)
+    return Batches(recipe.batch_size or BATCH_SIZE[device], device == "cuda")
+
+
 def make_engine(
     trunk: LoadedTrunk | None,
     key: FeatureKey,
     recipe: Recipe,
     cache: Cache,
     also: Sequence[FeatureKey] = (),
-) -> tuple[Engine, int]:
-    """Return the engine for a key's rows, and the batch size; loads the trunk where needed.
+) -> Engine:
+    """Return the engine for a key's rows; loads the trunk where needed.
 
     `auto` means OpenVINO on a CPU where it is installed and can run the trunk, else PyTorch.
 
     Args:
         trunk: where it is loaded already.
         key: what the rows depend on.
-        recipe: engine, device and batch size; trunk and weights, to load them.
+        recipe: engine and device; trunk and weights, to load them.
         cache: where converted trunks are kept.
         also: other layers and poolings of the same trunk and precision, whose features stand
             behind the first in every row.
@@ -52,7 +76,7 @@ def make_engine(
     from pipeline.trunks.engine import Pixels
 
     if key.layer == "pixels":
-        return Pixels(), recipe.batch_size or BATCH_SIZE["cpu"]
+        return Pixels()
     device = choose_device(recipe.device)
 
     def net() -> FeatureNet:
@@ -66,11 +90,10 @@ def make_engine(
         return FeatureNet(found.module, key.preprocess, key.layer, key.pool, also=behind)
 
     named = _joint([key, *also]) if also else key
-    engine = _made(
+    return _made(
         net, named, cache, device=device, asked=recipe.engine,
         precision=choose_precision(key.precision, device),
     )  # fmt: skip
-    return engine, recipe.batch_size or BATCH_SIZE[device]
 
 
 def engine_of(predictor: Predictor, means: Means, cache: Cache, *, many: bool) -> Engine:
@@ -129,8 +152,8 @@ def _made(
 
 def make_joint_engine(
     trunk: LoadedTrunk | None, keys: Sequence[FeatureKey], recipe: Recipe, cache: Cache
-) -> tuple[Engine, int, list[int]]:
-    """Return an engine for the rows of several keys side by side, the batch size, and each D.
+) -> tuple[Engine, list[int]]:
+    """Return an engine for the rows of several keys side by side, and each D.
 
     Args:
         trunk: where it is loaded already.
@@ -146,7 +169,7 @@ def make_joint_engine(
     behind = [(other.layer, other.pool) for other in also]
     net = FeatureNet(found.module, first.preprocess, first.layer, first.pool, also=behind)
     widths = net.widths(first.preprocess.crop)
-    return *make_engine(found, first, recipe, cache, also), widths
+    return make_engine(found, first, recipe, cache, also), widths
 
 
 def _joint(keys: Sequence[FeatureKey]) -> FeatureKey:

@@ -91,9 +91,10 @@ def _measure(trunk: LoadedTrunk, key: FeatureKey, recipe: Recipe, cache: Cache) 
 
     from pipeline.trunks.feature_net import FeatureNet
 
-    engine, batch_size = engines.make_engine(trunk, key, recipe, cache)
+    engine = engines.make_engine(trunk, key, recipe, cache)
     side = key.preprocess.crop
     generator = torch.Generator().manual_seed(0)
+    batch_size, _ = engines.batches_of(key, recipe)
     noise = torch.randint(0, 256, (batch_size, 3, side, side), generator=generator)
     crops = noise.to(torch.uint8).contiguous(memory_format=torch.channels_last)
     once = min(_seconds(engine, [crops]) for _ in range(2))  # the first one warms up

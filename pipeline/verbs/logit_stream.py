@@ -141,10 +141,9 @@ def through_cache(
     recipe = Recipe(device=means.device, batch_size=means.batch_size, workers=means.workers)
 
     @once
-    def engine() -> tuple[Engine, int]:
+    def engine() -> Engine:
         # what is kept comes from the engine that `extract` would take, however few images
-        made = engine_of(predictor, means, cache, many=True)
-        return made, means.batch_size or BATCH_SIZE[choose_device(means.device)]
+        return engine_of(predictor, means, cache, many=True)
 
     given = iter(paths)
     there = rows.choose(cache, key, means.device, [])

@@ -157,7 +157,7 @@ def make_source(
                 done.index.shards(keys), len(done.computed), done.seconds,
             )  # fmt: skip
     boundary.check_images(wanted.paths, cache, loads)
-    engine, _ = make_engine(trunk, key, loads, cache)
+    engine = make_engine(trunk, key, loads, cache)
     live = Live(
         engine, wanted.paths, key.preprocess,
         workers=recipe.workers or usable_cores(), device=place,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,7 +109,7 @@ def fill(
     progress: Progress,
     unit: str = "images",
     check_bad: Callable[[Index], None] = lambda index: None,
-    engine: Callable[[], tuple[Engine, int]] | None = None,
+    engine: Callable[[], Engine] | None = None,
 ) -> Rows:
     """Return the rows of `sources`, having computed and committed those that were missing.
 
@@ -121,7 +121,7 @@ def fill(
         trunk: where it is loaded already.
         unit: what a row is, for the person.
         check_bad: called before, and after each batch; raises when too many images are bad.
-        engine: gives an engine for these rows, and the batch size, in place of `make_engine`.
+        engine: gives an engine for these rows in place of `make_engine`.
 
     Raises:
         LockedError: another process computes rows of this fingerprint.
@@ -144,7 +144,7 @@ def fill_together(
     progress: Progress,
     unit: str = "images",
     check_bad: Callable[[Index], None] = lambda index: None,
-    engine: Callable[[], tuple[Engine, int]] | None = None,
+    engine: Callable[[], Engine] | None = None,
 ) -> None:
     """Do what `fill` does for several layers and poolings of a trunk, in one pass over the images.
 
@@ -168,16 +168,14 @@ def fill_together(
                 cache.begin_run(rows.key.fingerprint, list(sources))
                 held.enter_context(rows.store.lock())
             started = time.monotonic()
-            runs, batch_size, sinks = _prepare(cache, recipe, lacking, trunk, engine)
             try:
                 with noted(lacking[0].store, progress) as guard:
-                    compute(
-                        runs,
+                    notes = compute(
+                        partial(_prepare, cache, recipe, lacking, trunk, engine),
                         files,
-                        sinks,
+                        lacking[0].key,
                         guard=guard,
-                        batch_size=batch_size,
-                        workers=recipe.workers or usable_cores(),
+                        recipe=recipe,
                         progress=progress,
                         check_bad=check_bad,
                     )
@@ -187,7 +185,7 @@ def fill_together(
                 raise
             seconds = (time.monotonic() - started) / len(lacking)
             for rows in lacking:
-                rows.notes += runs.notes
+                rows.notes += notes
                 rows.seconds += seconds
                 costs.note(cache.memo, rows.key.fingerprint, len(rows.computed), seconds)
     for rows in several:
@@ -199,74 +197,82 @@ def _prepare(
     recipe: Recipe,
     lacking: Sequence[Rows],
     trunk: LoadedTrunk | None,
-    engine: Callable[[], tuple[Engine, int]] | None,
-) -> tuple[Engine, int, list[Sink]]:
-    """Return an engine for all of these rows, the batch size, and where its columns go."""
+    engine: Callable[[], Engine] | None,
+) -> tuple[Engine, list[Sink]]:
+    """Return an engine for all of these rows, and where its columns go."""
     if len(lacking) == 1:
         make = engine or partial(engines.make_engine, trunk, lacking[0].key, recipe, cache)
-        runs, batch_size = make()
-        return runs, batch_size, [Sink(lacking[0], slice(None), runs.name)]
+        runs = make()
+        return runs, [Sink(lacking[0], slice(None), runs.name)]
     keys = [rows.key for rows in lacking]
-    runs, batch_size, widths = engines.make_joint_engine(trunk, keys, recipe, cache)
+    runs, widths = engines.make_joint_engine(trunk, keys, recipe, cache)
     ends = np.cumsum([0, *widths]).tolist()
     columns = [slice(a, b) for a, b in pairwise(ends)]
-    return (
-        runs,
-        batch_size,
-        [Sink(rows, part, runs.name) for rows, part in zip(lacking, columns, strict=True)],
-    )
+    return runs, [Sink(*one, runs.name) for one in zip(lacking, columns, strict=True)]
 
 
 def compute(
-    engine: Engine,
+    prepare: Callable[[], tuple[Engine, list[Sink]]],
     files: Mapping[Key, str | bytes],
-    sinks: Sequence[Sink],
+    key: FeatureKey,
     *,
+    recipe: Recipe,
     guard: Guard,
-    batch_size: int,
-    workers: int,
     progress: Progress,
     check_bad: Callable[[Index], None],
-) -> None:
+) -> list[str]:
     """Compute the rows of `files` in order, commit them, and enter them in the indices.
 
     The plan is cut into shards of whole batches, bad images keep their place in it, and the last
-    batch is padded: a run that was killed after any shard goes on with the same batches.
+    batch is padded: a run that was killed after any shard goes on with the same batches. Images
+    are decoded already while the engine is made.
 
     Args:
-        files: (digest, view) to the path of each image (or its bytes), in data set order.
-        sinks: one for each fingerprint that the engine computes.
+        prepare: gives the engine, and a sink for each fingerprint that it computes.
+        files: (digest, view) to the path of each image (or its bytes), in data set order; one at
+            least.
+        key: of the rows, or of one kind of them.
+        recipe: batch size, device and workers.
         guard: notes what is being decoded, and knows what must not be.
         check_bad: called after each batch; raises when there are too many bad images.
+
+    Returns:
+        The engine's notes for the person.
     """
-    from pipeline.images.loader import load
+    from pipeline.images.loader import AHEAD, HEAD_START, load
 
     keys = list(files)
-    shard_rows = batch_size * max(1, SHARD_ROWS // batch_size)
-    progress.start("extracting", len(keys))
+    size, pinned = engines.batches_of(key, recipe)
+    shard_rows = size * max(1, SHARD_ROWS // size)
     batches = load(
         [(path, digest, view) for (digest, view), path in files.items()],
-        sinks[0].rows.key.preprocess,
-        batch_size=batch_size,
-        workers=workers,
-        pin=engine.pinned,
+        key.preprocess,
+        batch_size=size,
+        workers=recipe.workers or usable_cores(),
+        pin=pinned,
+        ahead=max(AHEAD, HEAD_START // (size * 3 * key.preprocess.crop**2)),
         guard=guard,
     )
     running: deque[Batch] = deque()  # given to the engine, which may take some ahead
 
-    def crops() -> Iterator[torch.Tensor]:
-        for batch in batches:
+    def crops(first: Batch) -> Iterator[torch.Tensor]:
+        for batch in chain([first], batches):
             running.append(batch)
             yield batch.crops
 
-    for computed in engine.run(crops()):
-        batch = running.popleft()
-        end = batch.start + batch.count
-        for sink in sinks:
-            sink.take(computed, keys[batch.start : end], batch.bad)
-        full = sum(sink.held for sink in sinks) >= SHARD_BYTES
-        if end % shard_rows == 0 or end == len(keys) or full:
+    with closing(batches):
+        first = next(batches)
+        engine, sinks = prepare()
+        progress.start("extracting", len(keys))
+        for computed in engine.run(crops(first)):
+            batch = running.popleft()
+            end = batch.start + batch.count
             for sink in sinks:
-                sink.commit()
-        progress.advance(batch.count, len(batch.bad))
-        check_bad(sinks[0].rows.index)
+                sink.take(computed, keys[batch.start : end], batch.bad)
+            full = sum(sink.held for sink in sinks) >= SHARD_BYTES
+            if end % shard_rows == 0 or end == len(keys) or full:
+                for sink in sinks:
+                    sink.commit()
+            progress.advance(batch.count, len(batch.bad))
+            check_bad(sinks[0].rows.index)
+    return engine.notes

@@ -172,7 +172,7 @@ class Hungry(nn.Module):
 
 def hungry(most) -> TorchEngine:
     made = TorchEngine.__new__(TorchEngine)
-    made.name, made.notes, made.limit, made.pinned = "torch-fake", [], None, False
+    made.name, made.notes, made.limit = "torch-fake", [], None
     made.device, made.dtype, made.net = torch.device("cpu"), torch.float32, Hungry(most)
     return made
 

@@ -228,7 +228,7 @@ def test_auto_goes_on_with_pytorch_where_openvino_cannot_run_the_trunk(
     monkeypatch.setattr(openvino_engine, "converted", refuse)
     trunk = load("resnet18", "random", state_dir=tmp_path)
     cache, recipe = Cache.at(tmp_path / "cache"), Recipe(device="cpu")
-    engine, _ = engines.make_engine(trunk, key(), recipe, cache)
+    engine = engines.make_engine(trunk, key(), recipe, cache)
     assert engine.name == "torch-cpu"
     assert engine.notes == ["OpenVINO cannot run this trunk (a reason). Going on with PyTorch."]
     with pytest.raises(UsageError, match=r"a reason.*--engine torch"):
@@ -241,7 +241,7 @@ def test_without_openvino_auto_is_pytorch_and_asking_for_it_says_what_to_install
     monkeypatch.setattr(openvino_engine, "available", lambda: False)
     trunk = load("resnet18", "random", state_dir=tmp_path)
     cache = Cache.at(tmp_path / "cache")
-    assert engines.make_engine(trunk, key(), Recipe(device="cpu"), cache)[0].name == "torch-cpu"
+    assert engines.make_engine(trunk, key(), Recipe(device="cpu"), cache).name == "torch-cpu"
     with pytest.raises(UsageError, match=r"pip install 'headstart\[openvino\]'"):
         engines.make_engine(trunk, key(), Recipe(device="cpu", engine="openvino"), cache)
 
