@@ -116,7 +116,7 @@ def given(param):
     name = param.opts[-1]
     if param.is_flag:
         return "true", [name]
-    one, text = {"integer": ("7", "7"), "float": ("0.5", "0.5")}.get(
+    one, text = {"integer": ("7", "7"), "float": ("0.625", "0.625")}.get(
         param.type.name, ("'seven'", "seven")
     )
     if param.nargs > 1:
