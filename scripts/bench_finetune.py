@@ -212,6 +212,7 @@ def main() -> None:
         found: dict[str, Any] = {}
         if asked.whole or asked.only_whole:
             found["whole"] = {"epochs": asked.epochs, **whole(asked, folder)}
+            told(asked, f"from nothing: {found['whole']}")
         if not asked.only_whole:
             found["epochs"] = epochs(asked, folder)
     if asked.json:
