@@ -141,14 +141,27 @@ def show(done: Tuning) -> None:
         )
     if not info["beats_head"]:
         click.echo(
-            f"Fine-tuning did not beat the head by log-loss on {info['selected_on']}: the head "
-            f"{info['head']} stays best."
+            f"Fine-tuning did not beat the head on {info['selected_on']}: the head {info['head']} "
+            f"stays best{_though(info)}."
         )
     for note in done.notes:
         click.echo(shown(f"Note     {note}"))
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in info["seconds"].items())
     click.echo(f"Reused   {info['id']}, made already" if done.reused else f"Took     {spent}")
     click.echo(shown(f"Kept in  {done.folder}"))
+
+
+def _though(info: dict[str, Any]) -> str:
+    """Return why a model of lower log-loss did not beat its head; else nothing."""
+    scored = info["metrics"][info["selected_on"]]
+    if not info["best_epoch"] or scored["model"]["log_loss"] >= scored["start"]["log_loss"]:
+        return ""
+    paired = scored["paired"]
+    return (
+        f", since {paired['head_alone']:,} images are right with it alone and "
+        f"{paired['model_alone']:,} with the model alone (p = {paired['p']:.2g}), for all the "
+        "model's lower log-loss"
+    )
 
 
 def lines(info: dict[str, Any]) -> list[str]:

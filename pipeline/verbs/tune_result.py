@@ -28,6 +28,8 @@ from pipeline.verbs.prepare import Prepared
 from pipeline.verbs.tune_recipe import TuneRecipe
 from pipeline.verbs.tune_task import Task
 
+#: A difference in accuracy counts where chance alone makes one less often (McNemar's exact test).
+LEVEL = 0.05
 _FROM_TABLE = (
     "trunk", "keys", "layer", "pool", "preprocess",
 )  # fmt: skip
@@ -135,8 +137,7 @@ def _info(
         "epochs": len(history) - 1,
         "best_epoch": tuner.best_epoch,
         # epoch 0 is the head itself, whatever rounding says
-        "beats_head": tuner.best_epoch > 0
-        and chosen["model"]["log_loss"] < chosen["start"]["log_loss"],
+        "beats_head": tuner.best_epoch > 0 and beats(chosen),
         "selected_on": task.selects,
         "compared_on": _compared_on(outcome),
         "train_images": len(task.train),
@@ -157,6 +158,20 @@ def _info(
         "versions": {name: version(name) for name in ("headstart", "torch", "torchvision")},
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def beats(scored: dict[str, Any]) -> bool:
+    """Tell whether a model is better than its head on the images that chose its epoch.
+
+    It is where its log-loss is lower and it is not less often right by more than chance explains:
+    smoothed labels lower the log-loss of a head that is too sure of itself, whatever they cost.
+
+    Args:
+        scored: of `metrics`, of that part.
+    """
+    paired = scored["paired"]
+    worse = paired["head_alone"] > paired["model_alone"] and paired["p"] < LEVEL
+    return bool(scored["model"]["log_loss"] < scored["start"]["log_loss"] and not worse)
 
 
 def _scores(outcome: Outcome, chances: dict[str, np.ndarray]) -> dict[str, Any]:

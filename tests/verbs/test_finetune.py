@@ -15,6 +15,7 @@ from pipeline.store.cache import Cache
 from pipeline.tuning.model import Model
 from pipeline.verbs.finetune import run
 from pipeline.verbs.tune_recipe import TuneRecipe
+from pipeline.verbs.tune_result import beats
 
 
 def test_it_starts_from_the_head_and_keeps_all_that_it_found(work):
@@ -184,6 +185,24 @@ def test_nothing_of_the_reported_split_is_used(tmp_path):
         found.append(run(head, TuneRecipe(**FAST), Cache.at(tmp_path / "c")))
     one, other = ((done.folder / "model.safetensors").read_bytes() for done in found)
     assert found[0].folder != found[1].folder and one == other
+
+
+@pytest.mark.parametrize(
+    ("loss", "head_alone", "model_alone", "p", "better"),
+    [
+        (0.3, 5, 6, 1.0, True),
+        (0.3, 14, 2, 0.004, False),  # less often right, by more than chance explains
+        (0.3, 6, 3, 0.5, True),
+        (0.3, 2, 14, 0.004, True),
+        (0.5, 2, 14, 0.004, False),
+    ],
+)
+def test_a_model_beats_its_head_by_log_loss_unless_it_is_less_often_right(
+    loss, head_alone, model_alone, p, better
+):
+    paired = {"head_alone": head_alone, "model_alone": model_alone, "p": p}
+    scored = {"model": {"log_loss": loss}, "start": {"log_loss": 0.4}, "paired": paired}
+    assert beats(scored) is better
 
 
 def test_where_no_epoch_is_better_the_model_is_the_head_and_does_not_beat_it(work):
