@@ -11,7 +11,7 @@ import numpy as np
 COMPONENTS = 50
 #: Images that t-SNE places at most, drawn at random: it is what a page costs most. The others are
 #: put between those of these that are nearest to them.
-MOST, NEAREST = 2000, 3
+MOST, NEAREST = 1000, 3
 #: Fewest images of which a map says anything.
 LEAST = 5
 PERPLEXITY = 30.0
