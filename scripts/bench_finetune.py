@@ -33,7 +33,8 @@ import pipeline
 from pipeline.store.cache import Cache
 from pipeline.trunks import registry
 from pipeline.trunks.devices import choose_precision
-from pipeline.tuning.training import Part, Training
+from pipeline.tuning.records import Part
+from pipeline.tuning.training import Training
 from pipeline.verbs import prepare
 from pipeline.verbs.boundary import Wanted
 from pipeline.verbs.progress import Silent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.tuning.training import Epoch
+from pipeline.tuning.records import Epoch
 
 
 def draw(path: Path, history: Sequence[Epoch], *, best: int, selected_on: str) -> None:

@@ -22,7 +22,8 @@ from pipeline.store.table import FeatureTable
 from pipeline.trunks.registry import LoadedTrunk
 from pipeline.tuning import curve, model
 from pipeline.tuning.handover import Handover
-from pipeline.tuning.training import Epoch, Part, Training
+from pipeline.tuning.records import Epoch, Part
+from pipeline.tuning.training import Training
 from pipeline.verbs import predictions
 from pipeline.verbs.prepare import Prepared
 from pipeline.verbs.tune_recipe import TuneRecipe

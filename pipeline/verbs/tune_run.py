@@ -18,7 +18,8 @@ from pipeline.store.table import FeatureTable
 from pipeline.trunks.devices import choose_device, choose_precision
 from pipeline.tuning import handover, state
 from pipeline.tuning.handover import Handover
-from pipeline.tuning.training import Part, Settings, Training, train
+from pipeline.tuning.records import Part, Settings
+from pipeline.tuning.training import Training, train
 from pipeline.verbs.boundary import Wanted
 from pipeline.verbs.prepare import (
     Prepared,

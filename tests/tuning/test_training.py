@@ -9,7 +9,8 @@ from torch import nn
 from pipeline.heads.metrics import log_loss, softmax
 from pipeline.tuning import state
 from pipeline.tuning.network import Network
-from pipeline.tuning.training import Diverged, Part, Settings, Training, train
+from pipeline.tuning.records import Part, Settings
+from pipeline.tuning.training import Diverged, Training, train
 from pipeline.tuning.unfreeze import cut
 
 SETTINGS = Settings(
