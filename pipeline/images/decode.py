@@ -55,7 +55,8 @@ from pipeline.images.preprocess import DECODE_POLICY as DECODE_POLICY
 from pipeline.images.quiet import quiet
 
 try:  # torchvision 0.29 deprecates it: a release without it is slower and gives the same pixels
-    from torchvision.io import ImageReadMode, decode_jpeg
+    from torchvision.io import ImageReadMode as ImageReadMode
+    from torchvision.io import decode_jpeg as decode_jpeg
 except ImportError:  # pragma: no cover
     decode_jpeg = None
 
@@ -141,6 +142,22 @@ def decode(data: bytes, *, least: int | None = None) -> torch.Tensor:
         return _pillow(data, kind)
 
 
+def reduction(data: bytes, least: int) -> int:
+    """Return by how much `decode` divides a picture's sides for a short side of `least`: 1 to 8.
+
+    Args:
+        data: a whole file.
+        least: as in `decode`.
+    """
+    header = jpeg_header(data) if sniff(data[:HEAD]) == "jpeg" else None
+    return 1 if header is None else _divisor(header, least)
+
+
+def _divisor(header: JpegHeader, least: int) -> int:
+    short = min(header.width, header.height)
+    return next((by for by in (8, 4, 2) if short // by >= least), 1)
+
+
 def _room(width: int, height: int) -> AbstractContextManager[object]:
     """Check a header's size; return what to hold while a picture of it is in memory."""
     if width <= 0 or height <= 0:
@@ -152,12 +169,12 @@ def _room(width: int, height: int) -> AbstractContextManager[object]:
 
 def _reduced(data: bytes, header: JpegHeader, least: int) -> torch.Tensor | None:
     """Return a large JPEG's pixels at a part of its size; None where it is not large, or bad."""
-    fits = [by for by in (8, 4, 2) if min(header.width, header.height) // by >= least]
-    if not fits:
+    by = _divisor(header, least)
+    if by == 1:
         return None
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-            image.draft(None, (header.width // fits[0], header.height // fits[0]))
+            image.draft(None, (header.width // by, header.height // by))
             image.load()
             return _tensor(to_rgb(_upright(image), bits=8))
     except MemoryError:

@@ -13,11 +13,10 @@ from typing import Protocol
 import torch
 
 from pipeline.errors import BadImage, PipelineError
-from pipeline.images.decode import decode
+from pipeline.images.crops import Crops, crops
 from pipeline.images.names import shown
 from pipeline.images.preprocess import Preprocess
 from pipeline.images.reading import read, read_unknown
-from pipeline.images.views import least_side, view
 
 #: Batches in the making besides the one in use: memory is bounded whatever the data set's size.
 AHEAD = 2
@@ -72,6 +71,7 @@ def load(
     pad: bool = True,
     ahead: int = AHEAD,
     guard: Guard = unguarded,
+    cut: Crops = crops,
 ) -> Generator[Batch]:
     """Yield batches in order; the same files give the same bits, whatever the workers.
 
@@ -91,6 +91,7 @@ def load(
         pad: pad a batch that is alone, too.
         ahead: batches in the making when the first one is yielded; `AHEAD` from then on.
         guard: asked before each image is decoded.
+        cut: decodes and crops.
 
     Raises:
         PipelineError: a file cannot be read, or is no longer what it was when it was hashed; or
@@ -102,7 +103,7 @@ def load(
         source: str | bytes,
         expected: bytes | None,
         wanted: list[tuple[int, int]],
-        crops: torch.Tensor,
+        into: torch.Tensor,
     ) -> dict[int, str]:
         name = shown(source) if isinstance(source, str) else "a picture"
         try:
@@ -117,13 +118,9 @@ def load(
                 )
             if reason := guard(digest, data, name):
                 raise BadImage(reason)
-            pictures: dict[int, torch.Tensor] = {}  # least side → picture
-            for slot, number in wanted:
-                least = least_side(preprocess, number)
-                if least not in pictures:
-                    pictures[least] = decode(data, least=least)
-                crop = view(pictures[least], preprocess, digest=digest, number=number)
-                crops[slot].copy_(crop.permute(1, 2, 0))
+            found = cut(data, preprocess, digest, [number for _, number in wanted])
+            for (slot, _), crop in zip(wanted, found, strict=True):
+                into[slot].copy_(crop.permute(1, 2, 0))
         except BadImage as error:
             return {slot: str(error) for slot, _ in wanted}
         except (MemoryError, OSError) as error:  # the machine is to blame, not the image
@@ -136,12 +133,12 @@ def load(
         given, start = iter(files), 0
         while part := list(islice(given, batch_size)):
             rows = batch_size if pad or start else len(part)
-            crops = torch.zeros((rows, size, size, 3), dtype=torch.uint8, pin_memory=pin)
+            empty = torch.zeros((rows, size, size, 3), dtype=torch.uint8, pin_memory=pin)
             futures = []
             for (source, digest), run in groupby(enumerate(part), key=lambda item: item[1][:2]):
                 wanted = [(slot, number) for slot, (_, _, number) in run]
-                futures.append(pool.submit(fill, source, digest, wanted, crops))
-            yield Batch(start, len(part), crops.permute(0, 3, 1, 2)), futures
+                futures.append(pool.submit(fill, source, digest, wanted, empty))
+            yield Batch(start, len(part), empty.permute(0, 3, 1, 2)), futures
             start += len(part)
 
     pool = ThreadPoolExecutor(workers, "decode")

@@ -14,6 +14,7 @@ from pipeline.verbs.means import Means
 from pipeline.verbs.recipe import Recipe
 
 if TYPE_CHECKING:
+    from pipeline.images.crops import Crops
     from pipeline.trunks.engine import Engine
     from pipeline.trunks.feature_net import FeatureNet
     from pipeline.trunks.registry import LoadedTrunk
@@ -32,10 +33,18 @@ class Batches(NamedTuple):
     Attributes:
         size: images in one.
         pinned: whether they lie in page-locked memory, from which a GPU copies while it computes.
+        cut: decodes and crops the images.
     """
 
     size: int
     pinned: bool
+    cut: Crops
+
+    def names(self, engine: Engine) -> str:
+        """Return what to record of an engine that computes from these batches."""
+        from pipeline.images.nvjpeg import crops_on_gpu
+
+        return f"{engine.name}, JPEGs by nvJPEG" if self.cut is crops_on_gpu else engine.name
 
 
 def batches_of(key: FeatureKey, recipe: Recipe) -> Batches:
@@ -47,7 +56,20 @@ def batches_of(key: FeatureKey, recipe: Recipe) -> Batches:
     from pipeline.trunks.devices import choose_device
 
     device = "cpu" if key.layer == "pixels" else choose_device(recipe.device)
-    return Batches(recipe.batch_size or BATCH_SIZE[device], device == "cuda")
+    return batches_on(device, key.precision, recipe.batch_size)
+
+
+def batches_on(device: str, precision: str, size: int | None) -> Batches:
+    """Return the batches for a device.
+
+    Args:
+        device: `cpu`, `cuda` or `mps`.
+        precision: of the trunk: `fp32`, `bf16` or `fp16`.
+        size: images in one; None for the device's default.
+    """
+    from pipeline.images.nvjpeg import crops_for
+
+    return Batches(size or BATCH_SIZE[device], device == "cuda", crops_for(device, precision))
 
 
 def make_engine(

@@ -94,7 +94,7 @@ def _measure(trunk: LoadedTrunk, key: FeatureKey, recipe: Recipe, cache: Cache) 
     engine = engines.make_engine(trunk, key, recipe, cache)
     side = key.preprocess.crop
     generator = torch.Generator().manual_seed(0)
-    batch_size, _ = engines.batches_of(key, recipe)
+    batch_size = engines.batches_of(key, recipe).size
     noise = torch.randint(0, 256, (batch_size, 3, side, side), generator=generator)
     crops = noise.to(torch.uint8).contiguous(memory_format=torch.channels_last)
     once = min(_seconds(engine, [crops]) for _ in range(2))  # the first one warms up

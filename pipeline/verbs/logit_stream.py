@@ -27,7 +27,7 @@ from pipeline.tuning.predictor import Predictor
 from pipeline.verbs import rows
 from pipeline.verbs.cores import usable_cores
 from pipeline.verbs.crashes import noted_apart
-from pipeline.verbs.engines import BATCH_SIZE, MANY, engine_of
+from pipeline.verbs.engines import MANY, batches_on, engine_of
 from pipeline.verbs.means import Means
 from pipeline.verbs.progress import Progress
 from pipeline.verbs.recipe import Recipe
@@ -67,7 +67,9 @@ def through_trunk(
         cache: where converted networks and the notes on what is decoded are.
         progress: told what a person should know.
     """
-    batch_size = means.batch_size or BATCH_SIZE[choose_device(means.device)]
+    device = choose_device(means.device)
+    precision = predictor.precision_on(device, means.precision)
+    batch_size, pinned, cut = batches_on(device, precision, means.batch_size)
     given = iter(sources)
     first = list(islice(given, AHEAD * batch_size))  # the loader takes as many at once
     with ExitStack() as stack:
@@ -76,8 +78,10 @@ def through_trunk(
             predictor.preprocess,
             batch_size=batch_size,
             workers=means.workers or usable_cores(),
+            pin=pinned,
             pad=False,
             guard=stack.enter_context(noted_apart(cache, progress)),
+            cut=cut,
         )
         stack.callback(batches.close)  # its threads end before their notes do
         for batch in batches:

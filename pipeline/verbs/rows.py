@@ -200,15 +200,17 @@ def _prepare(
     engine: Callable[[], Engine] | None,
 ) -> tuple[Engine, list[Sink]]:
     """Return an engine for all of these rows, and where its columns go."""
+    columns = [slice(None)]
     if len(lacking) == 1:
         make = engine or partial(engines.make_engine, trunk, lacking[0].key, recipe, cache)
         runs = make()
-        return runs, [Sink(lacking[0], slice(None), runs.name)]
-    keys = [rows.key for rows in lacking]
-    runs, widths = engines.make_joint_engine(trunk, keys, recipe, cache)
-    ends = np.cumsum([0, *widths]).tolist()
-    columns = [slice(a, b) for a, b in pairwise(ends)]
-    return runs, [Sink(*one, runs.name) for one in zip(lacking, columns, strict=True)]
+    else:
+        keys = [rows.key for rows in lacking]
+        runs, widths = engines.make_joint_engine(trunk, keys, recipe, cache)
+        ends = np.cumsum([0, *widths]).tolist()
+        columns = [slice(a, b) for a, b in pairwise(ends)]
+    name = engines.batches_of(lacking[0].key, recipe).names(runs)
+    return runs, [Sink(*one, name) for one in zip(lacking, columns, strict=True)]
 
 
 def compute(
@@ -242,7 +244,7 @@ def compute(
     from pipeline.images.loader import AHEAD, HEAD_START, load
 
     keys = list(files)
-    size, pinned = engines.batches_of(key, recipe)
+    size, pinned, cut = engines.batches_of(key, recipe)
     shard_rows = size * max(1, SHARD_ROWS // size)
     batches = load(
         [(path, digest, view) for (digest, view), path in files.items()],
@@ -252,6 +254,7 @@ def compute(
         pin=pinned,
         ahead=max(AHEAD, HEAD_START // (size * 3 * key.preprocess.crop**2)),
         guard=guard,
+        cut=cut,
     )
     running: deque[Batch] = deque()  # given to the engine, which may take some ahead
 
