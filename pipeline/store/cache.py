@@ -158,6 +158,10 @@ class Cache:
         }
         write_bytes(path, hdf5.build(arrays).head, what="the run's manifest")
 
+    def has_begun(self, fingerprint: str, keys: Sequence[Key]) -> bool:
+        """Say whether a run that wanted just these rows has begun and not ended."""
+        return self._manifest(fingerprint, keys).exists()
+
     def end_run(self, fingerprint: str, keys: Sequence[Key]) -> None:
         """Remove a run's manifest, its own or one that a killed run of the same left."""
         path = self._manifest(fingerprint, keys)

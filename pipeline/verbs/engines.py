@@ -44,7 +44,7 @@ class Batches(NamedTuple):
         """Return what to record of an engine that computes from these batches."""
         from pipeline.images.nvjpeg import crops_on_gpu
 
-        return f"{engine.name}, JPEGs by nvJPEG" if self.cut is crops_on_gpu else engine.name
+        return f"{engine.name} with nvJPEG" if self.cut is crops_on_gpu else engine.name
 
 
 def batches_of(key: FeatureKey, recipe: Recipe) -> Batches:

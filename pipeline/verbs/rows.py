@@ -163,15 +163,22 @@ def fill_together(
     if lacking:
         missing = {key for rows in lacking for key in rows.computed}
         files = {key: source for key, source in sources.items() if key in missing}
+        # A run that was killed may have completed some of them. It goes on with the same network:
+        # one converted for fewer of them may round otherwise.
+        wanted = list(sources)
+        together = [
+            rows for rows in several
+            if rows.computed or cache.has_begun(rows.key.fingerprint, wanted)
+        ]  # fmt: skip
         with ExitStack() as held:
             for rows in lacking:
-                cache.begin_run(rows.key.fingerprint, list(sources))
+                cache.begin_run(rows.key.fingerprint, wanted)
                 held.enter_context(rows.store.lock())
             started = time.monotonic()
             try:
                 with noted(lacking[0].store, progress) as guard:
                     notes = compute(
-                        partial(_prepare, cache, recipe, lacking, trunk, engine),
+                        partial(_prepare, cache, recipe, together, trunk, engine),
                         files,
                         lacking[0].key,
                         guard=guard,
@@ -195,22 +202,23 @@ def fill_together(
 def _prepare(
     cache: Cache,
     recipe: Recipe,
-    lacking: Sequence[Rows],
+    together: Sequence[Rows],
     trunk: LoadedTrunk | None,
     engine: Callable[[], Engine] | None,
 ) -> tuple[Engine, list[Sink]]:
-    """Return an engine for all of these rows, and where its columns go."""
+    """Return an engine for all of these rows, and where the columns go of those that lack some."""
     columns = [slice(None)]
-    if len(lacking) == 1:
-        make = engine or partial(engines.make_engine, trunk, lacking[0].key, recipe, cache)
+    if len(together) == 1:
+        make = engine or partial(engines.make_engine, trunk, together[0].key, recipe, cache)
         runs = make()
     else:
-        keys = [rows.key for rows in lacking]
+        keys = [rows.key for rows in together]
         runs, widths = engines.make_joint_engine(trunk, keys, recipe, cache)
         ends = np.cumsum([0, *widths]).tolist()
         columns = [slice(a, b) for a, b in pairwise(ends)]
-    name = engines.batches_of(lacking[0].key, recipe).names(runs)
-    return runs, [Sink(*one, name) for one in zip(lacking, columns, strict=True)]
+    name = engines.batches_of(together[0].key, recipe).names(runs)
+    every = [Sink(*one, name) for one in zip(together, columns, strict=True)]
+    return runs, [sink for sink in every if sink.wanted]
 
 
 def compute(

@@ -34,5 +34,5 @@ def test_crops_that_are_kept_themselves_come_from_the_cpu(gpu):
 
 def test_the_engines_name_says_what_decoded(gpu):
     engine = SimpleNamespace(name="torch-cuda")
-    assert batches_on("cuda", "bf16", None).names(engine) == "torch-cuda, JPEGs by nvJPEG"
+    assert batches_on("cuda", "bf16", None).names(engine) == "torch-cuda with nvJPEG"
     assert batches_on("cuda", "fp32", None).names(engine) == "torch-cuda"

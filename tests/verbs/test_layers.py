@@ -11,10 +11,10 @@ import pipeline
 from pipeline.errors import UsageError
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD
-from pipeline.trunks import spec
+from pipeline.trunks import openvino_engine, spec
 from pipeline.trunks.torch_engine import TorchEngine
 from pipeline.tuning.model import Model
-from pipeline.verbs import evaluate, extract, rows
+from pipeline.verbs import engines, evaluate, extract, rows
 from pipeline.verbs.artefacts import find, open_predictor
 from pipeline.verbs.evaluate import EvaluateRecipe
 from pipeline.verbs.export import ExportRecipe
@@ -24,6 +24,7 @@ from pipeline.verbs.predict import PredictRecipe
 from pipeline.verbs.predict import run as predict
 from pipeline.verbs.progress import Silent
 from pipeline.verbs.recipe import Recipe
+from pipeline.verbs.sink import Sink
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +216,46 @@ def test_a_pass_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch)
         assert 0 < one.extracted < 48
         assert one.table.features.tobytes() == whole.table.features.tobytes()
     assert not list((cache.root / "runs").glob("*.h5"))
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_a_pass_killed_at_its_last_commits_goes_on_with_the_network_of_them_all(
+    tmp_path, monkeypatch, engine
+):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+        monkeypatch.setattr(openvino_engine, "available", lambda: True)
+    made, real = [], engines.make_joint_engine
+
+    def spy(trunk, keys, *args):
+        made.append([key.layer for key in keys])
+        return real(trunk, keys, *args)
+
+    monkeypatch.setattr(engines, "make_joint_engine", spy)
+    monkeypatch.setattr(rows, "SHARD_ROWS", 16)
+    photos = paint(tmp_path / "photos")
+    options = {"batch_size": 4, "engine": engine}
+    want = several(photos, LAYERS, Cache.at(tmp_path / "a"), **options)
+    cache, commits, commit = Cache.at(tmp_path / "b"), [], Sink.commit
+
+    def killed(sink):
+        if len(commits) == 3 * len(LAYERS) - 2:  # the last shard of the last two
+            raise KeyboardInterrupt
+        commits.append(sink)
+        commit(sink)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sink, "commit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            several(photos, LAYERS, cache, **options)
+    found = several(photos, LAYERS, cache, **options)
+    assert [one.extracted for one in found] == [0, 0, 16, 16]
+    assert made[0] == made[1] == made[2]
+    for one, whole in zip(found, want, strict=True):
+        assert one.table.features.tobytes() == whole.table.features.tobytes()
+    made.clear()  # and nothing is left of it
+    several(photos, [*LAYERS, ("layer1", "max")], cache, **options)
+    assert not made and not list((cache.root / "runs").glob("*.h5"))
 
 
 def test_a_layer_that_is_not_there_is_told_before_a_file_is_read(tmp_path):
