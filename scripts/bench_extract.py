@@ -94,8 +94,9 @@ def plain(asked: argparse.Namespace, paths: list[Path], home: Path) -> dict[str,
     trunk = load(asked.trunk, asked.weights, state_dir=home)
     began = time.perf_counter()
     data = torch.utils.data.DataLoader(
-        Photos(paths, trunk.preprocess), batch_size=BATCH, num_workers=PLAIN_WORKERS
-    )
+        Photos(paths, trunk.preprocess), batch_size=BATCH, num_workers=PLAIN_WORKERS,
+        multiprocessing_context="fork",  # as in a script; in this process it would be spawn
+    )  # fmt: skip
     found = np.concatenate([trunk.module(batch).numpy() for batch in data])
     return {"seconds": time.perf_counter() - began, "features": found}
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import subprocess
 import sys
@@ -68,7 +69,13 @@ class Tutorial:
             "val": datasets.ImageFolder(str(data / "val"), transforms.Compose(plain)),
         }
         self.loaders = {
-            name: DataLoader(images, batch_size=batch, shuffle=True, num_workers=2)
+            name: DataLoader(
+                images,
+                batch_size=batch,
+                shuffle=True,
+                num_workers=2,
+                multiprocessing_context="fork",
+            )
             for name, images in sets.items()
         }
         staged = registry.load(trunk, weights, state_dir=folder).module
@@ -89,6 +96,46 @@ class Tutorial:
                     if phase == "train":
                         loss.backward()
                         self.optimizer.step()
+
+
+class Apart:
+    """The tutorial's loop in a process of its own, an epoch at a time.
+
+    In one with bf16 training the kernel ended the process now and then (SIGSEGV, SI_KERNEL) when a
+    worker of the DataLoader ended.
+
+    Args:
+        args: of `Tutorial`.
+    """
+
+    def __init__(self, *args: Any):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(target=_serve, args=(other, args))
+        self.process.start()
+        other.close()
+        self.pipe.recv()  # it is ready
+
+    def epoch(self) -> None:
+        """Go through train and val once."""
+        self.pipe.send("epoch")
+        self.pipe.recv()
+
+    def end(self) -> None:
+        """End the process."""
+        self.pipe.close()
+        self.process.join()
+
+
+def _serve(pipe: Any, args: tuple[Any, ...]) -> None:
+    loop = Tutorial(*args)
+    try:
+        while True:
+            pipe.send("ready")
+            pipe.recv()
+            loop.epoch()
+    except EOFError:
+        pass
 
 
 def ours(data: Path, cache: Path, trunk: str, weights: str, *, unfreeze: str, batch: int,
@@ -141,7 +188,7 @@ def epochs(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     for everything in (False, True):
         for batch in (4, 64):
             unfreeze = "all" if everything else "layer4"
-            tutorial = Tutorial(asked.data, asked.trunk, asked.weights, everything, batch, folder)
+            tutorial = Apart(asked.data, asked.trunk, asked.weights, everything, batch, folder)
             runs = {"tutorial": tutorial.epoch}
             for name, live in (("cached", False), ("live", True)):
                 runs[name] = ours(asked.data, folder / "cache", asked.trunk, asked.weights,
@@ -150,6 +197,7 @@ def epochs(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
             for _ in range(asked.repeats):
                 for name, run in runs.items():
                     times[name].append(seconds(run))
+            tutorial.end()
             row = {name: statistics.median(values) for name, values in times.items()}
             ratios = {
                 f"{name}_ratio": statistics.median(

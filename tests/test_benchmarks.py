@@ -49,3 +49,62 @@ def test_the_benchmark_of_views_draws_the_same_images_with_and_without(
     else:
         assert "3 images a class, 2 views" in out
     assert not list((tmp_path / "cache").glob("heads"))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Return a folder of two classes of JPEGs in `train` and `val`, six and two of each."""
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for split, each in (("train", 6), ("val", 2)):
+        for kind in ("ants", "bees"):
+            folder = tmp_path / "photos" / split / kind
+            folder.mkdir(parents=True)
+            for number in range(each):
+                blocks = random.integers(0, 256, (5, 6, 3), np.uint8)
+                picture = Image.fromarray(blocks).resize((300, 240))
+                picture.save(folder / f"{number}.jpg")
+    return tmp_path / "photos"
+
+
+RESNET = ["--trunk", "resnet18", "--weights", "random"]
+
+
+def test_the_benchmark_of_extraction_compares_both_on_the_same_images(photos, monkeypatch, capsys):
+    import bench_extract
+
+    words = [str(photos), *RESNET, "--images", "40", "--repeats", "1", "--engine", "torch"]
+    monkeypatch.setattr(sys, "argv", ["bench_extract.py", *words, "--precision", "fp32", "--json"])
+    bench_extract.main()
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], found["engine"], found["precision"]) == (40, "torch-cpu", "fp32")
+    assert found["times"] == pytest.approx(found["headstart"] / found["plain"])
+    assert found["of_roofline"] == pytest.approx(found["headstart"] / found["roofline"])
+    assert found["roofline"] < min(found["decode"], found["forward"])
+    assert found["cosine"]["least"] > 0.999 and min(found["memory_mb"].values()) > 100
+
+
+def test_the_repeated_photos_differ_in_a_comment_alone(photos, tmp_path):
+    import bench_extract
+
+    from pipeline.images.decode import decode
+
+    paths = bench_extract.repeated(photos, 40, tmp_path / "more")
+    files = [path.read_bytes() for path in paths]
+    assert len(set(files)) == 40
+    assert len({decode(data).numpy().tobytes() for data in files}) == 16
+
+
+def test_the_benchmark_of_fine_tuning_times_an_epoch_of_each_kind(photos, monkeypatch, capsys):
+    import bench_finetune
+
+    words = [str(photos), *RESNET, "--repeats", "1", "--json"]
+    monkeypatch.setattr(sys, "argv", ["bench_finetune.py", *words])
+    bench_finetune.main()
+    rows = json.loads(capsys.readouterr().out)["epochs"]
+    kinds = [(row["unfrozen"], row["batch"]) for row in rows]
+    assert kinds == [("layer4", 4), ("layer4", 64), ("all", 4), ("all", 64)]
+    for row in rows:
+        assert row["cached_ratio"] == pytest.approx(row["tutorial"] / row["cached"])
+        assert row["live_ratio"] == pytest.approx(row["tutorial"] / row["live"])

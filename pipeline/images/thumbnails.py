@@ -22,7 +22,7 @@ from pipeline.images.names import shown
 from pipeline.images.preprocess import MAX_ASPECT, Preprocess
 
 CHANGED = "the file has changed"
-#: Quality of WebP: at 96 pixels a photo takes about 2 kB and shows no blocks. `METHOD` 4 takes twice
+#: Of WebP: at 96 pixels a photo takes about 2 kB and shows no blocks. Method 4 takes nearly twice
 #: as long to code and saves a twentieth.
 QUALITY, METHOD = 75, 2
 #: Pictures of at most this side are kept to the bit: lossy coding of a few pixels shows.
