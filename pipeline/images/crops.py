@@ -27,7 +27,7 @@ def crops(
     preprocess: Preprocess,
     digest: bytes,
     numbers: Sequence[int],
-    decoder: Callable[..., torch.Tensor] = decode,
+    decoder: Callable[..., torch.Tensor] | None = None,
 ) -> list[torch.Tensor]:
     """Return the crop of each view of an image, which is decoded once for each size that they need.
 
@@ -36,7 +36,7 @@ def crops(
         preprocess: the trunk's.
         digest: sha256 of the file's bytes, 32 bytes.
         numbers: of the views.
-        decoder: as `decode`.
+        decoder: in place of `decode`.
 
     Returns:
         uint8 [3, crop, crop] of each, where the decoder left the picture.
@@ -44,12 +44,13 @@ def crops(
     Raises:
         BadImage, MemoryError, OSError: as `decode`.
     """
+    make = decoder or decode
     pictures: dict[int, torch.Tensor] = {}  # by how much it is reduced → picture
     found = []
     for number in numbers:
         least = least_side(preprocess, number)
         by = reduction(data, least)
         if by not in pictures:
-            pictures[by] = decoder(data, least=least)
+            pictures[by] = make(data, least=least)
         found.append(view(pictures[by], preprocess, digest=digest, number=number))
     return found

@@ -50,7 +50,7 @@ def serve() -> None:
 
 def arm(folder: Path, plan: dict) -> None:
     """Give this process, and the one that looks at images apart, the decoder of a plan."""
-    from pipeline.images import loader
+    from pipeline.images import crops
 
     ends = {
         hashlib.sha256((folder / name).read_bytes()).hexdigest(): number
@@ -59,7 +59,7 @@ def arm(folder: Path, plan: dict) -> None:
     refused = {(folder / name).read_bytes() for name in plan.get("refuse", ())}
     os.environ[ENVIRONMENT] = json.dumps(ends)
     probe.COMMAND = (sys.executable, __file__, "--probe")
-    real = loader.decode
+    real = crops.decode
 
     def decode(data, **options):
         if (number := ends.get(hashlib.sha256(data).hexdigest())) is not None:
@@ -68,7 +68,7 @@ def arm(folder: Path, plan: dict) -> None:
             raise BadImage("damaged")
         return real(data, **options)
 
-    loader.decode = decode
+    crops.decode = decode
 
 
 class Heard:
@@ -95,6 +95,9 @@ def predict(folder: Path, cache: Path, plan: dict) -> dict:
 
     class Stub:
         preprocess, classes = Preprocess(10, 8), ("ants", "bees")
+
+        def precision_on(self, device, asked):
+            return "fp32"
 
         def logits(self, engine, batches):
             return (np.zeros((len(rows), 2)) for rows in engine.run(batches))

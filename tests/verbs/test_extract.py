@@ -183,9 +183,9 @@ def test_a_folder_of_bad_images_alone_makes_no_table(tmp_path, cache, fake_trunk
 
 def test_rehash_reads_everything_and_tries_bad_images_again(folder, cache, fake_trunk, monkeypatch):
     from pipeline.errors import BadImage
-    from pipeline.images import loader
+    from pipeline.images import crops
 
-    real = loader.decode
+    real = crops.decode
     half = picture(333)
 
     def refuse(data, **options):
@@ -195,7 +195,7 @@ def test_rehash_reads_everything_and_tries_bad_images_again(folder, cache, fake_
 
     (folder / "ants" / "000.png").write_bytes(half)
     with monkeypatch.context() as patch:
-        patch.setattr(loader, "decode", refuse)
+        patch.setattr(crops, "decode", refuse)
         assert len(run(folder, RECIPE, cache).bad) == 1
     assert len(run(folder, RECIPE, cache).bad) == 1
     done = run(folder, Recipe(precision="fp32", rehash=True), cache)
