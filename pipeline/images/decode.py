@@ -257,13 +257,17 @@ def _reason(error: Exception, kind: str) -> str:
     return DAMAGED
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; EXIF that can't be read means upright."""
+def orientation(image: Image.Image) -> int:
+    """Return a picture's EXIF orientation, 1 to 8; EXIF that cannot be read means 1."""
     try:
-        orientation = image.getexif().get(_ORIENTATION)
+        found = image.getexif().get(_ORIENTATION)
     except MemoryError:
         raise
     except Exception:  # hostile EXIF raises nearly anything; the pixels are fine
-        return image
-    way = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+        return 1
+    return found if isinstance(found, int) and found in _UPRIGHT else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    way = _UPRIGHT.get(orientation(image))
     return image if way is None else image.transpose(way)

@@ -1,7 +1,7 @@
 """JPEGs decoded and resized on a GPU, by nvJPEG, where torchvision's build can and does it right.
 
-nvJPEG rounds otherwise than libjpeg-turbo, and enlarges the colour channels more simply. That
-changes features by less than bfloat16 does, but by more than fp32 does: so it is for the half
+nvJPEG rounds otherwise than libjpeg-turbo, and enlarges the colour channels more simply. That is
+more than fp32's own rounding (by how much features change was not measured): so it is for the half
 precisions alone. Only plain JPEGs go there: one scan, whole, grey or YCbCr, not very large. All
 others, and those that it refuses, are decoded as everywhere (`pipeline.images.decode`), which has
 the last word on what is a bad image.
@@ -28,7 +28,6 @@ from pipeline.images.quiet import quiet
 #: Mean difference between both decoders' pixels, in levels of 255, up to which nvJPEG is taken to
 #: be right: the tolerance of torchvision's own tests.
 ALIKE = 2.0
-_ORIENTATION = 0x0112
 #: EXIF orientation → what brings a picture [3, H, W] upright (Exif 2.32, table 4.6.4 A).
 _UPRIGHT: dict[int, Callable[[torch.Tensor], torch.Tensor]] = {
     1: lambda picture: picture,
@@ -93,12 +92,11 @@ def _orientation(data: bytes) -> int | None:
             rgb = image.info.get("adobe_transform") == 0 or [c[0] for c in stored] == [*b"RGB"]
             if image.mode not in ("L", "RGB") or (rgb and image.mode == "RGB"):
                 return None
-            found = image.getexif().get(_ORIENTATION, 1)
+            return cpu.orientation(image)
     except MemoryError:
         raise
     except Exception:  # hostile headers raise nearly anything; the CPU's decoder sees to them
         return None
-    return found if found in _UPRIGHT else 1
 
 
 def _stream() -> Any:

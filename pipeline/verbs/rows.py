@@ -205,6 +205,7 @@ def _prepare(
     together: Sequence[Rows],
     trunk: LoadedTrunk | None,
     engine: Callable[[], Engine] | None,
+    batches: engines.Batches,
 ) -> tuple[Engine, list[Sink]]:
     """Return an engine for all of these rows, and where the columns go of those that lack some."""
     columns = [slice(None)]
@@ -216,13 +217,13 @@ def _prepare(
         runs, widths = engines.make_joint_engine(trunk, keys, recipe, cache)
         ends = np.cumsum([0, *widths]).tolist()
         columns = [slice(a, b) for a, b in pairwise(ends)]
-    name = engines.batches_of(together[0].key, recipe).names(runs)
+    name = batches.names(runs)
     every = [Sink(*one, name) for one in zip(together, columns, strict=True)]
     return runs, [sink for sink in every if sink.wanted]
 
 
 def compute(
-    prepare: Callable[[], tuple[Engine, list[Sink]]],
+    prepare: Callable[[engines.Batches], tuple[Engine, list[Sink]]],
     files: Mapping[Key, str | bytes],
     key: FeatureKey,
     *,
@@ -238,7 +239,7 @@ def compute(
     are decoded already while the engine is made.
 
     Args:
-        prepare: gives the engine, and a sink for each fingerprint that it computes.
+        prepare: gives the engine for such batches, and a sink for each fingerprint.
         files: (digest, view) to the path of each image (or its bytes), in data set order; one at
             least.
         key: of the rows, or of one kind of them.
@@ -252,17 +253,18 @@ def compute(
     from pipeline.images.loader import AHEAD, HEAD_START, load
 
     keys = list(files)
-    size, pinned, cut = engines.batches_of(key, recipe)
+    kind = engines.batches_of(key, recipe)
+    size = kind.size
     shard_rows = size * max(1, SHARD_ROWS // size)
     batches = load(
         [(path, digest, view) for (digest, view), path in files.items()],
         key.preprocess,
         batch_size=size,
         workers=recipe.workers or usable_cores(),
-        pin=pinned,
+        pin=kind.pinned,
         ahead=max(AHEAD, HEAD_START // (size * 3 * key.preprocess.crop**2)),
         guard=guard,
-        cut=cut,
+        cut=kind.cut,
     )
     running: deque[Batch] = deque()  # given to the engine, which may take some ahead
 
@@ -273,7 +275,7 @@ def compute(
 
     with closing(batches):
         first = next(batches)
-        engine, sinks = prepare()
+        engine, sinks = prepare(kind)
         progress.start("extracting", len(keys))
         for computed in engine.run(crops(first)):
             batch = running.popleft()
