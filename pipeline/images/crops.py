@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
+import torchvision.transforms.v2  # noqa: F401  (once, and not by many threads at their first image)
 
 from pipeline.images.decode import decode, reduction
 from pipeline.images.preprocess import Preprocess

@@ -42,14 +42,13 @@ _UPRIGHT: dict[int, Callable[[torch.Tensor], torch.Tensor]] = {
 _threads = threading.local()
 
 
-def crops_for(device: str, precision: str) -> Crops:
-    """Return what decodes and crops images for a device: on it, or on the CPU.
+def crops_for(precision: str) -> Crops:
+    """Return what decodes and crops images where there is CUDA: on the GPU, or on the CPU.
 
     Args:
-        device: `cpu`, `cuda` or `mps`.
         precision: of the trunk that sees the crops: `fp32`, `bf16` or `fp16`.
     """
-    return crops_on_gpu if device == "cuda" and precision != "fp32" and _alike() else crops
+    return crops_on_gpu if precision != "fp32" and _alike() else crops
 
 
 def crops_on_gpu(

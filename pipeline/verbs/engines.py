@@ -42,9 +42,9 @@ class Batches(NamedTuple):
 
     def names(self, engine: Engine) -> str:
         """Return what to record of an engine that computes from these batches."""
-        from pipeline.images.nvjpeg import crops_on_gpu
+        from pipeline.images.crops import crops
 
-        return f"{engine.name} with nvJPEG" if self.cut is crops_on_gpu else engine.name
+        return engine.name if self.cut is crops else f"{engine.name} with nvJPEG"
 
 
 def batches_of(key: FeatureKey, recipe: Recipe) -> Batches:
@@ -67,9 +67,14 @@ def batches_on(device: str, precision: str, size: int | None) -> Batches:
         precision: of the trunk: `fp32`, `bf16` or `fp16`.
         size: images in one; None for the device's default.
     """
-    from pipeline.images.nvjpeg import crops_for
+    from pipeline.images.crops import crops
 
-    return Batches(size or BATCH_SIZE[device], device == "cuda", crops_for(device, precision))
+    cut: Crops = crops
+    if device == "cuda":  # what a CPU never needs is not imported there
+        from pipeline.images.nvjpeg import crops_for
+
+        cut = crops_for(precision)
+    return Batches(size or BATCH_SIZE[device], device == "cuda", cut)
 
 
 def make_engine(

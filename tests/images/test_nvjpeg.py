@@ -115,13 +115,10 @@ def test_what_the_gpu_refuses_the_cpu_decodes(gpu, picture, encode, monkeypatch,
     assert same(encode(picture, "JPEG")) and gpu.decoded == 1
 
 
-def test_it_is_used_on_cuda_in_half_precision_alone(gpu):
-    on = {
-        (device, precision): nvjpeg.crops_for(device, precision) is nvjpeg.crops_on_gpu
-        for device in ("cpu", "cuda", "mps")
-        for precision in ("fp32", "bf16", "fp16")
-    }
-    assert {key for key, used in on.items() if used} == {("cuda", "bf16"), ("cuda", "fp16")}
+def test_it_is_used_in_half_precision_alone(gpu):
+    used = {name: nvjpeg.crops_for(name) for name in ("fp32", "bf16", "fp16")}
+    there = nvjpeg.crops_on_gpu
+    assert used == {"fp32": crops, "bf16": there, "fp16": there}
     assert gpu.decoded == 1  # looked at once
 
 
@@ -138,7 +135,7 @@ def test_a_decoder_that_is_not_there_or_wrong_is_not_used(gpu, monkeypatch, faul
         monkeypatch.setattr(nvjpeg, "_nvjpeg", refuse)
     else:
         monkeypatch.setattr(cpu, "decode_jpeg", None)
-    assert nvjpeg.crops_for("cuda", "bf16") is crops
+    assert nvjpeg.crops_for("bf16") is crops
 
 
 def test_the_loader_takes_its_crops(gpu, picture, encode):

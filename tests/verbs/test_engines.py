@@ -24,7 +24,8 @@ def gpu(monkeypatch):
 def test_a_gpu_gets_large_pinned_batches_and_decodes_in_half_precision(gpu):
     assert batches_of(KEY, Recipe()) == (BATCH_SIZE["cuda"], True, nvjpeg.crops_on_gpu)
     assert batches_on("cuda", "fp32", 7) == (7, True, crops)
-    assert batches_on("cpu", "bf16", None) == (BATCH_SIZE["cpu"], False, crops)
+    for device in ("cpu", "mps"):
+        assert batches_on(device, "bf16", None) == (BATCH_SIZE[device], False, crops)
 
 
 def test_crops_that_are_kept_themselves_come_from_the_cpu(gpu):
