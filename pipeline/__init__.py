@@ -10,39 +10,39 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.analysis.advising.advise import advise as advise
+    from pipeline.analysis.auditing.audit import audit as audit
+    from pipeline.analysis.comparing.compare_trunks import compare_trunks as compare_trunks
     from pipeline.errors import PipelineError as PipelineError
+    from pipeline.extraction.extract import extract as extract
+    from pipeline.extraction.transformer import TrunkFeatures as TrunkFeatures
+    from pipeline.finetuning.finetune import finetune as finetune
+    from pipeline.finetuning.model import Model as Model
+    from pipeline.heads.fit_head import fit_head as fit_head
+    from pipeline.inference.evaluate import evaluate as evaluate
+    from pipeline.inference.exporting.export import export as export
+    from pipeline.inference.predict import predict as predict
+    from pipeline.reporting.page.report import report as report
+    from pipeline.reporting.sheets.show import show as show
     from pipeline.store.table import FeatureTable as FeatureTable
-    from pipeline.tuning.model import Model as Model
-    from pipeline.verbs.advise import advise as advise
-    from pipeline.verbs.audit import audit as audit
-    from pipeline.verbs.compare_trunks import compare_trunks as compare_trunks
-    from pipeline.verbs.evaluate import evaluate as evaluate
-    from pipeline.verbs.export import export as export
-    from pipeline.verbs.extract import extract as extract
-    from pipeline.verbs.finetune import finetune as finetune
-    from pipeline.verbs.fit_head import fit_head as fit_head
-    from pipeline.verbs.predict import predict as predict
-    from pipeline.verbs.report import report as report
-    from pipeline.verbs.run import run as run
-    from pipeline.verbs.show import show as show
-    from pipeline.verbs.transformer import TrunkFeatures as TrunkFeatures
+    from pipeline.workflow.run import run as run
 
 #: Public name to the module that defines it.
 _PUBLIC = {
-    "run": "pipeline.verbs.run",
-    "extract": "pipeline.verbs.extract",
-    "TrunkFeatures": "pipeline.verbs.transformer",
-    "fit_head": "pipeline.verbs.fit_head",
-    "compare_trunks": "pipeline.verbs.compare_trunks",
-    "advise": "pipeline.verbs.advise",
-    "finetune": "pipeline.verbs.finetune",
-    "predict": "pipeline.verbs.predict",
-    "evaluate": "pipeline.verbs.evaluate",
-    "audit": "pipeline.verbs.audit",
-    "show": "pipeline.verbs.show",
-    "export": "pipeline.verbs.export",
-    "report": "pipeline.verbs.report",
-    "Model": "pipeline.tuning.model",
+    "run": "pipeline.workflow.run",
+    "extract": "pipeline.extraction.extract",
+    "TrunkFeatures": "pipeline.extraction.transformer",
+    "fit_head": "pipeline.heads.fit_head",
+    "compare_trunks": "pipeline.analysis.comparing.compare_trunks",
+    "advise": "pipeline.analysis.advising.advise",
+    "finetune": "pipeline.finetuning.finetune",
+    "predict": "pipeline.inference.predict",
+    "evaluate": "pipeline.inference.evaluate",
+    "audit": "pipeline.analysis.auditing.audit",
+    "show": "pipeline.reporting.sheets.show",
+    "export": "pipeline.inference.exporting.export",
+    "report": "pipeline.reporting.page.report",
+    "Model": "pipeline.finetuning.model",
     "FeatureTable": "pipeline.store.table",
     "PipelineError": "pipeline.errors",
 }

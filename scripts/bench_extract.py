@@ -34,14 +34,14 @@ from PIL import Image
 from torchvision import transforms as T
 
 import pipeline
+from pipeline.cores import usable_cores
+from pipeline.extraction import engines, rows
+from pipeline.extraction.options import Recipe
+from pipeline.images.decoding.reading import read
 from pipeline.images.preprocess import Preprocess
-from pipeline.images.reading import read
 from pipeline.store.cache import Cache
 from pipeline.trunks import spec
 from pipeline.trunks.registry import load
-from pipeline.verbs import engines, rows
-from pipeline.verbs.cores import usable_cores
-from pipeline.verbs.recipe import Recipe
 
 BATCH = 32
 PLAIN_WORKERS = 2

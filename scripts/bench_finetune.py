@@ -31,16 +31,16 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 import pipeline
+from pipeline.finetuning import prepare
+from pipeline.finetuning.boundary import Wanted
+from pipeline.finetuning.options import TuneRecipe
+from pipeline.finetuning.training.records import Part
+from pipeline.finetuning.training.training import Training
+from pipeline.finetuning.training_run import settings_of
+from pipeline.progress import Silent
 from pipeline.store.cache import Cache
 from pipeline.trunks import registry
-from pipeline.trunks.devices import choose_precision
-from pipeline.tuning.records import Part
-from pipeline.tuning.training import Training
-from pipeline.verbs import prepare
-from pipeline.verbs.boundary import Wanted
-from pipeline.verbs.progress import Silent
-from pipeline.verbs.tune_recipe import TuneRecipe
-from pipeline.verbs.tune_run import settings_of
+from pipeline.trunks.engines.devices import choose_precision
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.heads import folds as folding
-from pipeline.heads.design import Design
-from pipeline.heads.normalize import Normalizer
-from pipeline.heads.sweep import sweep
+from pipeline.heads.cross_validation import folds as folding
+from pipeline.heads.estimators.normalize import Normalizer
+from pipeline.heads.solver.design import Design
+from pipeline.heads.solver.sweep import sweep
 from pipeline.store.table import FeatureTable
 
 PENALTIES = np.logspace(-6, 5, 45)

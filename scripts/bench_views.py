@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from pipeline.heads.fit_head import fit_head
 from pipeline.store.cache import Cache
-from pipeline.verbs.fit_head import fit_head
 
 
 def accuracy(info: dict[str, Any]) -> float:

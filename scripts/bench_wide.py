@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.heads import folds as folding
-from pipeline.heads.search import Plan, search
+from pipeline.heads.cross_validation import folds as folding
+from pipeline.heads.cross_validation.search import Plan, search
 from pipeline.store.table import FeatureTable
 
 CLASSES, FOLDS = 10, 3

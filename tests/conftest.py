@@ -1,14 +1,19 @@
 """Small images and a trunk that costs nothing, for the tests of everything around them."""
 
 import io
+import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
-#: Tests import OpenVINO by themselves, too; see `pipeline.trunks.openvino_import`.
+from pipeline.store.cache import Cache
+
+#: Tests import OpenVINO by themselves, too; see `pipeline.trunks.engines.openvino_import`.
 sys.modules.setdefault("openvino_telemetry", None)
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -55,9 +60,10 @@ class FakeEngine:
 @pytest.fixture
 def fake_trunk(monkeypatch):
     """Replace the trunk by `FakeEngine`; return the engine, whose `batches` tell what it ran."""
+    from pipeline.extraction import engines
     from pipeline.images.preprocess import Preprocess
     from pipeline.trunks import spec
-    from pipeline.verbs import engines
+    from pipeline.trunks.engines import choice
 
     engine = FakeEngine()
 
@@ -71,5 +77,66 @@ def fake_trunk(monkeypatch):
 
     monkeypatch.setattr(spec, "resolve", resolve)
     monkeypatch.setattr(engines, "make_engine", make_engine)
-    monkeypatch.setattr(engines, "BATCH_SIZE", dict.fromkeys(engines.BATCH_SIZE, 4))
+    monkeypatch.setattr(choice, "BATCH_SIZE", dict.fromkeys(choice.BATCH_SIZE, 4))
     return engine
+
+
+@contextmanager
+def without_openvino():
+    """Converting a trunk for OpenVINO takes longer than running it on a few small pictures."""
+    from pipeline.trunks.engines import openvino_engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openvino_engine, "available", lambda: False)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def torch_alone():
+    """PyTorch runs every trunk; tests of OpenVINO put it back."""
+    with without_openvino():
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Small problems are faster on one thread, and other work may run beside the tests."""
+    with threadpool_limits(1):
+        yield
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Cache.at(tmp_path / "cache")
+
+
+@pytest.fixture
+def table(tmp_path):
+    from tables import make_table
+
+    return make_table(tmp_path / "t.h5", train=60, val=24, test=24, dim=32)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """Return photos and a cache with their table and head, not to be changed."""
+    from photos import prepare
+
+    with without_openvino():
+        return prepare(tmp_path_factory.mktemp("tune"))
+
+
+@pytest.fixture
+def work(prepared, tmp_path):
+    """Return a copy of them that a test may change; the table still names the first photos."""
+    shutil.copytree(prepared, tmp_path / "w")
+    return tmp_path / "w"
+
+
+@pytest.fixture(scope="session")
+def modelled(prepared, tmp_path_factory):
+    """Return photos and a cache with their table, head and model, not to be changed."""
+    from photos import prepare_model
+
+    with without_openvino():
+        return prepare_model(tmp_path_factory.mktemp("model"), prepared)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.errors import BadImage
-from pipeline.images.decode import decode
+from pipeline.images.decoding.decode import decode
 
 
 def pixels(data):

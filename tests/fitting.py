@@ -1,7 +1,7 @@
 """Heads fitted on tables of clouds, for the tests of stage two's verbs."""
 
-from pipeline.verbs.fit_head import run
-from pipeline.verbs.head_recipe import HeadRecipe
+from pipeline.heads.fit_head import run
+from pipeline.heads.options import HeadRecipe
 
 QUICK = "ncm,nb,lda,ridge,knn"
 

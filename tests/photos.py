@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 
 import pipeline
+from pipeline.finetuning.finetune import run
+from pipeline.finetuning.options import TuneRecipe
 from pipeline.store.cache import Cache
-from pipeline.verbs.finetune import run
-from pipeline.verbs.tune_recipe import TuneRecipe
 
 OPTIONS = {
     "trunk": "resnet18",

@@ -88,7 +88,7 @@ def test_the_benchmark_of_extraction_compares_both_on_the_same_images(photos, mo
 def test_the_repeated_photos_differ_in_a_comment_alone(photos, tmp_path):
     import bench_extract
 
-    from pipeline.images.decode import decode
+    from pipeline.images.decoding.decode import decode
 
     paths = bench_extract.repeated(photos, 40, tmp_path / "more")
     files = [path.read_bytes() for path in paths]

@@ -33,8 +33,8 @@ def test_jpegs_decoded_on_the_gpu_look_as_on_the_cpu():
 
     from PIL import Image
 
-    from pipeline.images import nvjpeg
-    from pipeline.images.crops import crops
+    from pipeline.images.decoding import nvjpeg
+    from pipeline.images.decoding.crops import crops
     from pipeline.images.preprocess import Preprocess
 
     if nvjpeg.crops_for("bf16") is crops:
@@ -50,9 +50,9 @@ def test_jpegs_decoded_on_the_gpu_look_as_on_the_cpu():
 
 def test_a_real_out_of_memory_halves_the_batch(tmp_path):
     from pipeline.images.preprocess import Preprocess
+    from pipeline.trunks.engines.torch_engine import TorchEngine
     from pipeline.trunks.feature_net import FeatureNet
     from pipeline.trunks.registry import load
-    from pipeline.trunks.torch_engine import TorchEngine
 
     trunk = load("resnet18", "random", state_dir=tmp_path)
     net = FeatureNet(trunk.module, Preprocess(256, 224), "feature", "own")
@@ -68,9 +68,9 @@ def test_a_real_out_of_memory_halves_the_batch(tmp_path):
 
 
 def test_fine_tuning_takes_the_cpus_steps(tmp_path):
+    from pipeline.finetuning.finetune import run
+    from pipeline.finetuning.options import TuneRecipe
     from pipeline.store.cache import Cache
-    from pipeline.verbs.finetune import run
-    from pipeline.verbs.tune_recipe import TuneRecipe
 
     folder = make_folder(tmp_path / "photos", each=20)
     options = {"trunk": "resnet18", "weights": "random", "image_size": 96, "precision": "fp32"}

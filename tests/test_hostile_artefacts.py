@@ -19,12 +19,12 @@ from tables import make_table
 from watching import listening, watching
 
 from pipeline.errors import DamagedError, PipelineError
+from pipeline.finetuning.model import Model
+from pipeline.finetuning.training import state
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
 from pipeline.store.results import MODEL
 from pipeline.store.table import FeatureTable
-from pipeline.tuning import state
-from pipeline.tuning.model import Model
 
 KEYS = [(bytes([n]) * 32, 0) for n in range(4)]
 

@@ -6,46 +6,36 @@ import sys
 from pathlib import Path
 
 import pytest
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 import pipeline
 
 PACKAGE = Path(pipeline.__file__).parent
-#: Layer to the layers that it may import, besides itself.
+#: The rooms from the lowest to the highest: a room imports from those before it. Those that share a
+#: line do not import from each other, and stage two knows no trunk.
+HOUSE = (
+    ("errors",),
+    ("options", "progress", "cores", "plotting"),
+    ("images", "store"),
+    ("trunks",),
+    ("extraction",),
+    ("heads",),
+    ("finetuning",),
+    ("inference",),
+    ("analysis",),
+    ("reporting",),
+    ("workflow",),
+    ("cli",),
+)
+APART = {"heads": {"trunks", "extraction"}}
 MAY_IMPORT = {
-    "errors": set(),
-    "images": {"errors"},
-    "store": {"errors"},
-    "trunks": {"errors", "images", "store"},
-    "heads": {"errors", "images", "store"},
-    "auditing": {"errors", "heads"},
-    "tuning": {"errors", "images", "store", "trunks", "heads"},
-    "exports": {"errors", "images", "store", "trunks", "heads", "tuning"},
-    "pages": {"errors", "images", "store", "heads", "auditing"},
-    "verbs": {
-        "errors",
-        "images",
-        "store",
-        "trunks",
-        "heads",
-        "auditing",
-        "tuning",
-        "exports",
-        "pages",
-    },
-    "cli": {
-        "errors",
-        "images",
-        "store",
-        "trunks",
-        "heads",
-        "auditing",
-        "tuning",
-        "exports",
-        "verbs",
-    },
-    "__init__": {"errors", "store", "tuning", "verbs"},
-    "__main__": {"cli"},
-}
+    room: {lower for before in HOUSE[:floor] for lower in before} - APART.get(room, set())
+    for floor, rooms in enumerate(HOUSE)
+    for room in rooms
+} | {"__init__": {room for rooms in HOUSE[:-1] for room in rooms}, "__main__": {"cli"}}
+#: Files beside sub-folders that a folder may hold.
+MOST_FILES = 16
 HEAVY = (
     "torch",
     "torchvision",
@@ -60,40 +50,90 @@ HEAVY = (
 )
 
 
-def violations(source: str, layer: str) -> list[str]:
-    """Return the layers that a module's source imports and may not."""
+def imports(source: str) -> set[str]:
+    """Return the dotted names that a module's source imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    layers = {name.split(".")[1] for name in found if name.startswith("pipeline.")}
-    known = layers & set(MAY_IMPORT)
-    return sorted(known - MAY_IMPORT[layer] - {layer})
+    return found
+
+
+def violations(source: str, room: str) -> list[str]:
+    """Return the rooms that a module's source imports and may not."""
+    rooms = {name.split(".")[1] for name in imports(source) if name.startswith("pipeline.")}
+    return sorted((rooms & set(MAY_IMPORT)) - MAY_IMPORT[room] - {room})
+
+
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Return the modules that import each other, directly or through others."""
+    names = sorted(arrows)
+    number = {name: at for at, name in enumerate(names)}
+    pairs = [(number[a], number[b]) for a in names for b in arrows[a] if b in number and b != a]
+    rows, columns = zip(*pairs, strict=True)
+    graph = coo_matrix(([True] * len(pairs), (rows, columns)), (len(names), len(names)))
+    count, part = connected_components(graph, connection="strong")
+    groups = [[name for name in names if part[number[name]] == k] for k in range(count)]
+    return [group for group in groups if len(group) > 1]
 
 
 def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
+def arrows() -> dict[str, set[str]]:
+    """Return module to the modules that it imports, the package's own face left out."""
+    paths = {
+        ".".join(["pipeline", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(
+            ".__init__"
+        ): path
+        for path in modules()
+    }
+    return {
+        name: {n if n in paths else n.rpartition(".")[0] for n in imports(path.read_text())}
+        for name, path in paths.items()
+        if name != "pipeline"
+    }
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_imports_only_from_the_layers_below_it(path):
-    layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    assert violations(path.read_text(), layer) == []
+def test_a_module_imports_only_from_the_rooms_below_it(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert violations(path.read_text(), room) == []
 
 
 @pytest.mark.parametrize(
-    ("layer", "source"),
+    ("room", "source"),
     [
         ("store", "from pipeline.trunks.spec import resolve"),
         ("images", "def f():\n    import pipeline.store.shards"),
         ("heads", "from pipeline.trunks import engine"),
-        ("verbs", "from pipeline import cli"),
+        ("heads", "from pipeline.extraction import rows"),
+        ("inference", "from pipeline import cli"),
     ],
 )
-def test_the_layering_guard_can_fail(layer, source):
-    assert len(violations(source, layer)) == 1
+def test_the_layering_guard_can_fail(room, source):
+    assert len(violations(source, room)) == 1
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert circles(arrows()) == []
+
+
+def test_the_guard_against_circles_can_fail():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_every_folder_can_be_taken_in_at_a_glance():
+    folders = [path for path in PACKAGE.rglob("*") if path.is_dir()]
+    assert [f for f in folders if len(list(f.glob("*.py"))) > MOST_FILES] == []
+
+
+def test_every_room_says_in_one_sentence_what_it_is_for():
+    for path in PACKAGE.rglob("__init__.py"):
+        assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
 def test_only_the_store_uses_h5py():
@@ -129,8 +169,10 @@ def test_help_loads_nothing_heavy():
     assert loaded_by(code) == []
 
 
-def test_the_store_and_the_verbs_load_no_torch():
-    code = "import pipeline.store.upkeep, pipeline.verbs.extract, pipeline.cli.extract"
+def test_the_store_and_stage_one_load_no_torch():
+    code = (
+        "import pipeline.store.upkeep, pipeline.extraction.extract, pipeline.cli.commands.extract"
+    )
     assert loaded_by(code, ("torch", "torchvision", "timm", "sklearn", "PIL")) == []
 
 
@@ -142,7 +184,7 @@ def test_a_public_name_is_the_function_on_the_second_use_too():
     code = (
         "import pipeline\n"
         "first = pipeline.extract\n"
-        "import pipeline.verbs.extract\n"
+        "import pipeline.extraction.extract\n"
         "assert pipeline.extract is first and callable(first)\n"
         "assert set(pipeline.__all__) == set(pipeline._PUBLIC)\n"
         "assert pipeline.FeatureTable.__name__ == 'FeatureTable'\n"
@@ -150,8 +192,6 @@ def test_a_public_name_is_the_function_on_the_second_use_too():
     loaded_by(code)
 
 
-def test_no_module_under_the_package_has_the_name_of_a_public_function():
-    names = {path.stem for path in PACKAGE.glob("*.py")} | {
-        path.name for path in PACKAGE.iterdir() if path.is_dir()
-    }
-    assert not names & set(pipeline.__all__)
+def test_no_package_has_the_name_of_a_public_function():
+    folders = {path.name for path in PACKAGE.rglob("*") if path.is_dir()}
+    assert not (folders | {path.stem for path in PACKAGE.glob("*.py")}) & set(pipeline.__all__)

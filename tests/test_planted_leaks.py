@@ -8,8 +8,8 @@ from conftest import shared
 from PIL import Image
 
 import pipeline
+from pipeline.heads.fit_head import HeadRecipe, run
 from pipeline.store.cache import Cache
-from pipeline.verbs.fit_head import HeadRecipe, run
 
 CLASSES = ("daisy", "rose", "tulip")
 COPIED, SAVED_AGAIN = (0, 1), (2, 3)  # of 20 train photos of each class

@@ -19,24 +19,39 @@ from pipeline.errors import PipelineError, nearest
 
 #: Command to the module of its function `command`, and its line in the help.
 COMMANDS = {
-    "run": ("pipeline.cli.run", "All stages in one: features, heads, fine-tuning."),
-    "extract": ("pipeline.cli.extract", "Run a trunk over images and keep the features."),
-    "fit-head": ("pipeline.cli.fit_head", "Choose and fit heads on cached features."),
-    "heads": ("pipeline.cli.heads", "Compare the heads of a table."),
-    "compare": ("pipeline.cli.compare", "Compare trunks, layers and poolings."),
-    "advise": ("pipeline.cli.advise", "Say which part to train, from measurements."),
-    "finetune": ("pipeline.cli.finetune", "Fine-tune the last stages, starting from a head."),
-    "models": ("pipeline.cli.models", "Compare the fine-tuned models of a table."),
-    "predict": ("pipeline.cli.predict", "Say what is on images, with probabilities."),
-    "evaluate": ("pipeline.cli.evaluate", "Measure a head or model on labelled images."),
-    "show": ("pipeline.cli.show", "Draw a contact sheet of images or predictions."),
-    "audit": ("pipeline.cli.audit", "Look for copies, wrong labels and outliers in a table."),
-    "export": ("pipeline.cli.export", "Write a head or model as ONNX, OpenVINO or safetensors."),
-    "report": ("pipeline.cli.report", "Write a page that shows data, choice, mistakes and faults."),
-    "trunks": ("pipeline.cli.trunks", "List the trunks there are."),
-    "status": ("pipeline.cli.status", "List the tables and heads of the cache, newest first."),
-    "cache": ("pipeline.cli.cache", "Show, verify and tidy the cache."),
-    "completion": ("pipeline.cli.completion", "Print what completes commands in a shell."),
+    "run": ("pipeline.cli.commands.run", "All stages in one: features, heads, fine-tuning."),
+    "extract": ("pipeline.cli.commands.extract", "Run a trunk over images and keep the features."),
+    "fit-head": ("pipeline.cli.commands.fit_head", "Choose and fit heads on cached features."),
+    "heads": ("pipeline.cli.commands.heads", "Compare the heads of a table."),
+    "compare": ("pipeline.cli.commands.compare", "Compare trunks, layers and poolings."),
+    "advise": ("pipeline.cli.commands.advise", "Say which part to train, from measurements."),
+    "finetune": (
+        "pipeline.cli.commands.finetune",
+        "Fine-tune the last stages, starting from a head.",
+    ),
+    "models": ("pipeline.cli.commands.models", "Compare the fine-tuned models of a table."),
+    "predict": ("pipeline.cli.commands.predict", "Say what is on images, with probabilities."),
+    "evaluate": ("pipeline.cli.commands.evaluate", "Measure a head or model on labelled images."),
+    "show": ("pipeline.cli.commands.show", "Draw a contact sheet of images or predictions."),
+    "audit": (
+        "pipeline.cli.commands.audit",
+        "Look for copies, wrong labels and outliers in a table.",
+    ),
+    "export": (
+        "pipeline.cli.commands.export",
+        "Write a head or model as ONNX, OpenVINO or safetensors.",
+    ),
+    "report": (
+        "pipeline.cli.commands.report",
+        "Write a page that shows data, choice, mistakes and faults.",
+    ),
+    "trunks": ("pipeline.cli.commands.trunks", "List the trunks there are."),
+    "status": (
+        "pipeline.cli.commands.status",
+        "List the tables and heads of the cache, newest first.",
+    ),
+    "cache": ("pipeline.cli.commands.cache", "Show, verify and tidy the cache."),
+    "completion": ("pipeline.cli.commands.completion", "Print what completes commands in a shell."),
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pipeline.cli import log, settings
-from pipeline.cli.completion import completable
+from pipeline.cli.commands.completion import completable
 
 
 def common(command: click.Command) -> click.Command:

@@ -70,7 +70,7 @@ calibration: Decorator = click.option(
 
 
 def means(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of `pipeline.verbs.means.Means`: how to compute."""
+    """Add the options of `pipeline.inference.options.Means`: how to compute."""
     for option in reversed(_MEANS):
         command = option(command)
     return command

@@ -11,7 +11,7 @@ import click
 
 from pipeline.cli.log import Log, Tee
 from pipeline.cli.options import shown
-from pipeline.verbs.progress import Progress, Silent
+from pipeline.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

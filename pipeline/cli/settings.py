@@ -124,7 +124,7 @@ def _toml(value: Any) -> str:
 
 def _fallback(found: dict[str, Any]) -> dict[str, Any]:
     """Return what `run` takes from the sections of its stages, shared options from [extract]."""
-    from pipeline.verbs.run_recipe import SETTINGS
+    from pipeline.workflow.options import SETTINGS
 
     places = {**{name: of[0] for name, of in SETTINGS.items()}, "cache": ("extract", "cache")}
     return {

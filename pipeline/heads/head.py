@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DamagedError, PipelineError
-from pipeline.heads.candidates import log_chances
+from pipeline.heads.cross_validation.candidates import log_chances
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
 from pipeline.store.results import HEAD

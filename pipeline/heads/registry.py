@@ -107,13 +107,13 @@ def _svm_rbf(seed: int, balanced: bool) -> Any:
 
 
 def _svm_rbf_search(seed: int, balanced: bool) -> Any:
-    from pipeline.heads.rbf import CachedGaussianSVC
+    from pipeline.heads.estimators.rbf import CachedGaussianSVC
 
     return CachedGaussianSVC(_weight(balanced))
 
 
 def _lda(seed: int, balanced: bool) -> Any:
-    from pipeline.heads.lda import ShrinkageLDA
+    from pipeline.heads.estimators.lda import ShrinkageLDA
 
     return ShrinkageLDA(balanced=balanced)
 

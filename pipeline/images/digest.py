@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from pipeline.errors import PipelineError
-from pipeline.images.formats import EMPTY, HEAD, NOT_AN_IMAGE, sniff
+from pipeline.images.decoding.formats import EMPTY, HEAD, NOT_AN_IMAGE, sniff
 from pipeline.images.memo import Known, StatMemo
 from pipeline.images.names import counted, listed, shown
 

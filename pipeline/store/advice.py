@@ -14,7 +14,7 @@ from pipeline.errors import DamagedError
 from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.results import checksum
-from pipeline.store.trouble import cannot_read
+from pipeline.store.system_errors import cannot_read
 
 SCHEMA = 1
 

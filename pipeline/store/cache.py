@@ -16,8 +16,8 @@ from pipeline.errors import DamagedError, PipelineError, nearest
 from pipeline.store import hdf5
 from pipeline.store.atomic import make_folder, write_bytes
 from pipeline.store.shards import Key, RowStore
+from pipeline.store.system_errors import cannot_read
 from pipeline.store.table import FeatureTable
-from pipeline.store.trouble import cannot_read
 
 ENVIRONMENT = "PIPELINE_CACHE"
 

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import DamagedError
-from pipeline.store.trouble import cannot_read
+from pipeline.store.system_errors import cannot_read
 
 
 def build(arrays: Mapping[str, np.ndarray], deferred: tuple[str, ...] = ()) -> HDF5Image:

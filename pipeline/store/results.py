@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DamagedError, PipelineError
-from pipeline.store.trouble import cannot_read
+from pipeline.store.system_errors import cannot_read
 
 
 def checksum(info: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 from pipeline.errors import DamagedError, LockedError, PipelineError
 from pipeline.store import hdf5
 from pipeline.store.atomic import make_folder, write_bytes
-from pipeline.store.trouble import cannot_read
+from pipeline.store.system_errors import cannot_read
 
 SCHEMA = 1
 Key = tuple[bytes, int]  # digest (32 bytes), view

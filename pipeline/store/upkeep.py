@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import DamagedError, LockedError, PipelineError
-from pipeline.store import advice, flight
+from pipeline.store import advice, in_flight
 from pipeline.store.atomic import TEMPORARY
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
@@ -225,7 +225,7 @@ def remove(cache: Cache, paths: list[Path]) -> None:
         except OSError as error:
             raise PipelineError(f"Cannot remove {path}: {error.strerror}.") from error
     for store in cache.stores():
-        if {entry.name for entry in store.folder.iterdir()} <= {"lock", flight.NAME}:
+        if {entry.name for entry in store.folder.iterdir()} <= {"lock", in_flight.NAME}:
             try:
                 with store.lock():
                     shutil.rmtree(store.folder)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pipeline.images.preprocess import Preprocess
-from pipeline.trunks.stages import StagedTrunk
+from pipeline.trunks.staging.stages import StagedTrunk
 
 GEM_POWER = 3.0  # Radenović et al. 2018, "Fine-tuning CNN Image Retrieval with No Human Annotation"
 

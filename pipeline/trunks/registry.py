@@ -15,13 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.preprocess import Preprocess
-from pipeline.trunks import builtin, from_timm, from_torchvision
-from pipeline.trunks.architecture import Architecture
-from pipeline.trunks.assembly import stage_trunk
-from pipeline.trunks.calibrate import SEED, calibrate, kept, seeded, sees
-from pipeline.trunks.meta import ShapesOnly, Weightless
-from pipeline.trunks.stages import StagedTrunk
-from pipeline.trunks.weights import KEYS, SUFFIXES, digest, fill, read_weights
+from pipeline.trunks.sources import builtin, from_timm, from_torchvision
+from pipeline.trunks.sources.random_weights import SEED, calibrate, kept, seeded, sees
+from pipeline.trunks.sources.weights import KEYS, SUFFIXES, digest, fill, read_weights
+from pipeline.trunks.staging.architecture import Architecture
+from pipeline.trunks.staging.assembly import stage_trunk
+from pipeline.trunks.staging.meta import ShapesOnly, Weightless
+from pipeline.trunks.staging.stages import StagedTrunk
 
 #: Where trunks come from, asked in this order. A module with `names()` and `find(name)`.
 SOURCES = (builtin, from_torchvision, from_timm)

@@ -6,11 +6,11 @@ import pytest
 from click.testing import CliRunner
 from tables import make_table
 
+from pipeline.analysis.advising import learning_curve
+from pipeline.analysis.advising.advise import AdviceRecipe
 from pipeline.cli import main
-from pipeline.cli.advise import command
+from pipeline.cli.commands.advise import command
 from pipeline.store.cache import Cache
-from pipeline.verbs import learning_curve
-from pipeline.verbs.advise import AdviceRecipe
 
 
 @pytest.fixture(autouse=True, scope="module")

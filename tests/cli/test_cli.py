@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from conftest import make_folder, picture
 
 from pipeline.cli import COMMANDS, main
-from pipeline.verbs.recipe import Recipe
+from pipeline.extraction.options import Recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ def test_every_command_has_help_with_an_example_that_names_it():
 
 
 def test_every_field_of_the_recipe_is_an_option_and_the_other_way_round():
-    from pipeline.cli.extract import command
+    from pipeline.cli.commands.extract import command
 
     options = {p.name for p in command.params if isinstance(p, click.Option)}
     assert options - {"cache", "as_json"} == set(Recipe.__dataclass_fields__)
@@ -189,7 +189,7 @@ def test_ctrl_c_and_kill_leave_what_was_done_and_say_how_to_go_on(tmp_path, numb
     program = (
         "import time\n"
         "from pipeline.store.shards import RowStore\n"
-        "from pipeline.verbs import rows; rows.SHARD_ROWS = 4\n"
+        "from pipeline.extraction import rows; rows.SHARD_ROWS = 4\n"
         "commit = RowStore.commit\n"
         "def slowly(*args, **kwargs): time.sleep(0.3); return commit(*args, **kwargs)\n"
         "RowStore.commit = slowly\n"

@@ -4,8 +4,8 @@ import pytest
 from click.testing import CliRunner
 from photos import paint
 
+from pipeline.analysis.comparing import feature_cost
 from pipeline.cli import main
-from pipeline.verbs import feature_cost
 
 WORDS = [
     "--trunks",

@@ -10,7 +10,7 @@ from tables import make_table
 
 from pipeline.cli import COMMANDS, main
 from pipeline.heads.registry import HEADS
-from pipeline.trunks import catalog
+from pipeline.trunks.sources import catalog
 
 
 @pytest.mark.parametrize(

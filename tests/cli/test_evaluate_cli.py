@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from tables import make_table
 
 from pipeline.cli import main
-from pipeline.cli.evaluate import _confusion
+from pipeline.cli.commands.evaluate import _confusion
 from pipeline.store.cache import Cache
 
 
@@ -62,7 +62,7 @@ def test_compare_ends_in_a_sentence(cache):
 
 
 def test_ctrl_c_says_that_there_is_nothing(cache, monkeypatch):
-    from pipeline.verbs import evaluate
+    from pipeline.inference import evaluate
 
     def stopped(*args):
         raise KeyboardInterrupt

@@ -9,8 +9,8 @@ from fitting import fitted
 from tables import make_table
 
 from pipeline.cli import main
+from pipeline.inference.exporting import export as verb
 from pipeline.store.cache import Cache
-from pipeline.verbs import export as verb
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import pytest
 from click.testing import CliRunner
 from tables import make_table
 
-from pipeline.cli import fit_head as command_module
 from pipeline.cli import main
+from pipeline.cli.commands import fit_head as command_module
+from pipeline.heads.options import HeadRecipe
 from pipeline.heads.registry import HEADS
 from pipeline.store.cache import Cache
-from pipeline.verbs.head_recipe import HeadRecipe
 
 
 @pytest.fixture

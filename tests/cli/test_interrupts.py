@@ -67,7 +67,7 @@ def nothing_half_written(cache: Path) -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        ("pipeline.verbs.fit_head", "", "commit_folder", "1", "before"),  # fitted, not written
+        ("pipeline.heads.fit_head", "", "commit_folder", "1", "before"),  # fitted, not written
         ("pipeline.heads.head", "Head", "write", "1", "after"),  # in its temporary folder
         ("pipeline.heads.head", "Head", "write", "2", "before"),  # the first head is there
     ],
@@ -95,10 +95,16 @@ def photos(tmp_path_factory):
 @pytest.mark.parametrize(
     ("place", "models"),
     [
-        (("pipeline.verbs.sink", "", "stored", "1", "before"), 0),  # computing activations
-        (("pipeline.tuning.training", "Training", "epoch", "1", "before"), 1),  # epoch 0
-        (("pipeline.tuning.model", "", "write", "1", "after"), 0),  # in its temporary folder
-        (("pipeline.tuning.training", "Training", "epoch", "2", "after"), 1),
+        (
+            ("pipeline.extraction.shard_writer", "", "stored", "1", "before"),
+            0,
+        ),  # activations
+        (
+            ("pipeline.finetuning.training.training", "Training", "epoch", "1", "before"),
+            1,
+        ),
+        (("pipeline.finetuning.model", "", "write", "1", "after"), 0),  # in its temporary folder
+        (("pipeline.finetuning.training.training", "Training", "epoch", "2", "after"), 1),
     ],
     ids=lambda value: f"{value[2]} {value[3]} {value[4]}" if isinstance(value, tuple) else "",
 )
@@ -145,9 +151,9 @@ def alone(*words: str) -> str:
 @pytest.mark.parametrize(
     ("place", "tables", "heads"),
     [
-        (("pipeline.verbs.sink", "", "stored", "1", "before"), 0, 0),
-        (("pipeline.verbs.fit_head", "", "commit_folder", "1", "before"), 1, 0),
-        (("pipeline.tuning.training", "Training", "epoch", "3", "before"), 1, 1),
+        (("pipeline.extraction.shard_writer", "", "stored", "1", "before"), 0, 0),
+        (("pipeline.heads.fit_head", "", "commit_folder", "1", "before"), 1, 0),
+        (("pipeline.finetuning.training.training", "Training", "epoch", "3", "before"), 1, 1),
     ],
     ids=["features", "heads", "fine-tuning"],
 )

@@ -11,9 +11,9 @@ from conftest import picture
 from photos import prepare
 
 from pipeline.cli import main
+from pipeline.inference.predict import Predicting, Prediction
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD
-from pipeline.verbs.predict import Predicting, Prediction
 
 
 @pytest.fixture(scope="module")

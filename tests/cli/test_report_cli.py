@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 from fitting import fitted
-from reporting import pictured
+from pictured import pictured
 
 from pipeline.cli import main
 from pipeline.store.cache import Cache

@@ -13,13 +13,13 @@ from conftest import make_folder
 from photos import paint
 
 from pipeline.cli import main
-from pipeline.cli.run import command as bare
-from pipeline.trunks import openvino_engine
-from pipeline.verbs import rows
-from pipeline.verbs.head_recipe import HeadRecipe
-from pipeline.verbs.recipe import Recipe
-from pipeline.verbs.run_recipe import SETTINGS, RunRecipe
-from pipeline.verbs.tune_recipe import TuneRecipe
+from pipeline.cli.commands.run import command as bare
+from pipeline.extraction import rows
+from pipeline.extraction.options import Recipe
+from pipeline.finetuning.options import TuneRecipe
+from pipeline.heads.options import HeadRecipe
+from pipeline.trunks.engines import openvino_engine
+from pipeline.workflow.options import SETTINGS, RunRecipe
 
 TRUNK = ("--trunk", "resnet18", "--weights", "random", "--image-size", "64", "--precision", "fp32",
          "--engine", "torch", "--folds", "2", "--clf", "logreg,ncm")  # fmt: skip

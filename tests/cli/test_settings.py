@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from conftest import make_folder
 
 from pipeline.cli import COMMANDS, main, settings
-from pipeline.verbs.run_recipe import SETTINGS, only_finetune
+from pipeline.workflow.options import SETTINGS, only_finetune
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@ import pytest
 from tables import make_table
 
 from pipeline.heads import calibration
+from pipeline.heads.fit_head import run
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import log_loss, softmax
+from pipeline.heads.options import HeadRecipe
 from pipeline.store.cache import Cache
-from pipeline.verbs.fit_head import run
-from pipeline.verbs.head_recipe import HeadRecipe
 
 
 def noisy(n: int = 4000, *, temperature: float = 1.0):

@@ -8,10 +8,10 @@ from safetensors.numpy import save_file
 from tables import clouds
 
 from pipeline.errors import DamagedError
-from pipeline.heads.candidates import fit
+from pipeline.heads.cross_validation.candidates import fit
+from pipeline.heads.estimators.normalize import NORMALIZATIONS, Normalizer
 from pipeline.heads.linear import LinearHead, unit
 from pipeline.heads.metrics import softmax
-from pipeline.heads.normalize import NORMALIZATIONS, Normalizer
 from pipeline.heads.registry import HEADS
 
 LINEAR = [name for name, kind in HEADS.items() if kind.linear is not None]

@@ -5,14 +5,14 @@ import pytest
 from tables import clouds
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.heads.candidates import class_scores, fit, out_of_fold
+from pipeline.heads.cross_validation.candidates import class_scores, fit, out_of_fold
+from pipeline.heads.cross_validation.search import Plan, search
+from pipeline.heads.estimators.normalize import NORMALIZATIONS, Normalizer
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import SELECTIONS
-from pipeline.heads.normalize import NORMALIZATIONS, Normalizer
 from pipeline.heads.registry import HEADS, decades, parse_grid, parse_names
-from pipeline.heads.search import Plan, search
+from pipeline.heads.task import make_folds
 from pipeline.store.results import HEAD
-from pipeline.verbs.head_task import make_folds
 
 MADE = [name for name, kind in HEADS.items() if kind.make is not None]
 SMALL = {"linear": (0.01, 1.0), "logreg": (0.01, 1.0), "svm": (1e-4, 1e-2), "mlp": (1.0,)}
@@ -185,7 +185,7 @@ def test_what_searches_scores_as_what_is_fitted_at_the_end(name, classes):
 
 @pytest.mark.parametrize("name", HEADS)
 def test_kept_and_opened_again_it_gives_the_same_probabilities(name, tmp_path):
-    from pipeline.verbs.fit_head import _estimator
+    from pipeline.heads.fit_head import _estimator
 
     x, y = clouds(50, 8, 3)
     got = found(name, x[:40], y[:40])

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.images.preprocess import Preprocess
-from pipeline.trunks.assembly import stage_trunk
-from pipeline.trunks.calibrate import calibrate, noise, seeded, sees
-from pipeline.trunks.families import FAMILIES, Family
 from pipeline.trunks.feature_net import FeatureNet
 from pipeline.trunks.registry import describe, find
-from pipeline.trunks.stages import STAGES, StagedTrunk
+from pipeline.trunks.sources.families import FAMILIES, Family
+from pipeline.trunks.sources.random_weights import calibrate, noise, seeded, sees
+from pipeline.trunks.staging.assembly import stage_trunk
+from pipeline.trunks.staging.stages import STAGES, StagedTrunk
 
 SIDE = 64
 #: What breaks down below its own size.

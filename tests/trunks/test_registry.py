@@ -16,8 +16,8 @@ from torch import nn
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.images.preprocess import Preprocess
-from pipeline.trunks import builtin, download, from_timm, from_torchvision
 from pipeline.trunks.registry import describe, find, load, names
+from pipeline.trunks.sources import builtin, download, from_timm, from_torchvision
 
 
 @pytest.fixture

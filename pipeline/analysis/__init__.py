@@ -1,0 +1,1 @@
+"""What cached features tell of the data, the trunk and what to train."""

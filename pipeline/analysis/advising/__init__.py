@@ -1,0 +1,1 @@
+"""Which part of a trunk to train, from measurements."""

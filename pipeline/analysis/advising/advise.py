@@ -1,0 +1,299 @@
+"""Which of the four quadrants of transfer learning a table is in, from measurements."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.analysis.advising import gains, learning_curve, quadrant, similarity
+from pipeline.analysis.advising.advice import Advice, Reference, Size
+from pipeline.analysis.advising.forecast import LEAST_SIZES
+from pipeline.analysis.advising.learning_curve import Curve, Trial
+from pipeline.analysis.advising.quadrant import Similarity
+from pipeline.errors import PipelineError, UsageError
+from pipeline.heads.cross_validation import folds as folding
+from pipeline.heads.cross_validation.random_baseline import Agreement, agreement
+from pipeline.heads.cross_validation.search import Found
+from pipeline.heads.leaderboard import leaderboard
+from pipeline.heads.task import check_table, make_folds, units
+from pipeline.images.names import counted
+from pipeline.options import faults, from_options
+from pipeline.progress import Progress, Silent
+from pipeline.store import advice as kept
+from pipeline.store.cache import Cache
+from pipeline.store.results import HEAD, MODEL
+from pipeline.store.table import FeatureTable
+
+#: Most training images that are looked at, and most numbers of their features.
+MOST, NUMBERS = 10_000, 1 << 28
+FOLDS = 5
+#: Repeats of the learning curve; fewer from so many images on, where they differ less.
+REPEATS, FEWER, FROM = 5, 3, 4000
+_LEAST = {"sample": 0, "workers": 1}
+_ALLOWED = {"device": ("auto", "cpu", "cuda", "mps")}
+
+
+@dataclass(frozen=True)
+class AdviceRecipe:
+    """The options of `advise`. Equal recipes on one table and one cache give the same advice.
+
+    Args:
+        sample: most training images whose features are also computed with random weights; 0
+            leaves that comparison out.
+        data: folder in which the table's images lie now; None for where they lay.
+        device: `auto`, `cpu`, `cuda` or `mps`, for the random weights.
+        workers: decoding threads; None for the cores that the process may use.
+        seed: of folds, samples, subsets and permutations.
+    """
+
+    sample: int = 1000
+    data: str | None = None
+    device: str = "auto"
+    workers: int | None = None
+    seed: int = 0
+
+    def check(self) -> None:
+        """Refuse values that cannot be right, all in one message.
+
+        Raises:
+            UsageError: what was given, what is allowed.
+        """
+        if found := faults(self, least=_LEAST, allowed=_ALLOWED):
+            raise UsageError(" ".join(found))
+
+
+def advise(
+    table: FeatureTable | str | Path | None = None,
+    *,
+    cache: str | Path | None = None,
+    **options: Any,
+) -> Advice:
+    """Measure how large a table is and how similar to the source task, and say what to run.
+
+    The cache keeps what was found, one advice a table, for `report`.
+
+    Args:
+        table: a table, its file, name or id; the cache's current one without it.
+        cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
+        **options: any field of `AdviceRecipe`.
+
+    Raises:
+        PipelineError: with a sentence that says what to do.
+
+    Example:
+        >>> import pipeline
+        >>> advice = pipeline.advise(pipeline.extract("digits"))
+        >>> advice.recommendation.commands  # doctest: +SKIP
+    """
+    return run(table, from_options(AdviceRecipe, options, verb="advise"), Cache.at(cache))
+
+
+def run(
+    table: FeatureTable | str | Path | None,
+    recipe: AdviceRecipe,
+    cache: Cache,
+    progress: Progress | None = None,
+) -> Advice:
+    """Do what `advise` does."""
+    began = time.monotonic()
+    progress = progress or Silent()
+    recipe.check()
+    if not isinstance(table, FeatureTable):
+        table = cache.open_table(table)
+    check_table(table)
+    notes: list[str] = []
+    task = _look(table, recipe.seed, notes)
+    labels, classes = table.labels[task.pool], len(table.classes)
+    progress.start("neighbours", 0)
+    near, copied = similarity.by_neighbours(
+        np.asarray(table.features[task.pool]), labels, task.unit, seed=recipe.seed
+    )
+    if copied:
+        notes.append(
+            f"{counted(copied, 'training image has', 'training images have')} a copy or near-copy "
+            "among the others; a copy is nobody's nearest neighbour here."
+        )
+    progress.start("linear", 0)
+    whole, guesses = similarity.by_folds(
+        table.features, table.labels, task.pool, task.unit, classes=classes, folds=FOLDS,
+        seed=recipe.seed,
+    )  # fmt: skip
+    linear = None
+    if guesses is not None:
+        linear = agreement(labels, task.unit, lambda y: y == guesses, seed=recipe.seed)
+    reference, measured = _similarity(
+        table, task, recipe, cache, progress, notes, best=linear or near
+    )
+    progress.start("curve", 0)
+    curve = _curve(table, task, whole, recipe.seed, progress, notes)
+    counts = np.bincount(table.labels[task.train])
+    counts = counts[counts > 0]
+    size = Size(
+        len(task.train), len(counts), int(counts.min()), float(np.median(counts)),
+        int(counts.max()), len(task.pool),
+    )  # fmt: skip
+    models, damaged = MODEL.every(cache.root)
+    notes += damaged
+    found = gains.find(models, table.table_id, images=size.images)
+    advice = Advice(
+        table=table,
+        size=size,
+        majority=float(counts.max() / counts.sum()),
+        neighbours=near,
+        linear=linear,
+        reference=reference,
+        similarity=measured,
+        curve=curve,
+        gains=found,
+        recommendation=quadrant.recommend(
+            table, size.images, measured, near=near, linear=linear, gains=found,
+            **at_hand(table, cache),
+        ),
+        notes=tuple(notes),
+        seconds=time.monotonic() - began,
+    )  # fmt: skip
+    return _keep(advice, recipe, cache)
+
+
+def _keep(advice: Advice, recipe: AdviceRecipe, cache: Cache) -> Advice:
+    """Return advice that the cache now has; or that says why not, since it is told anyway."""
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    asked = {**asdict(recipe), "data": recipe.data and str(recipe.data)}
+    try:
+        kept.write(cache, {"created": created, "recipe": asked, **advice.to_json()})
+    except PipelineError as error:
+        return replace(advice, notes=(*advice.notes, f"Not kept for the report: {error}"))
+    return advice
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Rows: of training images, of those looked at (with units), and held out."""
+
+    train: np.ndarray
+    pool: np.ndarray
+    unit: np.ndarray
+    held: np.ndarray
+    held_name: str
+
+
+def _look(table: FeatureTable, seed: int, notes: list[str]) -> _Task:
+    """Return which rows are looked at; held-out images that stand in train are left out."""
+    names = np.array(table.splits, dtype=object)
+    known = table.labels >= 0
+    train = np.flatnonzero((names == "train") & known)
+    held = np.flatnonzero(np.isin(names, ("val", "test")) & known)
+    unit = units(table, np.concatenate([train, held]))
+    inside, outside = unit[: len(train)], unit[len(train) :]
+    twice = np.isin(outside, inside)
+    if twice.any():
+        notes.append(
+            f"{counted(int(twice.sum()), 'image')} of val or test stand in train too, as equal "
+            "files or by their group, and were left out."
+        )
+    held = held[~twice]
+    most = max(1, min(MOST, NUMBERS // max(1, table.features.shape[1])))
+    part = np.ones(len(train), bool)
+    if len(train) > most:
+        part = folding.entering(table.labels[train], inside, seed) < most / len(train)
+        notes.append(
+            f"Measured on {part.sum():,} of the {len(train):,} training images, of each class its "
+            "share."
+        )
+    there = [name for name in ("val", "test") if name in set(names[held])]
+    return _Task(train, train[part], inside[part], held, " and ".join(there))
+
+
+def _similarity(
+    table: FeatureTable,
+    task: _Task,
+    recipe: AdviceRecipe,
+    cache: Cache,
+    progress: Progress,
+    notes: list[str],
+    *,
+    best: Agreement,
+) -> tuple[Reference | None, Similarity]:
+    """Return the comparison with random weights, or else the one with chance, and say why."""
+    try:
+        if not recipe.sample:
+            raise PipelineError("--sample is 0")
+        reference, measured, note = similarity.to_random(
+            cache, table, task.pool, task.unit, sample=recipe.sample, folds=FOLDS,
+            seed=recipe.seed, data=recipe.data, device=recipe.device, workers=recipe.workers,
+            progress=progress,
+        )  # fmt: skip
+    except PipelineError as error:
+        reason = str(error).rstrip(".")
+        notes.append(
+            f"Not compared with random weights: {reason}. Compared with chance alone, which says "
+            "less: an easy task is solved by any features."
+        )
+        return None, similarity.to_chance(best)
+    if note:
+        notes.append(f"Compared with random weights on fewer images: {note}.")
+    return reference, measured
+
+
+def _curve(
+    table: FeatureTable,
+    task: _Task,
+    whole: Found,
+    seed: int,
+    progress: Progress,
+    notes: list[str],
+) -> Curve | None:
+    """Return the learning curve on the held-out images, or by folds where there are none."""
+    repeats = REPEATS if len(task.pool) <= FROM else FEWER
+    shared: Found | None = whole
+    if len(task.held):
+        on, held = task.held_name, len(task.held)
+        trials = [
+            Trial(task.pool, task.unit, task.held, repeats * seed + number)
+            for number in range(repeats)
+        ]
+    else:
+        on, held, shared = "train, by folds", len(task.pool), None
+        labels = table.labels[task.pool]
+        parts = make_folds(task.pool, labels, task.unit, count=repeats, seed=seed)
+        trials = [
+            Trial(inside, task.unit[np.searchsorted(task.pool, inside)], outside, seed)
+            for inside, outside in parts
+        ]
+    if not trials:
+        notes.append("No learning curve: there are too few images to hold some out.")
+        return None
+    points = learning_curve.measure(
+        table.features, table.labels, trials, classes=len(table.classes), whole=shared,
+        progress=progress.update,
+    )  # fmt: skip
+    images = len(task.train)
+    targets = [2 * images] if images == len(task.pool) else [images, 2 * images]
+    curve = learning_curve.extrapolate(points, targets, measured_on=on, held=held)
+    if not curve.forecasts:
+        notes.append(
+            f"No forecast: {images:,} training images give {len(points)} points of a learning "
+            f"curve, and {LEAST_SIZES} are needed."
+        )
+    return curve
+
+
+def at_hand(table: FeatureTable, cache: Cache) -> dict[str, Any]:
+    """Return whether the table is the current one, and its best head to fine-tune from."""
+    board = leaderboard(HEAD.every(cache.root)[0], table.table_id)
+    usable = [
+        info["id"]
+        for info in board
+        if info["linear"]
+        and info["log_loss"]
+        and not (info["recipe"]["shots"] or info["recipe"]["train_fraction"])
+    ]
+    current = cache.current()
+    return {
+        "current": current is not None and current == table.path,
+        "head": next(iter(usable), None),
+    }

@@ -1,0 +1,160 @@
+"""The learning curve of a linear head: errors on held-out images, over growing parts of train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.analysis.advising.forecast import LEAST_SIZES, Forecast, Point, forecast
+from pipeline.heads.cross_validation import folds as folding
+from pipeline.heads.cross_validation.candidates import Fold
+from pipeline.heads.cross_validation.search import Found, Plan, search
+from pipeline.heads.metrics import wilson
+from pipeline.heads.task import make_folds
+
+#: Penalties that are tried, two a decade; log-loss chooses, which varies less than accuracy.
+GRID = tuple(10.0 ** (power / 2) for power in range(-10, 3))
+#: Folds inside a part that choose its penalty.
+FOLDS = 3
+#: A part holds at least so many images a class in the mean: folds need two.
+LEAST_EACH = 4
+#: Halvings below all images: what lies further down says little of what lies beyond.
+HALVINGS = 5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Images to learn from and images to measure on.
+
+    Attributes:
+        pool: rows whose growing parts are learned from.
+        unit: int64 [n], which of them stay together.
+        held: rows to measure on; none shares a unit with the pool.
+        seed: of the order in which images join.
+    """
+
+    pool: np.ndarray
+    unit: np.ndarray
+    held: np.ndarray
+    seed: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A learning curve and what follows from it.
+
+    Attributes:
+        measured_on: the held-out images, for people.
+        held: how many they are.
+        points: by size, the smallest first.
+        forecasts: of more images; none where there are too few points.
+        check: the forecast for all images from those of at most half, beside `points[-1]`.
+    """
+
+    measured_on: str
+    held: int
+    points: tuple[Point, ...]
+    forecasts: tuple[Forecast, ...]
+    check: Forecast | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "measured_on": self.measured_on,
+            "held_images": self.held,
+            "points": [
+                {
+                    "images": round(point.images),
+                    "accuracies": [1 - error for error in point.errors],
+                    "accuracy": 1 - point.error,
+                    "interval": list(wilson(round((1 - point.error) * self.held), self.held)),
+                }
+                for point in self.points
+            ],
+            "forecasts": [one.to_json() for one in self.forecasts],
+            "check": None if self.check is None else self.check.to_json(),
+        }
+
+
+def sizes(images: int, classes: int) -> list[float]:
+    """Return the fractions of the images that are learned from, the smallest first, 1 last."""
+    fractions = [0.5**halving for halving in range(HALVINGS + 1)]
+    return [f for f in fractions[::-1] if f * images >= LEAST_EACH * classes or f == 1]
+
+
+def fit(
+    features: np.ndarray,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    parts: Sequence[Fold],
+    *,
+    classes: int,
+    seed: int,
+) -> Found:
+    """Return the linear head of some rows, its penalty chosen by folds of these alone."""
+    plan = Plan(select="log-loss", grid=GRID, seed=seed)
+    return search("linear", features, labels, classes=classes, train=rows, folds=parts, plan=plan)
+
+
+def measure(
+    features: np.ndarray,
+    labels: np.ndarray,
+    trials: Sequence[Trial],
+    *,
+    classes: int,
+    whole: Found | None,
+    progress: Callable[[str], None],
+) -> tuple[Point, ...]:
+    """Return the points of a learning curve.
+
+    Args:
+        features: [N, D], raw.
+        labels: int64 [N].
+        trials: one a repeat.
+        classes: K.
+        whole: the head of the whole pool, where all trials share it.
+        progress: told what is being fitted.
+    """
+    fractions = sizes(len(trials[0].pool), classes)
+    points = []
+    for done, fraction in enumerate(fractions):
+        errors, images = [], []
+        for number, (trial, rows, unit) in enumerate(_parts(labels, trials, fraction, whole)):
+            progress(
+                f"{len(rows):,} images, size {done + 1} of {len(fractions)}, repeat {number + 1}"
+            )
+            found = whole if fraction == 1 else None
+            if found is None:
+                parts = make_folds(rows, labels[rows], unit, count=FOLDS, seed=trial.seed)
+                found = fit(features, labels, rows, parts, classes=classes, seed=trial.seed)
+            guesses = found.probabilities(np.asarray(features[trial.held]), classes).argmax(1)
+            errors.append(float((guesses != labels[trial.held]).mean()))
+            images.append(len(rows))
+        points.append(Point(float(np.mean(images)), tuple(errors)))
+    return tuple(points)
+
+
+def _parts(
+    labels: np.ndarray, trials: Sequence[Trial], fraction: float, whole: Found | None
+) -> Iterator[tuple[Trial, np.ndarray, np.ndarray]]:
+    for trial in trials:
+        inside = folding.entering(labels[trial.pool], trial.unit, trial.seed) < fraction
+        yield trial, trial.pool[inside], trial.unit[inside]
+        if fraction == 1 and whole is not None:
+            return  # all repeats learn from the same images
+
+
+def extrapolate(
+    points: tuple[Point, ...], targets: Sequence[int], *, measured_on: str, held: int
+) -> Curve:
+    """Return the curve with its forecasts, and the check of how the last point was foreseen."""
+    found: tuple[Forecast, ...] = ()
+    if len(points) >= LEAST_SIZES:
+        found = tuple(forecast(points, targets, held=held))
+    earlier, check = points[:-1], None
+    if len(earlier) >= LEAST_SIZES:
+        (check,) = forecast(earlier, [round(points[-1].images)], held=held)
+    return Curve(measured_on, held, points, found, check)

@@ -1,0 +1,251 @@
+"""Look for faults in a data set: copies, wrong labels, images that do not belong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.analysis.auditing import noise
+from pipeline.analysis.auditing.findings import KINDS, Finding
+from pipeline.analysis.auditing.outliers import outliers
+from pipeline.heads.cross_validation import folds as folding
+from pipeline.heads.cross_validation.near_duplicates import twins
+from pipeline.heads.task import check_finite, make_folds
+from pipeline.images.names import counted, joined
+from pipeline.progress import Progress, Silent
+from pipeline.store.atomic import write_bytes
+from pipeline.store.cache import Cache
+from pipeline.store.table import FeatureTable
+
+FOLDS = 5
+COLUMNS = (
+    "kind", "path", "split", "label", "suggested", "other_path", "other_split", "other_label",
+    "score", "reason",
+)  # fmt: skip
+_ORDER = {"train": 0, "val": 1, "test": 2, "": 3}
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What was found in a table. Equal only when identical.
+
+    Attributes:
+        table: that was looked at.
+        findings: by kind in the order of `KINDS`, the most suspicious of a kind first.
+        notes: sentences for the person: what could not be looked for, and why.
+        seconds: that it took.
+    """
+
+    table: FeatureTable
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def of_kind(self, kind: str) -> tuple[Finding, ...]:
+        """Return the findings of one of `KINDS`."""
+        return tuple(finding for finding in self.findings if finding.kind == kind)
+
+    def rows(self, finding: Finding) -> list[dict[str, Any]]:
+        """Return a finding as rows of `COLUMNS`: of n copies each but the first, beside it."""
+        first, *rest = finding.rows
+        pairs: list[tuple[int, int | None]] = [(row, first) for row in rest]
+        suggested = "" if finding.suggested is None else self.table.classes[finding.suggested]
+        return [
+            {
+                "kind": finding.kind,
+                **self._image(row, ""),
+                "suggested": suggested,
+                **self._image(other, "other_"),
+                "score": round(finding.score, 6),
+                "reason": finding.reason,
+            }
+            for row, other in pairs or [(first, None)]
+        ]
+
+    def _image(self, row: int | None, prefix: str) -> dict[str, str]:
+        if row is None:
+            return dict.fromkeys((f"{prefix}path", f"{prefix}split", f"{prefix}label"), "")
+        return {
+            f"{prefix}path": self.table.paths[row],
+            f"{prefix}split": self.table.splits[row],
+            f"{prefix}label": _label(self.table, row),
+        }
+
+    def to_csv(self) -> bytes:
+        """Return all findings as `audit.csv`; names as they are on disk."""
+        buffer = io.StringIO(newline="")
+        writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for finding in self.findings:
+            writer.writerows(self.rows(finding))
+        return buffer.getvalue().encode("utf-8", "surrogateescape")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        counts = Counter(finding.kind for finding in self.findings)
+        return {
+            "table": str(self.table.path),
+            "images": len(self.table.labels),
+            "counts": {kind: counts[kind] for kind in KINDS},
+            "findings": [row for finding in self.findings for row in self.rows(finding)],
+            "notes": list(self.notes),
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def audit(table: FeatureTable, *, seed: int = 0, progress: Progress | None = None) -> Audit:
+    """Return what is suspicious in a table; reads its features alone, not the images.
+
+    Args:
+        table: with labels, for wrong labels; the rest is looked for without them too.
+        seed: of the folds.
+        progress: told of the steps.
+
+    Raises:
+        PipelineError: the table has features that are not finite.
+
+    Example:
+        >>> import pipeline
+        >>> pipeline.audit(pipeline.extract("digits")).of_kind("suspect-label")  # doctest: +SKIP
+    """
+    began, progress = time.monotonic(), progress or Silent()
+    check_finite(table)
+    features, notes = table.features, list[str]()
+    progress.start("comparing", 0)
+    found, note = twins(features, table.digests, table.splits, within=True)
+    notes += [note] if note else []
+    near = [(one.row, one.other) for one in found if not one.same_file]
+    cosines = {(one.row, one.other): one.cosine for one in found}
+    # groups are the person's word on what belongs together, not that it is one picture
+    same = folding.units(table.digests, None, near)
+    progress.start("judging", 0)
+    findings = [
+        *_copies(table),
+        *_near(table, [(row, other, cosines[row, other]) for row, other in near]),
+        *_suspects(table, folding.units(table.digests, table.groups, near), seed, notes),
+    ]
+    progress.start("measuring", 0)
+    findings += _outliers(table, same)
+    return Audit(table, tuple(findings), tuple(notes), time.monotonic() - began)
+
+
+def run(
+    name: str | None, output: str | None, cache: Cache, progress: Progress | None = None
+) -> tuple[Audit, Path]:
+    """Do what `audit` does, write `audit.csv` and return where.
+
+    Args:
+        name: of the table; None for the current one.
+        output: the file to write; None for one beside the table.
+        cache: where tables are.
+        progress: told of the steps.
+    """
+    table = cache.open_table(name)
+    assert table.path is not None
+    place = table.path.with_name(f"{table.path.stem}.audit.csv")
+    if output is not None:
+        place = Path(output).expanduser().absolute()
+    done = audit(table, progress=progress)
+    write_bytes(place, done.to_csv(), what="the findings")
+    return done, place
+
+
+def _copies(table: FeatureTable) -> list[Finding]:
+    """Return a finding for each file that is there more than once; those across splits first."""
+    by_digest: dict[str, list[int]] = {}
+    for row, digest in enumerate(table.digests):
+        by_digest.setdefault(digest, []).append(row)
+    groups = [rows for rows in by_digest.values() if len(rows) > 1]
+    found = []
+    for rows in groups:
+        rows.sort(key=lambda row: (_ORDER.get(table.splits[row], 4), row))
+        reason = f"The same file {len(rows)} times{_where(table, rows)}."
+        found.append(Finding("copy", tuple(rows), 1.0, None, reason))
+    return sorted(found, key=lambda one: _urgency(table, one))
+
+
+def _near(table: FeatureTable, pairs: list[tuple[int, int, float]]) -> list[Finding]:
+    """Return a finding for two images that are nearly the same picture; each two once."""
+    found, seen = [], set()
+    for row, other, cosine in pairs:
+        key = frozenset((table.digests[row], table.digests[other]))
+        if key in seen:  # copies of the two, in other splits
+            continue
+        seen.add(key)
+        rows = sorted((row, other), key=lambda row: (_ORDER.get(table.splits[row], 4), row))
+        reason = f"Nearly the same picture (cosine {cosine:.3f}){_where(table, rows)}."
+        found.append(Finding("near-duplicate", tuple(rows), cosine, None, reason))
+    return sorted(found, key=lambda one: _urgency(table, one))
+
+
+def _urgency(table: FeatureTable, one: Finding) -> tuple[Any, ...]:
+    splits = {table.splits[row] for row in one.rows}
+    labels = {int(table.labels[row]) for row in one.rows}
+    return len(splits) == 1, len(labels) == 1, -one.score, one.rows
+
+
+def _where(table: FeatureTable, rows: list[int]) -> str:
+    """Return in which splits, and under which labels where they differ."""
+    splits = list(dict.fromkeys(table.splits[row] for row in rows))
+    labels = list(dict.fromkeys(f"'{_label(table, row)}'" for row in rows))
+    text = f" in {joined(splits)}" if len(splits) > 1 else ""
+    if len(splits) > 1:
+        text += ": what is measured there is not new"
+    if len(labels) > 1:
+        text += f"; labelled {joined(labels)}, of which one at most is right"
+    return text
+
+
+def _suspects(table: FeatureTable, unit: np.ndarray, seed: int, notes: list[str]) -> list[Finding]:
+    """Return the images whose label looks wrong to heads that have not seen them."""
+    rows = np.flatnonzero(table.labels >= 0)
+    labels = table.labels[rows]
+    folds = []
+    if len(np.unique(labels)) > 1:
+        folds = make_folds(rows, labels, unit[rows], count=FOLDS, seed=seed)
+    if not folds:
+        notes.append(
+            "Wrong labels were not looked for: that takes two classes of two different images "
+            "each at least."
+        )
+        return []
+    judged, chances = noise.judge(
+        table.features, table.labels, folds, classes=len(table.classes), seed=seed
+    )
+    if lost := len(rows) - len(judged):
+        notes.append(
+            f"The labels of {counted(lost, 'image')} could not be judged: their class has no other "
+            "image to learn from."
+        )
+    found = []
+    for one in noise.suspects(table.labels[judged], chances):
+        row = int(judged[one.position])
+        reason = (
+            f"Looks like '{table.classes[one.suggested]}' ({one.other:.2f}), not like "
+            f"'{_label(table, row)}' ({one.own:.2f}), to a head that saw neither it nor a copy."
+        )
+        found.append(Finding("suspect-label", (row,), 1 - one.own, one.suggested, reason))
+    return found
+
+
+def _outliers(table: FeatureTable, same: np.ndarray) -> list[Finding]:
+    """Return the images that are far from the others of their class."""
+    found = []
+    for one in outliers(table.features, table.labels, same):
+        label = _label(table, one.row)
+        others = f"the most alike of '{label}'" if label else "the images most like it"
+        reason = f"{one.times:.1f} times as far from {others} as images usually are."
+        found.append(Finding("outlier", (one.row,), one.score, None, reason))
+    return found
+
+
+def _label(table: FeatureTable, row: int) -> str:
+    label = int(table.labels[row])
+    return table.classes[label] if label >= 0 else ""

@@ -1,0 +1,1 @@
+"""Several trunks on the same images: how good, how fast, how large."""

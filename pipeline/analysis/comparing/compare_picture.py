@@ -1,0 +1,89 @@
+"""A comparison as a picture: accuracy against time and size, the Pareto front drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.analysis.comparing.compare_trunks import Result
+from pipeline.images.names import shown
+from pipeline.store.atomic import make_folder
+
+#: An axis is logarithmic where its largest value is more than so many times its least.
+WIDE = 4
+_COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9", "C7")
+
+
+def draw(path: Path, results: Sequence[Result]) -> None:
+    """Write a PNG; results have the numbers of their places, and a list beside says which is which.
+
+    Args:
+        path: of the picture.
+        results: in the order in which they are numbered from 1.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    height = max(4.2, 1.2 + 0.2 * len(results))
+    figure = Figure(figsize=(13, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right, names = figure.subplots(1, 3, width_ratios=(5, 5, 4))
+    trunks = list(dict.fromkeys(_trunk(one) for one in results))
+    colours = {name: _COLOURS[n % len(_COLOURS)] for n, name in enumerate(trunks)}
+    _panel(left, results, colours, lambda one: one.cost.milliseconds)
+    _panel(right, results, colours, lambda one: one.cost.megabytes)
+    left.set_xlabel("ms an image, forward pass")
+    right.set_xlabel("MB of weights that run, float32")
+    left.set_ylabel("accuracy on folds of train, %")
+    right.sharey(left)
+    front = [one for one in results if one.front]
+    left.plot(
+        [one.cost.milliseconds for one in front], [100 * (one.accuracy or 0.0) for one in front],
+        color="0.4", linewidth=1, linestyle="--", zorder=1, label="Pareto front",
+    )  # fmt: skip
+    left.legend(frameon=False, fontsize=8, loc="lower right")
+    names.axis("off")
+    for number, one in enumerate(results, 1):
+        weight = "bold" if one.front else "normal"
+        names.text(
+            0, 1 - (number - 0.5) / len(results), f"{number}  {shown(one.contender.title)}",
+            color=colours[_trunk(one)], weight=weight, fontsize=8, va="center", parse_math=False,
+        )  # fmt: skip
+    make_folder(path.absolute().parent)
+    figure.savefig(path, dpi=120)
+
+
+def _panel(
+    axes: Any, results: Sequence[Result], colours: dict[str, str], across: Callable[[Result], float]
+) -> None:
+    """Draw each result as its number, with the interval of its accuracy."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    for number, one in enumerate(results, 1):
+        if one.accuracy is None or one.interval is None:
+            continue
+        x, y = across(one), 100 * one.accuracy
+        low, high = (100 * end for end in one.interval)
+        colour = colours[_trunk(one)]
+        axes.plot([x, x], [low, high], color=colour, linewidth=1, alpha=0.5, zorder=2)
+        axes.plot(
+            [x], [y], "o", markersize=13, color=colour, markeredgecolor="black", zorder=3,
+            markeredgewidth=1.5 if one.front else 0,
+        )  # fmt: skip
+        axes.annotate(
+            str(number), (x, y), color="white", fontsize=7.5, weight="bold", ha="center",
+            va="center", zorder=4,
+        )  # fmt: skip
+    wide = [across(one) for one in results]
+    if max(wide) > WIDE * min(wide):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.9", linewidth=0.6)
+
+
+def _trunk(one: Result) -> str:
+    return f"{one.contender.trunk}:{one.contender.weights}"

@@ -1,0 +1,82 @@
+"""`pipeline export`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pipeline.cli import options
+from pipeline.cli.options import shown, size
+from pipeline.cli.progress import reporter
+from pipeline.errors import UsageError
+from pipeline.store.cache import Cache
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[MODEL|HEAD]")
+@options.artefact
+@click.option(
+    "--format",
+    default="onnx",
+    show_default=True,
+    metavar="onnx|openvino|safetensors",
+    help="onnx and openvino run without torch; safetensors is for the library's own model.",
+)
+@click.option(
+    "--output", metavar="DIR", help="The folder to write.  [default: TRUNK-ID-FORMAT, here]"
+)
+@click.option(
+    "--with-preprocess",
+    is_flag=True,
+    help="Resizing and cropping inside the file, for images of any size.",
+)
+@click.option(
+    "--head-only", is_flag=True, help="Only what goes on top of cached features: a few kilobytes."
+)
+@options.cache
+@options.as_json
+def command(
+    words: tuple[str, ...], asked: str | None, cache: str | None, as_json: bool, **values: Any
+) -> None:
+    """Write a MODEL or HEAD as a folder that runs without this package.
+
+    Class names, preprocessing and temperature are in the file; a README beside it has the few
+    lines of Python that run it. What was written is read back and compared with the original on
+    real images; beyond the tolerance nothing is kept.
+
+    MODEL or HEAD is an id, an id's first four digits or more, a folder, or a kind of head; without
+    one the best of the current table is taken. Heads must be linear.
+
+    \b
+    Examples:
+      pipeline export logreg
+      pipeline export logreg --format safetensors --head-only --output head
+    """
+    from pipeline.heads.resolve import find
+    from pipeline.inference.exporting.export import ExportRecipe, run
+
+    if len(words) + bool(asked) > 1:
+        raise UsageError("One head or model can be exported at a time.")
+    store = Cache.at(cache)
+    try:
+        with reporter(quiet=as_json) as progress:
+            done = run(find(store, next(iter(words), asked)), ExportRecipe(**values), store,
+                       progress)  # fmt: skip
+    except KeyboardInterrupt as stop:
+        stop.args = ("Stopped. Nothing was written.",)
+        raise
+    if as_json:
+        options.print_json(done.to_json())
+        return
+    if done.why:
+        click.echo(shown(done.why), err=True)
+    checked = done.info["checked"]
+    click.echo(shown(f"Exported the {done.predictor.title}"))
+    click.echo(
+        f"Checked  on {checked['images']} of {checked['on']}: probabilities differ by at most "
+        f"{checked['difference']:.2g} ({checked['tolerance']:g} is allowed)"
+    )
+    files = ", ".join(f"{name} {size(count)}" for name, count in done.sizes.items())
+    click.echo(shown(f"Files    {files}"))
+    click.echo(shown(f"Kept in  {done.folder}"))

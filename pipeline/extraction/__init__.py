@@ -1,0 +1,1 @@
+"""Stage one: from images to cached features and a table of them."""

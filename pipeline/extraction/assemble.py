@@ -1,0 +1,156 @@
+"""From rows to a table: in data set order, with all that says where it came from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import DamagedError
+from pipeline.extraction.options import Recipe
+from pipeline.images.datasets.imageset import ImageSet
+from pipeline.images.names import safe
+from pipeline.store.atomic import write_bytes
+from pipeline.store.cache import Cache
+from pipeline.store.shards import Index, Key, RowStore
+from pipeline.store.table import FeatureTable
+from pipeline.trunks.spec import FeatureKey, TrunkFacts, installed
+
+#: What of a table's provenance may differ where the table is the same.
+_PASSING = {"created", "versions", "schema", "cost"}
+
+
+def assemble(
+    cache: Cache,
+    images: ImageSet,
+    keys: Sequence[Key],
+    *,
+    store: RowStore,
+    index: Index,
+    provenance: dict[str, Any],
+    name: str,
+    views: int = 0,
+) -> FeatureTable:
+    """Return the table of the images that have a row; written only where it is not there yet.
+
+    A table that is there with more views than are asked for stays as it is.
+    """
+    rows = [row for row, key in enumerate(keys) if key in index.rows]
+    kept, wanted = images.take(rows), [keys[row] for row in rows]
+    extra = view_keys(images, keys, index, views)
+    shards = index.shards([*wanted, *extra])
+    engines = sorted({index.engines[shard] for shard in shards})
+    table = FeatureTable(
+        features=np.empty((0, 0), np.float32),
+        labels=kept.labels,
+        splits=kept.splits or (),
+        paths=kept.paths,
+        digests=tuple(digest.hex() for digest, _ in wanted),
+        classes=kept.classes,
+        groups=kept.groups,
+        shards=tuple(shards),
+        provenance={**provenance, "engine": "+".join(engines)},
+    )
+    trunk = safe(str(provenance["trunk"]).replace("/", "-"))
+    path = cache.tables / f"{name}--{trunk}--{table.table_id[:12]}.h5"
+    if (there := _same(path, table, views)) is not None:
+        return there
+    dim = store.rows(shards[0]).shape[1]
+    features = np.empty((len(wanted), dim), np.float32)
+    store.gather(index, wanted, features)
+    table = replace(table, features=features)
+    if extra:
+        beside = np.empty((len(extra), dim), np.float32)
+        store.gather(index, extra, beside)
+        table = replace(table, views=beside.reshape(-1, views, dim))  # [T, V, D]
+    return table.write(path)
+
+
+def view_keys(images: ImageSet, keys: Sequence[Key], index: Index, views: int) -> list[Key]:
+    """Return (digest, 1 … views) of the labelled training images that have a row, in order."""
+    return [
+        (key[0], number)
+        for key, split, label in zip(keys, images.splits or (), images.labels, strict=True)
+        if views and split == "train" and label >= 0 and key in index.rows
+        for number in range(1, views + 1)
+    ]
+
+
+def _same(path: Path, table: FeatureTable, views: int) -> FeatureTable | None:
+    """Return the table at `path` where it is whole and says all that `table` says, or more."""
+    if not path.exists():
+        return None
+    try:
+        there = FeatureTable.open(path)
+    except DamagedError:
+        return None
+    richer = there.views is not None and there.views.shape[1] > views
+    passing = _PASSING | ({"command"} if richer else set())
+    same = (
+        there.table_id == table.table_id
+        and there.paths == table.paths
+        and (set(there.shards) >= set(table.shards) if richer else there.shards == table.shards)
+        and _lasting(there.provenance, passing) == _lasting(table.provenance, passing)
+    )
+    return there if same else None
+
+
+def _lasting(provenance: dict[str, Any], passing: set[str]) -> dict[str, Any]:
+    return {k: v for k, v in provenance.items() if k not in passing}
+
+
+def describe(
+    data: str | Path | None,
+    recipe: Recipe,
+    facts: TrunkFacts,
+    key: FeatureKey,
+    images: ImageSet,
+    cache: Cache,
+) -> dict[str, Any]:
+    """Return the provenance of a table: enough to load the trunk and find the images again."""
+    weights = Path(recipe.weights).expanduser()
+    return {
+        "fingerprint": key.fingerprint,
+        "key": key.to_json(),
+        "trunk": facts.name,
+        "weights": facts.weights,
+        "weights_digest": facts.weights_digest,
+        "weights_asked": str(weights.absolute()) if weights.is_file() else recipe.weights,
+        "keys": recipe.keys,
+        "layer": key.layer,
+        "pool": key.pool,
+        "precision": key.precision,
+        "preprocess": key.preprocess.to_json(),
+        "data": images.name,
+        "root": str(images.root),
+        "seed": recipe.seed,
+        "command": recipe.command(data),
+        "cache": str(cache.root),
+        "versions": installed(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def write_left_out(
+    table: Path, left_out: Sequence[tuple[str, str]], bad: Sequence[tuple[str, str]]
+) -> Path | None:
+    """Write every file that is not in a table, with its reason, beside the table."""
+    path = table.with_name(f"{table.stem}.left-out.csv")
+    if not (left_out or bad):
+        path.unlink(missing_ok=True)
+        return None
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["path", "kind", "reason"])
+    writer.writerows((path, "bad image", reason) for path, reason in bad)
+    writer.writerows((path, "left out", reason) for path, reason in left_out)
+    content = buffer.getvalue().encode("utf-8", "surrogateescape")
+    if not path.exists() or path.read_bytes() != content:
+        write_bytes(path, content, what="the list of what was left out")
+    return path

@@ -1,0 +1,83 @@
+"""What protects a run from images that crash a decoder: notes, and a look at them apart.
+
+Decoding runs in threads of this process, which a crash ends with it; what was done stays. The next
+run decodes the few images that were in flight, one for each thread at most, in a process of its own
+when it meets them, and leaves out those that crash it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from pipeline.errors import PipelineError
+from pipeline.images.decoding.probe import REASON, looking
+from pipeline.progress import Progress
+from pipeline.store.cache import Cache
+from pipeline.store.in_flight import NAME, Flight, claimed
+from pipeline.store.shards import RowStore
+
+if TYPE_CHECKING:
+    from pipeline.images.decoding.loader import Guard
+
+
+@contextmanager
+def noted(store: RowStore, progress: Progress) -> Iterator[Guard]:
+    """Give the guard of a run that commits rows; what crashes is recorded with them.
+
+    Args:
+        store: whose lock is held.
+        progress: told what was found.
+
+    Raises:
+        PipelineError: the notes cannot be written.
+    """
+    with Flight(store.folder / NAME) as flight, _guarding(flight, progress) as guard:
+        yield guard
+
+
+@contextmanager
+def noted_apart(cache: Cache, progress: Progress) -> Iterator[Guard]:
+    """Give the guard of a run that keeps nothing but these notes, beside others of its kind.
+
+    Where they cannot be written (a cache for reading only) the run goes on without.
+    """
+    from pipeline.images.decoding.loader import unguarded
+
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(claimed(cache.decoding))
+            flight = stack.enter_context(Flight(path, lasting=True))
+        except PipelineError as error:
+            progress.say(f"{error} An image that crashes the decoder would not be found out.")
+            yield unguarded
+        else:
+            yield stack.enter_context(_guarding(flight, progress))
+
+
+@contextmanager
+def _guarding(flight: Flight, progress: Progress) -> Iterator[Guard]:
+    """Give what notes an image before it is decoded, and refuses one that is known to crash."""
+    turn = Lock()  # the same image may be in several threads
+
+    with looking() as crashes:
+
+        def guard(digest: bytes, data: bytes, name: str) -> str:
+            if digest in flight.held:
+                with turn:
+                    if digest in flight.held:
+                        progress.say(
+                            f"An earlier run ended suddenly while it decoded {name}: looking at it "
+                            "apart."
+                        )
+                        flight.judge(digest, crashes=crashes(data))
+                        if digest in flight.crashing:
+                            progress.say(f"{name} crashes the decoder and is left out.")
+            if digest in flight.crashing:
+                return REASON
+            flight.note(digest)
+            return ""
+
+        yield guard

@@ -1,0 +1,160 @@
+"""`TrunkFeatures`: a trunk as a scikit-learn transformer, on the same cache as `extract`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from pipeline.errors import PipelineError
+from pipeline.extraction import rows
+from pipeline.extraction.options import DEFAULT_TRUNK, Recipe
+from pipeline.images.decoding.pictures import as_source
+from pipeline.progress import Silent
+from pipeline.store.cache import Cache
+from pipeline.store.shards import Key
+from pipeline.trunks import spec
+
+
+class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """From paths or pictures to features, each computed once.
+
+    Rows are kept in the cache under the content of the images, so that the folds of a grid search
+    and later runs compute nothing again; no table names them, so `pipeline cache gc` removes them.
+    Parameters are those of `pipeline.extract`.
+
+    Args:
+        trunk: name of the trunk.
+        weights: `default`, a name, `random`, or a file.
+        layer: a stage or `neck`; None for the trunk's own feature.
+        pool: `avg`, `max`, `gem` or `flat`; None for the trunk's own.
+        image_size: side of the input; None for the weights' own.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        batch_size: images at once; None for the device's default.
+        workers: decoding threads; None for the cores that the process may use.
+        cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
+
+    Attributes:
+        n_features_out_: D.
+        fingerprint_: of the rows.
+
+    Example:
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> from sklearn.pipeline import make_pipeline
+        >>> from pipeline import TrunkFeatures
+        >>> model = make_pipeline(TrunkFeatures(), LogisticRegression())
+        >>> model.fit(["ant.jpg", "bee.jpg"], ["ant", "bee"])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        trunk: str = DEFAULT_TRUNK,
+        *,
+        weights: str = "default",
+        layer: str | None = None,
+        pool: str | None = None,
+        image_size: int | None = None,
+        precision: str = "auto",
+        device: str = "auto",
+        batch_size: int | None = None,
+        workers: int | None = None,
+        cache: str | Path | None = None,
+    ):
+        self.trunk = trunk
+        self.weights = weights
+        self.layer = layer
+        self.pool = pool
+        self.image_size = image_size
+        self.precision = precision
+        self.device = device
+        self.batch_size = batch_size
+        self.workers = workers
+        self.cache = cache
+
+    def fit(self, X: Sequence[Any], y: Any = None) -> TrunkFeatures:
+        """Compute the features of X; there is nothing to learn.
+
+        Args:
+            X: as in `transform`.
+            y: ignored.
+        """
+        self._features(X)
+        return self
+
+    def fit_transform(self, X: Sequence[Any], y: Any = None) -> np.ndarray:
+        """Return the features of X, [N, D] float32."""
+        return self._features(X)
+
+    def transform(self, X: Sequence[Any]) -> np.ndarray:
+        """Return the features of X, [N, D] float32.
+
+        Args:
+            X: N paths; or N pictures, uint8 arrays [H, W, 3] (one array [N, H, W, 3] too), or
+                PIL images.
+
+        Raises:
+            PipelineError: an image that cannot be read, named; another input than these.
+        """
+        check_is_fitted(self)
+        return self._features(X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of the D features."""
+        check_is_fitted(self)
+        return np.array([f"{self.trunk}_{i}" for i in range(self.n_features_out_)], dtype=object)
+
+    def __sklearn_tags__(self) -> Any:
+        """Say that inputs are not tables of numbers."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.no_validation = True
+        tags.requires_fit = True
+        return tags
+
+    def _features(self, X: Sequence[Any]) -> np.ndarray:
+        values = self.get_params()
+        cache = Cache.at(values.pop("cache"))
+        recipe = Recipe(**values)
+        recipe.check()
+        if isinstance(X, str | bytes | Path) or not hasattr(X, "__len__"):
+            raise PipelineError("TrunkFeatures takes a sequence of paths or pictures, not one.")
+        if not len(X):
+            raise PipelineError("TrunkFeatures was given no images.")
+        given = [as_source(item) for item in X]
+        keys: list[Key] = [(hashlib.sha256(_bytes(source)).digest(), 0) for source in given]
+        sources = dict(zip(keys, given, strict=True))
+        facts, trunk = spec.resolve(
+            recipe.trunk, recipe.weights, recipe.keys, memo=cache.memo, state_dir=cache.weights
+        )
+        asked = rows.wanted(facts, recipe)
+        there = rows.choose(cache, asked, recipe.device, keys)
+        done = rows.fill(cache, recipe, there, sources, trunk=trunk, progress=Silent())
+        cache.end_run(done.key.fingerprint, list(sources))
+        index = done.index
+        bad = [(sources[key], index.bad[key]) for key in keys if key in index.bad]
+        if bad:
+            named = "; ".join(f"{_name(source)}: {reason}" for source, reason in bad[:5])
+            raise PipelineError(f"{len(bad)} images could not be decoded: {named}.")
+        dim = done.store.rows(index.rows[keys[0]][0]).shape[1]
+        out = np.empty((len(keys), dim), np.float32)
+        done.store.gather(index, keys, out)
+        self.n_features_out_ = dim
+        self.fingerprint_ = done.key.fingerprint
+        return out
+
+
+def _bytes(source: str | bytes) -> bytes:
+    from pipeline.images.decoding.reading import read
+
+    return source if isinstance(source, bytes) else read(source)
+
+
+def _name(source: str | bytes) -> str:
+    return source if isinstance(source, str) else "a picture"

@@ -1,0 +1,200 @@
+"""The boundary cache: activations of the frozen part, each image and view computed once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cores import usable_cores
+from pipeline.errors import PipelineError
+from pipeline.extraction import rows
+from pipeline.extraction.options import Recipe
+from pipeline.extraction.shard_writer import HalfRangeError
+from pipeline.images.digest import VANISHED, StatMemo, digest_all
+from pipeline.progress import Progress
+from pipeline.store.cache import Cache
+from pipeline.store.shards import Key
+from pipeline.store.table import FeatureTable
+from pipeline.trunks.registry import LoadedTrunk
+from pipeline.trunks.spec import FeatureKey
+
+#: Bytes of the disk that stay free.
+SPARE = 256 << 20
+
+
+def boundary_key(table: FeatureTable, after: str) -> FeatureKey:
+    """Return what the activations at a boundary of a table's trunk depend on."""
+    key = FeatureKey.of(table.provenance)
+    if after == "feature":
+        return key
+    if after == "pixels":  # crops are the same for all trunks that see alike
+        bare = replace(key.preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        return FeatureKey("", "", "pixels", "map", bare, "", "uint8")
+    return replace(key, layer=after, pool="map", dtype="float16")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which images are needed, and in how many views.
+
+    Attributes:
+        train: digests to learn from; in views 1 to `views`, or in view 0 where that is 0.
+        scored: digests that are scored, in view 0.
+        views: of each training image.
+        paths: digest to the path of each image.
+    """
+
+    train: tuple[bytes, ...]
+    scored: tuple[bytes, ...]
+    views: int
+    paths: dict[bytes, str]
+
+    def every(self) -> list[Key]:
+        """Return every (digest, view), an image's views together."""
+        numbers = range(1, self.views + 1) if self.views else (0,)
+        found: list[Key] = [(digest, 0) for digest in self.scored]
+        found += [(digest, number) for digest in self.train for number in numbers]
+        return list(dict.fromkeys(found))
+
+
+def recipe_of(table: FeatureTable, *, device: str, workers: int | None) -> Recipe:
+    """Return the recipe that loads a table's trunk again."""
+    given = table.provenance
+    return Recipe(
+        trunk=given["trunk"],
+        weights=given["weights_asked"],
+        keys=given["keys"],
+        device=device,
+        workers=workers,
+    )
+
+
+def collect(
+    cache: Cache,
+    key: FeatureKey,
+    wanted: Wanted,
+    *,
+    recipe: Recipe,
+    trunk: LoadedTrunk,
+    shape: Callable[[], tuple[int, ...]],
+    progress: Progress,
+) -> tuple[rows.Rows, Wanted] | None:
+    """Return the activations, and the views that there was room for; None where there is none.
+
+    A manifest keeps them from the collector until `cache.end_run`.
+
+    Args:
+        key: from `boundary_key`.
+        wanted: what is needed.
+        recipe: from `recipe_of`.
+        trunk: loaded.
+        shape: gives the shape of one activation.
+        progress: told what is computed and what it takes.
+
+    Raises:
+        PipelineError: images that must be read are not there, or are others now.
+    """
+    for dtype in (key.dtype, "float32"):
+        there = _fullest(cache, key, dtype, wanted.every(), recipe.device)
+        fitting = _room(cache, there, wanted, shape, progress)
+        if fitting is None:
+            return None
+        keys = fitting.every()
+        missing = [wanted_key for wanted_key in keys if wanted_key not in there.index]
+        check_images({digest: fitting.paths[digest] for digest, _ in missing}, cache, recipe)
+        sources: dict[Key, str | bytes] = {k: fitting.paths[k[0]] for k in keys}
+        try:
+            done = rows.fill(
+                cache, recipe, there, sources, trunk=trunk, progress=progress, unit="activations"
+            )
+            cache.begin_run(done.key.fingerprint, keys)
+        except HalfRangeError:
+            cache.end_run(there.key.fingerprint, list(sources))
+            progress.say(
+                "float16 cannot hold these activations to a thousandth: keeping float32, which "
+                "takes twice the space."
+            )
+            continue
+        bad = [fitting.paths[k[0]] for k in keys if k in done.index.bad]
+        if bad:
+            raise PipelineError(f"{len(bad)} images can no longer be decoded, such as {bad[0]}.")
+        return done, fitting
+    raise AssertionError("float32 holds everything")
+
+
+def _fullest(
+    cache: Cache, key: FeatureKey, dtype: str, keys: Sequence[Key], device: str
+) -> rows.Rows:
+    """Return the store in a dtype, or the float32 one where an earlier run had to use that."""
+    found = rows.choose(cache, replace(key, dtype=dtype), device, keys)
+    if dtype == "float16" and not found.index.rows:
+        wide = rows.choose(cache, replace(key, dtype="float32"), device, keys)
+        if wide.index.rows:
+            return wide
+    return found
+
+
+def _room(
+    cache: Cache,
+    there: rows.Rows,
+    wanted: Wanted,
+    shape: Callable[[], tuple[int, ...]],
+    progress: Progress,
+) -> Wanted | None:
+    """Tell what the activations take, and return as many views as the disk has room for."""
+    missing = sum(key not in there.index for key in wanted.every())
+    if not missing:
+        return wanted
+    each = int(np.prod(shape())) * np.dtype(there.key.dtype).itemsize
+    free = max(0, shutil.disk_usage(cache.root).free - SPARE)
+    progress.say(
+        f"{missing:,} activations of {there.key.layer} take {each * missing / 1e6:,.0f} MB; "
+        f"{free / 1e6:,.0f} MB are free."
+    )
+    fitting = wanted
+    while each * missing > free:
+        if fitting.views <= 1:
+            progress.say("There is no room for activations: going on with --live.")
+            return None
+        fitting = replace(fitting, views=fitting.views - 1)
+        missing = sum(key not in there.index for key in fitting.every())
+    if fitting.views < wanted.views:
+        progress.say(
+            f"There is room for {fitting.views} of {wanted.views} views of each image: going on "
+            "with these. --live needs no room."
+        )
+    return fitting
+
+
+def check_images(paths: dict[bytes, str], cache: Cache, recipe: Recipe) -> None:
+    """Refuse images that are not where they were, or not what they were, in one message.
+
+    Args:
+        paths: digest to path of each image that will be read.
+        cache: its memo spares reading unchanged files.
+        recipe: how many threads.
+    """
+    found = digest_all(
+        Path("/"), list(paths.values()), StatMemo(cache.memo),
+        threads=recipe.workers or usable_cores(),
+    )  # fmt: skip
+    gone, changed = [], []
+    for (digest, path), file in zip(paths.items(), found, strict=True):
+        if file.reason == VANISHED:
+            gone.append(path)
+        elif file.digest != digest:
+            changed.append(path)
+    if gone or changed:
+        parts = [
+            f"{len(listed):,} {what} ({listed[0]}{', …' if len(listed) > 1 else ''})"
+            for listed, what in ((gone, "are missing"), (changed, "have changed"))
+            if listed
+        ]
+        raise PipelineError(
+            f"Of the {len(paths):,} images that must be read, {' and '.join(parts)}. Say with "
+            "--data where they lie now, or run `pipeline extract` and `pipeline fit-head` again."
+        )

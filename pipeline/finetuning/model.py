@@ -1,0 +1,133 @@
+"""`Model`: a fine-tuned network as it is kept in `cache/models/<id>/`, and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.errors import DamagedError, PipelineError
+from pipeline.finetuning.network.network import Network
+from pipeline.finetuning.network.unfreeze import Cut
+from pipeline.finetuning.predictor import WEIGHTS, of_model
+from pipeline.images.preprocess import Preprocess
+from pipeline.store.results import MODEL
+from pipeline.trunks import registry
+
+
+class Model:
+    """From images to classes: trunk, fine-tuned part, head, preprocessing and class names.
+
+    Attributes:
+        info: `model.json`.
+        classes_: K class names; columns of probabilities are in this order.
+        network: from crops to logits, in eval mode.
+        predictor: what predicts with it.
+        folder: where it is kept.
+    """
+
+    def __init__(self, info: dict[str, Any], network: Network, folder: Path | None = None):
+        self.info, self.folder = info, folder
+        self.classes_ = tuple(info["classes"])
+        self.network = network.eval().requires_grad_(False)
+        self.predictor = of_model(info, self.network, folder)
+
+    @property
+    def id(self) -> str:
+        """Return the model's id, twelve hexadecimal digits."""
+        return str(self.info["id"])
+
+    def predict_proba(
+        self, images: Sequence[Any], *, device: str = "auto", calibrated: bool = False
+    ) -> np.ndarray:
+        """Return probabilities [N, K] float64, computed in fp32.
+
+        Args:
+            images: N paths; or N pictures, uint8 arrays [H, W, 3] or PIL images.
+            device: `auto`, `cpu`, `cuda` or `mps`.
+            calibrated: divide logits by the temperature of `info["calibration"]`.
+
+        Raises:
+            PipelineError: an image that cannot be read, named.
+        """
+        return self.predictor.predict_proba(
+            images, device=device, precision="fp32", calibrated=calibrated
+        )
+
+    def predict(self, images: Sequence[Any], *, device: str = "auto") -> np.ndarray:
+        """Return the likeliest class's name for each image, [N] of str."""
+        names = np.array(self.classes_, dtype=object)
+        return np.asarray(names[self.predict_proba(images, device=device).argmax(1)])
+
+    @classmethod
+    def open(cls, folder: Path, *, state_dir: Path) -> Model:
+        """Read a model; nothing is unpickled.
+
+        Args:
+            folder: `cache/models/<id>`.
+            state_dir: where calibrated random weights are kept.
+
+        Raises:
+            PipelineError: there is none, or the weights of its frozen part are others now.
+            DamagedError: a file is damaged or missing, or of another schema.
+        """
+        info = MODEL.read(folder)
+        try:
+            tensors = load_file(MODEL.check(folder, info, WEIGHTS))
+        except (SafetensorError, OSError) as error:
+            raise DamagedError(f"The model {folder} is damaged: {error}") from error
+        frozen = "random" if info["standalone"] else info["weights_asked"]
+        trunk = registry.load(info["trunk"], frozen, keys=info["keys"], state_dir=state_dir)
+        if not info["standalone"] and trunk.weights_digest != info["weights_digest"]:
+            raise PipelineError(
+                f"The model {info['id']} keeps its frozen part by the digest of its weights "
+                f"({info['weights_digest'][:12]}), and {info['weights_asked']} of {info['trunk']} "
+                f"now has {trunk.weights_digest[:12]}. Put the file back, or fine-tune again."
+            )
+        own = {f"trunk.{name}": value for name, value in trunk.module.state_dict().items()}
+        classes = len(info["classes"])
+        head = tensors.get("head.weight")
+        if head is None or head.ndim != 2 or len(head) != classes:
+            raise DamagedError(f"The model {folder} is damaged: it has no head for its classes.")
+        layer = nn.Linear(head.shape[1], classes)
+        own |= {f"head.{name}": value for name, value in layer.state_dict().items()}
+        strange = [name for name, value in tensors.items()
+                   if name not in own or own[name].shape != value.shape]  # fmt: skip
+        lost = [f"trunk.{name}" for name in info["learns"] if f"trunk.{name}" not in tensors]
+        if strange or lost:
+            raise DamagedError(
+                f"The model {folder} is damaged: {(strange + lost)[0]} does not fit its trunk."
+            )
+        with torch.no_grad():
+            for name, value in tensors.items():
+                own[name].copy_(value)
+        cut = Cut("pixels", tuple(info["learns"]), tuple(info["places"]))
+        network = Network(
+            trunk.module, Preprocess.from_json(info["preprocess"]), layer=info["layer"],
+            pool=info["pool"], cut=cut, head=layer, l2=info["l2"],
+        )  # fmt: skip
+        return cls(info, network.to(memory_format=torch.channels_last), folder)
+
+
+def tensors_of(network: Network, *, standalone: bool) -> dict[str, Tensor]:
+    """Return what `model.safetensors` holds: the part behind the boundary, or all; and the head."""
+    own = network.body.trunk.state_dict() if standalone else network.suffix()
+    found = {f"trunk.{name}": value for name, value in own.items()}
+    found |= {f"head.{name}": value for name, value in network.plain_head().items()}
+    return {name: value.detach().cpu().contiguous().clone() for name, value in found.items()}
+
+
+def write(folder: Path, info: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Write `model.safetensors`, then `model.json` with the digests of the folder's files.
+
+    Returns:
+        `model.json` as it was written.
+    """
+    save_file(tensors, folder / WEIGHTS)
+    return MODEL.write(folder, info)

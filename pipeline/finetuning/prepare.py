@@ -1,0 +1,184 @@
+"""What fine-tuning needs before its first step: the trunk again, a network, and activations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.cores import usable_cores
+from pipeline.errors import PipelineError
+from pipeline.extraction.engines import make_engine
+from pipeline.finetuning import boundary
+from pipeline.finetuning.boundary import Wanted
+from pipeline.finetuning.network.folding import fold, sharing, spare_depthwise
+from pipeline.finetuning.network.handover import UNSEEN
+from pipeline.finetuning.network.network import Network
+from pipeline.finetuning.network.unfreeze import cut
+from pipeline.finetuning.options import TuneRecipe
+from pipeline.finetuning.training.activations import Cached, Live, Source
+from pipeline.heads.linear import LinearHead, unit
+from pipeline.images.preprocess import Preprocess
+from pipeline.progress import Progress
+from pipeline.store.cache import Cache
+from pipeline.store.shards import Key
+from pipeline.store.table import FeatureTable
+from pipeline.trunks import registry
+from pipeline.trunks.feature_net import FeatureNet
+from pipeline.trunks.registry import LoadedTrunk
+from pipeline.trunks.sources.random_weights import seeded
+
+#: Logits that the class of no training image starts below the others.
+BELOW = 30.0
+
+
+def load_trunk(table: FeatureTable, recipe: TuneRecipe, cache: Cache) -> LoadedTrunk:
+    """Return the trunk that made a table; from scratch, the same network with random weights.
+
+    Raises:
+        PipelineError: its weights are missing, or others now.
+    """
+    given = table.provenance
+    weights = "random" if recipe.from_scratch else given["weights_asked"]
+    trunk = registry.load(given["trunk"], weights, keys=given["keys"], state_dir=cache.weights)
+    if not recipe.from_scratch and trunk.weights_digest != given["weights_digest"]:
+        raise PipelineError(
+            f"{given['weights_asked']} of {given['trunk']} now holds other weights "
+            f"({trunk.weights_digest[:12]}) than made the table "
+            f"({given['weights_digest'][:12]}). Put them back, or run `pipeline extract` and "
+            "`pipeline fit-head` again."
+        )
+    return trunk
+
+
+def make_network(
+    trunk: LoadedTrunk,
+    table: FeatureTable,
+    recipe: TuneRecipe,
+    start: LinearHead | None,
+    rows: np.ndarray,
+) -> Network:
+    """Return the network before its first step.
+
+    Args:
+        trunk: from `load_trunk`; its parameters are used in place.
+        start: the head to start from; None for a random last layer.
+        rows: of the table, those that are learned from.
+    """
+    given = table.provenance
+    if start is not None:
+        head = start.to_linear()
+        with torch.no_grad():  # a class without training images: as unlikely, but a number to learn
+            seen = head.bias > UNSEEN
+            head.bias[~seen] = head.bias[seen].mean() - BELOW
+    else:
+        with seeded(recipe.seed):
+            head = nn.Linear(table.features.shape[1], len(table.classes))
+    l2 = start is not None and start.l2
+    centre = None  # of features that a trunk from scratch does not give
+    if not recipe.from_scratch:
+        features = np.asarray(table.features[rows])
+        mean = (unit(features) if l2 else features).mean(0, dtype=np.float64)
+        centre = torch.from_numpy(mean.astype(np.float32))
+    return Network(
+        trunk.module,
+        Preprocess.from_json(given["preprocess"]),
+        layer=given["layer"],
+        pool=given["pool"],
+        cut=cut(trunk.module, recipe.unfreeze, layer=given["layer"]),
+        head=head,
+        l2=l2,
+        centre=centre,
+        train_bn=recipe.train_bn or recipe.from_scratch,
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Where activations come from.
+
+    Attributes:
+        source: gives them.
+        views: that epochs draw from, as `tuning.schedule.draw` takes it.
+        live: whether they are computed anew at every use.
+        fingerprint: of the activations that are used; empty when live.
+        keys: their (digest, view).
+        shards: names of the shards that hold them.
+        computed: activations that this run computed.
+        seconds: that computing them took.
+    """
+
+    source: Source
+    views: int
+    live: bool
+    fingerprint: str
+    keys: list[Key]
+    shards: list[str]
+    computed: int
+    seconds: float
+
+
+def make_source(
+    cache: Cache,
+    table: FeatureTable,
+    trunk: LoadedTrunk,
+    network: Network,
+    wanted: Wanted,
+    *,
+    recipe: TuneRecipe,
+    device: str,
+    progress: Progress,
+) -> Prepared:
+    """Return the activations of the frozen part, from the cache, or live."""
+    key = boundary.boundary_key(table, network.cut.after)
+    loads = boundary.recipe_of(table, device=device, workers=recipe.workers)
+    place = torch.device(device)
+    if not recipe.live:
+
+        def shape() -> tuple[int, ...]:
+            side = key.preprocess.crop
+            if key.layer == "pixels":
+                return (side, side, 3)
+            net = FeatureNet(trunk.module, key.preprocess, key.layer, key.pool)
+            with torch.no_grad():
+                return tuple(net(torch.zeros(1, 3, side, side)).shape[1:])
+
+        held = boundary.collect(
+            cache, key, wanted, recipe=loads, trunk=trunk, shape=shape, progress=progress
+        )
+        if held is not None:
+            done, fitting = held
+            keys = fitting.every()
+            source = Cached(done.store, done.index, keys, place)
+            return Prepared(
+                source, fitting.views, False, done.key.fingerprint, keys,
+                done.index.shards(keys), len(done.computed), done.seconds,
+            )  # fmt: skip
+    boundary.check_images(wanted.paths, cache, loads)
+    engine = make_engine(trunk, key, loads, cache)
+    live = Live(
+        engine, wanted.paths, key.preprocess,
+        workers=recipe.workers or usable_cores(), device=place,
+    )  # fmt: skip
+    views = recipe.drawn if recipe.live or not recipe.drawn else -1
+    return Prepared(live, views, True, "", [], [], 0, 0.0)
+
+
+def faster(
+    network: Network, source: Source, digest: bytes, *, device: str, precision: str
+) -> Network:
+    """Return the same network, sharing every tensor, in the form that trains fastest.
+
+    Frozen BatchNorms are folded; on a CPU depthwise convolutions stay in float32 under bf16.
+    """
+    if not network.body.run:
+        return network
+    found = sharing(network)
+    if not network.train_bn:
+        example = next(iter(source.batches([(digest, 0)], 1)))
+        found = fold(found, example.float() if example.dtype == torch.float16 else example)
+    if device == "cpu" and precision == "bf16":
+        spare_depthwise(found)
+    return found

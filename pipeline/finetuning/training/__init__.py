@@ -1,0 +1,1 @@
+"""Steps and epochs, on which activations, and the state to resume from."""

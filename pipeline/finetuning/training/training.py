@@ -1,0 +1,372 @@
+"""`Training`: the steps, the epochs, the best of them, and the state from which it goes on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.errors import PipelineError
+from pipeline.finetuning.network.network import Network
+from pipeline.finetuning.training import schedule
+from pipeline.finetuning.training.activations import Source
+from pipeline.finetuning.training.records import Epoch, Part, Settings
+from pipeline.heads.metrics import log_loss, softmax
+from pipeline.store.shards import Key
+from pipeline.trunks.engines.devices import DTYPES
+from pipeline.trunks.sources.random_weights import seeded
+
+MOMENTUM = 0.9
+#: Largest norm of a step's gradient, over all parameters.
+CLIP = 1.0
+#: Images at once where nothing learns.
+EVALUATION_BATCH = 64
+
+
+class Diverged(Exception):
+    """The loss is not finite."""
+
+
+@dataclass
+class Training:
+    """A run of fine-tuning.
+
+    Attributes:
+        network: what learns; holds the state after the last epoch.
+        run: the same tensors, perhaps in a form that runs faster.
+        source: gives activations.
+        train: images that are learned from.
+        select: images whose log-loss chooses the epoch; without any, the last one is kept.
+        settings: how.
+        history: of every epoch so far.
+        start: the learned tensors before the first step.
+        average: exponential moving average of the learned tensors over the steps, from `start`
+            (Polyak and Juditsky 1992): what is scored and kept. It forgets by half in 0.7 `ema`
+            epochs.
+        best: the average at the end of the best epoch, or what lies between it and `start`.
+        best_epoch: its number.
+        notes: sentences for the person.
+    """
+
+    network: Network
+    run: Network
+    source: Source
+    train: Part
+    select: Part
+    settings: Settings
+    history: list[Epoch] = field(default_factory=list)
+    start: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        s = self.settings
+        trunk, head = self.network.groups()
+        groups = [
+            {"params": part, "weight_decay": decay, "factor": times}
+            for values, times in ((trunk, 1.0), (head, s.head_lr_factor))
+            for part, decay in _decayed(values, s.weight_decay)
+            if part
+        ]
+        self.optimizer: torch.optim.Optimizer
+        if s.optimizer == "sgd":
+            self.optimizer = torch.optim.SGD(groups, lr=s.lr, momentum=MOMENTUM)
+        else:
+            self.optimizer = torch.optim.AdamW(groups, lr=s.lr)
+        self.parameters: list[nn.Parameter] = [*trunk, *head]
+        self.device = head[0].device
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=s.precision == "fp16" and self.device.type == "cuda"
+        )
+        self.steps = math.ceil(len(self.train.digests) / s.batch_size)
+        self.start, self.average = self._copy(), self._copy()
+        self.limit: int | None = None  # images at once, once memory has run out
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last epoch is reached, or patience has run out."""
+        done = len(self.history) - 1
+        patience = self.settings.patience
+        return done >= self.settings.epochs or (
+            patience is not None
+            and bool(self.select.digests)
+            and done - self.best_epoch >= patience
+        )
+
+    def begin(self) -> tuple[np.ndarray, np.ndarray]:
+        """Score the selection part before the first step; return features [n, D] and logits."""
+        started = time.perf_counter()
+        features = self._evaluate(self.select, self.run.body)
+        with torch.no_grad():
+            inputs = torch.from_numpy(features).to(self.device)
+            logits = self.run.classify(inputs).cpu().numpy()
+        self._enter(0, math.nan, 1.0, logits, 0.0, 0.0, started)
+        return features, logits
+
+    def epoch(self) -> Epoch:
+        """Go once through the training images and score the selection part.
+
+        Raises:
+            Diverged: the loss is no longer finite; the best epoch is still there.
+        """
+        started = time.perf_counter()
+        number, s = len(self.history), self.settings
+        order, views = schedule.draw(
+            len(self.train.digests), views=s.views, epoch=number, seed=s.seed
+        )
+        keys: list[Key] = [
+            (self.train.digests[row], int(view)) for row, view in zip(order, views, strict=True)
+        ]
+        labels = torch.from_numpy(self.train.labels[order]).to(self.device)
+        self.run.train()
+        total, lr = 0.0, 0.0
+        with seeded(hash((s.seed, number)) & 0x7FFFFFFF):
+            batches = self.source.batches(keys, s.batch_size)
+            for step, x in enumerate(batches):
+                at = (number - 1) * self.steps + step
+                lr = s.lr * schedule.factor(s.schedule, at, s.epochs * self.steps)
+                first = step * s.batch_size
+                total += self._step(x, labels[first : first + len(x)], lr) * len(x)
+        self.run.train(False)
+        now = self._copy()
+        try:
+            share, logits = self._score()
+            loss = total / len(keys)
+            self._enter(number, loss, share, logits, lr, lr * s.head_lr_factor, started)
+        finally:
+            self._put(now)
+        return self.history[-1]
+
+    def _score(self) -> tuple[float, np.ndarray]:
+        """Let the network hold what scores best of this epoch; return its share and logits.
+
+        Raises:
+            Diverged: the scores are not finite.
+        """
+        found: dict[float, np.ndarray] = {}
+        for share in (self.settings.blend, 1.0) if self._blends else (1.0,):
+            self._put(self._between(share))
+            found[share] = self.logits(self.select)
+            if not np.isfinite(found[share]).all():
+                raise Diverged
+        best = min(found, key=lambda share: self._loss(found[share]))
+        self._put(self._between(best))
+        return best, found[best]
+
+    @property
+    def _blends(self) -> bool:
+        return self.settings.blend > 0 and bool(self.select.digests)
+
+    def _between(self, share: float) -> dict[str, Tensor]:
+        """Return the tensors at a share of the way from the start to the average."""
+        if share == 1:
+            return self.average
+        return {
+            name: torch.lerp(self.start[name], value, share) if value.is_floating_point() else value
+            for name, value in self.average.items()
+        }
+
+    def _loss(self, logits: np.ndarray) -> float:
+        """Return the log-loss of the selection part; nan without one."""
+        if not self.select.digests:
+            return math.nan
+        return log_loss(self.select.labels, softmax(logits))
+
+    def _step(self, x: Tensor, labels: Tensor, lr: float) -> float:
+        """Take one step and return the batch's mean loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["factor"]
+        loss = self._gradients(x, labels)
+        if not math.isfinite(loss):
+            raise Diverged
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.parameters, CLIP)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self._follow()
+        return loss
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the network, all the way where there is none."""
+        weight = 1 / (1 + self.settings.ema * self.steps)
+        for name, value in self.network.learned().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, weight)
+            else:  # a BatchNorm's count
+                self.average[name].copy_(value)
+
+    def _copy(self) -> dict[str, Tensor]:
+        """Return copies of the tensors that the network holds."""
+        return {name: value.detach().clone() for name, value in self.network.learned().items()}
+
+    @torch.no_grad()
+    def _put(self, tensors: dict[str, Tensor]) -> None:
+        for name, value in self.network.learned().items():
+            value.copy_(tensors[name])
+
+    def _gradients(self, x: Tensor, labels: Tensor) -> float:
+        """Fill the gradients of a batch, in parts where memory does not hold it whole."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            size = self.limit or len(x)
+            total = 0.0
+            try:
+                for part, own in zip(torch.split(x, size), torch.split(labels, size), strict=True):
+                    with self.autocast():
+                        logits = self.run(part)
+                    loss = F.cross_entropy(
+                        logits, own, label_smoothing=self.settings.label_smoothing
+                    ) * (len(part) / len(x))
+                    self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                    total += loss.item()
+                return total
+            except torch.OutOfMemoryError:
+                if self.network.train_bn:  # halves have other statistics
+                    raise
+                self._halve(min(size, len(x)))
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of the chosen precision."""
+        dtype = DTYPES[self.settings.precision]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+    def logits(self, part: Part) -> np.ndarray:
+        """Return the logits [n, K] of the evaluation view of a part's images."""
+        return self._evaluate(part, self.run)
+
+    @torch.no_grad()
+    def _evaluate(self, part: Part, module: nn.Module) -> np.ndarray:
+        batches = self.source.batches([(digest, 0) for digest in part.digests], EVALUATION_BATCH)
+        found = [self._at_once(module, x) for x in batches]
+        width = self.network.head.in_features
+        return np.concatenate(found) if found else np.empty((0, width), np.float32)
+
+    def _at_once(self, module: nn.Module, x: Tensor) -> np.ndarray:
+        """Return what a module gives of a batch, in parts where memory does not hold it whole."""
+        while True:
+            size = self.limit or len(x)
+            try:
+                with self.autocast():
+                    parts = [module(part).float().cpu() for part in torch.split(x, size)]
+                return torch.cat(parts).numpy()
+            except torch.OutOfMemoryError:
+                self._halve(min(size, len(x)))
+
+    def _halve(self, size: int) -> None:
+        """Go on with half as many images at once, or raise the error that is being handled."""
+        if size == 1:
+            raise
+        self.limit = (size + 1) // 2
+        self.notes.append(
+            f"Out of memory on {self.device} with {size} images at once; going on with "
+            f"{self.limit} and the same steps."
+        )
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _enter(
+        self,
+        number: int,
+        train_loss: float,
+        share: float,
+        logits: np.ndarray,
+        lr: float,
+        head_lr: float,
+        since: float,
+    ) -> None:
+        """Note an epoch; where none was better, what the network holds is the best so far."""
+        loss, accuracy = self._loss(logits), math.nan
+        if self.select.digests:
+            accuracy = float((logits.argmax(1) == self.select.labels).mean())
+        seconds = time.perf_counter() - since
+        self.history.append(Epoch(number, train_loss, share, loss, accuracy, lr, head_lr, seconds))
+        if not self.history[:-1] or not loss >= self.history[self.best_epoch].loss:
+            self.best_epoch, self.best = number, self._copy()
+
+    def keep_best(self) -> None:
+        """Put the best epoch's tensors into the network."""
+        self._put(self.best)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what `restore` takes: tensors by name, and plain JSON values."""
+        tensors = {f"now/{k}": v.detach() for k, v in self.network.learned().items()}
+        tensors |= {f"average/{k}": v for k, v in self.average.items()}
+        tensors |= {f"best/{k}": v for k, v in self.best.items()}
+        for number, values in self.optimizer.state_dict()["state"].items():
+            for name, value in values.items():
+                tensors[f"optimizer/{number}/{name}"] = torch.as_tensor(value)
+        facts = {
+            "history": [asdict(epoch) for epoch in self.history],
+            "best_epoch": self.best_epoch,
+            "settings": asdict(self.settings),
+            "scaler": self.scaler.state_dict(),
+            "limit": self.limit,
+        }
+        return tensors, facts
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go on from a state; the next epoch is bit-identical to that of a run that never ended.
+
+        Raises:
+            PipelineError: it was made with other settings, such as more views while there was room.
+        """
+        now, then = asdict(self.settings), facts["settings"]
+        other = [f"{name} {then[name]}, not {now[name]}" for name in now if now[name] != then[name]]
+        if other:
+            raise PipelineError(f"The unfinished run had {'; '.join(other)}: it cannot go on so.")
+
+        def those(kind: str) -> dict[str, Tensor]:
+            return {k: tensors[f"{kind}/{k}"].to(self.device) for k in self.network.learned()}
+
+        self._put(those("now"))
+        self.average, self.best = those("average"), those("best")
+        held: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            kind, _, rest = key.partition("/")
+            if kind == "optimizer":
+                number, _, name = rest.partition("/")
+                held.setdefault(int(number), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": held, "param_groups": groups})
+        self.history = [Epoch(**epoch) for epoch in facts["history"]]
+        self.best_epoch, self.limit = facts["best_epoch"], facts["limit"]
+        if facts["scaler"]:
+            self.scaler.load_state_dict(facts["scaler"])
+
+
+def _decayed(
+    parameters: list[nn.Parameter], decay: float
+) -> Iterator[tuple[list[nn.Parameter], float]]:
+    """Yield parameters with their weight decay: none on biases and norms, as is the custom."""
+    yield [p for p in parameters if p.ndim > 1], decay
+    yield [p for p in parameters if p.ndim <= 1], 0.0
+
+
+def train(
+    training: Training,
+    *,
+    after_epoch: Callable[[Training], None],
+) -> bool:
+    """Run epochs until the end; return whether the loss stayed finite.
+
+    Args:
+        training: begun, or restored.
+        after_epoch: called after each, to tell and to keep.
+    """
+    while not training.ended:
+        try:
+            training.epoch()
+        except Diverged:
+            return False
+        after_epoch(training)
+    return True

@@ -1,0 +1,1 @@
+"""Which images fit and which choose, and what candidates score on them."""

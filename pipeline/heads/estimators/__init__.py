@@ -1,0 +1,1 @@
+"""Estimators that scikit-learn lacks, and what stands before each of them."""

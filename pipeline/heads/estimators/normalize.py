@@ -1,0 +1,101 @@
+"""What is done to features before a head sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.heads.estimators.stacked import Stacked
+from pipeline.heads.linear import unit
+
+NORMALIZATIONS = ("none", "standard", "l2")
+_ROWS = 4096  # at once, so that no copy in float64 is made
+
+
+@dataclass(frozen=True, eq=False)
+class Normalizer:
+    """`none`, `standard` (to mean 0 and standard deviation 1) or `l2` (to length 1).
+
+    Attributes:
+        kind: one of `NORMALIZATIONS`.
+        mean: [D] float64 of the training images; None but for `standard`.
+        scale: [D] float64, their standard deviation, 1 where a feature never changes.
+    """
+
+    kind: str
+    mean: np.ndarray | None = None
+    scale: np.ndarray | None = None
+
+    @classmethod
+    def fit(cls, kind: str, features: np.ndarray | Stacked, rows: np.ndarray) -> Normalizer:
+        """Return the normaliser of the training images `rows` of features [N, D]."""
+        if kind != "standard":
+            return cls(kind)
+        parts = [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
+        mean = sum(features[part].sum(0, dtype=np.float64) for part in parts) / len(rows)
+        square = sum(np.square(features[part] - mean).sum(0) for part in parts) / len(rows)
+        scale = np.sqrt(square)
+        # rounding leaves a trace of variance in a feature that never changes
+        still = scale <= 1e-6 * np.maximum(1.0, np.abs(mean))
+        return cls(kind, mean, np.where(still, 1.0, scale))
+
+    def apply(self, features: np.ndarray | Stacked, rows: np.ndarray | None = None) -> np.ndarray:
+        """Return float32 features [n, D] of `rows` (all without it), normalised, in a new array."""
+        rows = np.arange(len(features)) if rows is None else rows
+        out = np.empty((len(rows), features.shape[1]), np.float32)
+        for start in range(0, len(rows), _ROWS):
+            part = np.asarray(features[rows[start : start + _ROWS]], np.float32)
+            if self.mean is not None and self.scale is not None:
+                part = (part - self.mean) / self.scale
+            elif self.kind == "l2":
+                part = unit(part)
+            out[start : start + len(part)] = part
+        return out
+
+    def view(self, features: np.ndarray | Stacked, rows: np.ndarray) -> Normalized:
+        """Return the same as `apply`, computed anew for the rows that are read."""
+        return Normalized(self, features, rows)
+
+    def step(self) -> Any:
+        """Return the same as a fitted scikit-learn transformer."""
+        from sklearn.preprocessing import Normalizer as Unit
+        from sklearn.preprocessing import StandardScaler
+
+        if self.kind == "l2":
+            return Unit()
+        if self.mean is None or self.scale is None:
+            return "passthrough"
+        scaler = StandardScaler()
+        scaler.mean_, scaler.scale_ = self.mean, self.scale
+        scaler.var_, scaler.n_features_in_ = self.scale**2, len(self.mean)
+        scaler.n_samples_seen_ = 1
+        return scaler
+
+
+class Normalized:
+    """Rows [n, D] of features, normalised as they are read, so that a table stays on disk.
+
+    Args:
+        normalizer: of the features.
+        features: [N, D], in memory or mapped.
+        rows: int64 [n].
+    """
+
+    ndim = 2
+
+    def __init__(self, normalizer: Normalizer, features: np.ndarray | Stacked, rows: np.ndarray):
+        self.normalizer, self.features, self.rows = normalizer, features, rows
+        self.shape = (len(rows), features.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, which: slice | np.ndarray) -> np.ndarray:
+        """Return some rows, float32."""
+        return self.normalizer.apply(self.features, self.rows[which])
+
+    def take(self, which: np.ndarray) -> Normalized:
+        """Return some rows, to be read later."""
+        return Normalized(self.normalizer, self.features, self.rows[which])

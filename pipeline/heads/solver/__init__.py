@@ -1,0 +1,1 @@
+"""Logistic regression for all penalties and folds as one batched problem."""

@@ -1,0 +1,172 @@
+"""Which rows of a table train a head, which choose its penalty, and which are reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.errors import PipelineError, UsageError
+from pipeline.heads.cross_validation import folds as folding
+from pipeline.heads.cross_validation.candidates import Fold
+from pipeline.heads.estimators.stacked import Stacked
+from pipeline.heads.options import HeadRecipe
+from pipeline.store.table import FeatureTable
+
+
+def check_finite(table: FeatureTable) -> None:
+    """Refuse features that are not numbers."""
+    finite = np.ones(len(table.labels), bool)
+    for start in range(0, len(finite), 4096):
+        finite[start : start + 4096] = np.isfinite(table.features[start : start + 4096]).all(1)
+    if not finite.all():
+        rows = np.flatnonzero(~finite)
+        listed = ", ".join(table.paths[row] for row in rows[:3])
+        raise PipelineError(
+            f"{len(rows)} images of {table.path} have features that are not finite ({listed}"
+            f"{', …' if len(rows) > 3 else ''}): the table was not made by `pipeline extract`, "
+            "which refuses them. Make it again."
+        )
+
+
+def check_table(table: FeatureTable) -> None:
+    """Refuse what no head can be fitted on."""
+    check_finite(table)
+    known = table.labels >= 0
+    train = known & (np.array(table.splits, dtype=object) == "train")
+    if not known.any():
+        raise PipelineError(
+            f"{table.path} has no labels; a head needs images that are sorted into classes."
+        )
+    if not train.any():
+        have = ", ".join(name or "unlabelled" for name in table.split_counts)
+        raise PipelineError(f"{table.path} has no training images: its splits are {have}.")
+    if len(np.unique(table.labels[train])) < 2:
+        only = table.classes[int(table.labels[train][0])]
+        raise PipelineError(
+            f"All training images of {table.path} are of one class, '{only}': there is nothing to "
+            "tell apart."
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which rows train, select and report.
+
+    Attributes:
+        train: rows that the final head is fitted on.
+        folds: (rows to fit on, rows to score) that choose; none where nothing can be compared.
+        selects: `cv`, or the split that chooses.
+        reported: split to its labelled rows.
+    """
+
+    train: np.ndarray
+    folds: list[Fold]
+    selects: str
+    reported: dict[str, np.ndarray]
+
+
+def split_rows(table: FeatureTable, recipe: HeadRecipe, notes: list[str]) -> Task:
+    """Return which rows do what, honestly: reported rows choose nothing, unless it is said.
+
+    Raises:
+        UsageError: `--select-on val` without train, val and test.
+    """
+    names = np.array(table.splits, dtype=object)
+    known = table.labels >= 0
+    rows = {name: np.flatnonzero((names == name) & known) for name in ("train", "val", "test")}
+    unlabelled = int(((names == "train") & ~known).sum())
+    if unlabelled:
+        notes.append(f"{unlabelled} training images without a label were left out.")
+    train = rows["train"]
+    unit = units(table, train)
+    if recipe.shots is not None or recipe.train_fraction is not None:
+        part = folding.subsample(
+            table.labels[train], unit, shots=recipe.shots, fraction=recipe.train_fraction,
+            seed=recipe.seed,
+        )  # fmt: skip
+        train, unit = train[part], unit[part]
+    reported = {name: rows[name] for name in ("val", "test") if len(rows[name])}
+    if recipe.repeats and not reported:
+        raise UsageError(
+            "--repeats reports on other splits of train and val or test, and this table has "
+            "neither val nor test."
+        )
+    if recipe.select_on == "val":
+        if set(reported) != {"val", "test"}:
+            have = ", ".join(name for name in ("train", "val", "test") if len(rows[name]))
+            raise UsageError(
+                f"--select-on val needs train, val and test, so that test can be reported; this "
+                f"table has {have}. Use --select-on cv."
+            )
+        return Task(train, [(train, rows["val"])], "val", reported)
+    labels = table.labels[train]
+    folds = make_folds(train, labels, unit, count=recipe.folds, seed=recipe.seed)
+    if len(folds) < recipe.folds:
+        notes.append(_fewer(len(folds), recipe.folds))
+    return Task(train, folds, "cv", reported)
+
+
+def make_folds(
+    rows: np.ndarray, labels: np.ndarray, unit: np.ndarray, *, count: int, seed: int
+) -> list[Fold]:
+    """Return at most `count` folds of rows, stratified, units whole; none where none can be.
+
+    Units of mixed classes may leave a single class beside a fold: then there are fewer folds.
+    """
+    possible = folding.possible(labels, unit, count)
+    for number in range(possible, 1, -1):
+        of = folding.assign(labels, unit, number, seed)
+        if all(len(np.unique(labels[of != fold])) > 1 for fold in range(number)):
+            return [(rows[of != fold], rows[of == fold]) for fold in range(number)]
+    return []
+
+
+def _fewer(count: int, asked: int) -> str:
+    if not count:
+        return (
+            "Too few different training images to compare anything: the middle of each grid was "
+            "taken untried."
+        )
+    return f"A class has too few different training images for {asked} folds: {count} were used."
+
+
+def units(table: FeatureTable, rows: np.ndarray) -> np.ndarray:
+    """Return which of these rows must stay together, [n] int64."""
+    groups = None if table.groups is None else [table.groups[row] for row in rows]
+    return folding.units([table.digests[row] for row in rows], groups)
+
+
+def check_views(table: FeatureTable, views: int) -> None:
+    """Refuse more views than a table holds.
+
+    Raises:
+        UsageError: with the command that adds them.
+    """
+    have = 0 if table.views is None else table.views.shape[1]
+    if views > have:
+        raise UsageError(
+            f"--views {views}: {table.path} holds {have or 'no'} views of its training images. "
+            f"`pipeline extract … --views {views}` adds them, and computes nothing else."
+        )
+
+
+def learned(
+    table: FeatureTable, views: int, train: np.ndarray, folds: list[Fold]
+) -> tuple[np.ndarray | Stacked, np.ndarray, np.ndarray, list[Fold]]:
+    """Return features, labels, training rows and folds for a search, views beside their images.
+
+    A view stands wherever its image is fitted on, and nowhere else: what is scored is scored
+    without views.
+
+    Args:
+        table: that holds so many views.
+        views: of each training image; 0 for the images alone.
+        train: rows of the table.
+        folds: (rows to fit on, rows to score).
+    """
+    if not views or table.views is None:
+        return table.features, table.labels, train, folds
+    both = Stacked(table.features, table.views, table.training_rows, views)
+    parts = [(both.beside(fitted), scored) for fitted, scored in folds]
+    return both, both.labels(table.labels), both.beside(train), parts

@@ -1,0 +1,262 @@
+"""A CSV or TSV file as a data set: columns `path,label` and optionally `split` and `group`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import PipelineError, nearest
+from pipeline.images.datasets.imageset import ImageSet, class_notes
+from pipeline.images.decoding.formats import HEAD, sniff
+from pipeline.images.names import SPLIT_NAMES, SPLITS, class_name, counted, listed, safe, shown
+
+REQUIRED = ("path", "label")
+COLUMNS = (*REQUIRED, "split", "group")
+MISSING = "missing"
+NOT_REGULAR = "not a regular file"
+
+_SHOWN = 5  # faults of one kind that a message lists
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    path: str
+    label: str
+    split: str = ""
+    group: str = ""
+
+
+@dataclass
+class _Faults:
+    """All that is wrong with a file, told in one message."""
+
+    found: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, kind: str, where: str) -> None:
+        self.found.setdefault(kind, []).append(where)
+
+    def check(self, path: Path) -> None:
+        if not self.found:
+            return
+        told = []
+        for kind, where in self.found.items():
+            more = f" and {len(where) - _SHOWN:,} more" if len(where) > _SHOWN else ""
+            fault = f"{kind}: {'; '.join(where[:_SHOWN])}{more}"
+            told.append(fault if fault.endswith("?") else f"{fault}.")
+        raise PipelineError(f"{shown(path)} cannot be used. {' '.join(told)}")
+
+
+def scan_listing(path: Path, name: str) -> ImageSet:
+    """Return the data set that a CSV or TSV file lists.
+
+    Args:
+        path: the file; its folder is absolute and without symbolic links, and what paths in the
+            file are relative to.
+        name: what the person calls it.
+
+    Raises:
+        PipelineError: one message with everything that is wrong with the file.
+    """
+    rows, notes = _read(path)
+    faults = _Faults()
+    rows = _unique(rows, faults, notes)
+    _check_splits(rows, faults)
+    faults.check(path)
+    kept, left_out = _existing(path, rows)
+    classes = sorted({row.label for row in kept} - {""})
+    number = {label: index for index, label in enumerate(classes)}
+    found = ImageSet(
+        name=safe(name),
+        root=path.parent,
+        paths=tuple(row.path for row in kept),
+        labels=np.array([number.get(row.label, -1) for row in kept], np.int64),
+        classes=tuple(classes),
+        splits=tuple(row.split for row in kept)
+        if not classes or any(row.split for row in rows)
+        else None,
+        groups=tuple(row.group for row in kept) if any(row.group for row in rows) else None,
+        left_out=tuple(left_out),
+    )
+    return replace(found, notes=(*notes, *class_notes(found)))
+
+
+def _text(path: Path) -> str:
+    """Return the file's text; bytes that are not UTF-8 stay what they are, as in file names."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise PipelineError(f"Cannot read {shown(path)}: {error.strerror}.") from error
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", "replace")
+    if sniff(data[:HEAD]) or b"\0" in data[: 1 << 16]:
+        kind = "an image" if sniff(data[:HEAD]) else "not a CSV or TSV file"
+        raise PipelineError(
+            f"{shown(path)} is {kind}. Give a folder of images, or a CSV file with the columns "
+            "path,label."
+        )
+    text = data.decode("utf-8-sig", "surrogateescape")
+    return text if "\n" in text else text.replace("\r", "\n")  # as old Macs end lines
+
+
+def _read(path: Path) -> tuple[list[_Row], list[str]]:
+    """Return the file's rows as they stand, and notes."""
+    text = _text(path)
+    first = text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
+    delimiter = max(",\t;", key=lambda mark: len(set(_header(first, mark)) & set(COLUMNS)))
+    header = _header(first, delimiter)
+    faults = _Faults()
+    for column in REQUIRED:
+        if column not in header:
+            hint = _hint(column, [name for name in header if name not in COLUMNS])
+            faults.add(
+                "The first line must name the columns path,label and optionally split,group",
+                f"there is no '{column}' in '{shown(first[:80])}'{hint}",
+            )
+    for column in sorted({name for name in header if header.count(name) > 1 and name}):
+        faults.add("Columns that come twice", f"'{column}'")
+    faults.check(path)
+    rows: list[_Row] = []
+    for line, cells in _lines(text, delimiter, faults):
+        if line == 0 or not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            faults.add(
+                f"Lines that do not have {counted(len(header), 'value')}",
+                f"line {line} has {len(cells)}",
+            )
+            continue
+        values = dict(zip(header, cells, strict=True))
+        split = values.get("split", "").strip()
+        if not values["path"].strip():
+            faults.add("Lines without a path", f"line {line}")
+        elif split and split.casefold() not in SPLIT_NAMES:
+            hint = _hint(split, SPLIT_NAMES)
+            faults.add(
+                f"Splits other than {', '.join(SPLITS)}", f"line {line} says '{split}'{hint}"
+            )
+        else:
+            rows.append(
+                _Row(
+                    line,
+                    _relative(values["path"], path.parent),
+                    class_name(values["label"].strip()),
+                    SPLIT_NAMES[split.casefold()] if split else "",
+                    values.get("group", "").strip(),
+                )
+            )
+    faults.check(path)
+    if not rows:
+        raise PipelineError(f"{shown(path)} names no images: there is only the line of columns.")
+    unknown = [name for name in header if name not in COLUMNS]
+    notes = [f"Columns not used: {listed(unknown)}."] if unknown else []
+    return rows, notes
+
+
+def _hint(given: str, allowed: Iterable[str]) -> str:
+    hint = nearest(given, allowed)
+    return f".{hint}" if hint else ""
+
+
+def _header(first: str, delimiter: str) -> list[str]:
+    try:
+        cells = next(csv.reader([first], delimiter=delimiter), [])
+    except csv.Error:
+        return []
+    return [cell.strip().casefold() for cell in cells]
+
+
+def _lines(text: str, delimiter: str, faults: _Faults) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line, cells); the header is line 0."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header = True
+    try:
+        for cells in reader:
+            if cells:
+                yield (0 if header else reader.line_num), cells
+                header = False
+    except csv.Error as error:
+        faults.add("Quotes or lengths that make no sense", f"line {reader.line_num} ({error})")
+
+
+def _relative(path: str, root: Path) -> str:
+    """Return a path relative to `root`, without following or collapsing anything in it."""
+    while path.startswith("./"):
+        path = path[2:].lstrip("/")
+    if not path.startswith("/"):
+        return path
+    inside = f"{str(root).rstrip('/')}/"
+    if path.startswith(inside):
+        return path[len(inside) :].lstrip("/")
+    return f"{os.path.relpath('/', root)}{path}"
+
+
+def _unique(rows: list[_Row], faults: _Faults, notes: list[str]) -> list[_Row]:
+    """Return each path once; the same path with other values is a fault."""
+    first: dict[str, _Row] = {}
+    again = []
+    for row in rows:
+        seen = first.setdefault(os.path.normpath(row.path), row)
+        if seen is row:
+            continue
+        differ = [name for name in COLUMNS[1:] if getattr(seen, name) != getattr(row, name)]
+        if differ:
+            name = differ[0]
+            one, other = shown(getattr(seen, name)), shown(getattr(row, name))
+            faults.add(
+                "Paths that are listed twice with different values",
+                f"'{shown(row.path)}' with the {name} '{one}' in line {seen.line} and '{other}' "
+                f"in line {row.line}",
+            )
+        else:
+            again.append(row.path)
+    if again:
+        notes.append(f"Listed more than once and taken once: {listed(list(dict.fromkeys(again)))}.")
+    return list(first.values())
+
+
+def _check_splits(rows: list[_Row], faults: _Faults) -> None:
+    """Add groups that cross splits, and labelled images without a split where others have one."""
+    groups: dict[str, set[str]] = {}
+    given = any(row.split for row in rows)
+    for row in rows:
+        if row.group and row.split:
+            groups.setdefault(row.group, set()).add(row.split)
+        if given and row.label and not row.split:
+            faults.add("Labelled images without a split, while others have one", f"line {row.line}")
+    for group, splits in groups.items():
+        if len(splits) > 1:
+            there = " and ".join(split for split in SPLITS if split in splits)
+            faults.add("Groups that cross splits", f"'{shown(group)}' is in {there}")
+
+
+def _existing(path: Path, rows: list[_Row]) -> tuple[list[_Row], list[tuple[str, str]]]:
+    """Return the rows whose file is there, and the others with the reason."""
+    kept, left_out, faults = [], [], _Faults()
+    for row in rows:
+        try:
+            mode = Path(path.parent, row.path).stat().st_mode
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            left_out.append((row.path, MISSING))
+        except OSError as error:
+            faults.add("Files that cannot be reached", f"'{shown(row.path)}' ({error.strerror})")
+        else:
+            if stat.S_ISREG(mode):
+                kept.append(row)
+            else:
+                left_out.append((row.path, NOT_REGULAR))
+    faults.check(path)
+    if not kept:
+        raise PipelineError(
+            f"None of the {counted(len(rows), 'file')} that {shown(path)} names is there "
+            f"({listed([row.path for row in rows], 3)}). Paths are relative to "
+            f"{shown(path.parent)}."
+        )
+    return kept, left_out

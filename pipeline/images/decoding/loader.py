@@ -1,0 +1,155 @@
+"""From paths to batches of crops: read, check, decode and crop in threads, ahead of the trunk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from typing import Protocol
+
+import torch
+
+from pipeline.errors import BadImage, PipelineError
+from pipeline.images.decoding.crops import Crops, crops
+from pipeline.images.decoding.reading import read, read_unknown
+from pipeline.images.names import shown
+from pipeline.images.preprocess import Preprocess
+
+#: Batches in the making besides the one in use: memory is bounded whatever the data set's size.
+AHEAD = 2
+#: Bytes of crops to have in the making, for `ahead`, where the first batch waits for an engine:
+#: loading and converting a trunk takes seconds, most of them on one core.
+HEAD_START = 64 << 20
+
+
+@dataclass
+class Batch:
+    """Crops of consecutive views.
+
+    Attributes:
+        start: position of the first view in the plan.
+        count: views in it; what follows is padding.
+        crops: uint8 [B, 3, S, S], channels_last; a bad image leaves zeros.
+        bad: slot to the reason why the image has no crop.
+    """
+
+    start: int
+    count: int
+    crops: torch.Tensor
+    bad: dict[int, str] = field(default_factory=dict)
+
+
+class Guard(Protocol):
+    """Asked in the thread that is about to decode an image; see `pipeline.extraction.crashes`."""
+
+    def __call__(self, digest: bytes, data: bytes, name: str) -> str:
+        """Return why the image must not be decoded; empty where it may be.
+
+        Args:
+            digest: sha256 of the file's bytes, 32 bytes.
+            data: the file's bytes.
+            name: of the file, for people.
+        """
+        ...
+
+
+def unguarded(digest: bytes, data: bytes, name: str) -> str:
+    """Let every image be decoded."""
+    return ""
+
+
+def load(
+    files: Iterable[tuple[str | bytes, bytes | None, int]],
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    workers: int,
+    pin: bool = False,
+    pad: bool = True,
+    ahead: int = AHEAD,
+    guard: Guard = unguarded,
+    cut: Crops = crops,
+) -> Generator[Batch]:
+    """Yield batches in order; the same files give the same bits, whatever the workers.
+
+    An image whose views follow each other is read and decoded once for each batch. Every batch is
+    padded to the nominal size: the arithmetic of a trunk may depend on it, and features should not
+    depend on how many images come after.
+
+    Args:
+        files: path, or the bytes themselves, expected digest (32 bytes) and view of each crop;
+            any number, of which `AHEAD` batches are taken in advance. Without a digest nothing is
+            known of the file, and view 0 alone can be asked for: that it is not there, or is no
+            image, is a bad image then and no error.
+        preprocess: the trunk's.
+        batch_size: nominal size B.
+        workers: decoding threads.
+        pin: put crops in page-locked memory, for copies to a GPU.
+        pad: pad a batch that is alone, too.
+        ahead: batches in the making when the first one is yielded; `AHEAD` from then on.
+        guard: asked before each image is decoded.
+        cut: decodes and crops.
+
+    Raises:
+        PipelineError: a file cannot be read, or is no longer what it was when it was hashed; or
+            the machine is to blame (no memory, an input or output error).
+    """
+    size = preprocess.crop
+
+    def fill(
+        source: str | bytes,
+        expected: bytes | None,
+        wanted: list[tuple[int, int]],
+        into: torch.Tensor,
+    ) -> dict[int, str]:
+        name = shown(source) if isinstance(source, str) else "a picture"
+        try:
+            if isinstance(source, bytes):
+                data = source
+            else:
+                data = read(source) if expected else read_unknown(source)
+            digest = hashlib.sha256(data).digest()
+            if expected not in (None, digest):
+                raise PipelineError(
+                    f"{name} changed while the run was reading it. Run the same command again."
+                )
+            if reason := guard(digest, data, name):
+                raise BadImage(reason)
+            found = cut(data, preprocess, digest, [number for _, number in wanted])
+            for (slot, _), crop in zip(wanted, found, strict=True):
+                into[slot].copy_(crop.permute(1, 2, 0))
+        except BadImage as error:
+            return {slot: str(error) for slot, _ in wanted}
+        except (MemoryError, OSError) as error:  # the machine is to blame, not the image
+            reason = getattr(error, "strerror", None) or "no memory left"
+            raise PipelineError(f"Cannot decode {name}: {reason}.") from error
+        return {}
+
+    def begin() -> Iterator[tuple[Batch, list[Future[dict[int, str]]]]]:
+        """Begin batch after batch, each when it is asked for."""
+        given, start = iter(files), 0
+        while part := list(islice(given, batch_size)):
+            rows = batch_size if pad or start else len(part)
+            empty = torch.zeros((rows, size, size, 3), dtype=torch.uint8, pin_memory=pin)
+            futures = []
+            for (source, digest), run in groupby(enumerate(part), key=lambda item: item[1][:2]):
+                wanted = [(slot, number) for slot, (_, _, number) in run]
+                futures.append(pool.submit(fill, source, digest, wanted, empty))
+            yield Batch(start, len(part), empty.permute(0, 3, 1, 2)), futures
+            start += len(part)
+
+    pool = ThreadPoolExecutor(workers, "decode")
+    try:
+        begun = begin()
+        pending = deque(islice(begun, ahead))
+        while pending:
+            batch, futures = pending.popleft()
+            for future in futures:
+                batch.bad.update(future.result())
+            pending.extend(islice(begun, max(0, AHEAD - len(pending))))
+            yield batch
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

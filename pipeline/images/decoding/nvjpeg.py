@@ -1,0 +1,125 @@
+"""JPEGs decoded and resized on a GPU, by nvJPEG, where torchvision's build can and does it right.
+
+nvJPEG rounds otherwise than libjpeg-turbo, and enlarges the colour channels more simply. That is
+more than fp32's own rounding (by how much features change was not measured): so it is for the half
+precisions alone. Only plain JPEGs go there: one scan, whole, grey or YCbCr, not very large. All
+others, and those that it refuses, are decoded as everywhere (see `decode`), which has the last
+word on what is a bad image.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pipeline.images.decoding import decode as cpu
+from pipeline.images.decoding.crops import Crops, crops
+from pipeline.images.decoding.formats import HEAD, jpeg_header, sniff
+from pipeline.images.decoding.quiet import quiet
+from pipeline.images.preprocess import Preprocess
+
+#: Mean difference between both decoders' pixels, in levels of 255, up to which nvJPEG is taken to
+#: be right: the tolerance of torchvision's own tests.
+ALIKE = 2.0
+#: EXIF orientation → what brings a picture [3, H, W] upright (Exif 2.32, table 4.6.4 A).
+_UPRIGHT: dict[int, Callable[[torch.Tensor], torch.Tensor]] = {
+    1: lambda picture: picture,
+    2: lambda picture: picture.flip(-1),
+    3: lambda picture: picture.flip(-1, -2),
+    4: lambda picture: picture.flip(-2),
+    5: lambda picture: picture.transpose(-1, -2),
+    6: lambda picture: picture.rot90(-1, (-2, -1)),
+    7: lambda picture: picture.transpose(-1, -2).flip(-1, -2),
+    8: lambda picture: picture.rot90(1, (-2, -1)),
+}
+_threads = threading.local()
+
+
+def crops_for(precision: str) -> Crops:
+    """Return what decodes and crops images where there is CUDA: on the GPU, or on the CPU.
+
+    Args:
+        precision: of the trunk that sees the crops: `fp32`, `bf16` or `fp16`.
+    """
+    return crops_on_gpu if precision != "fp32" and _alike() else crops
+
+
+def crops_on_gpu(
+    data: bytes, preprocess: Preprocess, digest: bytes, numbers: Sequence[int]
+) -> list[torch.Tensor]:
+    """Return what `crops` returns, on the CPU, computed on a GPU where that is possible.
+
+    The thread works in a CUDA stream of its own, beside the trunk.
+    """
+    orientation = _orientation(data)
+    if orientation is not None:
+        try:
+            with torch.cuda.stream(_stream()):
+                picture = _UPRIGHT[orientation](_nvjpeg(data))
+                found = crops(data, preprocess, digest, numbers, lambda data, least: picture)
+                return [crop.cpu() for crop in found]
+        except RuntimeError:  # a variant that it does not read, or no memory for it
+            pass
+    return crops(data, preprocess, digest, numbers)
+
+
+def _nvjpeg(data: bytes) -> torch.Tensor:
+    """Return a JPEG's picture as it is stored, on the GPU: uint8 [3, H, W], RGB."""
+    buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    with quiet():
+        picture: torch.Tensor = cpu.decode_jpeg(buffer, mode=cpu.ImageReadMode.RGB, device="cuda")
+    return picture
+
+
+def _orientation(data: bytes) -> int | None:
+    """Return a plain JPEG's EXIF orientation, 1 to 8; None where it is no plain JPEG."""
+    if sniff(data[:HEAD]) != "jpeg" or not data.endswith(b"\xff\xd9"):
+        return None
+    header = jpeg_header(data)
+    if header is None or header.scans != 1 or not 0 < header.width * header.height <= cpu.LARGE:
+        return None
+    try:
+        with quiet(), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            stored: Any = getattr(image, "layer", [])  # (identifier, …) of each channel
+            rgb = image.info.get("adobe_transform") == 0 or [c[0] for c in stored] == [*b"RGB"]
+            if image.mode not in ("L", "RGB") or (rgb and image.mode == "RGB"):
+                return None
+            return cpu.orientation(image)
+    except MemoryError:
+        raise
+    except Exception:  # hostile headers raise nearly anything; the CPU's decoder sees to them
+        return None
+
+
+def _stream() -> Any:
+    """Return this thread's CUDA stream."""
+    if not hasattr(_threads, "stream"):
+        _threads.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    return _threads.stream
+
+
+@cache
+def _alike() -> bool:
+    """Say whether nvJPEG is there and gives the pixels of a picture that libjpeg-turbo gives."""
+    if cpu.decode_jpeg is None:
+        return False
+    rows, columns = np.mgrid[0:96, 0:128] / 128
+    waves = [np.sin(9 * rows + 5 * columns), np.cos(7 * columns), np.sin(6 * rows - 8 * columns)]
+    pixels = (127.5 + 127.5 * np.stack(waves, axis=-1)).round().astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    try:
+        found = _nvjpeg(file.getvalue()).cpu()
+    except RuntimeError:  # a build without nvJPEG, or a GPU that it does not run on
+        return False
+    expected = cpu.decode(file.getvalue())
+    if found.shape != expected.shape:
+        return False
+    return float((found.float() - expected.float()).abs().mean()) <= ALIKE

@@ -1,0 +1,61 @@
+"""From a path to an image file's bytes, or a reason why not."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pipeline.errors import BadImage, PipelineError
+from pipeline.images.decoding.formats import HEAD, NOT_AN_IMAGE, sniff
+from pipeline.images.digest import FLAGS, FORBIDDEN, GONE, unread
+from pipeline.images.names import shown
+
+ABSENT = "no such file"
+NO_PERMISSION = "no permission to read it"
+NOT_A_PATH = "not a path that this system can have"
+
+
+def read(path: str) -> bytes:
+    """Return the bytes of a file that was there; what the system says is never a bad image.
+
+    Raises:
+        PipelineError: it cannot be read (any more), with the system's reason.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise PipelineError(f"Cannot read {shown(path)}: {error.strerror}.") from error
+
+
+def read_unknown(path: str) -> bytes:
+    """Return the bytes of an image file of which nothing is known yet.
+
+    Raises:
+        BadImage: there is no such file, it may not be read, or it is no image.
+        PipelineError: for what is not the file's fault, with the system's reason.
+    """
+    try:
+        return _read_image(path)
+    except OSError as error:
+        if error.errno in GONE:
+            raise BadImage(ABSENT) from error
+        if error.errno in FORBIDDEN:
+            raise BadImage(NO_PERMISSION) from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise BadImage(NOT_A_PATH) from error
+        raise PipelineError(f"Cannot read {shown(path)}: {error.strerror}.") from error
+    except ValueError as error:  # a path with a zero byte
+        raise BadImage(NOT_A_PATH) from error
+
+
+def _read_image(path: str) -> bytes:
+    descriptor = os.open(path, FLAGS)
+    if (odd := unread(os.fstat(descriptor))) is not None:
+        os.close(descriptor)
+        raise BadImage(odd.reason)
+    with open(descriptor, "rb") as file:
+        head = file.read(HEAD)
+        if not sniff(head):  # a large file that is no image is not read whole
+            raise BadImage(NOT_AN_IMAGE)
+        return head + file.read()

@@ -1,0 +1,1 @@
+"""From images to classes: predict, evaluate, compare, export."""

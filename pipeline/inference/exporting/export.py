@@ -1,0 +1,256 @@
+"""From a head or model to a folder that runs without this package, checked after writing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.errors import PipelineError, UsageError
+from pipeline.finetuning.predictor import Predictor
+from pipeline.heads import resolve
+from pipeline.images.datasets.builtin import builtin
+from pipeline.images.decoding.decode import decode
+from pipeline.images.decoding.reading import read_unknown
+from pipeline.inference.exporting import onnx_file, openvino_file, safetensors_file
+from pipeline.inference.exporting.graph import linear_of, require
+from pipeline.inference.exporting.readme import readme
+from pipeline.inference.predictors import open_predictor
+from pipeline.options import faults, from_options
+from pipeline.progress import Progress, Silent
+from pipeline.store.cache import Cache
+from pipeline.store.folders import commit_folder
+
+FORMATS = ("onnx", "openvino", "safetensors")
+#: Largest difference of a probability between what is written and Headstart in fp32.
+TOLERANCE = 1e-3
+#: The same where resizing is inside: its kernels round differently, by up to two grey levels.
+TOLERANCE_RESIZED = 0.02
+#: Images that an export is checked on.
+CHECKED = 16
+INFO = "headstart.json"
+
+
+@dataclass(frozen=True)
+class ExportRecipe:
+    """The options of `export`. Equal recipes give equal folders.
+
+    Args:
+        format: `onnx`, `openvino` or `safetensors`.
+        output: the folder; None for one named by trunk, id and format, here.
+        with_preprocess: resizing and cropping inside, for images of any size.
+        head_only: only what goes on top of cached features.
+    """
+
+    format: str = "onnx"
+    output: str | None = None
+    with_preprocess: bool = False
+    head_only: bool = False
+
+    def check(self) -> None:
+        """Refuse values that cannot be right, all in one message.
+
+        Raises:
+            UsageError: what was given, what is allowed, the nearest name.
+        """
+        found = faults(self, least={}, allowed={"format": FORMATS})
+        if self.with_preprocess and self.head_only:
+            found.append("--head-only starts from features: there is nothing to preprocess.")
+        if self.with_preprocess and self.format == "safetensors":
+            found.append("safetensors holds tensors and no graph: leave --with-preprocess out.")
+        if found:
+            raise UsageError(" ".join(found))
+
+
+@dataclass(frozen=True, eq=False)
+class Export:
+    """What `export` did.
+
+    Attributes:
+        predictor: that was exported.
+        why: it was taken, where nobody named it.
+        folder: that was written.
+        info: `headstart.json`.
+        sizes: file to its bytes.
+    """
+
+    predictor: Predictor
+    why: str
+    folder: Path
+    info: dict[str, Any]
+    sizes: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {**self.info, "path": str(self.folder), "why": self.why, "files": self.sizes}
+
+
+def export(
+    artefact: Any = None,
+    format: str = "onnx",
+    *,
+    cache: str | Path | None = None,
+    **options: Any,
+) -> Path:
+    """Write a head or model as a folder that runs without this package, and return the folder.
+
+    Args:
+        artefact: a `Head` or `Model`, its id or folder, a kind of head; the best of the current
+            table without it.
+        format: `onnx`, `openvino` or `safetensors`.
+        cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
+        **options: any other field of `ExportRecipe`.
+
+    Raises:
+        PipelineError: with a sentence that says what to do.
+    """
+    recipe = from_options(ExportRecipe, {"format": format, **options}, verb="export")
+    store = Cache.at(cache)
+    return run(resolve.find(store, artefact), recipe, store).folder
+
+
+def run(
+    artefact: resolve.Artefact,
+    recipe: ExportRecipe,
+    cache: Cache,
+    progress: Progress | None = None,
+) -> Export:
+    """Do what `export` does and report on it."""
+    progress = progress or Silent()
+    recipe.check()
+    if recipe.format == "onnx":
+        require(*onnx_file.NEEDS, extra="onnx")
+    if recipe.format == "openvino":
+        require("openvino", extra="openvino")
+    predictor = open_predictor(artefact, cache)
+    linear_of(predictor)  # says why not
+    trunk = str(predictor.info["trunk"]).replace("/", "-")
+    folder = Path(recipe.output or f"{trunk}-{predictor.id}-{recipe.format}").expanduser()
+    _check_place(folder)
+    progress.start("exporting", 0)
+    inputs, want, source = _examples(cache, predictor, recipe)
+    info = _info(predictor, recipe)
+
+    def write(into: Path) -> None:
+        got, library = _write(predictor, recipe, into, info, inputs)
+        if library is not None:
+            info["library"] = library
+        difference = float(np.abs(got - want).max())
+        allowed = TOLERANCE_RESIZED if recipe.with_preprocess else TOLERANCE
+        info["checked"] = {
+            "on": source, "images": len(inputs), "difference": difference, "tolerance": allowed,
+        }  # fmt: skip
+        if not difference <= allowed:
+            raise PipelineError(
+                f"The {recipe.format} file gives other probabilities than the {predictor.title}: "
+                f"they differ by up to {difference:.3g} on {len(inputs)} of {source}, and "
+                f"{allowed:g} is allowed. Nothing was kept. Try another --format."
+            )
+        (into / INFO).write_text(json.dumps(info, indent=1, ensure_ascii=True) + "\n")
+        (into / "README.md").write_text(readme(info), encoding="utf-8", errors="replace")
+
+    commit_folder(folder.absolute(), write, what="the export")
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    return Export(predictor, artefact.why, folder, info, sizes)
+
+
+def _write(
+    predictor: Predictor,
+    recipe: ExportRecipe,
+    into: Path,
+    info: dict[str, Any],
+    inputs: list[np.ndarray],
+) -> tuple[np.ndarray, dict[str, str] | None]:
+    """Write the files, read them back, and return their probabilities [N, K] of the inputs."""
+    if recipe.format == "safetensors":
+        library = safetensors_file.save(predictor, into, head_only=recipe.head_only)
+        return safetensors_file.probabilities(predictor, into, library, inputs), library
+    form: Any = onnx_file if recipe.format == "onnx" else openvino_file
+    model = form.build(
+        predictor, with_preprocess=recipe.with_preprocess, head_only=recipe.head_only
+    )
+    form.save(model, into, info)
+    return form.probabilities(into, inputs), None
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse to replace anything that no export wrote."""
+    if folder.exists() and not folder.is_dir():
+        raise PipelineError(f"{folder} is a file; name a folder with --output.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / INFO).is_file():
+        raise PipelineError(
+            f"The folder {folder} holds other files; name a new or empty one with --output."
+        )
+
+
+def _info(predictor: Predictor, recipe: ExportRecipe) -> dict[str, Any]:
+    linear = linear_of(predictor)
+    whole = "images" if recipe.with_preprocess else "crops"
+    return {
+        "title": predictor.title[0].upper() + predictor.title[1:],
+        "kind": predictor.kind,
+        "id": predictor.id,
+        "format": recipe.format,
+        "trunk": predictor.info["trunk"],
+        "classes": list(predictor.classes),
+        "input": "features" if recipe.head_only else whole,
+        "preprocess": predictor.preprocess.to_json(),
+        "dim": int(linear.weight.shape[1]),
+        "l2": linear.l2,
+        "temperature": predictor.temperature,
+        "calibration": predictor.info["calibration"],
+        **({"opset": onnx_file.OPSET} if recipe.format == "onnx" else {}),
+        "versions": {name: version(name) for name in ("headstart", "torch")},
+    }
+
+
+def _examples(
+    cache: Cache, predictor: Predictor, recipe: ExportRecipe
+) -> tuple[list[np.ndarray], np.ndarray, str]:
+    """Return inputs, the probabilities [N, K] that they should give, and what they are."""
+    table = resolve.table_of(cache, predictor.info)
+    if recipe.head_only:
+        if table is not None and predictor.kind == "head":
+            rows = np.linspace(0, len(table.labels) - 1, min(64, len(table.labels))).astype(int)
+            features, source = np.asarray(table.features[rows]), "the table's features"
+        else:
+            shape = (64, linear_of(predictor).weight.shape[1])
+            features = np.random.default_rng(0).random(shape, np.float32)
+            source = "random features"
+        want = predictor.probabilities(predictor.classify(features))
+        return list(features), want, source
+    paths: list[str] = []
+    source = "the table's images"
+    if table is not None:
+        held = [row for row, split in enumerate(table.splits) if split != "train"]
+        root = table.provenance["root"]
+        rows = np.array(held or range(len(table.paths)))
+        picked = rows[np.linspace(0, len(rows) - 1, min(CHECKED, len(rows))).astype(int)]
+        paths = [f"{root}/{table.paths[row]}" for row in picked]
+    pictures = _pictures(paths)
+    if not pictures:
+        source = "the built-in digits"
+        digits = sorted(builtin("digits", cache.data).rglob("*.png"))
+        pictures = _pictures([str(path) for path in digits[:: len(digits) // CHECKED]])
+    crops = torch.stack([predictor.preprocess.apply(picture) for picture in pictures])
+    engine = predictor.torch_engine(device="cpu", precision="fp32")
+    given = pictures if recipe.with_preprocess else list(crops)
+    inputs = [np.ascontiguousarray(one.permute(1, 2, 0).numpy()) for one in given]
+    (logits,) = predictor.logits(engine, [crops])
+    return inputs, predictor.probabilities(logits), source
+
+
+def _pictures(paths: list[str]) -> list[torch.Tensor]:
+    """Return those that can be read, uint8 [3, H, W]."""
+    found = []
+    for path in paths:
+        try:
+            found.append(decode(read_unknown(path)))
+        except (PipelineError, OSError):
+            continue  # moved since, or on a disk that is gone: others serve as well
+    return found

@@ -1,0 +1,97 @@
+"""What is exported: from uint8 images to logits and probabilities, as one module in fp32."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.errors import PipelineError
+from pipeline.finetuning.predictor import Predictor
+from pipeline.heads.linear import LinearHead
+from pipeline.trunks.engines.fuse import fuse
+from pipeline.trunks.feature_net import FeatureNet
+
+
+class LinearPart(nn.Module):
+    """From features to logits and calibrated probabilities.
+
+    Args:
+        head: W, b, and whether features are divided by their length first.
+        temperature: of the calibration.
+    """
+
+    def __init__(self, head: LinearHead, temperature: float):
+        super().__init__()
+        self.layer, self.l2, self.temperature = head.to_linear(), head.l2, temperature
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits [B, K], not calibrated, and probabilities [B, K] of features [B, D]."""
+        if self.l2:
+            features = F.normalize(features, dim=1)
+        logits = self.layer(features)
+        return logits, torch.softmax(logits / self.temperature, dim=1)
+
+
+class WholePart(nn.Module):
+    """From crops to logits and calibrated probabilities; normalisation is inside.
+
+    Args:
+        net: from uint8 crops [B, 3, S, S] to features.
+        linear: behind it.
+    """
+
+    def __init__(self, net: FeatureNet, linear: LinearPart):
+        super().__init__()
+        self.net, self.linear = net, linear
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits [B, K] and probabilities [B, K] of uint8 images [B, S, S, 3]."""
+        found: tuple[Tensor, Tensor] = self.linear(self.net(images.permute(0, 3, 1, 2)))
+        return found
+
+
+def require(*packages: str, extra: str) -> None:
+    """Refuse, with what to install, where a package is missing."""
+    from importlib.util import find_spec
+
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise PipelineError(
+            f"This export needs {' and '.join(missing)}: `pip install 'headstart[{extra}]'`."
+        )
+
+
+def linear_of(predictor: Predictor) -> LinearHead:
+    """Return the last layer of what is exported.
+
+    Raises:
+        PipelineError: the head is not linear.
+    """
+    if predictor.linear is None:
+        from pipeline.heads.registry import HEADS
+
+        usable = ", ".join(name for name, kind in HEADS.items() if kind.linear or not kind.make)
+        raise PipelineError(
+            f"The {predictor.title} is not linear and cannot be exported; kinds that can: "
+            f"{usable}. It is kept as scikit-learn's estimator in {predictor.folder}/head.skops, "
+            "which skops opens."
+        )
+    return predictor.linear
+
+
+def linear_part(predictor: Predictor) -> LinearPart:
+    """Return the part behind the features, in eval mode."""
+    return LinearPart(linear_of(predictor), predictor.temperature).eval().requires_grad_(False)
+
+
+def whole_part(predictor: Predictor) -> WholePart:
+    """Return all of it in eval mode, BatchNorms folded into the convolutions before them."""
+    linear = linear_part(predictor)
+    side = predictor.preprocess.crop
+    generator = torch.Generator().manual_seed(0)
+    example = torch.randint(0, 256, (2, 3, side, side), generator=generator).to(torch.uint8)
+    net = predictor.net.to("cpu").float().eval()
+    folded = fuse(net, example)
+    assert isinstance(folded, FeatureNet)
+    return WholePart(folded, linear).eval().requires_grad_(False)  # to be traced as constants

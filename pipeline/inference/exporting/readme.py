@@ -1,0 +1,149 @@
+"""The README beside an export: what it is, and lines of Python that run without this package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_OPEN = 'image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")\n'
+_FIT = """\
+fit = info["preprocess"]
+{size}
+image = image.resize(size, Image.Resampling.{kernel})
+left, top = (round((side - fit["crop"]) / 2) for side in size)
+image = image.crop((left, top, left + fit["crop"], top + fit["crop"]))
+"""
+_ASPECT = 'size = [int(fit["resize"] * side / min(image.size)) for side in image.size]'
+_SQUASHED = 'size = [fit["resize"], fit["resize"]]'
+_SHOW = """\
+for p, name in sorted(zip(found.tolist(), info["classes"]), reverse=True)[:3]:
+    print(f"{p:.6f} {name}")
+"""
+_ONNX = """\
+session = onnxruntime.InferenceSession("model.onnx")
+info = json.loads(session.get_modelmeta().custom_metadata_map["headstart"])
+"""
+_OPENVINO = """\
+core, info = openvino.Core(), json.load(open("headstart.json"))
+model = core.compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+"""
+_LIBRARY = """\
+info = json.load(open("headstart.json"))
+model = {make}("{name}", num_classes=len(info["classes"])).eval()
+model.load_state_dict(load_file("model.safetensors"))
+"""
+_RUN_LIBRARY = """\
+x = torch.tensor(np.asarray(image) / 255.0 - fit["mean"]) / torch.tensor(fit["std"])
+logits = model(x.permute(2, 0, 1)[None].float())[0].detach()
+found = torch.softmax(logits / info["temperature"], 0)
+"""
+_HEADER = {
+    "onnx": "import json, sys, numpy as np, onnxruntime",
+    "openvino": "import json, sys, numpy as np, openvino",
+    "safetensors": "import json, sys, numpy as np, torch, {package}",
+}
+
+
+def readme(info: dict[str, Any]) -> str:
+    """Return the text for `headstart.json` as `pipeline.inference.exporting.export` writes it."""
+    lines = [
+        f"# {info['title']}",
+        "",
+        f"{len(info['classes'])} classes: {', '.join(info['classes'][:20])}"
+        f"{', …' if len(info['classes']) > 20 else ''}. Arithmetic in fp32.",
+        f"Probabilities are calibrated (temperature {info['temperature']:.4g}).",
+        *_inputs(info),
+        "",
+        _promise(info),
+        "",
+        "```python",
+        _code(info).rstrip(),
+        "```",
+        "",
+    ]
+    if info["input"] != "features":
+        lines += [_prepared(info), ""]
+    return "\n".join(lines)
+
+
+def _prepared(info: dict[str, Any]) -> str:
+    """Return how an image becomes a crop, and what is known of the ways to get there."""
+    fit = info["preprocess"]
+    size = f"{fit['resize']} × {fit['resize']} px" if fit["squash"] else f"{fit['resize']} px"
+    how = f"resized to {size} ({fit['interpolation']}, antialiased)"
+    whole = how if fit["squash"] else f"whose short side is {how}"
+    where = "The file resizes and crops" if info["input"] == "images" else "Pillow resizes above"
+    return (
+        f"Images are RGB, upright, with transparency on white, {whole}, of which the middle "
+        f"{fit['crop']} × {fit['crop']} px are taken. {where}; Headstart's own resizing differs "
+        "from it by at most two of 255 grey levels, as was seen on photos."
+    )
+
+
+def _inputs(info: dict[str, Any]) -> list[str]:
+    if info["format"] == "safetensors":
+        return []
+    shapes = {
+        "crops": "`images`, uint8 [batch, {0}, {0}, 3]: crops, RGB, 0 to 255; normalised inside.",
+        "images": "`images`, uint8 [batch, height, width, 3], RGB; resized, cropped and normalised "
+        "inside.",
+        "features": "`features`, float32 [batch, {1}], as `pipeline extract` caches them.",
+    }
+    shape = shapes[info["input"]].format(info["preprocess"]["crop"], info["dim"])
+    return [f"Input: {shape}", "Outputs: `logits` and `probabilities`, float32 [batch, classes]."]
+
+
+def _promise(info: dict[str, Any]) -> str:
+    checked = info["checked"]
+    what = {"features": "features", "crops": "images, cropped alike,"}.get(info["input"], "images")
+    return (
+        f"On {checked['images']} {what} its probabilities differ from those of Headstart by at "
+        f"most {checked['difference']:.2g} ({checked['tolerance']:g} is allowed)."
+    )
+
+
+def _code(info: dict[str, Any]) -> str:
+    kind, fit = info["format"], info["preprocess"]
+    if info["input"] == "features":
+        return _features(info)
+    if kind == "safetensors" and "library" not in info:
+        return (
+            "from safetensors.torch import load_file\n\n"
+            'tensors = load_file("model.safetensors")  # trunk.<the library\'s name>, head.weight, '
+            "head.bias"
+        )
+    crop = _FIT.format(
+        size=_SQUASHED if fit["squash"] else _ASPECT, kernel=fit["interpolation"].upper()
+    )
+    image = _OPEN + ("" if info["input"] == "images" else crop)
+    pillow = "from PIL import Image, ImageOps\n"
+    if kind == "safetensors":
+        library = info["library"]
+        package, make = library["package"], library["make"]
+        load = _LIBRARY.format(make=make, name=library["name"])
+        imports = _HEADER[kind].format(package=package) + "\n" + pillow
+        imports += "from safetensors.torch import load_file\n"
+        return f"{imports}\n{load}{image}{_RUN_LIBRARY}{_SHOW}"
+    if kind == "onnx":
+        run = 'found = session.run(["probabilities"], {"images": np.asarray(image)[None]})[0][0]\n'
+        return f"{_HEADER[kind]}\n{pillow}\n{_ONNX}{image}{run}{_SHOW}"
+    run = 'found = model(np.asarray(image)[None])["probabilities"][0]\n'
+    return f"{_HEADER[kind]}\n{pillow}\n{_OPENVINO}{image}{run}{_SHOW}"
+
+
+def _features(info: dict[str, Any]) -> str:
+    load = 'features = np.load(sys.argv[1]).astype("float32")  # one image, [D]\n'
+    if info["format"] == "onnx":
+        run = 'found = session.run(["probabilities"], {"features": features[None]})[0][0]\n'
+        return f"{_HEADER['onnx']}\n\n{_ONNX}{load}{run}{_SHOW}"
+    if info["format"] == "openvino":
+        run = 'found = model(features[None])["probabilities"][0]\n'
+        return f"{_HEADER['openvino']}\n\n{_OPENVINO}{load}{run}{_SHOW}"
+    unit = "features /= max(np.linalg.norm(features), 1e-12)\n" if info["l2"] else ""
+    return (
+        "import json, sys, numpy as np\nfrom safetensors.numpy import load_file\n\n"
+        'info, head = json.load(open("headstart.json")), load_file("model.safetensors")\n'
+        f"{load}{unit}"
+        'logits = (head["weight"] @ features + head["bias"]) / info["temperature"]\n'
+        "found = np.exp(logits - logits.max())\nfound /= found.sum()\n"
+        f"{_SHOW}"
+    )

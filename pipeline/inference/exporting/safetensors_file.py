@@ -1,0 +1,117 @@
+"""safetensors: every tensor, under the library's own names wherever its own model takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.finetuning.predictor import Predictor
+from pipeline.inference.exporting.graph import linear_of
+
+FILE = "model.safetensors"
+
+
+def save(predictor: Predictor, folder: Path, *, head_only: bool) -> dict[str, str] | None:
+    """Write the tensors; return how the library makes the model that takes them, or None.
+
+    With a library's model the file holds what its `load_state_dict` takes. Where there is none
+    (features of an inner layer, features divided by their length, a classifier that is no Linear)
+    names are `trunk.<the library's>` and `head.weight`, `head.bias`. With `head_only`: `weight`
+    [K, D] and `bias` [K].
+    """
+    from safetensors.torch import save_file
+
+    layer = linear_of(predictor).to_linear()
+    tensors: dict[str, Tensor] = {"weight": layer.weight, "bias": layer.bias}
+    library = None
+    if not head_only:
+        own = predictor.net.trunk.native_state()
+        library = None if predictor.net.pool != "own" or linear_of(predictor).l2 else _library(
+            predictor, own, layer
+        )  # fmt: skip
+        if library is not None:
+            name = library["classifier"]
+            tensors = {**own, f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
+        else:
+            tensors = {f"head.{name}": value for name, value in tensors.items()}
+            tensors |= {f"trunk.{name}": value for name, value in own.items()}
+    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    save_file(whole, folder / FILE)
+    return library
+
+
+def maker(trunk: str) -> dict[str, str]:
+    """Return what makes a trunk's network in its library: `package`, `make` and `name`."""
+    if trunk.startswith("timm/"):
+        return {"package": "timm", "make": "timm.create_model", "name": trunk.removeprefix("timm/")}
+    if trunk == "efficientnet_lite0":
+        return {"package": "timm", "make": "timm.create_model", "name": "tf_efficientnet_lite0"}
+    return {"package": "torchvision", "make": "torchvision.models.get_model", "name": trunk}
+
+
+def made(library: dict[str, str], classes: int) -> nn.Module:
+    """Return the library's network for so many classes, in eval mode."""
+    if library["package"] == "timm":
+        import timm
+
+        model: nn.Module = timm.create_model(library["name"], num_classes=classes)
+    else:
+        import torchvision
+
+        model = torchvision.models.get_model(library["name"], num_classes=classes)
+    return model.eval()
+
+
+def _library(predictor: Predictor, own: dict[str, Tensor], layer: nn.Linear) -> Any:
+    """Return what takes these tensors exactly, its classifier's name with it; else None."""
+    found = maker(predictor.info["trunk"])
+    model = made(found, len(predictor.classes))
+    wanted = set(model.state_dict()) - set(own)
+    names = {name.rpartition(".")[0] for name in wanted}
+    if len(names) != 1 or set(own) - set(model.state_dict()):
+        return None
+    name = names.pop()
+    last = model.get_submodule(name)
+    if not isinstance(last, nn.Linear) or last.weight.shape != layer.weight.shape:
+        return None
+    return {**found, "classifier": name}
+
+
+@torch.no_grad()
+def probabilities(
+    predictor: Predictor, folder: Path, library: dict[str, str] | None, inputs: list[np.ndarray]
+) -> np.ndarray:
+    """Return what the written tensors give, [N, K], through the library's own model where it can.
+
+    Args:
+        predictor: for its preprocessing and temperature.
+        folder: that `save` wrote into.
+        library: from `save`.
+        inputs: N crops [S, S, 3] uint8, or N features [D].
+    """
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / FILE)
+    x = torch.from_numpy(np.stack(inputs))
+    if library is not None:
+        model = made(library, len(predictor.classes))
+        model.load_state_dict(tensors)
+        mean, std = (torch.tensor(v) for v in (predictor.preprocess.mean, predictor.preprocess.std))
+        logits = model((((x / 255) - mean) / std).permute(0, 3, 1, 2))
+    elif "weight" in tensors:
+        head = linear_of(predictor)
+        x = nn.functional.normalize(x, dim=1) if head.l2 else x
+        logits = x @ tensors["weight"].T + tensors["bias"]
+    else:
+        net = predictor.net
+        own = {name.removeprefix("trunk."): value for name, value in tensors.items()}
+        same = net.trunk.native_state()
+        assert all(torch.equal(own[name], value) for name, value in same.items())
+        features = net(x.permute(0, 3, 1, 2))
+        features = nn.functional.normalize(features, dim=1) if linear_of(predictor).l2 else features
+        logits = features @ tensors["head.weight"].T + tensors["head.bias"]
+    return np.asarray(torch.softmax(logits / predictor.temperature, 1))

@@ -1,0 +1,202 @@
+"""Logits of any number of images, batch by batch: through the trunk, or through the cache."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache as once
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.cores import usable_cores
+from pipeline.errors import UsageError
+from pipeline.extraction import rows
+from pipeline.extraction.crashes import noted_apart
+from pipeline.extraction.options import Recipe
+from pipeline.finetuning.predictor import Predictor
+from pipeline.images.decoding.loader import AHEAD, Batch, load
+from pipeline.images.decoding.reading import ABSENT, NO_PERMISSION
+from pipeline.images.digest import VANISHED, StatMemo, digest_all
+from pipeline.inference.options import Means
+from pipeline.inference.predictors import MANY, engine_of
+from pipeline.progress import Progress
+from pipeline.store.cache import Cache
+from pipeline.store.shards import Key
+from pipeline.trunks.engines.choice import batches_on
+from pipeline.trunks.engines.devices import choose_device
+from pipeline.trunks.engines.engine import Engine
+from pipeline.trunks.spec import FeatureKey
+
+#: Images whose features are looked up, computed and committed together.
+CHUNK = rows.SHARD_ROWS
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A batch of consecutive images.
+
+    Attributes:
+        logits: [n, K], not calibrated; rows of bad images mean nothing.
+        bad: position in the batch to the reason why an image could not be read.
+        reused: how many features were in the cache already.
+    """
+
+    logits: np.ndarray
+    bad: dict[int, str]
+    reused: int = 0
+
+
+def through_trunk(
+    predictor: Predictor,
+    sources: Iterable[str | bytes],
+    means: Means,
+    cache: Cache,
+    progress: Progress,
+) -> Iterator[Scored]:
+    """Yield the logits of images, in order; nothing of them is kept.
+
+    Args:
+        predictor: a head or model.
+        sources: paths, or the bytes themselves; any number.
+        means: how to compute.
+        cache: where converted networks and the notes on what is decoded are.
+        progress: told what a person should know.
+    """
+    device = choose_device(means.device)
+    precision = predictor.precision_on(device, means.precision)
+    batch_size, pinned, cut = batches_on(device, precision, means.batch_size)
+    given = iter(sources)
+    first = list(islice(given, AHEAD * batch_size))  # the loader takes as many at once
+    with ExitStack() as stack:
+        batches = load(
+            ((source, None, 0) for source in chain(first, given)),
+            predictor.preprocess,
+            batch_size=batch_size,
+            workers=means.workers or usable_cores(),
+            pin=pinned,
+            pad=False,
+            guard=stack.enter_context(noted_apart(cache, progress)),
+            cut=cut,
+        )
+        stack.callback(batches.close)  # its threads end before their notes do
+        for batch in batches:
+            if len(batch.bad) < batch.count:
+                break
+            # no trunk is loaded for nothing
+            yield Scored(np.zeros((batch.count, len(predictor.classes))), batch.bad)
+        else:
+            return
+        engine = engine_of(predictor, means, cache, many=len(first) >= MANY)
+        running: deque[Batch] = deque()  # given to the engine, which may take some ahead
+
+        def crops() -> Iterator[torch.Tensor]:
+            for one in chain([batch], batches):
+                running.append(one)
+                yield one.crops
+
+        for logits in predictor.logits(engine, crops()):
+            done = running.popleft()
+            yield Scored(logits[: done.count], done.bad)
+        for note in engine.notes:
+            progress.say(note)
+
+
+def check_cache(predictor: Predictor, means: Means) -> FeatureKey:
+    """Return what the features depend on that a predictor takes from the cache.
+
+    Raises:
+        UsageError: for a model, whose features are no other's; or for another precision.
+    """
+    key = predictor.key
+    if predictor.kind != "head":
+        raise UsageError(
+            f"--use-cache is for heads: the {predictor.title} has features of its own. Leave it "
+            "out, or name a head."
+        )
+    if means.precision not in ("auto", key.precision):
+        raise UsageError(
+            f"--use-cache takes the features that the {predictor.title} was fitted on, in "
+            f"{key.precision}; leave --precision out."
+        )
+    return key
+
+
+def through_cache(
+    predictor: Predictor, paths: Iterable[str], means: Means, cache: Cache, progress: Progress
+) -> Iterator[Scored]:
+    """Yield the logits of images, in order; features that the cache lacks are computed and kept.
+
+    Args:
+        predictor: a head.
+        paths: any number.
+        means: how to compute.
+        cache: where features are.
+        progress: told what a person should know.
+
+    Raises:
+        UsageError: as `check_cache`.
+    """
+    key = check_cache(predictor, means)
+    recipe = Recipe(device=means.device, batch_size=means.batch_size, workers=means.workers)
+
+    @once
+    def engine() -> Engine:
+        # what is kept comes from the engine that `extract` would take, however few images
+        return engine_of(predictor, means, cache, many=True)
+
+    given = iter(paths)
+    there = rows.choose(cache, key, means.device, [])
+    while part := list(islice(given, CHUNK)):
+        keys, bad = _digests(part, cache, recipe)
+        sources: dict[Key, str | bytes] = {}
+        for position, wanted in keys.items():
+            sources.setdefault(wanted, os.path.abspath(part[position]))  # noqa: PTH100
+        if sources:
+            there = rows.fill(
+                cache, recipe, there, sources, trunk=None, progress=progress, engine=engine
+            )
+            cache.end_run(key.fingerprint, list(sources))
+        index = there.index
+        bad |= {at: index.bad[wanted] for at, wanted in keys.items() if wanted in index.bad}
+        good = [at for at in keys if at not in bad]
+        logits = np.zeros((len(part), len(predictor.classes)))
+        if good:
+            dim = there.store.rows(index.rows[keys[good[0]]][0]).shape[1]
+            features = np.empty((len(good), dim), np.float32)
+            there.store.gather(index, [keys[at] for at in good], features)
+            logits[good] = predictor.classify(features)
+        computed = set(there.computed)
+        yield Scored(logits, bad, sum(keys[at] not in computed for at in good))
+    for note in dict.fromkeys(there.notes):
+        progress.say(note)
+
+
+def _digests(
+    paths: list[str], cache: Cache, recipe: Recipe
+) -> tuple[dict[int, Key], dict[int, str]]:
+    """Return position → key of each image, and position → reason of what is none."""
+    bad = {
+        position: NO_PERMISSION
+        for position, path in enumerate(paths)
+        if os.path.exists(path) and not os.access(path, os.R_OK)  # noqa: PTH110
+    }
+    asked = [position for position in range(len(paths)) if position not in bad]
+    files = digest_all(
+        Path.cwd(),
+        [paths[position] for position in asked],
+        StatMemo(cache.memo),
+        threads=recipe.workers or usable_cores(),
+    )
+    keys: dict[int, Key] = {}
+    for position, file in zip(asked, files, strict=True):
+        if file.digest is None:
+            bad[position] = ABSENT if file.reason == VANISHED else file.reason
+        else:
+            keys[position] = (file.digest, 0)
+    return keys, bad

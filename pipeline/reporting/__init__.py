@@ -1,0 +1,1 @@
+"""Pictures and pages for people: contact sheets and the report."""

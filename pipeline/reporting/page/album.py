@@ -1,0 +1,116 @@
+"""The pictures of the page: which images are shown, and each picture once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from pipeline.images.decoding.thumbnails import Picture, thumbnail
+
+#: Images on a page at most, and bytes of all their pictures: base64 makes 4 bytes of 3, and the
+#: page stays under 15 MB.
+MOST = 5000
+MOST_BYTES = 10_000_000
+#: Pixels that a picture fits into: of up to `FEW` images, and of more.
+FEW = 1000
+LARGE_SIDE, SIDE = 160, 96
+_TOGETHER = 256
+
+
+@dataclass
+class Album:
+    """The images that a page shows. Rows are those of the table.
+
+    Attributes:
+        rows: of the images shown, ascending.
+        pictures: WebP files, each once.
+        of: row to its picture's place in `pictures`.
+        missing: row to the reason why there is no picture.
+        left: how many images the page has no room for.
+    """
+
+    rows: list[int] = field(default_factory=list)
+    pictures: list[bytes] = field(default_factory=list)
+    of: dict[int, int] = field(default_factory=dict)
+    missing: dict[int, str] = field(default_factory=dict)
+    left: int = 0
+
+    def add(self, picture: bytes) -> int:
+        """Take one more picture and return its place."""
+        self.pictures.append(picture)
+        return len(self.pictures) - 1
+
+
+def order(count: int, first: Iterable[int], *, seed: int = 0) -> list[int]:
+    """Return rows in the order in which they are given room: those that must be seen, then a draw.
+
+    Args:
+        count: N.
+        first: rows that must be seen, in order; may repeat.
+        seed: of the draw.
+    """
+    drawn = np.random.default_rng(seed).permutation(count).tolist()
+    return list(dict.fromkeys([*first, *drawn]))
+
+
+def side(count: int) -> int:
+    """Return the pixels that each of `count` pictures has to fit into."""
+    return LARGE_SIDE if count <= FEW else SIDE
+
+
+def fill(
+    album: Album,
+    rows: Sequence[int],
+    digests: Sequence[str],
+    pictures: Callable[[Sequence[int]], Iterator[Picture]],
+    *,
+    workers: int,
+    told: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Put images into an album until it is full.
+
+    Args:
+        album: to fill; what it holds already counts.
+        rows: in the order in which they are given room.
+        digests: of every row of the table; equal files share a picture.
+        pictures: rows to their pictures, in order.
+        workers: threads that encode.
+        told: how many more are done.
+    """
+    wanted = rows[:MOST]
+    size = side(len(wanted))
+    first: dict[str, int] = {}  # digest → the row whose picture it is
+    for row in wanted:
+        first.setdefault(digests[row], row)
+    used, full = sum(map(len, album.pictures)), False
+    places: dict[int, int] = {}
+    reasons: dict[int, str] = {}
+    unique = iter(first.values())
+
+    def encode(picture: Picture) -> bytes | str:
+        return picture.reason if picture.rgb is None else thumbnail(picture.rgb, size)
+
+    with ThreadPoolExecutor(workers, "encode") as pool:
+        while not full and (part := list(islice(unique, _TOGETHER))):
+            for row, found in zip(part, pool.map(encode, pictures(part)), strict=True):
+                if isinstance(found, str):
+                    reasons[row] = found
+                elif not (full := full or used + len(found) > MOST_BYTES):
+                    used += len(found)
+                    places[row] = album.add(found)
+            told(len(part))
+    for row in wanted:
+        source = first[digests[row]]
+        if source in places:
+            album.of[row] = places[source]
+        elif source in reasons:
+            album.missing[row] = reasons[source]
+        else:
+            continue
+        album.rows.append(row)
+    album.rows.sort()
+    album.left = len(digests) - len(album.rows)

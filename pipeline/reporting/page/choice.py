@@ -1,0 +1,184 @@
+"""The choice as the page shows it: which heads and models there are, and what they scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+#: Penalty curves are drawn of so many heads at most, one of each kind, and learning curves of so
+#: many models, the best ones.
+MOST_CURVES = 6
+
+
+def heads(board: Sequence[dict[str, Any]], shown: str) -> list[dict[str, Any]]:
+    """Return the rows of the leaderboard of heads.
+
+    Args:
+        board: of `pipeline.heads.leaderboard.leaderboard`.
+        shown: id of the head or model that the page looks at.
+    """
+    return [
+        {
+            "id": info["id"],
+            "group": info["group"],
+            "best": info["best"],
+            "shown": info["id"] == shown,
+            "kind": info["clf"],
+            "choice": ", ".join(f"{k} = {short(v)}" for k, v in info["parameters"].items()),
+            "score": None if info["score"] is None else abs(info["score"]),
+            "spread": info["spread"],
+            "splits": {split: _accuracy(values) for split, values in info["metrics"].items()},
+            "images": info["train_images"],
+            "seconds": info["seconds"],
+        }
+        for info in board
+    ]
+
+
+def models(board: Sequence[dict[str, Any]], shown: str) -> list[dict[str, Any]]:
+    """Return the rows of the leaderboard of models, each with the head that it started from.
+
+    Args:
+        board: of `pipeline.heads.models.board`.
+        shown: id of the head or model that the page looks at.
+    """
+    return [
+        {
+            "id": info["id"],
+            "group": info["group"],
+            "best": info["best"],
+            "shown": info["id"] == shown,
+            "kind": "from scratch" if info["from_scratch"] else info["unfreeze"],
+            "epochs": f"{info['best_epoch']} of {info['epochs']}"
+            + ("" if info["finished"] else ", stopped"),
+            "on": info["selected_on"],
+            "loss": info["metrics"][info["selected_on"]]["model"]["log_loss"],
+            "head_loss": info["metrics"][info["selected_on"]]["start"]["log_loss"],
+            "splits": {
+                split: {
+                    **_accuracy({**values["model"], "selected_on": values["selected_on"]}),
+                    "head": values["start"]["accuracy"],
+                }
+                for split, values in info["metrics"].items()
+            },
+            "images": info["train_images"],
+            "beats_head": info["beats_head"],
+            "seconds": sum(info["seconds"].values()),
+        }
+        for info in board
+    ]
+
+
+def _accuracy(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "accuracy": values["accuracy"],
+        "interval": values["interval"],
+        "images": values["images"],
+        "chose": bool(values.get("selected_on")),
+    }
+
+
+def lowest(infos: Sequence[dict[str, Any]]) -> float:
+    """Return where the scale of all intervals begins: a tenth, at most 0.9."""
+    return scale(
+        values.get("model", values)["interval"]
+        for info in infos
+        for values in info["metrics"].values()
+    )
+
+
+def scale(intervals: Iterable[Sequence[float]]) -> float:
+    """Return the tenth at which a scale for some intervals begins, at most 0.9."""
+    return min([0.9, *(int(low * 10) / 10 for low, _ in intervals)])
+
+
+def penalty_curves(board: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the score over the penalty of the best head of each kind that tried several."""
+    found: dict[str, dict[str, Any]] = {}
+    for info in board:
+        if info["clf"] not in found and (curve := penalty_curve(info)) is not None:
+            found[info["clf"]] = curve
+    return list(found.values())[:MOST_CURVES]
+
+
+def penalty_curve(info: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what a head scored on held-out images over the parameter that it tried most values of.
+
+    Each combination of the other parameters is a line of its own. None where nothing was tried or
+    compared, or no parameter is a number.
+    """
+    trials = [trial for trial in info["trials"] if trial["score"] is not None]
+    values: dict[str, set[float]] = {}
+    for trial in trials:
+        for name, value in trial["parameters"].items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                values.setdefault(name, set()).add(value)
+    if not values or info["score"] is None:
+        return None
+    parameter = max(values, key=lambda name: len(values[name]))
+    if len(values[parameter]) < 2:
+        return None
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for trial in trials:
+        others = {k: v for k, v in trial["parameters"].items() if k != parameter}
+        label = ", ".join(f"{name} = {short(value)}" for name, value in others.items())
+        if parameter in trial["parameters"]:
+            lines.setdefault(label, []).append(trial)
+    measure, on = info["recipe"]["select"], _held_out(info)
+    choice = ", ".join(f"{name} = {short(value)}" for name, value in info["parameters"].items())
+    return {
+        "head": info["id"],
+        "kind": info["clf"],
+        "parameter": parameter,
+        "log": min(values[parameter]) > 0 and max(values[parameter]) > 20 * min(values[parameter]),
+        "measure": measure,
+        "on": on,
+        "chosen": [info["parameters"][parameter], abs(info["score"])],
+        "lines": [_line(label, parameter, part) for label, part in sorted(lines.items())],
+        "sentence": f"{info['clf']}: {measure} on {on} over {parameter}, {len(trials)} tried; "
+        f"chosen {choice}, {abs(info['score']):.4f} ± {info['spread']:.4f}.",
+    }
+
+
+def _line(label: str, parameter: str, trials: list[dict[str, Any]]) -> dict[str, Any]:
+    trials = sorted(trials, key=lambda trial: trial["parameters"][parameter])
+    return {
+        "label": label or "mean, and spread over folds",
+        "x": [trial["parameters"][parameter] for trial in trials],
+        "y": [abs(trial["score"]) for trial in trials],
+        "spread": [trial["spread"] for trial in trials],
+    }
+
+
+def _held_out(info: dict[str, Any]) -> str:
+    return f"{info['folds']} folds of train" if info["selected_on"] == "cv" else "val"
+
+
+def learning_curves(board: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the learning curves of the best models."""
+    return [learning_curve(info) for info in board[:MOST_CURVES]]
+
+
+def learning_curve(info: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's epochs, with step 0 and the level of the head that it started from."""
+    on = info["selected_on"]
+    head, kept = info["metrics"][on]["start"], info["metrics"][on]["model"]
+    what = "from scratch" if info["from_scratch"] else f"{info['unfreeze']} unfrozen"
+    return {
+        "model": info["id"],
+        "on": on,
+        "best": info["best_epoch"],
+        "epochs": [
+            {k: epoch[k] for k in ("number", "train_loss", "loss", "accuracy", "seconds")}
+            for epoch in info["history"]
+        ],
+        "head": {"log_loss": head["log_loss"], "accuracy": head["accuracy"]},
+        "sentence": f"Model {info['id']}, {what}: log-loss {head['log_loss']:.4f} of its head and "
+        f"{kept['log_loss']:.4f} of epoch {info['best_epoch']}, which was kept, on {on} "
+        f"({kept['images']:,} images).",
+    }
+
+
+def short(value: Any) -> str:
+    """Return a parameter for people."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,68 @@
+"""What it takes to do all of it again: command lines, and versions of packages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.analysis.advising.advise import AdviceRecipe
+from pipeline.finetuning.options import TuneRecipe
+from pipeline.heads.options import HeadRecipe
+from pipeline.options import command_line
+from pipeline.store.table import FeatureTable
+
+#: Options that say how to compute, and not what.
+_MEANS = ("jobs", "device", "workers", "resume")
+
+
+def commands(
+    table: FeatureTable,
+    heads: Sequence[dict[str, Any]],
+    models: Sequence[dict[str, Any]],
+    advice: dict[str, Any] | None,
+) -> list[str]:
+    """Return the command lines that make a table, its heads, its models and its advice again.
+
+    Args:
+        table: says itself how it was made.
+        heads: `head.json` of each head.
+        models: `model.json` of each model.
+        advice: that is kept on the table, or None.
+    """
+    found = [str(table.provenance["command"])]
+    for info in heads:
+        words = [table.table_id[:12], "--clf", info["clf"]]
+        recipe = HeadRecipe(**info["recipe"])
+        found.append(command_line("fit-head", words, recipe, without=("clf", *_MEANS)))
+    for info in models:
+        words = [info["head"], "--unfreeze", info["unfreeze"]]
+        tuned = TuneRecipe(**info["recipe"])
+        found.append(command_line("finetune", words, tuned, without=("unfreeze", *_MEANS)))
+    if advice is not None:
+        asked = AdviceRecipe(**advice["recipe"])
+        found.append(command_line("advise", [table.table_id[:12]], asked, without=_MEANS))
+    return [*dict.fromkeys(found), f"pipeline report {table.table_id[:12]}"]
+
+
+def versions(
+    table: FeatureTable, heads: Sequence[dict[str, Any]], models: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the versions of packages that made a table, its heads and models, each once.
+
+    Args:
+        table: as in `commands`.
+        heads: as in `commands`.
+        models: as in `commands`.
+    """
+    sources = [("features", table.provenance.get("versions", {}))]
+    sources += [("heads", info["versions"]) for info in heads]
+    sources += [("models", info["versions"]) for info in models]
+    found: dict[tuple[str, str], list[str]] = {}
+    for stage, numbers in sources:
+        for package, number in numbers.items():
+            stages = found.setdefault((package, number or "not installed"), [])
+            stages += [] if stage in stages else [stage]
+    return [
+        {"package": package, "version": number, "of": ", ".join(stages)}
+        for (package, number), stages in sorted(found.items())
+    ]

@@ -1,0 +1,282 @@
+"""One page that shows a table: its images, the choice of heads and models, mistakes, faults."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipeline.analysis.advising import quadrant
+from pipeline.analysis.advising.advise import at_hand
+from pipeline.analysis.auditing.audit import Audit, audit
+from pipeline.cores import usable_cores
+from pipeline.errors import PipelineError
+from pipeline.heads import predictions, resolve
+from pipeline.heads.leaderboard import leaderboard
+from pipeline.heads.models import board
+from pipeline.heads.resolve import Artefact
+from pipeline.images.decoding.thumbnails import Picture
+from pipeline.images.names import counted, shown
+from pipeline.progress import Progress, Silent
+from pipeline.reporting.page import album as albums
+from pipeline.reporting.page import answers, contents, embedding, findings, mistakes
+from pipeline.reporting.page.album import Album
+from pipeline.reporting.page.answers import Answers
+from pipeline.reporting.page.record import Gathered, record
+from pipeline.reporting.page.render import made_from, page
+from pipeline.reporting.pictures import of_rows, root_of
+from pipeline.store import advice
+from pipeline.store.atomic import write_bytes
+from pipeline.store.cache import Cache
+from pipeline.store.results import HEAD, MODEL
+from pipeline.store.table import FeatureTable
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What `report` wrote. Two are equal when they are the same object.
+
+    Attributes:
+        path: of the page.
+        audit: of the list of findings beside it.
+        table: that the page is about.
+        shown: images on the page; the others had no room.
+        findings: of the audit.
+        artefact: head or model whose mistakes are shown; None where there is none.
+        notes: sentences for the person.
+        bytes: of the page.
+        seconds: of the whole run.
+    """
+
+    path: Path
+    audit: Path
+    table: FeatureTable
+    shown: int
+    findings: int
+    artefact: Artefact | None
+    notes: tuple[str, ...]
+    bytes: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        one = self.artefact
+        looked = {} if one is None else {one.kind.name: one.folder.name}
+        return {
+            "page": str(self.path),
+            "audit": str(self.audit),
+            "table": str(self.table.path),
+            "table_id": self.table.table_id,
+            **looked,
+            "images": len(self.table.labels),
+            "shown": self.shown,
+            "findings": self.findings,
+            "notes": list(self.notes),
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def report(
+    table: FeatureTable | str | Path | None = None,
+    artefact: Any = None,
+    *,
+    output: str | Path | None = None,
+    data: str | Path | None = None,
+    cache: str | Path | None = None,
+) -> Path:
+    """Write a page that shows a table, its heads and models, and return its path.
+
+    Args:
+        table: a table, its file, name or id; the cache's current one without it.
+        artefact: the head or model whose mistakes are shown: itself, its id, folder or kind; the
+            best of the table without it.
+        output: file to write; `cache/reports/<table>.html` without it.
+        data: folder in which the images lie now; None for where they were.
+        cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
+
+    Raises:
+        PipelineError: with a sentence that says what to do.
+
+    Example:
+        >>> import pipeline
+        >>> table = pipeline.extract("digits")
+        >>> pipeline.report(table).suffix  # doctest: +SKIP
+        '.html'
+    """
+    return run(table, Cache.at(cache), asked=artefact, output=output, data=data).path
+
+
+def run(
+    table: FeatureTable | str | Path | None,
+    cache: Cache,
+    *,
+    asked: Any = None,
+    output: str | Path | None = None,
+    data: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Do what `report` does and report on it."""
+    began = time.monotonic()
+    progress = progress or Silent()
+    if not isinstance(table, FeatureTable):
+        table = cache.open_table(table)
+    path = place(table, cache) if output is None else Path(output)
+    listing = path.with_name(f"{path.stem}.audit.csv")
+    found = _find(table, cache, asked, data)
+    looked, info = found.looked, found.info
+    said = [] if looked is None or info is None else _answers(looked, info, table)
+    audited = audit(table, progress=progress)
+    album = _album(table, said, audited, data, progress)
+    progress.start("drawing the map", 0)
+    layouts = embedding.layouts(table.features[album.rows])
+    gathered = Gathered(
+        table=table, root=found.root, heads=found.heads, models=found.models, info=info,
+        why="" if looked is None else looked.why, answers=said, audit=audited, album=album,
+        layouts=layouts, damaged=found.damaged, listing=shown(listing.name),
+        advice=found.advice, advice_note="".join(found.unread),
+        origin="" if album.missing else found.digest,  # so that they are looked for again
+    )  # fmt: skip
+    made = record(gathered, workers=usable_cores())
+    html = page(made).encode()
+    write_bytes(listing, audited.to_csv(), what="the list of findings")
+    write_bytes(path, html, what="the report")
+    notes = [*audited.notes, *found.damaged, *found.unread, *_notes(table, album)]
+    return Report(
+        path, listing, table, len(album.rows), len(audited.findings), looked, tuple(notes),
+        len(html), time.monotonic() - began,
+    )  # fmt: skip
+
+
+def place(table: FeatureTable, cache: Cache) -> Path:
+    """Return where the page of a table is written unless it is told where."""
+    assert table.path is not None
+    return cache.root / "reports" / f"{table.path.stem}.html"
+
+
+def current(table: FeatureTable, cache: Cache) -> Path | None:
+    """Return the page of a table where a new one would show the same, else None.
+
+    It would where the table, its heads, models and best predictor, the advice on it and this
+    package's version are the same, and every picture was found.
+    """
+    path = place(table, cache)
+    there = path.with_name(f"{path.stem}.audit.csv").exists()
+    return path if there and made_from(path) == _find(table, cache, None, None).digest else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What the cache holds on a table."""
+
+    table: FeatureTable
+    root: Path
+    heads: list[dict[str, Any]]
+    models: list[dict[str, Any]]
+    looked: Artefact | None
+    info: dict[str, Any] | None
+    damaged: list[str]
+    advice: dict[str, Any] | None
+    unread: list[str]
+
+    @property
+    def digest(self) -> str:
+        """Return what a page that is made from these is known by: a sha256, as hex."""
+        values = [
+            version("headstart"), self.table.table_id, str(self.root), self.heads, self.models,
+            self.info and self.info["id"], self.damaged, self.advice, self.unread,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _find(table: FeatureTable, cache: Cache, asked: Any, data: str | Path | None) -> _Found:
+    heads, damaged = HEAD.every(cache.root)
+    models, broken = MODEL.every(cache.root)
+    ranked = leaderboard(heads, table.table_id), board(models, table.table_id)
+    looked = _artefact(cache, table, asked, any(ranked))
+    info = None if looked is None else looked.kind.read(looked.folder)
+    return _Found(
+        table, root_of(table, data), *ranked, looked, info, [*damaged, *broken],
+        *_advice(table, cache),
+    )  # fmt: skip
+
+
+def _artefact(cache: Cache, table: FeatureTable, asked: Any, there: bool) -> Artefact | None:
+    """Return the head or model to look at; None where the table has none."""
+    if asked is None:
+        return resolve.best(cache, table) if there else None
+    found = resolve.find(cache, asked)
+    info = found.kind.read(found.folder)
+    if info["table_id"] != table.table_id:
+        raise PipelineError(
+            f"The {found.kind.name} {info['id']} was made on the table {info['table_id'][:12]}, "
+            f"and the page is about {table.table_id[:12]}. Name its table: pipeline report "
+            f"{info['table_id'][:12]}."
+        )
+    return found
+
+
+def _advice(table: FeatureTable, cache: Cache) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return the advice that is kept, with the commands of today; or why it cannot be read."""
+    try:
+        kept = advice.read(cache, table.table_id)
+    except PipelineError as error:
+        return None, [str(error)]
+    if kept is None:
+        return None, []
+    action = kept["recommendation"]["action"]
+    now = quadrant.commands(action, table, **at_hand(table, cache))
+    return {**kept, "recommendation": {**kept["recommendation"], "commands": now}}, []
+
+
+def _answers(looked: Artefact, info: dict[str, Any], table: FeatureTable) -> list[Answers]:
+    """Return what a head or model said of each split that it was scored on."""
+    found = []
+    for split in info["metrics"]:
+        stored = predictions.read(looked.folder / f"predictions-{split}.csv", table)
+        found.append(answers.of(split, stored.rows, stored.chances, table=table, info=info))
+    return found
+
+
+def _album(
+    table: FeatureTable,
+    said: list[Answers],
+    audited: Audit,
+    data: str | Path | None,
+    progress: Progress,
+) -> Album:
+    """Return the pictures: of what a section shows first, then of a draw of the others."""
+    first = [row for rows in contents.samples(table).values() for row in rows]
+    first += findings.seen_first(audited.findings)
+    first += mistakes.seen_first(said)
+    rows = albums.order(len(table.labels), first)
+    side = albums.side(min(len(rows), albums.MOST))
+
+    def pictures(part: Sequence[int]) -> Iterator[Picture]:
+        return of_rows(table, part, side=side, data=data)
+
+    progress.start("pictures", min(len(rows), albums.MOST))
+    made = Album()
+    albums.fill(made, rows, table.digests, pictures, workers=usable_cores(), told=progress.advance)
+    return made
+
+
+def _notes(table: FeatureTable, album: Album) -> list[str]:
+    notes = []
+    if album.left:
+        notes.append(
+            f"The page shows {len(album.rows):,} of {counted(len(table.labels), 'image')}: the "
+            "samples, findings and mistakes, and a draw of the others."
+        )
+    if album.missing:
+        row, reason = next(iter(album.missing.items()))
+        notes.append(
+            f"{counted(len(album.missing), 'image')} could not be shown ({table.paths[row]}: "
+            f"{reason}). Where the images have moved, give --data DIR."
+        )
+    return notes

@@ -1,0 +1,216 @@
+"""What stands on a contact sheet: which images, in which order, and what is said of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.images.names import counted
+from pipeline.reporting.sheets.gallery import Gallery
+from pipeline.reporting.sheets.sheet import MOST
+
+#: Up to so many classes each has its own section; beyond, the pictures stand side by side with
+#: their classes' names.
+SECTIONS = 20
+#: Random views that are shown of an image, beside the evaluation view: as many as `finetune` keeps.
+VIEWS = 4
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image of a sheet.
+
+    Attributes:
+        row: of the gallery.
+        captions: lines under it.
+        view: its number; None for the whole picture.
+        right: whether it was predicted right; None where nothing was predicted.
+        said: what `--json` says of it, besides where it lies.
+    """
+
+    row: int
+    captions: tuple[str, ...] = ()
+    view: int | None = None
+    right: bool | None = None
+    said: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Content:
+    """What stands on a sheet.
+
+    Attributes:
+        title: of the sheet.
+        notes: what a person must know to read it rightly.
+        sections: heading and items.
+        columns: items beside each other.
+    """
+
+    title: str
+    notes: tuple[str, ...]
+    sections: tuple[tuple[str, tuple[Item, ...]], ...]
+    columns: int
+
+    @property
+    def items(self) -> Iterator[Item]:
+        """Yield every item, in order."""
+        for _, items in self.sections:
+            yield from items
+
+
+def classes(gallery: Gallery, rows: np.ndarray, *, count: int | None, seed: int | None) -> Content:
+    """Return the first images of each class, or some at random.
+
+    Args:
+        gallery: the images.
+        rows: those of them that may be shown.
+        count: images of each class; None for 8, of many classes fewer.
+        seed: of a random choice; None for the first.
+    """
+    rng = None if seed is None else np.random.default_rng(seed)
+    there = np.unique(gallery.labels[rows])
+    there = np.concatenate([there[there >= 0], there[there < 0]])  # without a label: last
+    few = len(there) <= SECTIONS
+    each = count or (8 if few else max(1, min(4, 120 // len(there))))
+    labels = there
+    if few:
+        each = min(each, MOST // len(there))
+    elif len(there) * each > MOST:
+        labels = there[_spread(len(there), MOST // each, rng)]
+    notes = []
+    if len(labels) < len(there):
+        how = "evenly spread" if rng is None else "at random"
+        notes.append(f"{len(labels)} of {len(there):,} classes, {how}; --class names others.")
+    sections = []
+    for label in labels.tolist():
+        own = rows[gallery.labels[rows] == label]
+        caption = () if few else (gallery.title(label),)
+        items = tuple(Item(row, caption) for row in _some(own, each, rng))
+        sections.append((f"{gallery.title(label)}   {counted(len(own), 'image')}", items))
+    images = counted(each, "image")
+    title = f"{gallery.name}: the first {'image' if each == 1 else images} of each class"
+    if rng is not None:
+        title = f"{gallery.name}: {images} of each class, at random (seed {seed})"
+    if few:
+        columns = max(4, min(8, max(len(items) for _, items in sections)))
+        return Content(title, tuple(notes), tuple(sections), columns)
+    together = ("", tuple(item for _, items in sections for item in items))
+    columns = 12 if 12 % each == 0 else 16 // each * each or 16
+    return Content(title, tuple(notes), (together,), columns)
+
+
+def views(
+    gallery: Gallery, rows: np.ndarray, *, count: int | None, seed: int | None, trunk: str
+) -> Content:
+    """Return images as a trunk sees them: the evaluation view, and the random views that it learns
+    from when it is fine-tuned.
+
+    Args:
+        gallery: the images.
+        rows: those of them that may be shown.
+        count: images; None for 6.
+        seed: of a random choice; None for the first of each class in turn.
+        trunk: its name.
+    """
+    rng = None if seed is None else np.random.default_rng(seed)
+    most = MOST // (VIEWS + 1)
+    chosen = _some(_in_turn(gallery.labels, rows), min(count or 6, most), rng)
+    sections = []
+    for row in chosen:
+        items = tuple(
+            Item(row, (f"view {view}" if view else "evaluation",), view, said=(("view", view),))
+            for view in range(VIEWS + 1)
+        )
+        sections.append(
+            (f"{gallery.title(int(gallery.labels[row]))}   {gallery.paths[row]}", items)
+        )
+    title = f"{gallery.name}: as {trunk} sees {counted(len(chosen), 'image')}"
+    note = "View 0 is evaluated; fine-tuning learns from views 1, 2, …, which never change."
+    return Content(title, (note,), tuple(sections), columns=VIEWS + 1)
+
+
+def predictions(
+    gallery: Gallery,
+    rows: np.ndarray,
+    chances: np.ndarray,
+    *,
+    title: str,
+    count: int | None,
+    seed: int | None,
+    wrong: bool,
+) -> Content:
+    """Return predictions with their labels: the wrong ones, then right ones.
+
+    Args:
+        gallery: the images.
+        rows: [n], those that were predicted, all labelled.
+        chances: probabilities [n, K].
+        title: of what predicted.
+        count: images of each section; None for 16, or 48 with `wrong`.
+        seed: of a random choice; None for the surest mistakes, and the first right ones of each
+            class in turn.
+        wrong: mistakes alone.
+    """
+    rng = None if seed is None else np.random.default_rng(seed)
+    most = min(count or (48 if wrong else 16), MOST // 2)
+    guesses, labels = chances.argmax(1), gallery.labels[rows]
+    bad, good = np.flatnonzero(guesses != labels), np.flatnonzero(guesses == labels)
+    bad = bad[np.argsort(-chances[bad].max(1), kind="stable")]
+    good = _in_turn(labels, good)
+    parts = [(False, bad)] if wrong else [(False, bad), (True, good)]
+    sections = []
+    for right, there in parts:
+        items = tuple(
+            _predicted(gallery, int(rows[at]), chances[at], right) for at in _some(there, most, rng)
+        )
+        if items:
+            sections.append((_heading(right, len(items), len(there), seed), items))
+    notes = [f"{len(good):,} of {counted(len(rows), 'image')} right ({len(good) / len(rows):.1%})."]
+    if not sections:
+        notes.append("Not one was wrong.")
+    return Content(title, tuple(notes), tuple(sections), columns=8)
+
+
+def _predicted(gallery: Gallery, row: int, chances: np.ndarray, right: bool) -> Item:
+    guess, label = int(chances.argmax()), int(gallery.labels[row])
+    first = f"{chances[guess]:.2f} {gallery.classes[guess]}"
+    second = () if right else (f"is {gallery.classes[label]} ({chances[label]:.2f})",)
+    said = (
+        ("prediction", gallery.classes[guess]),
+        ("confidence", float(chances[guess])),
+        ("right", right),
+    )
+    return Item(row, (first, *second), None, right, said)
+
+
+def _heading(right: bool, shown: int, there: int, seed: int | None) -> str:
+    if right:
+        return f"Right   {shown:,} of {there:,}"
+    how = "" if shown == there else ", the surest first" if seed is None else ", at random"
+    return f"Wrong   {shown:,} of {there:,}{how}"
+
+
+def _some(rows: np.ndarray, most: int, rng: np.random.Generator | None) -> list[int]:
+    """Return the first rows, or some at random in their order."""
+    if rng is not None and len(rows) > most:
+        rows = rows[np.sort(rng.choice(len(rows), most, replace=False))]
+    return [int(row) for row in rows[:most]]
+
+
+def _spread(count: int, most: int, rng: np.random.Generator | None) -> np.ndarray:
+    """Return `most` of `count` places, evenly spread or at random, sorted."""
+    if rng is not None:
+        return np.sort(rng.choice(count, most, replace=False))
+    return np.linspace(0, count - 1, most).round().astype(np.int64)
+
+
+def _in_turn(labels: np.ndarray | Sequence[int], rows: np.ndarray) -> np.ndarray:
+    """Return rows so that the classes take turns: the first of each first."""
+    own = np.asarray(labels)[rows]
+    turn = np.empty(len(rows), np.int64)
+    for label in np.unique(own):
+        turn[own == label] = np.arange((own == label).sum())
+    return np.asarray(rows[np.lexsort((own, turn))])

@@ -1,0 +1,308 @@
+"""A contact sheet of images: the classes, the views that a trunk sees, or predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.cores import usable_cores
+from pipeline.errors import PipelineError, UsageError
+from pipeline.extraction.options import Recipe
+from pipeline.heads import predictions, resolve, tables
+from pipeline.heads.resolve import Artefact
+from pipeline.images.decoding import thumbnails
+from pipeline.images.decoding.thumbnails import Picture
+from pipeline.images.names import counted, safe, shown
+from pipeline.images.preprocess import Preprocess
+from pipeline.options import faults, from_options
+from pipeline.progress import Progress, Silent
+from pipeline.reporting.sheets import contents, gallery, sheet
+from pipeline.reporting.sheets.contents import Content
+from pipeline.reporting.sheets.gallery import Gallery
+from pipeline.reporting.sheets.sheet import MOST, Section, Tile
+from pipeline.store.atomic import write_bytes
+from pipeline.store.cache import Cache
+from pipeline.store.results import HEAD
+from pipeline.store.table import FeatureTable
+from pipeline.trunks import spec
+
+KINDS = ("classes", "views", "predictions")
+#: Pixels of a picture's cell; of many classes, and of crops at most.
+SIDE, SMALL, CROP = 144, 112, 224
+_LEAST = {"count": 1, "seed": 0, "workers": 1}
+
+
+@dataclass(frozen=True)
+class ShowRecipe:
+    """The options of `show`. Equal recipes of equal images give equal sheets.
+
+    Args:
+        kind: one of `KINDS`; None for predictions of a head or model, and else the classes.
+        split: `train`, `val`, `test` or `all`; None for what the kind is about: all images'
+            classes, the views of train, the predictions of the last of val and test.
+        classes: names; none for all.
+        count: images of each class, of all, or of the right and the wrong each; None for what
+            fits the kind.
+        seed: of a random choice; None for the first images, or the surest mistakes.
+        wrong: mistakes alone.
+        data: folder in which the images of a table lie now; None for where they were.
+        output: the PNG to write; None for one in the cache.
+        workers: decoding threads; None for the cores that the process may use.
+    """
+
+    kind: str | None = None
+    split: str | None = None
+    classes: tuple[str, ...] = ()
+    count: int | None = None
+    seed: int | None = None
+    wrong: bool = False
+    data: str | None = None
+    output: str | None = None
+    workers: int | None = None
+
+    def check(self) -> None:
+        """Refuse values that cannot be right, all in one message.
+
+        Raises:
+            UsageError: what was given, what is allowed, the nearest name.
+        """
+        found = faults(self, least=_LEAST, allowed={"kind": (None, *KINDS)})
+        if self.count is not None and self.count > MOST:
+            found.append(f"--count {self.count} is above {MOST}, the pictures that a sheet holds.")
+        if self.output is not None and Path(self.output).suffix.lower() != ".png":
+            found.append(f"--output {shown(self.output)} must end in .png: a sheet is a PNG.")
+        if found:
+            raise UsageError(" ".join(found))
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What `show` drew. Equal only when identical.
+
+    Attributes:
+        path: of the PNG.
+        kind: one of `KINDS`.
+        gallery: whose images they are.
+        content: of the sheet.
+        reasons: for each item of the content, why it has no picture; empty where it has one.
+        notes: sentences for the person.
+    """
+
+    path: Path
+    kind: str
+    gallery: Gallery
+    content: Content
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        images = []
+        reasons = iter(self.reasons)
+        for heading, items in self.content.sections:
+            for item in items:
+                label = int(self.gallery.labels[item.row])
+                images.append({
+                    "path": self.gallery.paths[item.row],
+                    "label": self.gallery.classes[label] if label >= 0 else None,
+                    "split": self.gallery.splits[item.row],
+                    "section": heading,
+                    **dict(item.said),
+                    "missing": next(reasons) or None,
+                })  # fmt: skip
+        return {
+            "sheet": str(self.path),
+            "kind": self.kind,
+            "on": self.gallery.name,
+            "root": str(self.gallery.root),
+            "title": self.content.title,
+            "images": images,
+            "notes": [*self.content.notes, *self.notes],
+        }
+
+
+def show(what: Any = None, *, cache: str | Path | None = None, **options: Any) -> Path:
+    """Draw a contact sheet and return the path of the PNG.
+
+    Args:
+        what: a table, its file, name or id; a `Head` or `Model`, its id or folder, a kind of head;
+            a folder of images, a CSV or TSV file, or a built-in set; the current table without it.
+        cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
+        **options: any field of `ShowRecipe`.
+
+    Raises:
+        PipelineError: with a sentence that says what to do.
+
+    Example:
+        >>> import pipeline
+        >>> pipeline.show(pipeline.extract("digits"), count=4)  # doctest: +SKIP
+    """
+    recipe = from_options(ShowRecipe, options, verb="show")
+    for name in ("path", "folder"):  # of a table; of a head or model
+        what = getattr(what, name, what)
+    return run(None if what is None else str(what), recipe, Cache.at(cache)).path
+
+
+def run(
+    word: str | None, recipe: ShowRecipe, cache: Cache, progress: Progress | None = None
+) -> Shown:
+    """Do what `show` does and report on it."""
+    recipe.check()
+    progress = progress or Silent()
+    artefact = None if word is None else resolve.recognise(cache, word)
+    kind = recipe.kind or ("classes" if artefact is None else "predictions")
+    if recipe.wrong and kind != "predictions":
+        raise UsageError("--wrong is for predictions: name a head or model, or --kind predictions.")
+    table = _table(cache, word, artefact)
+    if table is None:
+        assert word is not None
+        if recipe.data is not None:
+            raise UsageError("--data says where the images of a table lie; this is no table.")
+        if kind == "predictions":
+            raise UsageError(
+                f"There are no predictions of {shown(word)}: name a head, a model or a table."
+            )
+        images = gallery.of_data(word, cache, progress)
+    else:
+        images = gallery.of_table(table, recipe.data)
+    labels = images.find_classes(recipe.classes)
+    preprocess = None
+    if kind == "predictions":
+        artefact = artefact or resolve.best(cache, table)
+        content = _predictions(images, table, artefact, recipe, labels)
+    elif kind == "views":
+        preprocess, trunk = _eyes(table, cache)
+        split = recipe.split or ("train" if "train" in images.splits else None)
+        rows = images.rows(split=split, labels=labels)
+        content = contents.views(images, rows, count=recipe.count, seed=recipe.seed, trunk=trunk)
+    else:
+        rows = images.rows(split=recipe.split, labels=labels)
+        content = contents.classes(images, rows, count=recipe.count, seed=recipe.seed)
+    place = _place(cache, images, kind, artefact, recipe)
+    pictures = _pictures(images, content, preprocess, recipe, progress)
+    write_bytes(place, _draw(content, pictures, preprocess), what="the sheet")
+    reasons = tuple(picture.reason for picture in pictures)
+    return Shown(place, kind, images, content, reasons, _notes(artefact, reasons))
+
+
+def _table(cache: Cache, word: str | None, artefact: Artefact | None) -> FeatureTable | None:
+    if artefact is not None:
+        info = artefact.kind.read(artefact.folder)
+        table = resolve.table_of(cache, info)
+        if table is None:
+            raise PipelineError(
+                f"The table of the {artefact.kind.name} {info['id']} is not in the cache "
+                f"{cache.root} (any more), and only it says which images were predicted."
+            )
+        return table
+    return cache.open_table() if word is None else tables.named(cache, word)
+
+
+def _predictions(
+    images: Gallery,
+    table: FeatureTable | None,
+    artefact: Artefact,
+    recipe: ShowRecipe,
+    labels: list[int],
+) -> Content:
+    assert table is not None
+    info = artefact.kind.read(artefact.folder)
+    name = f"{artefact.kind.name} {info['id']}"
+    if info["table_id"] != table.table_id:
+        raise UsageError(f"The {name} was not made on {images.name}: name the head or model.")
+    there = predictions.splits(artefact.folder)
+    split = recipe.split or next((one for one in ("test", "val") if one in there), None)
+    if split not in there:
+        have = f"it has those of {', '.join(there)}" if there else "it has none"
+        raise UsageError(f"The {name} has no stored predictions of {split or 'any split'}: {have}.")
+    stored = predictions.read(artefact.folder / f"predictions-{split}.csv", table)
+    kept = np.isin(stored.rows, images.rows(split="all", labels=labels))
+    if not kept.any():
+        raise UsageError(f"No image of {split} is of these classes.")
+    chances = stored.calibrated(info["calibration"])[kept]
+    how = f"{info['clf']} on" if artefact.kind is HEAD else "fine-tuned"
+    return contents.predictions(
+        images, stored.rows[kept], chances, count=recipe.count, seed=recipe.seed,
+        wrong=recipe.wrong, title=f"{images.name} {split}: {name} ({how} {info['trunk']})",
+    )  # fmt: skip
+
+
+def _eyes(table: FeatureTable | None, cache: Cache) -> tuple[Preprocess, str]:
+    """Return the preprocessing of the table's trunk, or of the one that `extract` would take."""
+    if table is not None:
+        given = table.provenance
+        return Preprocess.from_json(given["preprocess"]), str(given["trunk"])
+    recipe = Recipe()
+    facts, _ = spec.resolve(
+        recipe.trunk, recipe.weights, recipe.keys, memo=cache.memo, state_dir=cache.weights
+    )
+    return facts.preprocess, facts.name
+
+
+def _pictures(
+    images: Gallery,
+    content: Content,
+    preprocess: Preprocess | None,
+    recipe: ShowRecipe,
+    progress: Progress,
+) -> list[Picture]:
+    workers = recipe.workers or usable_cores()
+    items = list(content.items)
+    progress.start("showing", len(items))
+    files = [(images.file(item.row), images.digests[item.row]) for item in items]
+    if preprocess is None:
+        stream = thumbnails.pictures(files, side=SIDE, workers=workers)
+    else:
+        numbered = [(*file, item.view or 0) for file, item in zip(files, items, strict=True)]
+        stream = thumbnails.views(numbered, preprocess, workers=workers)
+    found = []
+    for picture in stream:
+        found.append(picture)
+        progress.advance(1, bad=bool(picture.reason))
+    return found
+
+
+def _draw(content: Content, pictures: list[Picture], preprocess: Preprocess | None) -> bytes:
+    side = SMALL if content.columns > 8 else SIDE
+    if preprocess is not None:
+        side = max(SIDE, min(preprocess.crop, CROP))
+    small = iter(_fitted(picture, side) for picture in pictures)
+    sections = [
+        Section(heading, tuple(Tile(next(small), item.captions, item.right) for item in items))
+        for heading, items in content.sections
+    ]
+    return sheet.draw(content.title, content.notes, sections, side=side, columns=content.columns)
+
+
+def _fitted(picture: Picture, side: int) -> Picture:
+    return picture if picture.rgb is None else Picture(thumbnails.shrink(picture.rgb, side))
+
+
+def _place(
+    cache: Cache, images: Gallery, kind: str, artefact: Artefact | None, recipe: ShowRecipe
+) -> Path:
+    """Return where to write; refuse to replace what is no sheet."""
+    if recipe.output is None:
+        of = f"-{artefact.folder.name}" if artefact is not None and kind == "predictions" else ""
+        return cache.root / "sheets" / f"{safe(images.name)}-{kind}{of}.png"
+    place = Path(recipe.output).expanduser().absolute()
+    if place.is_dir() or (place.exists() and not sheet.is_sheet(place)):
+        raise PipelineError(
+            f"{shown(place)} is there and is no sheet of `pipeline show`: name another file."
+        )
+    return place
+
+
+def _notes(artefact: Artefact | None, reasons: tuple[str, ...]) -> tuple[str, ...]:
+    notes = [artefact.why] if artefact is not None and artefact.why else []
+    lost = [reason for reason in reasons if reason]
+    if lost:
+        kinds = ", ".join(f"{reason} ({lost.count(reason):,})" for reason in sorted(set(lost)))
+        notes.append(
+            f"{counted(len(lost), 'picture')} could not be shown: {kinds}. Where images have "
+            "moved, say with --data where they lie now."
+        )
+    return tuple(notes)

@@ -1,0 +1,118 @@
+"""Which engine runs a network here, and how crops are put together for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline.cores import usable_cores
+from pipeline.errors import UsageError
+from pipeline.trunks.spec import FeatureKey
+
+if TYPE_CHECKING:
+    from pipeline.images.decoding.crops import Crops
+    from pipeline.trunks.engines.engine import Engine
+    from pipeline.trunks.feature_net import FeatureNet
+
+BATCH_SIZE = {"cpu": 32, "cuda": 128, "mps": 64}
+
+
+class Batches(NamedTuple):
+    """How crops are put together.
+
+    Attributes:
+        size: images in one.
+        pinned: whether they lie in page-locked memory, from which a GPU copies while it computes.
+        cut: decodes and crops the images.
+    """
+
+    size: int
+    pinned: bool
+    cut: Crops
+
+    def names(self, engine: Engine) -> str:
+        """Return what to record of an engine that computes from these batches."""
+        from pipeline.images.decoding.crops import crops
+
+        return engine.name if self.cut is crops else f"{engine.name} with nvJPEG"
+
+
+def batches_on(device: str, precision: str, size: int | None) -> Batches:
+    """Return the batches for a device.
+
+    Args:
+        device: `cpu`, `cuda` or `mps`.
+        precision: of the trunk: `fp32`, `bf16` or `fp16`.
+        size: images in one; None for the device's default.
+    """
+    from pipeline.images.decoding.crops import crops
+
+    cut: Crops = crops
+    if device == "cuda":  # what a CPU never needs is not imported there
+        from pipeline.images.decoding.nvjpeg import crops_for
+
+        cut = crops_for(precision)
+    return Batches(size or BATCH_SIZE[device], device == "cuda", cut)
+
+
+def engine_for(
+    net: Callable[[], FeatureNet],
+    key: FeatureKey,
+    *,
+    compiled: Path,
+    device: str,
+    asked: str,
+    precision: str,
+) -> Engine:
+    """Return what runs a network.
+
+    Args:
+        net: returns it; called once at most, and not where a converted one is kept.
+        key: what its features depend on.
+        compiled: the folder of converted networks.
+        device: `cpu`, `cuda` or `mps`.
+        asked: `torch`, `openvino`, or `auto` for OpenVINO on a CPU where it is installed and can
+            run the network, else PyTorch.
+        precision: `fp32`, `bf16` or `fp16`.
+
+    Raises:
+        UsageError: OpenVINO is asked for, and is not there or cannot run it.
+    """
+    notes: list[str] = []
+    if _openvino(asked, device):
+        from pipeline.trunks.engines.openvino_engine import (
+            ConversionError,
+            OpenVINOEngine,
+            converted,
+        )
+
+        try:
+            model = converted(net, key, folder=compiled)
+            return OpenVINOEngine(model, precision=precision, cores=usable_cores())
+        except ConversionError as error:
+            if asked == "openvino":
+                raise UsageError(f"{error} Give --engine torch, or leave --engine out.") from error
+            notes.append(f"{error} Going on with PyTorch.")
+    from pipeline.trunks.engines.torch_engine import TorchEngine
+
+    engine = TorchEngine(net(), device=device, precision=precision, size=key.preprocess.crop)
+    engine.notes += notes
+    return engine
+
+
+def _openvino(asked: str, device: str) -> bool:
+    """Say whether OpenVINO is to be used; refuse it where it cannot be."""
+    from pipeline.trunks.engines import openvino_engine
+
+    if asked == "torch":
+        return False
+    there = openvino_engine.available()
+    if asked == "openvino" and not there:
+        raise UsageError(
+            "OpenVINO is not installed: `pip install 'headstart[openvino]'`, or give "
+            "--engine torch."
+        )
+    if asked == "openvino" and device != "cpu":
+        raise UsageError(f"OpenVINO runs on a CPU here, not on {device}; give --engine torch.")
+    return there and device == "cpu"

@@ -1,0 +1,223 @@
+"""OpenVINO on a CPU as an `Engine`: a thread and a few images for each core, never waiting.
+
+PyTorch spreads each layer of one batch over all cores, which wait for each other at its end, and
+for the threads that decode. Here every core runs a small batch of its own from end to end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.errors import PipelineError
+from pipeline.images.decoding.quiet import quiet
+from pipeline.store.atomic import write_bytes
+from pipeline.trunks.engines import openvino_import
+from pipeline.trunks.feature_net import FeatureNet
+from pipeline.trunks.spec import FeatureKey, installed
+
+#: Images that one stream takes at once: their activations stay in a core's cache.
+PIECE = 4
+#: Largest relative error (L2) of a converted network in float32; beyond it it is not used.
+TOLERANCE = 1e-3
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class ConversionError(PipelineError):
+    """OpenVINO cannot run this network, or not as PyTorch does."""
+
+
+def available() -> bool:
+    """Say whether OpenVINO is installed."""
+    return find_spec("openvino") is not None
+
+
+class OpenVINOEngine:
+    """A converted network on a CPU, in as many streams as there are cores, two at least.
+
+    A batch is cut into pieces of `PIECE` images, each of which one thread computes from end to
+    end, so that rows do not depend on which stream took them.
+
+    Args:
+        model: from `converted`.
+        precision: `fp32` or `bf16`.
+        cores: that the process may use.
+    """
+
+    def __init__(self, model: Any, *, precision: str, cores: int):
+        openvino = openvino_import.openvino()
+        self.name = "openvino-cpu"
+        self.notes: list[str] = []
+        streams = max(2, cores)
+        _, side, _, channels = model.input(0).partial_shape.get_max_shape()
+        model.reshape([PIECE, side, side, channels])
+        compiled = openvino.Core().compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": _HINTS[precision],
+                "NUM_STREAMS": str(streams),
+                "INFERENCE_NUM_THREADS": str(streams),
+                "ENABLE_CPU_PINNING": "NO",  # decoding threads want the same cores
+            },
+        )
+        self.shape = tuple(compiled.output(0).shape)[1:]
+        self.slots = [_Slot(compiled.create_infer_request()) for _ in range(2 * streams)]
+        self.next = cycle(self.slots)
+
+    def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
+        """Yield float32 [B, …] for each uint8 batch [B, 3, S, S], one batch behind."""
+        started: deque[np.ndarray] = deque()
+        try:
+            for crops in batches:
+                started.append(self._start(crops))
+                if len(started) > 1:
+                    yield self._finish(started.popleft())
+            while started:
+                yield self._finish(started.popleft())
+        finally:
+            for slot in self.slots:
+                slot.finish()
+
+    def _start(self, crops: torch.Tensor) -> np.ndarray:
+        images = crops.permute(0, 2, 3, 1).contiguous().numpy()  # [B, S, S, 3]
+        rows = np.empty((len(images), *self.shape), np.float32)
+        for start in range(0, len(images), PIECE):
+            slot = next(self.next)
+            slot.finish()
+            slot.start(images, rows, start)
+        return rows
+
+    def _finish(self, rows: np.ndarray) -> np.ndarray:
+        for slot in self.slots:
+            if slot.rows is rows:
+                slot.finish()
+        return rows
+
+
+class _Slot:
+    """A request, and where its result goes."""
+
+    def __init__(self, request: Any):
+        self.request = request
+        self.rows: np.ndarray | None = None
+        self.images: np.ndarray | None = None  # kept alive: the request reads it in place
+        self.at = 0
+
+    def start(self, images: np.ndarray, rows: np.ndarray, at: int) -> None:
+        piece = images[at : at + PIECE]
+        if len(piece) < PIECE:
+            piece = np.concatenate([piece, np.zeros((PIECE - len(piece), *piece.shape[1:]), "u1")])
+        self.images, self.rows, self.at = piece, rows, at
+        self.request.start_async({0: piece}, share_inputs=True)
+
+    def finish(self) -> None:
+        if self.rows is None:
+            return
+        rows, self.rows = self.rows, None
+        try:
+            self.request.wait()
+        except RuntimeError as error:
+            raise PipelineError(
+                f"OpenVINO failed: {str(error).splitlines()[0]} Give --engine torch."
+            ) from error
+        part = rows[self.at : self.at + PIECE]
+        part[:] = self.request.get_output_tensor(0).data[: len(part)]
+        self.images = None
+
+
+def place(key: FeatureKey, folder: Path) -> Path:
+    """Return where a converted network is kept."""
+    return folder / f"{key.fingerprint}.ov"
+
+
+def converted(net: Callable[[], FeatureNet], key: FeatureKey, *, folder: Path) -> Any:
+    """Return a network as an OpenVINO model of uint8 NHWC input, kept for the next time.
+
+    Args:
+        net: makes the network, where it has to be converted.
+        key: what its rows depend on; names the file.
+        folder: where converted models are kept.
+
+    Raises:
+        ConversionError: OpenVINO cannot convert it, or the result differs from PyTorch's.
+    """
+    openvino = openvino_import.openvino()
+    path = place(key, folder)
+    made_by = {**installed(), "openvino": version("openvino")}
+    kept = _read(path, made_by)
+    if kept is None:
+        kept = _convert(net().eval(), key.preprocess.crop)
+        try:
+            write_bytes(path, _pack(*kept, made_by), what="the compiled trunk")
+        except PipelineError:
+            pass  # it is converted again the next time; on a full disk the next commit tells
+    return openvino.Core().read_model(*kept)
+
+
+def _convert(net: FeatureNet, size: int) -> tuple[bytes, bytes]:
+    """Return a network's topology and weights, checked against PyTorch."""
+    openvino = openvino_import.openvino()
+    generator = torch.Generator().manual_seed(0)
+    example = torch.randint(0, 256, (PIECE, 3, size, size), generator=generator)
+    try:
+        with torch.no_grad(), quiet():
+            # as a function, its weights are constants: tracing hundreds of modules takes longer
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                lambda x: net(x), example[:2].float(), check_trace=False
+            )
+            model = openvino.convert_model(traced, input=[PIECE, 3, size, size])
+            want = [part.numpy() for part in net.parts(example.float())]
+        steps = openvino.preprocess.PrePostProcessor(model)
+        steps.input().tensor().set_element_type(openvino.Type.u8)
+        steps.input().tensor().set_layout(openvino.Layout("NHWC"))
+        steps.input().model().set_layout(openvino.Layout("NCHW"))
+        model = steps.build()
+        with tempfile.TemporaryDirectory() as home:
+            openvino.serialize(model, f"{home}/model.xml", f"{home}/model.bin")
+            parts = Path(home, "model.xml").read_bytes(), Path(home, "model.bin").read_bytes()
+        compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        got = compiled({0: example.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()})[0]
+    except Exception as error:  # the converter raises nearly anything
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise ConversionError(f"OpenVINO cannot run this trunk ({reason}).") from error
+    ends = np.cumsum([part.shape[1] for part in want])[:-1]
+    off = max(_relative(a, b) for a, b in zip(np.split(got, ends, 1), want, strict=True))
+    if not off <= TOLERANCE:
+        raise ConversionError(
+            f"OpenVINO computes this trunk differently ({off:.1g} of its length)."
+        )
+    return parts
+
+
+def _relative(got: np.ndarray, want: np.ndarray) -> float:
+    return float(np.linalg.norm(got - want) / max(float(np.linalg.norm(want)), 1e-12))
+
+
+def _pack(topology: bytes, weights: bytes, made_by: dict[str, str]) -> bytes:
+    """Return one file: a line of JSON, then both parts, whose sha256 that line holds."""
+    sha = hashlib.sha256(topology + weights).hexdigest()
+    head = {"made_by": made_by, "sha256": sha, "topology": len(topology)}
+    return json.dumps(head).encode() + b"\n" + topology + weights
+
+
+def _read(path: Path, made_by: dict[str, str]) -> tuple[bytes, bytes] | None:
+    """Return what `_pack` packed; None where it is missing, damaged or of other versions."""
+    try:
+        line, _, body = path.read_bytes().partition(b"\n")
+        head = json.loads(line)
+        same = head["made_by"] == made_by and head["sha256"] == hashlib.sha256(body).hexdigest()
+        return (body[: head["topology"]], body[head["topology"] :]) if same else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not there, or not whole: it can be made again

@@ -1,0 +1,125 @@
+"""Random weights that pass signals: seeded, with BatchNorm calibrated on seeded noise."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.errors import PipelineError
+from pipeline.trunks.sources.weights import digest
+
+SEED = 0
+_IMAGES = 8
+#: Least standard deviation over inputs, relative to the largest feature, of a trunk that sees.
+_LEAST_SPREAD = 1e-3
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block under a seed, and leave torch's random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def noise(count: int, side: int) -> Tensor:
+    """Return seeded noise [count, 3, side, side] with as much in each octave, as photos have.
+
+    White noise would not do: what averages over pixels would see nothing, and give photos values
+    far from those that it was calibrated for (Field 1987: natural images have amplitude 1/f).
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    total = torch.zeros(count, 3, side, side)
+    octave = 1
+    while octave <= side:
+        grid = torch.randn(count, 3, octave, octave, generator=generator)
+        total += F.interpolate(grid, size=(side, side), mode="bilinear", align_corners=False)
+        octave *= 2
+    return (total - total.mean()) / total.std()
+
+
+@torch.no_grad()
+def calibrate(trunk: nn.Module, *, side: int) -> None:
+    """Set every running statistic to those of seeded noise, in one forward pass.
+
+    Where there are none, convolutions and linear layers get He's initialisation (He et al. 2015,
+    "Delving Deep into Rectifiers") instead: torch's own lets the signal of a deep network without
+    normalisation (AlexNet) shrink until little but the biases is left.
+
+    Args:
+        trunk: freshly initialised, in eval mode; left in eval mode.
+        side: of the weights' own input, in pixels.
+    """
+    norms = [m for m in trunk.modules() if isinstance(getattr(m, "running_var", None), Tensor)]
+    if not norms:
+        with seeded(SEED):
+            _he(trunk)
+        return
+    momenta = [getattr(norm, "momentum", None) for norm in norms]
+    for norm in norms:
+        norm.train()
+        setattr(norm, "momentum", 1.0)  # noqa: B010  the statistics of this one batch
+    try:
+        trunk(noise(_IMAGES, side))
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.eval()
+            setattr(norm, "momentum", momentum)  # noqa: B010  mypy takes it for a Tensor
+
+
+def _he(trunk: nn.Module) -> None:
+    for module in trunk.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def sees(trunk: nn.Module, *, side: int) -> bool:
+    """Return whether features are finite and differ between inputs."""
+    features = trunk(noise(4, side))  # [4, D]
+    spread = features.std(0).max() / features.abs().max().clamp_min(1e-30)
+    return bool(features.isfinite().all() and spread > _LEAST_SPREAD)
+
+
+def kept(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the tensors kept at `path`, made and kept first where they are missing or damaged.
+
+    Args:
+        path: a safetensors file that carries its own digest.
+        make: gives the tensors by name.
+
+    Raises:
+        PipelineError: they could not be written.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            promised = (file.metadata() or {}).get("digest")
+        tensors = load_file(path)
+        if digest(tensors) == promised:
+            return tensors
+    except (SafetensorError, FileNotFoundError):
+        pass  # made again below
+    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in make().items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        os.close(handle)
+        try:
+            save_file(tensors, temporary, metadata={"digest": digest(tensors)})
+            Path(temporary).replace(path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise PipelineError(f"Random weights could not be kept at {path}: {error}.") from error
+    return tensors

@@ -1,0 +1,1 @@
+"""From a library's network to stages that can be cut."""

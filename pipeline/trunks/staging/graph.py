@@ -1,0 +1,274 @@
+"""A library's model as a chain: traced to the feature, measured, and put together again.
+
+The chain is read off the model's own `forward` by `torch.fx`, with every module but plain
+Sequentials left whole, so that what stands between the modules (a ReLU, a transpose, Inception's
+`transform_input`) comes along without a line for each architecture. Shapes are measured on the
+meta device, which computes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import timm.layers
+import torch
+from torch import Tensor, fx, nn
+
+from pipeline.errors import PipelineError
+from pipeline.trunks.staging.meta import ShapesOnly
+
+#: The shape of what each node gives, None where that is no tensor.
+Shapes = dict[fx.Node, tuple[int, ...] | None]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A run of nodes between two places where exactly one tensor is alive.
+
+    Args:
+        nodes: the operations, in order.
+        shape: of the one tensor that leaves it, for a batch of one.
+        modules: native names of the modules that run in it.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    shape: tuple[int, ...]
+    modules: tuple[str, ...]
+
+
+class _Tracer(fx.Tracer):
+    """Leaves modules whole, but for Sequentials and the modules named in `opened`."""
+
+    def __init__(self, opened: set[str], wrapped: Sequence[Callable[..., Any]]) -> None:
+        super().__init__(autowrap_functions=tuple(wrapped))
+        self.opened = opened
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if module_qualified_name in self.opened:
+            return False
+        return not is_sequential(m)
+
+
+class PreLogits(nn.Module):
+    """A timm model up to its feature."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the feature [B, D] of normalised images [B, 3, S, S]."""
+        model: Any = self.model
+        feature: Tensor = model.forward_head(model.forward_features(x), pre_logits=True)
+        return feature
+
+
+def is_sequential(module: nn.Module) -> bool:
+    """Return whether a module does nothing but run its children one after the other."""
+    return type(module).forward is nn.Sequential.forward
+
+
+def trace_forward(model: nn.Module, *, ends_at: str | None = None) -> fx.Graph:
+    """Return the graph of `model.forward` up to what enters its last Linear.
+
+    Args:
+        model: a torchvision classifier in eval mode.
+        ends_at: for a model without a last Linear: the module whose averaged output is the feature.
+
+    Returns:
+        The graph; what it gives is the feature [B, D].
+    """
+    graph = _traced(_Tracer(set(), ()), model)
+    nodes = [node for node in graph.nodes if node.op == "call_module"]
+    if ends_at is not None:
+        last = [n for n in nodes if f"{n.target}.".startswith(f"{ends_at}.")][-1]
+        with graph.inserting_after(last):
+            pooled = graph.call_function(torch.nn.functional.adaptive_avg_pool2d, (last, 1))
+        with graph.inserting_after(pooled):
+            feature = graph.call_function(torch.flatten, (pooled, 1))
+        return _ended(graph, model, feature)
+    linear = [n for n in nodes if isinstance(model.get_submodule(str(n.target)), nn.Linear)]
+    return _ended(graph, model, linear[-1].args[0])
+
+
+def trace_pre_logits(model: nn.Module) -> fx.Graph:
+    """Return the graph of `model.forward_head(model.forward_features(x), pre_logits=True)`.
+
+    Args:
+        model: a timm model in eval mode.
+    """
+    layers: Any = timm.layers  # its star imports hide the name from mypy
+    opened = {"model"}
+    classifier = model.get_classifier()  # type: ignore[operator]
+    for name, module in model.named_modules():
+        if module is classifier:
+            parents = name.split(".")[:-1]
+            opened |= {".".join(["model", *parents[:i]]) for i in range(1, len(parents) + 1)}
+    graph = _traced(_Tracer(opened, layers.get_notrace_functions()), PreLogits(model))
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            node.target = str(node.target).removeprefix("model.")
+    return _ended(graph, model, next(n for n in graph.nodes if n.op == "output").args[0])
+
+
+def _traced(tracer: fx.Tracer, model: nn.Module) -> fx.Graph:
+    try:
+        return tracer.trace(model)
+    except fx.proxy.TraceError as error:
+        raise PipelineError(
+            "This network cannot be cut into stages: what it does depends on its input's shape or "
+            "values in a way that cannot be followed."
+        ) from error
+
+
+def _ended(graph: fx.Graph, model: nn.Module, feature: Any) -> fx.Graph:
+    """Let the graph give `feature`, without dropouts behind the last learned layer."""
+    if not isinstance(feature, fx.Node):
+        raise PipelineError("This model gives several tensors instead of one feature.")
+    output = next(node for node in reversed(graph.nodes) if node.op == "output")
+    output.args = (feature,)
+    _erase_unused(graph)
+    for node in reversed(graph.nodes):
+        if learns(model, [node]):
+            break
+        if _is_dropout(node, model):
+            node.replace_all_uses_with(node.all_input_nodes[0])
+    return _erase_unused(graph)
+
+
+def _erase_unused(graph: fx.Graph) -> fx.Graph:
+    """Erase what nothing uses (aux heads, the classifier)."""
+    for node in reversed(graph.nodes):
+        if node.op not in ("output", "placeholder") and not node.users:
+            graph.erase_node(node)
+    return graph
+
+
+def learns(model: nn.Module, nodes: Sequence[fx.Node]) -> bool:
+    """Return whether anything that the nodes run or read is a parameter."""
+    for node in nodes:
+        if node.op == "call_module":
+            if any(True for _ in model.get_submodule(str(node.target)).parameters()):
+                return True
+        elif node.op == "get_attr":
+            parent, _, name = str(node.target).rpartition(".")
+            if isinstance(getattr(model.get_submodule(parent), name), nn.Parameter):
+                return True
+    return False
+
+
+def _is_dropout(node: fx.Node, model: nn.Module) -> bool:
+    if node.op == "call_module":
+        module = model.get_submodule(str(node.target))
+        return isinstance(module, (nn.Dropout, nn.Dropout2d, nn.Identity))
+    return node.op == "call_function" and node.target is torch.nn.functional.dropout
+
+
+class _Recorder(nn.Module):
+    """Runs a graph and notes the shape of what each node gives."""
+
+    def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
+        super().__init__()
+        self.traced = fx.GraphModule(model, graph)
+        self.shapes: Shapes = {}
+
+    def forward(self, x: Tensor) -> Any:
+        runner = _ShapeInterpreter(self.traced)
+        runner.run(x)
+        self.shapes = dict(runner.shapes)
+
+
+class _ShapeInterpreter(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.shapes: Shapes = {}
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        # A module may write into the list that it is given (HRNet); fx hands over frozen ones.
+        args, kwargs = super().fetch_args_kwargs_from_env(n)
+        return tuple(list(a) if isinstance(a, list) else a for a in args), kwargs
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        self.shapes[n] = tuple(result.shape) if isinstance(result, Tensor) else None
+        return result
+
+
+def measure(model: nn.Module, graph: fx.Graph, size: int) -> Shapes:
+    """Return the shape of what each node gives for one image of size×size.
+
+    Computes nothing where the model's code runs on the meta device, else one forward pass.
+    """
+    recorder = _Recorder(model, graph).eval()
+    tensors = {**dict(recorder.named_parameters()), **dict(recorder.named_buffers())}
+    meta = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
+    with torch.no_grad():
+        try:
+            blank = torch.empty(1, 3, size, size, device="meta")
+            with ShapesOnly():
+                torch.func.functional_call(recorder, meta, (blank,))
+        except (NotImplementedError, RuntimeError):
+            recorder(torch.zeros(1, 3, size, size))
+    copied = recorder.traced.graph.nodes  # a GraphModule's graph is a copy, in the same order
+    return {
+        node: recorder.shapes[copy]
+        for node, copy in zip(graph.nodes, copied, strict=True)
+        if copy in recorder.shapes
+    }
+
+
+def links(graph: fx.Graph, shapes: Shapes) -> list[Link]:
+    """Part a graph wherever exactly one tensor is alive.
+
+    Returns:
+        The links in order; what one gives is what the next takes.
+    """
+    nodes = [node for node in graph.nodes if node.op != "output"]
+    position = {node: i for i, node in enumerate(graph.nodes)}
+    last_use = {node: max((position[u] for u in node.users), default=-1) for node in nodes}
+    found: list[Link] = []
+    run: list[fx.Node] = []
+    alive: set[fx.Node] = set()
+    for i, node in enumerate(nodes):
+        if node.op != "placeholder":
+            run.append(node)
+        alive = {n for n in {*alive, node} if last_use[n] > i}
+        shape = shapes.get(node)
+        if run and alive == {node} and shape is not None:
+            modules = dict.fromkeys(str(n.target) for n in run if n.op == "call_module")
+            found.append(Link(tuple(run), shape, tuple(modules)))
+            run = []
+    return found
+
+
+def assemble(
+    model: nn.Module,
+    nodes: Sequence[fx.Node],
+    name: str,
+    *,
+    unflatten: bool = False,
+    flatten: bool = False,
+) -> fx.GraphModule:
+    """Return a module that runs `nodes`, made of the model's own modules under their names.
+
+    Args:
+        model: what the nodes were traced from.
+        nodes: a run that takes one tensor and gives one.
+        name: the class name, for people who print it.
+        unflatten: turn [B, C] into [B, C, 1, 1] first.
+        flatten: turn [B, C, H, W] into [B, C·H·W] last.
+    """
+    graph = fx.Graph()
+    inside = set(nodes)
+    entry = graph.placeholder("x")
+    if unflatten:
+        for _ in range(2):
+            entry = graph.call_function(torch.unsqueeze, (entry, -1))
+    copies = {a: entry for node in nodes for a in node.all_input_nodes if a not in inside}
+    for node in nodes:
+        copies[node] = graph.node_copy(node, lambda n: copies[n])
+    result = copies[nodes[-1]] if nodes else entry
+    graph.output(graph.call_function(torch.flatten, (result, 1)) if flatten else result)
+    return fx.GraphModule(model, graph, class_name=name)

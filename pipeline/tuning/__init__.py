@@ -1,1 +1,0 @@
-"""Partial fine-tuning: what learns, on which activations, in which steps."""

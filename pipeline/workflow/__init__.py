@@ -1,0 +1,1 @@
+"""The stages in one run, and what they cost."""

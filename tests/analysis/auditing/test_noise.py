@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tables import clouds
+
+from pipeline.analysis.auditing.noise import judge, suspects
+from pipeline.heads.task import make_folds
+
+
+def folds_of(labels, unit=None):
+    rows = np.arange(len(labels))
+    return make_folds(rows, labels, rows if unit is None else unit, count=5, seed=0)
+
+
+def test_changed_labels_are_suspect_with_what_they_were():
+    x, labels = clouds(300, 24, 3, apart=2.5)
+    wrong = np.random.default_rng(1).choice(300, 12, replace=False)
+    given_ = labels.copy()
+    given_[wrong] = (labels[wrong] + 1) % 3
+    rows, chances = judge(x, given_, folds_of(given_), classes=3)
+    assert sorted(rows.tolist()) == list(range(300))
+    found = suspects(given_[rows], chances)
+    first = {int(rows[one.position]): one.suggested for one in found[:12]}
+    assert len(set(first) & set(wrong.tolist())) >= 10
+    assert all(first[row] == labels[row] for row in set(first) & set(wrong.tolist()))
+
+
+def test_clean_and_separate_classes_have_no_suspects():
+    x, labels = clouds(200, 24, 4, apart=6.0)
+    rows, chances = judge(x, labels, folds_of(labels), classes=4)
+    assert suspects(labels[rows], chances) == []
+
+
+def test_every_image_is_judged_by_a_head_that_has_not_seen_it_nor_its_copy():
+    rng = np.random.default_rng(0)  # labels that only memory could know
+    x = np.repeat(rng.normal(0, 1, (40, 60)), 2, axis=0).astype(np.float32)
+    labels = np.repeat(rng.integers(0, 2, 40), 2)
+    unit = np.repeat(np.arange(40), 2)
+
+    def right(folds):
+        rows, chances = judge(x, labels, folds, classes=2)
+        return (chances.argmax(1) == labels[rows]).mean()
+
+    assert right(folds_of(labels, unit)) < 0.65 < 0.75 < right(folds_of(labels))
+
+
+def test_an_image_alone_in_its_class_is_not_judged():
+    x, labels = clouds(61, 12, 2)
+    labels = labels.copy()
+    labels[60] = 2
+    rows, chances = judge(x, labels, folds_of(labels), classes=3)
+    assert 60 not in rows and len(rows) == 60 and chances.shape == (60, 3)
+
+
+def test_the_threshold_of_a_class_is_its_mean_self_confidence():
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    p = np.array([0.9, 0.8, 0.35, 0.6, 0.4, 0.5])  # of class 0; usual: 0.683, and 0.5 for class 1
+    found = suspects(labels, np.stack([p, 1 - p], axis=1))
+    assert [(one.position, one.suggested) for one in found] == [(2, 1)]
+    assert (found[0].own, found[0].other) == (pytest.approx(0.35), pytest.approx(0.65))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 40), st.integers(2, 6), st.integers(0, 1000))
+def test_suspects_are_of_another_class_surest_first_and_each_once(count, classes, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    found = suspects(labels, rng.dirichlet(np.ones(classes), count))
+    assert all(one.suggested != labels[one.position] for one in found)
+    assert all(one.suggested in labels for one in found)
+    assert [one.own for one in found] == sorted(one.own for one in found)
+    assert len({one.position for one in found}) == len(found)

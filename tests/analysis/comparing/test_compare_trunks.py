@@ -1,0 +1,295 @@
+"""`compare`: every contender in one table, each cost paid once, failures told and left out."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from photos import paint
+from PIL import Image
+from watching import watching
+
+import pipeline
+from pipeline.analysis.comparing import feature_cost
+from pipeline.analysis.comparing.compare_picture import draw
+from pipeline.analysis.comparing.compare_trunks import Result, marked, run
+from pipeline.analysis.comparing.contenders import CompareRecipe, Contender
+from pipeline.analysis.comparing.feature_cost import Cost
+from pipeline.errors import PipelineError, UsageError
+from pipeline.extraction import engines
+from pipeline.extraction.extract import extract
+from pipeline.extraction.options import Recipe
+from pipeline.images import digest
+from pipeline.images.decoding import loader
+from pipeline.store.cache import Cache
+from pipeline.trunks import registry
+from pipeline.trunks.engines.torch_engine import TorchEngine
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+RECIPE = CompareRecipe(
+    trunks="resnet18:random,squeezenet1_1:random,resnet18:none.pth",
+    layers="own,layer3,layer2+layer4,layer1",
+    pools="avg,max",
+    clf="ncm,knn",
+    image_size=64,
+    precision="fp32",
+    engine="torch",
+    jobs=1,
+)
+TITLES = {
+    f"{trunk}:random {what}"
+    for trunk in ("resnet18", "squeezenet1_1")
+    for what in ("own", "layer3 avg", "layer3 max", "layer2+layer4 avg", "layer2+layer4 max")
+} | {"resnet18:random layer1 avg", "resnet18:random layer1 max"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feature_cost, "ROUND", 0.0)
+        patch.setattr(feature_cost, "ROUNDS", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory):
+    """Return photos, a cache and what came of `RECIPE` on them; not to be changed."""
+    root = tmp_path_factory.mktemp("race")
+    paint(root / "photos", splits=("train", "val", "test"), each=6)
+    launched = []
+    real = TorchEngine._launch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digest, "RACY_NS", 0)  # files that were made this moment are trusted
+        patch.setattr(feature_cost, "_seconds", lambda engine, batches: 0.01 * len(batches))
+        patch.setattr(
+            TorchEngine, "_launch", lambda self, x: (launched.append(len(x)), real(self, x))[1]
+        )
+        done = run(root / "photos", RECIPE, Cache.at(root / "cache"))
+    return root, done, launched
+
+
+# what is compared
+
+
+def test_every_trunk_meets_every_layer_and_pooling_once():
+    found = replace(RECIPE, trunks="a:random,b", layers="own,layer3,neck").contenders()
+    assert [one.title for one in found] == [
+        "a:random own", "a:random layer3 avg", "a:random layer3 max", "a:random neck",
+        "b own", "b layer3 avg", "b layer3 max", "b neck",
+    ]  # fmt: skip
+    assert CompareRecipe().contenders() == [Contender("efficientnet_lite0")]
+    assert CompareRecipe(pools="max").contenders()[0].title == "efficientnet_lite0 layer4 max"
+    twice = CompareRecipe(layers="layer3+layer2,layer2+layer3+layer2,own,own").contenders()
+    assert [one.layer for one in twice] == ["layer2+layer3", None]
+    assert CompareRecipe(trunks="r:w.pth").contenders()[0].weights == "w.pth"
+
+
+def test_all_faults_of_the_options_come_in_one_message():
+    recipe = CompareRecipe(
+        trunks=":random", layers="layr3,layer2+x", pools="mx", clf="linera", workers=0
+    )
+    with pytest.raises(UsageError) as error:
+        recipe.contenders()
+    for part in (
+        "--workers 0 is below 1", "--layers 'layr3' is not one of own, stem", "'x' is not one of",
+        "--pools 'mx' is not one of avg, max, gem, flat. Did you mean max?",
+        "--trunks ':random': give names with commas", "'linera' is not a head",
+    ):  # fmt: skip
+        assert part in str(error.value)
+
+
+def test_each_contender_has_a_table_a_head_an_interval_and_a_cost(raced):
+    _, done, _ = raced
+    assert {one.contender.title for one in done.results} == TITLES
+    for one in done.results:
+        values = one.to_json()
+        low, high = values["interval"]
+        assert low <= values["accuracy"] <= high
+        assert values["clf"] in ("ncm", "knn") and set(values["metrics"]) == {"val", "test"}
+        assert values["milliseconds"] > 0 and values["engine"] == "torch-cpu"
+    dims = {one.contender.title: one.to_json()["dim"] for one in done.results}
+    assert dims["resnet18:random layer2+layer4 max"] == 640
+    json.dumps(done.to_json())
+
+
+def test_megabytes_are_those_of_the_stages_that_run(raced):
+    _, done, _ = raced
+    size = {one.contender.title: one.cost.megabytes for one in done.results}
+    assert size["resnet18:random own"] == pytest.approx(4 * 11.186e6 / 1e6, rel=1e-2)
+    assert size["resnet18:random layer1 avg"] < size["resnet18:random layer3 avg"] / 5
+    assert size["resnet18:random layer2+layer4 avg"] == size["resnet18:random own"]
+
+
+def test_layers_of_one_trunk_come_from_one_pass(raced):
+    _, done, launched = raced
+    assert done.extracted == 2 * 36
+    assert sum(launched) == 2 * 64, "36 images in two batches of 32 for each trunk"
+
+
+def test_a_failure_stops_nothing_and_is_told(raced):
+    _, done, _ = raced
+    unknown = [title for title in done.failed if title.startswith("resnet18:none.pth")]
+    lacking = [title for title in done.failed if title.startswith("squeezenet1_1:random layer1")]
+    assert len(unknown) == 7 and len(lacking) == 2 and len(done.failed) == 9
+    assert "none.pth" in done.failed[unknown[0]]
+    assert "no layer 'layer1'; it has stem" in done.failed[lacking[0]]
+
+
+def test_a_second_run_touches_no_image_and_runs_no_trunk(raced, monkeypatch):
+    root, first, _ = raced
+
+    def never(*args, **kwargs):
+        raise AssertionError("this was done already")
+
+    monkeypatch.setattr(loader, "load", never)
+    monkeypatch.setattr(engines, "make_engine", never)
+    monkeypatch.setattr(engines, "make_joint_engine", never)
+    known = registry.load
+    monkeypatch.setattr(  # a weights file that is not there is looked for again
+        registry, "load", lambda n, w="default", **k: never() if w == "random" else known(n, w, **k)
+    )
+    with watching(root / "photos" / "train" / "red") as opened:
+        second = run(root / "photos", RECIPE, Cache.at(root / "cache"))
+    assert opened == [] and second.extracted == 0
+    assert [one.to_json() for one in second.results] == [one.to_json() for one in first.results]
+    assert second.failed == first.failed
+
+
+def test_a_second_run_loads_no_torch(raced):
+    root, _, _ = raced
+    recipe = replace(RECIPE, trunks="resnet18:random,squeezenet1_1:random", layers="own,layer3")
+    program = (
+        "import sys\nfrom pipeline.store.cache import Cache\n"
+        "from pipeline.analysis.comparing.compare_trunks import run\n"
+        "from pipeline.analysis.comparing.contenders import CompareRecipe\n"
+        f"done = run({str(root / 'photos')!r}, {recipe!r}, Cache.at({str(root / 'cache')!r}))\n"
+        "print(done.extracted, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["0", "False"]
+
+
+def test_it_leaves_the_current_table_and_its_views_alone(raced, tmp_path):
+    root, _, _ = raced
+    shutil.copytree(root, tmp_path / "w")
+    options = {"image_size": 64, "precision": "fp32", "engine": "torch", "weights": "random"}
+    table = extract(
+        tmp_path / "w" / "photos", cache=tmp_path / "w" / "cache", trunk="resnet18", views=2,
+        **options,
+    )  # fmt: skip
+    cache = Cache.at(tmp_path / "w" / "cache")
+    run(tmp_path / "w" / "photos", replace(RECIPE, trunks="resnet18:random"), cache)
+    assert cache.current() == table.path and cache.open_table().views.shape == (12, 2, 512)
+
+
+def test_where_one_pass_for_all_fails_each_has_its_own(tmp_path, monkeypatch):
+    from pipeline.extraction import shard_writer
+
+    photos = paint(tmp_path / "photos", each=3)
+    real = shard_writer.stored
+
+    def stored(rows, key):
+        if key.layer == "layer3":
+            raise PipelineError("layer3 is not finite.")
+        return real(rows, key)
+
+    monkeypatch.setattr(shard_writer, "stored", stored)
+    recipe = replace(RECIPE, trunks="resnet18:random", layers="own,layer3", pools="avg")
+    done = run(photos, recipe, Cache.at(tmp_path / "c"))
+    assert [one.contender.title for one in done.results] == ["resnet18:random own"]
+    assert done.failed == {"resnet18:random layer3 avg": "layer3 is not finite."}
+
+
+def test_a_head_that_cannot_be_fitted_is_told_beside_those_that_can(tmp_path, monkeypatch):
+    from pipeline.heads import fit_head
+
+    real = fit_head._fit
+
+    def fit(name, *args):
+        if name == "knn":
+            raise PipelineError("no neighbours.")
+        return real(name, *args)
+
+    monkeypatch.setattr(fit_head, "_fit", fit)
+    recipe = replace(RECIPE, trunks="resnet18:random", layers="own", pools=None)
+    done = run(paint(tmp_path / "photos", each=3), recipe, Cache.at(tmp_path / "c"))
+    assert [one.head["clf"] for one in done.results] == ["ncm"]
+    assert done.failed == {"resnet18:random own knn": "knn could not be fitted: no neighbours."}
+
+
+def test_where_nothing_is_left_the_reasons_are_the_error(tmp_path):
+    photos = paint(tmp_path / "photos", each=3)
+    with pytest.raises(PipelineError, match=r"There is no trunk 'resnet19'\. Did you mean resnet1"):
+        run(photos, replace(RECIPE, trunks="resnet19"), Cache.at(tmp_path / "c"))
+
+
+# the front
+
+
+def result(milliseconds, accuracy, title="a") -> Result:
+    head = {"score": accuracy, "train_images": 100, "metrics": {}, "clf": "ncm", "id": "0" * 12}
+    return Result(Contender(title), None, head, Cost(milliseconds, 1.0, "fake", 1))
+
+
+def test_the_front_is_what_nothing_beats_in_both():
+    found = marked([result(1, 0.5), result(2, 0.6), result(3, 0.6), result(4, 0.9), result(5, 0.8)])
+    assert [one.front for one in found] == [True, True, False, True, False]
+
+
+def test_equals_are_both_on_the_front_and_what_was_not_tried_is_not():
+    found = marked([result(1, 0.5), result(1, 0.5), result(0.5, None)])
+    assert [one.front for one in found] == [True, True, False]
+    assert found[2].interval is None
+
+
+def test_the_picture_shows_any_name_and_any_number(tmp_path):
+    names = ["$x_1^", "a\udcffb\n[c]", "timm/x", *(f"t{n}" for n in range(20))]
+    results = [result(1 + n, 0.5 + n / 60, name) for n, name in enumerate(names)]
+    for count in (1, 2, len(results)):
+        draw(tmp_path / "out" / "p.png", marked([*results[:count], result(9, None)]))
+        with Image.open(tmp_path / "out" / "p.png") as picture:
+            assert picture.size[0] > 1000 and len(np.unique(np.asarray(picture))) > 50
+
+
+# the cost
+
+
+def test_a_cost_is_measured_once_on_a_machine_and_again_on_another(tmp_path, monkeypatch):
+    cache, loads = Cache.at(tmp_path / "c"), []
+    recipe = Recipe(trunk="squeezenet1_1", weights="random", engine="torch", batch_size=2)
+    trunk = registry.load("squeezenet1_1", "random", state_dir=tmp_path)
+
+    def load():
+        loads.append(1)
+        return trunk
+
+    from pipeline.images.preprocess import Preprocess
+    from pipeline.trunks.spec import FeatureKey
+
+    key = FeatureKey("squeezenet1_1", "d" * 64, "layer3", "avg", Preprocess(40, 32), "fp32")
+    first = feature_cost.cost(cache, key, recipe, load)
+    assert feature_cost.cost(cache, key, recipe, load) == first and len(loads) == 1
+    assert first.milliseconds > 0 and first.batch_size == 2
+    monkeypatch.setattr(feature_cost.platform, "node", lambda: "another")
+    feature_cost.cost(cache, key, recipe, load)
+    assert len(loads) == 2
+    for path in cache.costs.iterdir():
+        path.write_text("{damaged")
+    feature_cost.cost(cache, key, recipe, load)
+    assert len(loads) == 3
+
+
+def test_it_is_a_function_too(raced):
+    root, first, _ = raced
+    options = {**vars(RECIPE), "trunks": "resnet18:random", "layers": "own", "pools": None}
+    race = pipeline.compare_trunks(root / "photos", cache=root / "cache", **options)
+    own = next(one for one in first.results if one.contender.title == "resnet18:random own")
+    assert race.results[0].to_json() == {**own.to_json(), "front": True}
+    with pytest.raises(UsageError, match=r"no option 'trunk'. Did you mean trunks\?"):
+        pipeline.compare_trunks(root / "photos", trunk="resnet18")

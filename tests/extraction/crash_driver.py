@@ -1,0 +1,189 @@
+"""Run `extract` with a decoder that ends the process at some images, again and again.
+
+    crash_driver.py FOLDER CACHE PLAN
+
+A program of its own: it forks before torch has started any thread. PLAN is a JSON list with an
+object for each run: `at` (name of a picture to the signal by which decoding it ends the process),
+`forward` (the signal by which the trunk ends it at the third batch) and `refuse` (pictures that
+the decoder calls bad). Prints a JSON list with what became of each run.
+
+    crash_driver.py --probe
+
+stands for `python -m pipeline.images.decoding.probe`, with the same decoder and without torch.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import types
+from pathlib import Path
+
+from pipeline.errors import BadImage
+from pipeline.images.decoding import probe
+
+ENVIRONMENT = "CRASH_DRIVER"  # digest in hexadecimal → signal, for the probe
+
+
+def die(number: int) -> None:
+    """End as a fault does: in this thread, before its next step."""
+    if number == signal.SIGABRT:
+        os.abort()
+    signal.raise_signal(number)
+
+
+def serve() -> None:
+    ends = json.loads(os.environ[ENVIRONMENT])
+
+    def decode(digest):
+        if digest in ends:
+            die(ends[digest])
+
+    stub = types.ModuleType("pipeline.images.decoding.decode")
+    stub.MAX_PIXELS = 1 << 20
+    stub.fits = lambda pixels: True
+    stub.decode = lambda data, **options: decode(hashlib.sha256(data).hexdigest())
+    sys.modules["pipeline.images.decoding.decode"] = stub
+    probe._serve(sys.stdin.buffer, sys.stdout.buffer)
+
+
+def arm(folder: Path, plan: dict) -> None:
+    """Give this process, and the one that looks at images apart, the decoder of a plan."""
+    from pipeline.images.decoding import crops
+
+    ends = {
+        hashlib.sha256((folder / name).read_bytes()).hexdigest(): number
+        for name, number in plan.get("at", {}).items()
+    }
+    refused = {(folder / name).read_bytes() for name in plan.get("refuse", ())}
+    os.environ[ENVIRONMENT] = json.dumps(ends)
+    probe.COMMAND = (sys.executable, __file__, "--probe")
+    real = crops.decode
+
+    def decode(data, **options):
+        if (number := ends.get(hashlib.sha256(data).hexdigest())) is not None:
+            die(number)
+        if data in refused:
+            raise BadImage("damaged")
+        return real(data, **options)
+
+    crops.decode = decode
+
+
+class Heard:
+    """A progress that remembers."""
+
+    start = advance = update = lambda *args: None
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
+def predict(folder: Path, cache: Path, plan: dict) -> dict:
+    """Go through the pictures as `predict` does, with a trunk that costs nothing."""
+    import numpy as np
+    from kill_driver import Engine
+
+    from pipeline.images.preprocess import Preprocess
+    from pipeline.inference import logit_stream
+    from pipeline.inference.options import Means
+    from pipeline.store.cache import Cache
+
+    class Stub:
+        preprocess, classes = Preprocess(10, 8), ("ants", "bees")
+
+        def precision_on(self, device, asked):
+            return "fp32"
+
+        def logits(self, engine, batches):
+            return (np.zeros((len(rows), 2)) for rows in engine.run(batches))
+
+    arm(folder, plan)
+    logit_stream.engine_of = lambda *args, **options: Engine()
+    heard, names = Heard(), sorted(str(path) for path in folder.rglob("*.png"))
+    means = Means(workers=plan.get("workers", 1), batch_size=4)
+    scored = logit_stream.through_trunk(Stub(), names, means, Cache.at(cache), heard)
+    bad, done = [], 0
+    for batch in scored:
+        bad += [[names[done + slot], why] for slot, why in sorted(batch.bad.items())]
+        done += len(batch.logits)
+    notes = [len(path.read_bytes()) for path in (cache / "decoding").iterdir()]
+    return {"folder": str(folder), "done": done, "bad": bad, "said": heard.said, "notes": notes}
+
+
+def run(folder: Path, cache: Path, plan: dict) -> dict:
+    from kill_driver import Engine, resolve
+
+    from pipeline.extraction import engines, extract, rows
+    from pipeline.extraction.options import Recipe
+    from pipeline.store import upkeep
+    from pipeline.store.cache import Cache
+    from pipeline.trunks import spec
+    from pipeline.trunks.engines import choice
+
+    class Crashing(Engine):
+        batches = 0
+
+        def run(self, batches):
+            for made in super().run(batches):
+                self.batches += 1
+                if self.batches == 3 and "forward" in plan:
+                    die(plan["forward"])
+                yield made
+
+    arm(folder, plan)
+    heard = Heard()
+    spec.resolve = resolve
+    engines.make_engine = lambda *args: Crashing()
+    choice.BATCH_SIZE = dict.fromkeys(choice.BATCH_SIZE, 4)
+    rows.SHARD_ROWS = 8
+    home = Cache.at(cache)
+    found = upkeep.verify(home).problems
+    workers = plan.get("workers", 1)
+    done = extract.run(folder, Recipe(precision="fp32", workers=workers), home, heard)
+    table = done.table
+    metas = [store.check(name)[2] for store in home.stores() for name in store.names()]
+    return {
+        "folder": str(folder),
+        "problems": list(found),
+        "bad": [list(entry) for entry in done.bad],
+        "extracted": done.extracted,
+        "rows": hashlib.sha256(table.features.tobytes() + repr(table.paths).encode()).hexdigest(),
+        "in_shards": [reason for meta in metas for _, _, reason in meta["bad"]],
+        "said": heard.said,
+        "notes": [str(path) for path in cache.rglob("decoding")],
+    }
+
+
+def main() -> None:
+    import torch  # noqa: F401  (imported before the fork, so that children start at once)
+
+    from pipeline.images.decoding import loader  # noqa: F401
+
+    folder, cache, plans = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+    reports = []
+    for plan in plans:
+        reader, writer = os.pipe()
+        if not (pid := os.fork()):
+            try:
+                work = predict if plan.get("predict") else run
+                result = work(folder, cache / plan.get("cache", "c"), plan)
+            except BaseException as error:
+                result = {"error": repr(error)}
+            os.write(writer, json.dumps(result).encode())
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            data = pipe.read()
+        status = os.waitpid(pid, 0)[1]
+        died = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        reports.append({"died": died, **json.loads(data or "{}")})
+    print(json.dumps(reports))
+
+
+if __name__ == "__main__":
+    serve() if sys.argv[1:] == ["--probe"] else main()

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+from tables import digest, make_table
+
+from pipeline.heads.cross_validation import near_duplicates
+
+
+def find(table):
+    return near_duplicates.find(table.features, table.digests, table.paths, table.splits)
+
+
+def table(**changes):
+    return make_table(**{"train": 60, "val": 30, "test": 30, "dim": 64, **changes})
+
+
+def test_random_features_are_no_leak():
+    for seed in range(3):
+        assert find(table(seed=seed)) == ([], None)
+
+
+def test_planted_copies_are_reported_with_their_pairs():
+    made = table()
+    digests = list(made.digests)
+    digests[61], digests[95], digests[96] = digests[3], digests[4], digests[62]
+    leaks, _ = find(table(digests=tuple(digests)))
+    pairs = {(leak.split, leak.path, leak.other_split, leak.other) for leak in leaks}
+    path = made.paths
+    assert pairs == {
+        ("val", path[61], "train", path[3]),
+        ("test", path[95], "train", path[4]),
+        ("test", path[96], "val", path[62]),
+    }
+    assert all(leak.same_file and leak.cosine == 1.0 for leak in leaks)
+
+
+def test_nearly_identical_features_are_reported_with_their_pairs():
+    made = table()
+    x = made.features.copy()
+    noise = np.random.default_rng(1).normal(0, 0.05, x.shape[1]).astype(np.float32)
+    x[70], x[100] = x[5] + noise, x[6] - noise
+    leaks, _ = find(table(features=x, splits=made.splits))
+    assert {(leak.path, leak.other) for leak in leaks} == {
+        (made.paths[70], made.paths[5]),
+        (made.paths[100], made.paths[6]),
+    }
+    assert all(not leak.same_file and leak.cosine > near_duplicates.SURE for leak in leaks)
+
+
+def test_a_re_encoded_picture_is_told_by_being_far_nearer_than_any_other():
+    made = table(apart=0.2)
+    x = made.features.copy()
+    spread = x[:60].std(0)
+    x[70] = x[5] + np.random.default_rng(1).normal(0, 0.4, x.shape[1]) * spread
+    (leak,), _ = find(table(features=x, splits=made.splits))
+    assert (leak.path, leak.other) == (made.paths[70], made.paths[5])
+    assert near_duplicates.LIKELY <= leak.cosine < near_duplicates.SURE
+
+
+def test_pictures_of_simple_things_with_many_as_near_are_no_leak():
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(0, 1, (3, 64)), 40, axis=0) + rng.normal(0, 0.35, (120, 64))
+    splits = tuple(("train", "train", "val", "test")[n % 4] for n in range(120))
+    cosines = near_duplicates.unit(x - x.mean(0)) @ near_duplicates.unit(x - x.mean(0)).T
+    assert np.sort(cosines, axis=1)[:, -2].min() > 0.8
+    assert find(make_table(features=x, splits=splits))[0] == []
+
+
+def test_the_blocks_of_a_large_table_find_what_one_block_finds(monkeypatch):
+    made = table()
+    x = made.features.copy()
+    x[[70, 88, 100, 119]] = x[[5, 59, 6, 75]] * 1.0001
+    whole = find(table(features=x, splits=made.splits))
+    monkeypatch.setattr(near_duplicates, "_ROWS", 7)
+    parts = find(table(features=x, splits=made.splits))
+    pairs = [{(leak.path, leak.other) for leak in leaks} for leaks, _ in (whole, parts)]
+    assert pairs[0] == pairs[1] and len(pairs[0]) == 4
+
+
+def test_a_table_too_large_to_compare_says_so_and_still_finds_equal_files(monkeypatch):
+    monkeypatch.setattr(near_duplicates, "MOST_WORK", 10)
+    digests = list(table().digests)
+    digests[61] = digests[3]
+    leaks, note = find(table(digests=tuple(digests)))
+    assert len(leaks) == 1 and leaks[0].same_file
+    assert note == (
+        "Too many images to compare features across splits; equal files alone were sought."
+    )
+
+
+def test_equal_files_come_first_then_the_nearest():
+    x = table().features.copy()
+    x[70], x[71] = x[5] + 0.01, x[6]
+    x[71, 0] += 0.5
+    digests = list(table().digests)
+    digests[61] = digests[3]
+    leaks, _ = find(table(features=x, splits=table().splits, digests=tuple(digests)))
+    assert [leak.same_file for leak in leaks] == [True, False, False]
+    assert leaks[1].cosine >= leaks[2].cosine
+
+
+def test_images_without_a_split_are_passed_over():
+    made = make_table(
+        train=4, features=np.ones((4, 8)), splits=("train", "", "", "train"),
+        digests=(digest("a"),) * 4,
+    )  # fmt: skip
+    assert find(made) == ([], None)
+
+
+@pytest.mark.parametrize("rows", [(1, 1, 0), (1, 0, 1), (0, 3, 2)])
+def test_tables_of_a_few_rows_are_compared_too(rows):
+    train, val, test = rows
+    leaks, _ = find(make_table(train=train, val=val, test=test))
+    assert isinstance(leaks, list)
+
+
+def twins(table, **options):
+    return near_duplicates.twins(table.features, table.digests, table.splits, **options)[0]
+
+
+def test_within_a_split_each_two_are_told_once():
+    x, digests = table().features.copy(), list(table().digests)
+    x[20], x[90] = x[8] * 1.0001, x[95] * 1.0001
+    x[30], digests[30] = x[3], digests[3]
+    x[31], digests[31] = x[3], digests[3]
+    made = table(features=x, digests=tuple(digests), splits=table().splits)
+    found = {(one.row, one.other, one.same_file) for one in twins(made, within=True)}
+    assert found == {(8, 20, False), (90, 95, False), (30, 3, True), (31, 3, True)}
+    assert twins(made) == []
+
+
+def test_within_too_images_without_a_split_are_compared_with_each_other():
+    x = np.random.default_rng(0).normal(0, 1, (12, 8)).astype(np.float32)
+    x[7] = x[2]
+    made = make_table(features=x, splits=("",) * 12, labels=np.full(12, -1))
+    assert [(one.row, one.other) for one in twins(made, within=True)] == [(2, 7)]
+
+
+def test_blocks_within_a_split_find_what_one_block_finds(monkeypatch):
+    x = table().features.copy()
+    x[[20, 40, 59]] = x[[8, 41, 0]] * 1.0001
+    made = table(features=x, splits=table().splits)
+    whole = [(one.row, one.other) for one in twins(made, within=True)]
+    monkeypatch.setattr(near_duplicates, "_ROWS", 7)
+    assert [(one.row, one.other) for one in twins(made, within=True)] == whole
+    assert sorted(whole) == [(0, 59), (8, 20), (40, 41)]

@@ -1,0 +1,168 @@
+import joblib
+import numpy as np
+import pytest
+from joblib import parallel_config, register_parallel_backend
+from joblib._parallel_backends import ThreadingBackend
+from tables import clouds
+
+from pipeline.errors import PipelineError
+from pipeline.heads.cross_validation import search as module
+from pipeline.heads.cross_validation.search import EXTENSIONS, Plan, search
+from pipeline.heads.registry import HEADS
+from pipeline.heads.task import make_folds
+
+
+def run(name, x, y, *, folds=3, progress=None, **plan):
+    rows = np.arange(len(x))
+    parts = make_folds(rows, y, rows, count=folds, seed=0) if folds else []
+    plan = Plan(**{"jobs": 1, **plan})
+    return search(name, x, y, classes=int(y.max()) + 1, train=rows, folds=parts, plan=plan,
+                  progress=progress)  # fmt: skip
+
+
+@pytest.fixture
+def data():
+    return clouds(60, 10, 3, apart=0.8)
+
+
+def test_the_choice_has_the_best_score_and_ties_go_to_the_simpler(data):
+    x, y = clouds(40, 10, 2, apart=9)
+    for name in ("ridge", "lda", "knn", "nb"):
+        got = run(name, x, y)
+        best = [t for t in got.trials if t.score == max(t.score for t in got.trials)]
+        assert len(best) > 1 and got.chosen is best[0]
+        values = [t.parameters[HEADS[name].parameter] for t in got.trials]
+        assert got.chosen.parameters[HEADS[name].parameter] == max(
+            t.parameters[HEADS[name].parameter] for t in best
+        )
+        assert values == sorted(values, reverse=True)
+
+
+def test_the_score_is_that_of_the_pooled_held_out_predictions(data):
+    got = run("ridge", *data)
+    sizes = np.array([20, 20, 20])
+    for trial in got.trials:
+        assert trial.score == pytest.approx(np.average(trial.folds, weights=sizes))
+        assert trial.spread == pytest.approx(np.std(trial.folds))
+
+
+def test_a_log_spaced_grid_is_refined_between_and_beyond(data):
+    got = run("ridge", *data)
+    tried = {t.parameters["alpha"] for t in got.trials}
+    assert set(HEADS["ridge"].grid) <= tried and len(tried) > len(HEADS["ridge"].grid)
+
+
+def test_an_edge_that_wins_is_gone_beyond_but_not_for_ever(monkeypatch):
+    # more penalty is always better here: the score is the penalty
+    x, y = clouds(30, 4, 2)
+    scores = iter(range(10_000))
+    monkeypatch.setattr(module, "score", lambda *a: float(next(scores)))
+    got = run("svm", x, y)
+    values = [t.parameters["C"] for t in got.trials]
+    assert max(values) == pytest.approx(HEADS["svm"].grid[-1] * 10**EXTENSIONS)
+
+
+def test_a_grid_that_is_given_is_tried_and_nothing_else(data):
+    got = run("logreg", *data, grid=(0.5, 0.01))
+    assert [t.parameters for t in got.trials] == [{"C": 0.01}, {"C": 0.5}]
+
+
+def test_without_folds_the_middle_of_the_grid_is_taken_untried(data):
+    got = run("lda", *data, folds=0)
+    assert got.chosen.parameters == {"shrinkage": HEADS["lda"].grid[5]}
+    assert np.isnan(got.chosen.score)
+    assert np.isfinite(got.probabilities(data[0], 3)).all()
+
+
+def test_what_is_tried_and_the_best_so_far_are_told(data):
+    told = []
+    got = run("lda", *data, progress=lambda *a: told.append(a))
+    assert [name for name, _, _ in told] == ["lda"] * len(HEADS["lda"].grid)
+    best = [score for _, _, score in told]
+    assert best == sorted(best) and best[-1] == got.chosen.score
+
+
+def test_more_images_than_a_kind_can_compare_pairwise_are_refused(monkeypatch, data):
+    from dataclasses import replace
+
+    monkeypatch.setitem(module.HEADS, "svm-rbf", replace(HEADS["svm-rbf"], most=50))
+    with pytest.raises(PipelineError, match=r"60 are more than 50; give --train-fraction"):
+        run("svm-rbf", *data)
+
+
+def test_a_solver_that_does_not_converge_is_told(monkeypatch, data):
+    from dataclasses import replace
+
+    from sklearn.linear_model import LogisticRegression
+
+    kind = replace(HEADS["logreg"], make=lambda seed, balanced: LogisticRegression(max_iter=1))
+    monkeypatch.setitem(module.HEADS, "logreg", kind)
+    got = run("logreg", *data, grid=(1.0, 100.0))
+    assert [t.converged for t in got.trials] == [False, False]
+    assert got.notes == ["logreg: the solver stopped before it converged at 2 candidates."]
+
+
+def test_a_selection_split_alone_scores_and_train_alone_is_fitted(data):
+    x, y = data
+    train, held = np.arange(40), np.arange(40, 60)
+    for name in HEADS:
+        grid = {"lda": (0.5,)}.get(name, (1.0,))
+        got = search(name, x, y, classes=3, train=train, folds=[(train, held)],
+                     plan=Plan(jobs=1, grid=grid))  # fmt: skip
+        alone = search(name, x[:40], y[:40], classes=3, train=train, folds=[],
+                       plan=Plan(jobs=1, grid=grid))  # fmt: skip
+        if len(HEADS[name].fixed) == 1:
+            a, b = got.probabilities(x[:40], 3), alone.probabilities(x[:40], 3)
+            np.testing.assert_array_equal(a.argmax(1), b.argmax(1))
+        accuracy = (got.probabilities(x[held], 3).argmax(1) == y[held]).mean()
+        assert got.chosen.score == pytest.approx(accuracy), name
+
+
+class Counting(ThreadingBackend):
+    """Threads that are counted."""
+
+    used = 0
+
+    def effective_n_jobs(self, n_jobs):
+        return super().effective_n_jobs(n_jobs)
+
+    def configure(self, *args, **kwargs):
+        n_jobs = super().configure(*args, **kwargs)
+        Counting.used, Counting.n_jobs = Counting.used + 1, n_jobs
+        return n_jobs
+
+
+def test_a_callers_parallel_config_is_respected_where_jobs_is_left_open(data):
+    register_parallel_backend("counting", Counting)
+    Counting.used = 0
+    with parallel_config(backend="counting", n_jobs=2):
+        got = run("lda", *data, jobs=None)
+    assert (Counting.used, Counting.n_jobs) == (1, 2)
+    assert got.trials == run("lda", *data).trials
+
+
+@pytest.mark.parametrize("name", ["lda", "logreg", "svm-rbf"])
+def test_threads_of_the_caller_give_the_same_result(name, data):
+    with parallel_config(backend="threading", n_jobs=2):
+        got = run(name, *data, jobs=None)
+    want = run(name, *data)
+    assert [t.parameters for t in got.trials] == [t.parameters for t in want.trials]
+    assert [t.score for t in got.trials] == [t.score for t in want.trials]
+    p, q = (found.probabilities(data[0], 3) for found in (got, want))
+    assert p.tobytes() == q.tobytes()
+
+
+def test_a_backend_that_cannot_stream_works_too(data):
+    class Listing(ThreadingBackend):
+        supports_return_generator = False
+
+    register_parallel_backend("listing", Listing)
+    with parallel_config(backend="listing", n_jobs=2):
+        assert run("lda", *data, jobs=None).trials == run("lda", *data).trials
+
+
+def test_processes_give_what_one_gives(data):
+    one, two = run("ridge", *data), run("ridge", *data, jobs=2)
+    assert one.trials == two.trials
+    assert one.linear.weight.tobytes() == two.linear.weight.tobytes()
+    joblib.externals.loky.get_reusable_executor().shutdown(wait=True)

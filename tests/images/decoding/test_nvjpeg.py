@@ -1,0 +1,149 @@
+"""Which files go to the GPU's decoder, and what happens where it refuses; the GPU is a fake."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.errors import BadImage
+from pipeline.images.decoding import decode as cpu
+from pipeline.images.decoding import nvjpeg
+from pipeline.images.decoding.crops import crops
+from pipeline.images.decoding.loader import load
+from pipeline.images.preprocess import Preprocess
+
+PRE = Preprocess(40, 32)
+DIGEST = bytes(32)
+
+
+class Gpu:
+    """libjpeg-turbo in nvJPEG's place, some levels brighter, without the EXIF orientation."""
+
+    def __init__(self, brighter=0):
+        self.brighter, self.decoded = brighter, 0
+
+    def __call__(self, buffer, mode, device="cpu", apply_exif_orientation=False):
+        if device == "cuda":
+            self.decoded += 1
+            found = REAL(buffer, mode=mode)
+            return (found.int() + self.brighter).clamp(0, 255).to(torch.uint8)
+        return REAL(buffer, mode=mode, apply_exif_orientation=apply_exif_orientation)
+
+
+REAL = cpu.decode_jpeg
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    fake = Gpu()
+    monkeypatch.setattr(cpu, "decode_jpeg", fake)
+    monkeypatch.setattr(nvjpeg, "_stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    nvjpeg._alike.cache_clear()
+    yield fake
+    nvjpeg._alike.cache_clear()
+
+
+def same(data, numbers=(0, 1, 2)):
+    found = nvjpeg.crops_on_gpu(data, PRE, DIGEST, numbers)
+    wanted = crops(data, PRE, DIGEST, numbers)
+    return all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_a_plain_jpeg_is_decoded_there_upright(gpu, picture, encode, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert same(encode(picture, "JPEG", exif=exif)) and gpu.decoded == 1
+
+
+def test_grey_jpegs_too(gpu, picture, encode):
+    assert same(encode(Image.fromarray(picture).convert("L"), "JPEG")) and gpu.decoded == 1
+
+
+def others(picture, encode):
+    image = Image.fromarray(picture)
+    plain = encode(picture, "JPEG")
+    return {
+        "png": encode(picture, "PNG"),
+        "progressive": encode(picture, "JPEG", progressive=True),
+        "cmyk": encode(image.convert("CMYK"), "JPEG"),
+        "rgb": encode(picture, "JPEG", keep_rgb=True),
+        "more behind the end": plain + b"more",
+    }
+
+
+@pytest.mark.parametrize("kind", ["png", "progressive", "cmyk", "rgb", "more behind the end"])
+def test_every_other_file_is_decoded_on_the_cpu(gpu, picture, encode, kind):
+    assert same(others(picture, encode)[kind]) and gpu.decoded == 0
+
+
+def test_a_large_picture_is_decoded_there_once_and_whole(gpu, encode):
+    rows, columns = np.mgrid[0:900, 0:1200] / 10
+    waves = 127 + 100 * np.stack([np.sin(rows), np.cos(columns), np.sin(rows + columns)], axis=-1)
+    data = encode(waves.astype(np.uint8), "JPEG")
+    there = nvjpeg.crops_on_gpu(data, PRE, DIGEST, [0, 1])
+    assert gpu.decoded == 1 and [cpu.reduction(data, least) for least in (100, 200)] == [8, 4]
+    apart = [(a.float() - b.float()).abs().mean() for a, b in
+             zip(there, crops(data, PRE, DIGEST, [0, 1]), strict=True)]  # fmt: skip
+    assert max(apart) < 8
+
+
+@pytest.mark.parametrize("kind", ["truncated", "nothing", "headless"])
+def test_the_cpu_says_what_is_a_bad_image(gpu, picture, encode, kind):
+    plain = encode(picture, "JPEG")
+    data = {"truncated": plain[:-400], "nothing": b"", "headless": b"\xff\xd8\xff\xd9"}[kind]
+    with pytest.raises(BadImage):
+        nvjpeg.crops_on_gpu(data, PRE, DIGEST, [0])
+    assert gpu.decoded == 0
+
+
+def test_very_large_pictures_stay_on_the_cpu(gpu, picture, encode, monkeypatch):
+    monkeypatch.setattr(cpu, "LARGE", 48 * 64 - 1)
+    assert same(encode(picture, "JPEG")) and gpu.decoded == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError("unsupported"), torch.OutOfMemoryError("CUDA")])
+def test_what_the_gpu_refuses_the_cpu_decodes(gpu, picture, encode, monkeypatch, error):
+    def refuse(data):
+        gpu.decoded += 1
+        raise error
+
+    monkeypatch.setattr(nvjpeg, "_nvjpeg", refuse)
+    assert same(encode(picture, "JPEG")) and gpu.decoded == 1
+
+
+def test_it_is_used_in_half_precision_alone(gpu):
+    used = {name: nvjpeg.crops_for(name) for name in ("fp32", "bf16", "fp16")}
+    there = nvjpeg.crops_on_gpu
+    assert used == {"fp32": crops, "bf16": there, "fp16": there}
+    assert gpu.decoded == 1  # looked at once
+
+
+@pytest.mark.parametrize("fault", ["other pixels", "another shape", "no nvJPEG", "no decoder"])
+def test_a_decoder_that_is_not_there_or_wrong_is_not_used(gpu, monkeypatch, fault):
+    def refuse(data):
+        raise RuntimeError("compile torchvision with nvJPEG support")
+
+    if fault == "other pixels":
+        gpu.brighter = 3
+    elif fault == "another shape":
+        monkeypatch.setattr(nvjpeg, "_nvjpeg", lambda data: torch.zeros((1, 96, 128)))
+    elif fault == "no nvJPEG":
+        monkeypatch.setattr(nvjpeg, "_nvjpeg", refuse)
+    else:
+        monkeypatch.setattr(cpu, "decode_jpeg", None)
+    assert nvjpeg.crops_for("bf16") is crops
+
+
+def test_the_loader_takes_its_crops(gpu, picture, encode):
+    gpu.brighter = 1
+    data = encode(picture, "JPEG")
+    options = {"batch_size": 2, "workers": 2, "pad": False}
+    (plain,) = load([(data, None, 0)], PRE, **options)
+    (there,) = load([(data, None, 0)], PRE, cut=nvjpeg.crops_on_gpu, **options)
+    assert gpu.decoded == 1
+    apart = there.crops.int() - plain.crops.int()
+    assert np.isclose(float(apart.float().mean()), 1, atol=0.1)

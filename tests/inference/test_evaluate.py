@@ -1,0 +1,155 @@
+"""`evaluate`: the stored figures again, classes by name, and other data than the table."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from photos import OPTIONS, paint
+from tables import make_table
+
+import pipeline
+from pipeline.errors import PipelineError, UsageError
+from pipeline.heads.fit_head import run as fit
+from pipeline.heads.options import HeadRecipe
+from pipeline.heads.resolve import find
+from pipeline.inference.evaluate import EvaluateRecipe, run, understand
+from pipeline.store.cache import Cache
+from pipeline.store.results import HEAD, MODEL
+
+PLAIN = EvaluateRecipe(calibration=False)
+
+
+def only(kind, work):
+    return kind.folders(work / "cache")[0]
+
+
+def evaluate(work, asked=None, data=None, recipe=PLAIN):
+    cache = Cache.at(work / "cache")
+    return run(find(cache, asked), None if data is None else str(data), recipe, cache)
+
+
+def test_a_head_on_its_table_scores_what_it_scored_and_reads_no_image(modelled, monkeypatch):
+    from pipeline.trunks import registry
+
+    monkeypatch.setattr(registry, "load", None)  # no trunk
+    folder = only(HEAD, modelled)
+    done = evaluate(modelled, folder)
+    want = {**HEAD.read(folder)["metrics"]["val"]}
+    want.pop("selected_on")
+    assert list(done.metrics) == ["val"]
+    got = done.metrics["val"].to_json()
+    assert got["confusion"] == want["confusion"] and got["classes"] == want["classes"]
+    for name in ("accuracy", "log_loss", "calibration_error", "baseline", "interval"):
+        assert got[name] == pytest.approx(want[name], abs=1e-6), name
+    assert done.unknown == {} and done.notes == ()
+
+
+def test_a_model_on_its_table_scores_what_it_scored(modelled):
+    folder = only(MODEL, modelled)
+    done = evaluate(modelled, folder)
+    want = MODEL.read(folder)["metrics"]["val"]["model"]
+    got = done.metrics["val"].to_json()
+    assert got["log_loss"] == pytest.approx(want["log_loss"], abs=5e-3)
+    assert got["confusion"] == want["confusion"] and got["baseline"] == want["baseline"]
+
+
+def test_calibration_counts_in_the_log_loss_and_not_in_the_accuracy(tmp_path):
+    table = make_table(tmp_path / "t.h5", train=120, val=200, dim=40, apart=0.6)
+    cache = Cache.at(tmp_path / "cache")
+    head = fit(table, HeadRecipe(clf="nb", folds=3, jobs=1), cache).heads[0]
+    plain, fitted = (
+        run(find(cache, head), str(table.path), EvaluateRecipe(calibration=on), cache).metrics[
+            "val"
+        ]
+        for on in (False, True)
+    )
+    assert fitted.accuracy == plain.accuracy and fitted.log_loss < plain.log_loss
+    assert fitted.calibration_error < plain.calibration_error
+
+
+def test_a_folder_is_read_and_its_classes_match_by_name(modelled, tmp_path):
+    paint(tmp_path / "p", splits=("one",), each=5)
+    root = tmp_path / "p" / "one"
+    (root / "blue").rename(root / "zebra")  # now behind red, and unknown
+    (root / "red" / "note.txt").write_text("x")
+    folder = only(HEAD, modelled)
+    done = evaluate(modelled, folder, root)
+    values = done.metrics["all"]
+    assert (values.images, done.unknown) == (5, {"zebra": 5})
+    assert [one["images"] for one in values.classes] == [0, 5]
+    assert done.bad == (("red/note.txt", "not a JPEG, PNG, WebP, GIF, BMP or TIFF file"),)
+    want = evaluate(modelled, folder).metrics["val"].classes[1]["recall"]
+    assert values.accuracy >= want - 0.5  # they are red, whatever their place
+    (root / "red").rename(root / "wolf")
+    with pytest.raises(PipelineError, match=r"No class of .* \(wolf, zebra\) .* \(blue, red\)"):
+        evaluate(modelled, folder, root)
+
+
+def test_images_that_it_learned_from_are_told(modelled):
+    done = evaluate(
+        modelled, only(HEAD, modelled), modelled / "photos", EvaluateRecipe(split="all")
+    )
+    assert done.metrics["all"].images == 48
+    assert done.notes[0].startswith(
+        "24 images of all are training images of the table that the head"
+    )
+    (note,) = evaluate(modelled, only(HEAD, modelled), None, EvaluateRecipe(split="train")).notes
+    assert note.startswith("24 images of train")
+
+
+def test_a_table_of_another_trunk_is_evaluated_by_its_images(modelled, tmp_path):
+    work = tmp_path / "w"
+    shutil.copytree(modelled / "cache", work / "cache")
+    other = pipeline.extract(
+        modelled / "photos", cache=work / "cache", name="other", **{**OPTIONS, "image_size": 32}
+    )
+    folder = only(HEAD, work)
+    want = evaluate(work, folder)
+    got = evaluate(work, folder, "other")
+    assert got.on == str(other.path)
+    assert got.metrics["val"].log_loss == pytest.approx(want.metrics["val"].log_loss, abs=1e-4)
+    shutil.copytree(modelled / "photos", work / "moved")
+    (work / "moved/val/red/00.png").unlink()
+    with pytest.raises(PipelineError, match=r"1 are missing \(.*val/red/00.png\).*--data"):
+        evaluate(work, folder, "other", EvaluateRecipe(data=str(work / "moved")))
+
+
+def test_words_are_an_artefact_a_table_or_both(modelled):
+    cache = Cache.at(modelled / "cache")
+    name = only(HEAD, modelled).name
+    assert understand([name, "photos"], cache)[1] == "photos"
+    assert understand(["photos"], cache)[1] == "photos"
+    assert understand([], cache)[1] is None
+    assert understand(["photos"], cache, name) == (find(cache, name), "photos")
+    with pytest.raises(UsageError, match="'a' is no head or model, and one table or folder"):
+        understand(["a", "b"], cache)
+
+
+def test_the_named_table_is_the_heads_own_where_a_name_fits_several(modelled, tmp_path):
+    shutil.copytree(modelled / "cache", tmp_path / "cache")
+    own = Cache.at(tmp_path / "cache").table_files()[0]
+    shutil.copy(own, own.with_name("photos--resnet18--000000000000.h5"))
+    assert evaluate(tmp_path, only(HEAD, tmp_path), "photos").on == str(own)
+
+
+def test_what_is_not_there_is_a_sentence(modelled, tmp_path):
+    folder = only(HEAD, modelled)
+    with pytest.raises(UsageError, match=r"no table, folder or file 'photo'. Did you mean photos"):
+        evaluate(modelled, folder, "photo")
+    with pytest.raises(UsageError, match=r"--split test: .* has train, val; or give all"):
+        evaluate(modelled, folder, None, EvaluateRecipe(split="test"))
+    with pytest.raises(UsageError, match=r"--split 'tst' is not one of .*Did you mean test"):
+        evaluate(modelled, folder, None, EvaluateRecipe(split="tst"))
+    with pytest.raises(PipelineError, match="has no labelled images: give a folder with"):
+        evaluate(modelled, folder, modelled / "photos/val/red")
+    shutil.copytree(modelled / "cache/heads", tmp_path / "cache/heads")
+    (path,) = (tmp_path / "cache/heads").glob("*/head.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "table": "/gone.h5"}))
+    with pytest.raises(PipelineError, match=r"is not in the cache .* Name a table, or a folder"):
+        evaluate(tmp_path, path.parent)
+
+
+def test_in_python_it_gives_metrics_by_split(modelled):
+    found = pipeline.evaluate(cache=modelled / "cache", split="val")
+    assert found["val"].images == 24 and np.shape(found["val"].confusion) == (2, 2)

@@ -1,0 +1,61 @@
+import pytest
+from advising import advice
+
+from pipeline.reporting.page.advice import section
+from pipeline.reporting.page.choice import scale
+
+ID = "a" * 64
+MADE = advice(ID)["created"]
+
+
+def made(*times):
+    return [{"created": time} for time in times]
+
+
+def test_the_figures_stand_beside_chance_and_random_weights():
+    found = section(advice(ID), heads=[], models=[])
+    assert [(row["what"], row["accuracy"], row["chance"]) for row in found["figures"]] == [
+        ("nearest neighbour", 0.9, 0.33),
+        ("linear, by folds", 0.92, 0.33),
+    ]
+    near, linear = found["sample"]["rows"]
+    assert (near["own"]["accuracy"], linear["random"]["accuracy"]) == (0.88, 0.6)
+    low, high = near["random"]["interval"]
+    assert low < 0.52 < high
+    assert found["lowest"] == scale([(low, high)]) and found["lowest_gain"] == 0.7
+
+
+def test_what_was_not_measured_is_left_out():
+    found = section(
+        advice(ID, linear=None, reference=None, curve=None, gains=[]), heads=[], models=[]
+    )
+    assert [row["what"] for row in found["figures"]] == ["nearest neighbour"]
+    assert (found["sample"]["rows"], found["curve"], found["gains"]) == ([], None, [])
+    assert found["lowest_gain"] == 0.9
+
+
+def test_the_curve_is_said_in_a_sentence():
+    curve = section(advice(ID), heads=[], models=[])["curve"]
+    assert curve["sentence"] == (
+        "Accuracy on val and test (40 images): 0.820 with 30, 0.910 with 60, forecast 0.930 "
+        "[0.850, 0.980] with 120 training images."
+    )
+    assert curve["sentence"] in curve["svg"]
+
+
+@pytest.mark.parametrize(
+    ("heads", "models", "newer"),
+    [
+        (made(MADE), made("2024-05-06T07:08:08Z"), None),
+        (made(MADE, "2024-05-06T07:08:10Z"), [], "1 head"),
+        (made("2025"), made("2025", "2026"), "1 head and 2 models"),
+    ],
+)
+def test_what_is_newer_than_the_advice_is_counted(heads, models, newer):
+    assert section(advice(ID), heads=heads, models=models)["newer"] == newer
+
+
+def test_a_model_that_never_beat_its_head_says_so():
+    (gain,) = advice(ID)["gains"]
+    found = section(advice(ID, gains=[{**gain, "kept_head": True}]), heads=[], models=[])
+    assert found["gains"][0]["verdict"] == "no epoch beat the head"
