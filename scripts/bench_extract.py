@@ -114,8 +114,8 @@ def ours(asked: argparse.Namespace, folder: Path, home: Path) -> dict[str, Any]:
         return {
             "seconds": seconds,
             "features": np.array(table.features)[order],
-            "engine": table.provenance["engine"],
-            "precision": table.provenance["precision"],
+            "engine": table.provenance.engine,
+            "precision": table.provenance.precision,
         }
 
 

@@ -80,7 +80,7 @@ def main() -> None:
                 engine=asked.engine,
             )
             if want is None:
-                paths = [Path(table.provenance["root"], path) for path in table.paths]
+                paths = [Path(table.provenance.root, path) for path in table.paths]
                 want = reference(
                     paths, asked.trunk, asked.weights, Path(cache, "weights"), asked.image_size
                 )

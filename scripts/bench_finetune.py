@@ -153,7 +153,7 @@ def ours(data: Path, cache: Path, trunk: str, weights: str, *, unfreeze: str, ba
         for split in ("train", "val")
         if len(rows := table.rows(split))
     }
-    root = table.provenance["root"]
+    root = table.provenance.root
     wanted = Wanted(
         parts["train"].digests, parts["val"].digests, max(0, recipe.drawn),
         {d: f"{root}/{path}" for d, path in zip(digests, table.paths, strict=True)},

@@ -66,7 +66,7 @@ def prepare_model(root: Path, prepared: Path) -> Path:
 
     shutil.copytree(prepared, root / "m")
     done = tune(root / "m", epochs=2, views=1, lr=1e-4)
-    assert done.info["best_epoch"] > 0  # its weights are no longer the trunk's
+    assert done.info.best_epoch > 0  # its weights are no longer the trunk's
     return root / "m"
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.images.preprocess import Preprocess
+from pipeline.store.records import Provenance
 from pipeline.store.table import FeatureTable
 
 
@@ -58,22 +60,36 @@ def make_table(
         classes=names,
         groups=groups,
         shards=(),
-        provenance={
-            "fingerprint": fingerprint,
-            "trunk": "fake",
-            "weights": "random",
-            "weights_digest": "d" * 64,
-            "weights_asked": "random",
-            "keys": "name",
-            "layer": "feature",
-            "pool": "own",
-            "precision": "fp32",
-            "preprocess": Preprocess(10, 8).to_json(),
-            "root": "/nowhere",
-            "command": "pipeline extract x",
-        },
+        provenance=provenance(fingerprint),
     )
     return made.write(path) if path is not None else made
+
+
+def provenance(fingerprint: str = "f" * 64, **other: Any) -> Provenance:
+    """Return the provenance of a table that no trunk made."""
+    values = {
+        "fingerprint": fingerprint,
+        "key": {},
+        "trunk": "fake",
+        "weights": "random",
+        "weights_digest": "d" * 64,
+        "weights_asked": "random",
+        "keys": "name",
+        "layer": "feature",
+        "pool": "own",
+        "precision": "fp32",
+        "preprocess": Preprocess(10, 8).to_json(),
+        "data": "x",
+        "root": "/nowhere",
+        "seed": 0,
+        "command": "pipeline extract x",
+        "cache": "cache",
+        "engine": "fake",
+        "cost": None,
+        "versions": {},
+        "created": "2026-01-01T00:00:00Z",
+    }
+    return Provenance(**{**values, **other})
 
 
 def digest(text: str) -> str:

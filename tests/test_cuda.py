@@ -24,7 +24,7 @@ def test_extraction_equals_the_cpus(tmp_path, precision, least):
     gpu = pipeline.extract(
         folder, cache=tmp_path / "b", precision=precision, device="cuda", **options
     )
-    assert gpu.provenance["engine"].startswith("torch-cuda")
+    assert gpu.provenance.engine.startswith("torch-cuda")
     assert cosine(cpu.features, gpu.features) >= least
 
 
@@ -80,6 +80,6 @@ def test_fine_tuning_takes_the_cpus_steps(tmp_path):
         table = pipeline.extract(folder, cache=cache, device="cpu", **options)
         pipeline.fit_head(table, clf="logreg", cache=cache, folds=2)
         recipe = TuneRecipe(epochs=2, views=2, device=device, precision="fp32")
-        history = run(None, recipe, Cache.at(cache)).info["history"]
+        history = run(None, recipe, Cache.at(cache)).info.history
         losses.append([epoch["loss"] for epoch in history])
     assert losses[0] == pytest.approx(losses[1], rel=0.05)

@@ -46,7 +46,7 @@ def test_features_agree_with_pil_transforms_and_fp32(hymenoptera, tmp_path):
     from bench_fidelity import cosines, reference
 
     rows = np.arange(0, len(hymenoptera.paths), 8)
-    root = Path(hymenoptera.provenance["root"])
+    root = Path(hymenoptera.provenance.root)
     paths = [root / hymenoptera.paths[row] for row in rows]
     want = reference(paths, "efficientnet_lite0", "default", tmp_path)
     assert cosines(want, hymenoptera.features[rows]).mean() >= 0.999

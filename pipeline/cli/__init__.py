@@ -17,41 +17,45 @@ from pipeline.cli import log, settings
 from pipeline.cli.common import common
 from pipeline.errors import PipelineError, nearest
 
-#: Command to the module of its function `command`, and its line in the help.
+#: Command to its module in `commands` (and its function there, else `command`), and its line in
+#: the help.
 COMMANDS = {
-    "run": ("pipeline.cli.commands.run", "All stages in one: features, heads, fine-tuning."),
-    "extract": ("pipeline.cli.commands.extract", "Run a trunk over images and keep the features."),
-    "fit-head": ("pipeline.cli.commands.fit_head", "Choose and fit heads on cached features."),
-    "heads": ("pipeline.cli.commands.heads", "Compare the heads of a table."),
-    "compare": ("pipeline.cli.commands.compare", "Compare trunks, layers and poolings."),
-    "advise": ("pipeline.cli.commands.advise", "Say which part to train, from measurements."),
+    "run": ("run", "All stages in one: features, heads, fine-tuning."),
+    "extract": ("extract", "Run a trunk over images and keep the features."),
+    "fit-head": ("fit_head", "Choose and fit heads on cached features."),
+    "heads": ("leaderboards:heads", "Compare the heads of a table."),
+    "compare": ("compare", "Compare trunks, layers and poolings."),
+    "advise": ("advise", "Say which part to train, from measurements."),
     "finetune": (
-        "pipeline.cli.commands.finetune",
+        "finetune",
         "Fine-tune the last stages, starting from a head.",
     ),
-    "models": ("pipeline.cli.commands.models", "Compare the fine-tuned models of a table."),
-    "predict": ("pipeline.cli.commands.predict", "Say what is on images, with probabilities."),
-    "evaluate": ("pipeline.cli.commands.evaluate", "Measure a head or model on labelled images."),
-    "show": ("pipeline.cli.commands.show", "Draw a contact sheet of images or predictions."),
+    "models": (
+        "leaderboards:models",
+        "Compare the fine-tuned models of a table.",
+    ),
+    "predict": ("predict", "Say what is on images, with probabilities."),
+    "evaluate": ("evaluate", "Measure a head or model on labelled images."),
+    "show": ("show", "Draw a contact sheet of images or predictions."),
     "audit": (
-        "pipeline.cli.commands.audit",
+        "audit",
         "Look for copies, wrong labels and outliers in a table.",
     ),
     "export": (
-        "pipeline.cli.commands.export",
+        "export",
         "Write a head or model as ONNX, OpenVINO or safetensors.",
     ),
     "report": (
-        "pipeline.cli.commands.report",
+        "report",
         "Write a page that shows data, choice, mistakes and faults.",
     ),
-    "trunks": ("pipeline.cli.commands.trunks", "List the trunks there are."),
+    "trunks": ("trunks", "List the trunks there are."),
     "status": (
-        "pipeline.cli.commands.status",
+        "status",
         "List the tables and heads of the cache, newest first.",
     ),
-    "cache": ("pipeline.cli.commands.cache", "Show, verify and tidy the cache."),
-    "completion": ("pipeline.cli.commands.completion", "Print what completes commands in a shell."),
+    "cache": ("cache", "Show, verify and tidy the cache."),
+    "completion": ("completion", "Print what completes commands in a shell."),
 }
 
 
@@ -74,7 +78,9 @@ class LazyGroup(click.Group):
         """Import and return a command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        found = import_module(f"pipeline.cli.commands.{module}")
+        command: click.Command = getattr(found, name or "command")
         return common(command)
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:

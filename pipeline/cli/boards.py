@@ -1,18 +1,17 @@
-"""Tables of heads for people."""
+"""Tables for people: leaderboards of heads and models, and figures in a line."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
-from pipeline.cli.options import shown
+import click
 
-
-def lines(heads: list[dict[str, Any]]) -> list[str]:
-    """Return a leaderboard as aligned lines, the best by selection marked with *."""
-    rows = [_row(head) for head in heads]
-    header = ["", "head", "choice", "selection", *_splits(heads), "seconds", "id"]
-    return aligned([header, *rows], right={len(header) - 2})
+from pipeline.cli.options import print_json, shown
+from pipeline.heads.leaderboard import Ranked
+from pipeline.store.cache import Cache
+from pipeline.store.records import HeadInfo, Metrics, ModelInfo
+from pipeline.store.results import Info, Kind
 
 
 def aligned(rows: list[list[str]], *, right: Collection[int] = ()) -> list[str]:
@@ -27,48 +26,112 @@ def aligned(rows: list[list[str]], *, right: Collection[int] = ()) -> list[str]:
     ]  # fmt: skip
 
 
-def _splits(heads: list[dict[str, Any]]) -> list[str]:
-    names = [name for name in ("val", "test") if any(name in h["metrics"] for h in heads)]
-    return [f"{name} [95%]" for name in names]
-
-
-def _row(head: dict[str, Any]) -> list[str]:
-    choice = ", ".join(
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in head["parameters"].items()
-    )
-    if views := head["recipe"].get("views"):
-        choice = f"{choice}, views={views}" if choice else f"views={views}"
-    score = (
-        "untried" if head["score"] is None else f"{abs(head['score']):.4f} ± {head['spread']:.4f}"
-    )
-    return [
-        "*" if head.get("best") else "",
-        head["clf"],
-        choice or "-",
-        score,
-        *[accuracy(values) for values in head["metrics"].values()],
-        f"{head['seconds']:.1f}",
-        head["id"],
-    ]
-
-
-def accuracy(values: dict[str, Any]) -> str:
+def accuracy(values: Metrics) -> str:
     """Return `0.954 [0.908, 0.978]`, and `chose` behind a split that chose."""
-    low, high = values["interval"]
-    mark = " chose" if values.get("selected_on") else ""
-    return f"{values['accuracy']:.3f} [{low:.3f}, {high:.3f}]{mark}"
+    return share(values.accuracy, values.interval) + (" chose" if values.selected_on else "")
 
 
-def figures(values: dict[str, Any]) -> str:
+def share(value: float | None, interval: tuple[float, float] | None) -> str:
+    """Return an accuracy with its interval; `untried` where there is none."""
+    if value is None or interval is None:
+        return "untried"
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def figures(values: Metrics) -> str:
     """Return all figures of a split's metrics in a line."""
     parts = [
         f"accuracy {accuracy(values)}",
-        f"balanced {values['balanced_accuracy']:.3f}",
-        f"macro F1 {values['f1_macro']:.3f}",
-        f"log-loss {values['log_loss']:.3f}",
-        *([f"top-5 {values['top5']:.3f}"] if values["top5"] is not None else []),
-        f"calibration error {values['calibration_error']:.3f}",
-        f"majority class {values['baseline']:.3f}",
+        f"balanced {values.balanced_accuracy:.3f}",
+        f"macro F1 {values.f1_macro:.3f}",
+        f"log-loss {values.log_loss:.3f}",
+        *([f"top-5 {values.top5:.3f}"] if values.top5 is not None else []),
+        f"calibration error {values.calibration_error:.3f}",
+        f"majority class {values.baseline:.3f}",
     ]
     return ", ".join(parts)
+
+
+def heads(board: Sequence[Ranked[HeadInfo]]) -> list[str]:
+    """Return a leaderboard of heads as aligned lines, the best by selection marked with *."""
+    there = [name for name in ("val", "test") if any(name in one.info.metrics for one in board)]
+    header = ["", "head", "choice", "selection", *[f"{name} [95%]" for name in there]]
+    rows = [[*header, "seconds", "id"]]
+    for one in board:
+        info = one.info
+        chosen = {**info.parameters, **({"views": v} if (v := info.recipe["views"]) else {})}
+        choice = ", ".join(
+            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in chosen.items()
+        )
+        score = "untried" if info.score is None else f"{abs(info.score):.4f} ± {info.spread:.4f}"
+        row = ["*" if one.best else "", info.clf, choice or "-", score]
+        row += [accuracy(values) for values in info.metrics.values()]
+        rows.append([*row, f"{info.seconds:.1f}", info.id])
+    return aligned(rows, right={len(header)})
+
+
+def models(board: Sequence[Ranked[ModelInfo]]) -> list[str]:
+    """Return a leaderboard of models as aligned lines, the best marked with *."""
+    first = board[0].info
+    reported = [split for split in first.metrics if split != first.selected_on]
+    header = ["", "unfrozen", "epoch", "log-loss", *[f"{split} [95%]" for split in reported]]
+    header += [f"its head, {split}" for split in reported]
+    rows = [[*header, "seconds", "id"]]
+    for one in board:
+        info = one.info
+        tuned = (replace(info.metrics[split].model, selected_on=False) for split in reported)
+        rows.append([
+            "*" if one.best else "",
+            "from scratch" if info.from_scratch else info.unfreeze,
+            f"{info.best_epoch}/{info.epochs}" + ("" if info.finished else " stopped"),
+            f"{info.chosen.model.log_loss:.4f}",
+            *[accuracy(values) for values in tuned],
+            *[f"{info.metrics[split].start.accuracy:.3f}" for split in reported],
+            f"{sum(info.seconds.values()):.1f}",
+            info.id,
+        ])  # fmt: skip
+    return aligned(rows, right={len(header)})
+
+
+def show_board(
+    kind: Kind[Info],
+    table: str | None,
+    cache: str | None,
+    *,
+    rank: Callable[[list[Info], str], list[Ranked[Info]]],
+    title: Callable[[Info], str],
+    lines: Callable[[Sequence[Ranked[Info]]], list[str]],
+    none: str,
+    as_json: bool,
+) -> None:
+    """Print the leaderboard of a table's heads or models, a group after the other.
+
+    Args:
+        kind: of results.
+        table: a file, a name or an id; the current one without it.
+        cache: the cache's folder.
+        rank: returns the leaderboard of a table.
+        title: returns what a group has in common.
+        lines: returns a group as lines.
+        none: what to say where there is none.
+        as_json: print one JSON object.
+    """
+    store = Cache.at(cache)
+    opened = store.open_table(table)
+    infos, damaged = kind.every(store.root)
+    board = rank(infos, opened.table_id)
+    if as_json:
+        listed = [one.to_json() for one in board]
+        print_json({"table": str(opened.path), f"{kind.name}s": listed, "damaged": damaged})
+        return
+    click.echo(shown(f"{opened.path}"), err=True)
+    if not board:
+        click.echo(none)
+    for sentence in damaged:
+        click.echo(shown(f"Left out: {sentence}"), err=True)
+    for number in sorted({one.group for one in board}):
+        group = [one for one in board if one.group == number]
+        click.echo(title(group[0].info))
+        for line in lines(group):
+            click.echo(line)

@@ -18,12 +18,13 @@ from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.names import safe
 from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
+from pipeline.store.records import PassCost, Provenance
 from pipeline.store.shards import Index, Key, RowStore
 from pipeline.store.table import FeatureTable
 from pipeline.trunks.spec import FeatureKey, TrunkFacts, installed
 
 #: What of a table's provenance may differ where the table is the same.
-_PASSING = {"created", "versions", "schema", "cost"}
+_PASSING = {"created", "versions", "cost"}
 
 
 def assemble(
@@ -33,7 +34,7 @@ def assemble(
     *,
     store: RowStore,
     index: Index,
-    provenance: dict[str, Any],
+    provenance: Provenance,
     name: str,
     views: int = 0,
 ) -> FeatureTable:
@@ -55,9 +56,9 @@ def assemble(
         classes=kept.classes,
         groups=kept.groups,
         shards=tuple(shards),
-        provenance={**provenance, "engine": "+".join(engines)},
+        provenance=replace(provenance, engine="+".join(engines)),
     )
-    trunk = safe(str(provenance["trunk"]).replace("/", "-"))
+    trunk = safe(provenance.trunk.replace("/", "-"))
     path = cache.tables / f"{name}--{trunk}--{table.table_id[:12]}.h5"
     if (there := _same(path, table, views)) is not None:
         return there
@@ -101,8 +102,8 @@ def _same(path: Path, table: FeatureTable, views: int) -> FeatureTable | None:
     return there if same else None
 
 
-def _lasting(provenance: dict[str, Any], passing: set[str]) -> dict[str, Any]:
-    return {k: v for k, v in provenance.items() if k not in passing}
+def _lasting(provenance: Provenance, passing: set[str]) -> dict[str, Any]:
+    return {k: v for k, v in provenance.to_json().items() if k not in passing}
 
 
 def describe(
@@ -112,29 +113,32 @@ def describe(
     key: FeatureKey,
     images: ImageSet,
     cache: Cache,
-) -> dict[str, Any]:
+    cost: PassCost,
+) -> Provenance:
     """Return the provenance of a table: enough to load the trunk and find the images again."""
     weights = Path(recipe.weights).expanduser()
-    return {
-        "fingerprint": key.fingerprint,
-        "key": key.to_json(),
-        "trunk": facts.name,
-        "weights": facts.weights,
-        "weights_digest": facts.weights_digest,
-        "weights_asked": str(weights.absolute()) if weights.is_file() else recipe.weights,
-        "keys": recipe.keys,
-        "layer": key.layer,
-        "pool": key.pool,
-        "precision": key.precision,
-        "preprocess": key.preprocess.to_json(),
-        "data": images.name,
-        "root": str(images.root),
-        "seed": recipe.seed,
-        "command": recipe.command(data),
-        "cache": str(cache.root),
-        "versions": installed(),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+    return Provenance(
+        fingerprint=key.fingerprint,
+        key=key.to_json(),
+        trunk=facts.name,
+        weights=facts.weights,
+        weights_digest=facts.weights_digest,
+        weights_asked=str(weights.absolute()) if weights.is_file() else recipe.weights,
+        keys=recipe.keys,
+        layer=key.layer,
+        pool=key.pool,
+        precision=key.precision,
+        preprocess=key.preprocess.to_json(),
+        data=images.name,
+        root=str(images.root),
+        seed=recipe.seed,
+        command=recipe.command(data),
+        cache=str(cache.root),
+        engine="",
+        cost=cost,
+        versions=installed(),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
 
 
 def write_left_out(

@@ -18,6 +18,7 @@ from pipeline.images.datasets.imageset import ImageSet
 from pipeline.options import from_options
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
+from pipeline.store.records import PassCost
 from pipeline.store.shards import Key
 from pipeline.store.table import FeatureTable
 from pipeline.trunks import spec
@@ -66,8 +67,8 @@ class Extraction:
             "table": str(table.path),
             "table_id": table.table_id,
             "fingerprint": table.fingerprint,
-            "trunk": provenance["trunk"],
-            "weights": provenance["weights"],
+            "trunk": provenance.trunk,
+            "weights": provenance.weights,
             "images": self.images,
             "extracted": self.extracted,
             "reused": self.reused,
@@ -80,8 +81,8 @@ class Extraction:
             "splits": table.split_counts,
             "views": self.views,
             "views_computed": self.views_computed,
-            "precision": provenance["precision"],
-            "engine": provenance["engine"],
+            "precision": provenance.precision,
+            "engine": provenance.engine,
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 2),
         }
@@ -210,14 +211,15 @@ def _table(
             raise PipelineError(f"{len(lost)} views can no longer be decoded, such as {lost[0]}.")
     extracted = sum(key in done.index.rows for key in computed)
     more = len(done.computed) if views else 0
-    cost = {"computed": extracted + more, "seconds": done.seconds}
     table = assemble(
         cache,
         images,
         bad.keys,
         store=done.store,
         index=done.index,
-        provenance={**describe(data, recipe, facts, done.key, images, cache), "cost": cost},
+        provenance=describe(
+            data, recipe, facts, done.key, images, cache, PassCost(extracted + more, done.seconds)
+        ),
         name=recipe.name or images.name,
         views=recipe.views,
     )
@@ -226,7 +228,7 @@ def _table(
     for keys in (sources, views):
         cache.end_run(done.key.fingerprint, list(keys))
     notes = [*images.notes, *dict.fromkeys(done.notes)]
-    if "+" in (engines := str(table.provenance["engine"])):
+    if "+" in (engines := table.provenance.engine):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
     return Extraction(
         table=table,

@@ -65,9 +65,9 @@ def recipe_of(table: FeatureTable, *, device: str, workers: int | None) -> Recip
     """Return the recipe that loads a table's trunk again."""
     given = table.provenance
     return Recipe(
-        trunk=given["trunk"],
-        weights=given["weights_asked"],
-        keys=given["keys"],
+        trunk=given.trunk,
+        weights=given.weights_asked,
+        keys=given.keys,
         device=device,
         workers=workers,
     )

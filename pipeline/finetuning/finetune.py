@@ -13,6 +13,7 @@ from pipeline.heads.head import Head
 from pipeline.options import from_options
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
+from pipeline.store.records import ModelInfo
 
 if TYPE_CHECKING:
     from pipeline.finetuning.model import Model
@@ -30,7 +31,7 @@ class Tuning:
         seconds: of the whole run.
     """
 
-    info: dict[str, Any]
+    info: ModelInfo
     folder: Path
     reused: bool
     notes: tuple[str, ...]
@@ -39,7 +40,7 @@ class Tuning:
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
         return {
-            **self.info,
+            **self.info.to_json(),
             "path": str(self.folder),
             "reused": self.reused,
             "notes": list(self.notes),

@@ -17,6 +17,7 @@ from pipeline.finetuning.network.network import Network
 from pipeline.finetuning.network.unfreeze import Cut
 from pipeline.finetuning.predictor import WEIGHTS, of_model
 from pipeline.images.preprocess import Preprocess
+from pipeline.store.records import ModelInfo
 from pipeline.store.results import MODEL
 from pipeline.trunks import registry
 
@@ -32,16 +33,16 @@ class Model:
         folder: where it is kept.
     """
 
-    def __init__(self, info: dict[str, Any], network: Network, folder: Path | None = None):
+    def __init__(self, info: ModelInfo, network: Network, folder: Path | None = None):
         self.info, self.folder = info, folder
-        self.classes_ = tuple(info["classes"])
+        self.classes_ = info.classes
         self.network = network.eval().requires_grad_(False)
         self.predictor = of_model(info, self.network, folder)
 
     @property
     def id(self) -> str:
         """Return the model's id, twelve hexadecimal digits."""
-        return str(self.info["id"])
+        return self.info.id
 
     def predict_proba(
         self, images: Sequence[Any], *, device: str = "auto", calibrated: bool = False
@@ -51,7 +52,7 @@ class Model:
         Args:
             images: N paths; or N pictures, uint8 arrays [H, W, 3] or PIL images.
             device: `auto`, `cpu`, `cuda` or `mps`.
-            calibrated: divide logits by the temperature of `info["calibration"]`.
+            calibrated: divide logits by the temperature of `info.calibration`.
 
         Raises:
             PipelineError: an image that cannot be read, named.
@@ -82,16 +83,16 @@ class Model:
             tensors = load_file(MODEL.check(folder, info, WEIGHTS))
         except (SafetensorError, OSError) as error:
             raise DamagedError(f"The model {folder} is damaged: {error}") from error
-        frozen = "random" if info["standalone"] else info["weights_asked"]
-        trunk = registry.load(info["trunk"], frozen, keys=info["keys"], state_dir=state_dir)
-        if not info["standalone"] and trunk.weights_digest != info["weights_digest"]:
+        frozen = "random" if info.standalone else info.weights_asked
+        trunk = registry.load(info.trunk, frozen, keys=info.keys, state_dir=state_dir)
+        if not info.standalone and trunk.weights_digest != info.weights_digest:
             raise PipelineError(
-                f"The model {info['id']} keeps its frozen part by the digest of its weights "
-                f"({info['weights_digest'][:12]}), and {info['weights_asked']} of {info['trunk']} "
+                f"The model {info.id} keeps its frozen part by the digest of its weights "
+                f"({info.weights_digest[:12]}), and {info.weights_asked} of {info.trunk} "
                 f"now has {trunk.weights_digest[:12]}. Put the file back, or fine-tune again."
             )
         own = {f"trunk.{name}": value for name, value in trunk.module.state_dict().items()}
-        classes = len(info["classes"])
+        classes = len(info.classes)
         head = tensors.get("head.weight")
         if head is None or head.ndim != 2 or len(head) != classes:
             raise DamagedError(f"The model {folder} is damaged: it has no head for its classes.")
@@ -99,7 +100,7 @@ class Model:
         own |= {f"head.{name}": value for name, value in layer.state_dict().items()}
         strange = [name for name, value in tensors.items()
                    if name not in own or own[name].shape != value.shape]  # fmt: skip
-        lost = [f"trunk.{name}" for name in info["learns"] if f"trunk.{name}" not in tensors]
+        lost = [f"trunk.{name}" for name in info.learns if f"trunk.{name}" not in tensors]
         if strange or lost:
             raise DamagedError(
                 f"The model {folder} is damaged: {(strange + lost)[0]} does not fit its trunk."
@@ -107,10 +108,10 @@ class Model:
         with torch.no_grad():
             for name, value in tensors.items():
                 own[name].copy_(value)
-        cut = Cut("pixels", tuple(info["learns"]), tuple(info["places"]))
+        cut = Cut("pixels", info.learns, info.places)
         network = Network(
-            trunk.module, Preprocess.from_json(info["preprocess"]), layer=info["layer"],
-            pool=info["pool"], cut=cut, head=layer, l2=info["l2"],
+            trunk.module, Preprocess.from_json(info.preprocess), layer=info.layer,
+            pool=info.pool, cut=cut, head=layer, l2=info.l2,
         )  # fmt: skip
         return cls(info, network.to(memory_format=torch.channels_last), folder)
 
@@ -123,7 +124,7 @@ def tensors_of(network: Network, *, standalone: bool) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in found.items()}
 
 
-def write(folder: Path, info: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+def write(folder: Path, info: ModelInfo, tensors: dict[str, Tensor]) -> ModelInfo:
     """Write `model.safetensors`, then `model.json` with the digests of the folder's files.
 
     Returns:

@@ -7,7 +7,6 @@ import json
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -16,6 +15,7 @@ from pipeline.finetuning.options import TuneRecipe
 from pipeline.finetuning.task import Task, find_head, part_rows
 from pipeline.heads.head import Head
 from pipeline.store.cache import Cache
+from pipeline.store.records import HeadInfo, ModelInfo
 from pipeline.store.results import MODEL
 from pipeline.store.table import FeatureTable
 
@@ -36,19 +36,19 @@ class Plan:
         folder: where it is, or will be.
     """
 
-    head: dict[str, Any]
+    head: HeadInfo
     table: FeatureTable
     task: Task
     recipe: TuneRecipe
     model_id: str
     folder: Path
 
-    def made(self) -> dict[str, Any] | None:
+    def made(self) -> ModelInfo | None:
         """Return `model.json` of a model that is finished; else it is to be made (again)."""
         try:
             info = MODEL.read(self.folder)
             with safe_open(self.folder / "model.safetensors", framework="numpy"):
-                return info if info["finished"] else None
+                return info if info.finished else None
         except (PipelineError, SafetensorError, OSError):
             return None
 
@@ -75,9 +75,9 @@ def plan(
     return Plan(head, table, task, recipe, model_id, cache.root / "models" / model_id)
 
 
-def _model_id(head: dict[str, Any], recipe: TuneRecipe) -> str:
+def _model_id(head: HeadInfo, recipe: TuneRecipe) -> str:
     """Return what a model depends on, hashed."""
     parts = {name: value for name, value in asdict(recipe).items() if name not in _MEANS}
-    parts |= {"head": head["id"], "table_id": head["table_id"], "schema": MODEL.schema}
+    parts |= {"head": head.id, "table_id": head.table_id, "schema": MODEL.schema}
     parts["versions"] = {name: version(name) for name in ("headstart", "torch", "torchvision")}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

@@ -27,6 +27,7 @@ from pipeline.images.decoding.pictures import as_source
 from pipeline.images.decoding.reading import read
 from pipeline.images.preprocess import Preprocess
 from pipeline.images.views import least_side
+from pipeline.store.records import HeadInfo, ModelInfo
 from pipeline.trunks import registry
 from pipeline.trunks.engines.devices import choose_device, choose_precision
 from pipeline.trunks.engines.engine import Engine
@@ -59,7 +60,7 @@ class Predictor:
     """
 
     kind: str
-    info: dict[str, Any]
+    info: HeadInfo | ModelInfo
     folder: Path | None
     classes: tuple[str, ...]
     preprocess: Preprocess
@@ -72,17 +73,18 @@ class Predictor:
     @property
     def id(self) -> str:
         """Return the id, twelve hexadecimal digits."""
-        return str(self.info["id"])
+        return self.info.id
 
     @property
     def title(self) -> str:
         """Return what it is, for people: `head 0123456789ab (logreg on resnet18)`."""
-        if self.kind == "head":
-            how = f"{self.info['clf']} on {self.info['trunk']}"
-        elif self.info["from_scratch"]:
-            how = f"{self.info['trunk']} from scratch"
+        info = self.info
+        if isinstance(info, HeadInfo):
+            how = f"{info.clf} on {info.trunk}"
+        elif info.from_scratch:
+            how = f"{info.trunk} from scratch"
         else:
-            how = f"{self.info['trunk']}, {self.info['unfreeze']} unfrozen"
+            how = f"{info.trunk}, {info.unfreeze} unfrozen"
         return f"{self.kind} {self.id} ({how})"
 
     @property
@@ -91,8 +93,7 @@ class Predictor:
 
         See `pipeline.heads.calibration`.
         """
-        fitted = self.info["calibration"]
-        return 1.0 if fitted is None else float(fitted["temperature"])
+        return self.info.calibration_temperature
 
     @cached_property
     def net(self) -> FeatureNet:
@@ -204,33 +205,29 @@ def of_head(head: Head, *, state_dir: Path) -> Predictor:
         head: opened.
         state_dir: where calibrated random weights are kept.
     """
-    given = head.info["features"]
-    preprocess = Preprocess.from_json(given["preprocess"])
-    names = ("trunk", "weights_digest", "layer", "pool")
-    key = FeatureKey(
-        **{name: given[name] for name in names}, preprocess=preprocess, precision=given["precision"]
-    )
+    given = head.info.features
+    key = FeatureKey.of(given)
 
     def load() -> FeatureNet:
         trunk = registry.load(
-            given["trunk"], given["weights_asked"], keys=given["keys"], state_dir=state_dir
+            given.trunk, given.weights_asked, keys=given.keys, state_dir=state_dir
         )
-        if trunk.weights_digest != given["weights_digest"]:
+        if trunk.weights_digest != given.weights_digest:
             raise PipelineError(
-                f"The head {head.id} was fitted on features of {given['trunk']} with the weights "
-                f"{given['weights_digest'][:12]}, and {given['weights_asked']} now holds "
+                f"The head {head.id} was fitted on features of {given.trunk} with the weights "
+                f"{given.weights_digest[:12]}, and {given.weights_asked} now holds "
                 f"{trunk.weights_digest[:12]}. Put them back, or run `pipeline extract` and "
                 "`pipeline fit-head` again."
             )
-        return FeatureNet(trunk.module, preprocess, given["layer"], given["pool"])
+        return FeatureNet(trunk.module, key.preprocess, key.layer, key.pool)
 
     return Predictor(
         kind="head",
         info=head.info,
         folder=head.folder,
-        classes=head.classes_,
-        preprocess=preprocess,
-        precision=given["precision"],
+        classes=head.info.classes,
+        preprocess=key.preprocess,
+        precision=key.precision,
         key=key,
         linear=head.linear,
         classify=head.logits,
@@ -238,7 +235,7 @@ def of_head(head: Head, *, state_dir: Path) -> Predictor:
     )
 
 
-def of_model(info: dict[str, Any], network: Network, folder: Path | None) -> Predictor:
+def of_model(info: ModelInfo, network: Network, folder: Path | None) -> Predictor:
     """Return a fine-tuned network as a predictor.
 
     Args:
@@ -246,15 +243,15 @@ def of_model(info: dict[str, Any], network: Network, folder: Path | None) -> Pre
         network: from crops to logits, in eval mode.
         folder: where it is kept.
     """
-    preprocess = Preprocess.from_json(info["preprocess"])
-    weights = info["weights_digest"] + info["files"][WEIGHTS]
+    preprocess = Preprocess.from_json(info.preprocess)
+    weights = info.weights_digest + info.files[WEIGHTS]
     key = FeatureKey(
-        info["trunk"],
+        info.trunk,
         hashlib.sha256(weights.encode()).hexdigest(),
-        info["layer"],
-        info["pool"],
+        info.layer,
+        info.pool,
         preprocess,
-        info["precision"],
+        info.precision,
     )
     plain = {name: value.numpy(force=True) for name, value in network.plain_head().items()}
     linear = LinearHead(plain["weight"], plain["bias"], l2=network.l2)
@@ -262,9 +259,9 @@ def of_model(info: dict[str, Any], network: Network, folder: Path | None) -> Pre
         kind="model",
         info=info,
         folder=folder,
-        classes=tuple(info["classes"]),
+        classes=info.classes,
         preprocess=preprocess,
-        precision=info["precision"],
+        precision=info.precision,
         key=key,
         linear=linear,
         classify=linear.scores,

@@ -41,13 +41,13 @@ def load_trunk(table: FeatureTable, recipe: TuneRecipe, cache: Cache) -> LoadedT
         PipelineError: its weights are missing, or others now.
     """
     given = table.provenance
-    weights = "random" if recipe.from_scratch else given["weights_asked"]
-    trunk = registry.load(given["trunk"], weights, keys=given["keys"], state_dir=cache.weights)
-    if not recipe.from_scratch and trunk.weights_digest != given["weights_digest"]:
+    weights = "random" if recipe.from_scratch else given.weights_asked
+    trunk = registry.load(given.trunk, weights, keys=given.keys, state_dir=cache.weights)
+    if not recipe.from_scratch and trunk.weights_digest != given.weights_digest:
         raise PipelineError(
-            f"{given['weights_asked']} of {given['trunk']} now holds other weights "
+            f"{given.weights_asked} of {given.trunk} now holds other weights "
             f"({trunk.weights_digest[:12]}) than made the table "
-            f"({given['weights_digest'][:12]}). Put them back, or run `pipeline extract` and "
+            f"({given.weights_digest[:12]}). Put them back, or run `pipeline extract` and "
             "`pipeline fit-head` again."
         )
     return trunk
@@ -84,10 +84,10 @@ def make_network(
         centre = torch.from_numpy(mean.astype(np.float32))
     return Network(
         trunk.module,
-        Preprocess.from_json(given["preprocess"]),
-        layer=given["layer"],
-        pool=given["pool"],
-        cut=cut(trunk.module, recipe.unfreeze, layer=given["layer"]),
+        Preprocess.from_json(given.preprocess),
+        layer=given.layer,
+        pool=given.pool,
+        cut=cut(trunk.module, recipe.unfreeze, layer=given.layer),
         head=head,
         l2=l2,
         centre=centre,

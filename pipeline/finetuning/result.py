@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,15 @@ from pipeline.finetuning.training.records import Epoch, Part
 from pipeline.finetuning.training.training import Training
 from pipeline.heads import calibration, metrics, predictions
 from pipeline.heads.cross_validation.search import Found
-from pipeline.heads.metrics import Metrics, softmax
+from pipeline.heads.metrics import softmax
 from pipeline.store.folders import commit_folder
+from pipeline.store.records import Calibration, HeadInfo, Metrics, ModelInfo, ModelScores, Paired
 from pipeline.store.results import MODEL
 from pipeline.store.table import FeatureTable
 from pipeline.trunks.registry import LoadedTrunk
 
 #: A difference in accuracy counts where chance alone makes one less often (McNemar's exact test).
 LEVEL = 0.05
-_FROM_TABLE = (
-    "trunk", "keys", "layer", "pool", "preprocess",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +53,7 @@ class Outcome:
     """
 
     model_id: str
-    head: dict[str, Any]
+    head: HeadInfo
     table: FeatureTable
     trunk: LoadedTrunk
     task: Task
@@ -67,7 +65,7 @@ class Outcome:
     handover: Handover | None
 
 
-def commit(outcome: Outcome, folder: Path, *, finished: bool) -> dict[str, Any]:
+def commit(outcome: Outcome, folder: Path, *, finished: bool) -> ModelInfo:
     """Put the best epoch into the network, score it, write the folder, return `model.json`."""
     tuner, table, task = outcome.tuner, outcome.table, outcome.task
     tuner.keep_best()
@@ -79,89 +77,94 @@ def commit(outcome: Outcome, folder: Path, *, finished: bool) -> dict[str, Any]:
     chances = {split: softmax(values) for split, values in logits.items()}
     held = calibration.fit(logits[task.selects], table.labels[task.select], on=task.selects)
     info = _info(outcome, chances, held, finished, time.perf_counter() - started)
-    tensors = model.tensors_of(tuner.network, standalone=info["standalone"])
+    tensors = model.tensors_of(tuner.network, standalone=info.standalone)
 
     def write(into: Path) -> None:
+        nonlocal info
         for split, rows in task.scored.items():
             predictions.write(into / f"predictions-{split}.csv", table, rows, chances[split])
         _write_history(into / "history.csv", tuner.history)
         curve.draw(
             into / "curve.png", tuner.history, best=tuner.best_epoch, selected_on=task.selects
         )
-        info.update(model.write(into, info, tensors))
+        info = model.write(into, info, tensors)
 
     commit_folder(folder, write, what="the model")
-    return info
+    return replace(info, folder=folder)
 
 
 def _info(
     outcome: Outcome,
     chances: dict[str, np.ndarray],
-    held: dict[str, Any],
+    held: Calibration,
     finished: bool,
     evaluated: float,
-) -> dict[str, Any]:
+) -> ModelInfo:
     tuner, table, task = outcome.tuner, outcome.table, outcome.task
     network, history = tuner.network, tuner.history
     given, recipe, head = table.provenance, outcome.recipe, outcome.head
     scored = _scores(outcome, chances)
     chosen = scored[task.selects]
-    return {
-        "schema": MODEL.schema,
-        "id": outcome.model_id,
-        "finished": finished,
-        "head": head["id"],
-        "head_clf": head["clf"],
-        "head_metrics": head["metrics"],
-        "table_id": table.table_id,
-        "table": str(table.path),
-        "fingerprint": table.fingerprint,
-        **{name: given[name] for name in _FROM_TABLE},
-        "weights": outcome.trunk.weights,
-        "weights_asked": "random" if recipe.from_scratch else given["weights_asked"],
-        "weights_digest": outcome.trunk.weights_digest,
-        "from_scratch": recipe.from_scratch,
-        "unfreeze": recipe.unfreeze,
-        "boundary": network.cut.after,
-        "learns": list(network.cut.learns),
-        "places": list(network.cut.places),
-        "l2": network.l2,
+    return ModelInfo(
+        schema=MODEL.schema,
+        id=outcome.model_id,
+        finished=finished,
+        head=head.id,
+        head_clf=head.clf,
+        head_metrics=head.metrics,
+        table_id=table.table_id,
+        table=str(table.path),
+        fingerprint=table.fingerprint,
+        trunk=given.trunk,
+        keys=given.keys,
+        layer=given.layer,
+        pool=given.pool,
+        preprocess=given.preprocess,
+        weights=outcome.trunk.weights,
+        weights_asked="random" if recipe.from_scratch else given.weights_asked,
+        weights_digest=outcome.trunk.weights_digest,
+        from_scratch=recipe.from_scratch,
+        unfreeze=recipe.unfreeze,
+        boundary=network.cut.after,
+        learns=network.cut.learns,
+        places=network.cut.places,
+        l2=network.l2,
         # with nothing frozen in front the file holds the whole trunk as it is
-        "standalone": recipe.standalone or network.cut.after == "pixels",
-        "precision": tuner.settings.precision,
-        "live": outcome.prepared.live,
-        "classes": list(table.classes),
-        "majority": table.classes[_majority(outcome)],
-        "calibration": held,
-        "recipe": asdict(recipe),
-        "settings": asdict(tuner.settings),
-        "epochs": len(history) - 1,
-        "best_epoch": tuner.best_epoch,
+        standalone=recipe.standalone or network.cut.after == "pixels",
+        precision=tuner.settings.precision,
+        live=outcome.prepared.live,
+        classes=table.classes,
+        majority=table.classes[_majority(outcome)],
+        calibration=held,
+        recipe=asdict(recipe),
+        settings=asdict(tuner.settings),
+        epochs=len(history) - 1,
+        best_epoch=tuner.best_epoch,
         # epoch 0 is the head itself, whatever rounding says
-        "beats_head": tuner.best_epoch > 0 and beats(chosen),
-        "selected_on": task.selects,
-        "compared_on": _compared_on(outcome),
-        "train_images": len(task.train),
-        "metrics": scored,
-        "handover": None if outcome.handover is None else asdict(outcome.handover),
-        "moved": _moved(outcome),
-        "history": [_plain(epoch) for epoch in history],
-        "activations": outcome.prepared.fingerprint,
-        "shards": outcome.prepared.shards,
-        "activations_computed": outcome.prepared.computed,
-        "seconds": {
+        beats_head=tuner.best_epoch > 0 and beats(chosen),
+        selected_on=task.selects,
+        compared_on=_compared_on(outcome),
+        train_images=len(task.train),
+        metrics=scored,
+        handover=None if outcome.handover is None else asdict(outcome.handover),
+        moved=_moved(outcome),
+        history=tuple(_plain(epoch) for epoch in history),
+        activations=outcome.prepared.fingerprint,
+        shards=tuple(outcome.prepared.shards),
+        activations_computed=outcome.prepared.computed,
+        seconds={
             "activations": outcome.prepared.seconds,
             "head": outcome.refitted.seconds,
             "training": sum(epoch.seconds for epoch in history),
             "evaluation": evaluated,
         },
-        "notes": list(tuner.notes),
-        "versions": {name: version(name) for name in ("headstart", "torch", "torchvision")},
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+        notes=tuple(tuner.notes),
+        versions={name: version(name) for name in ("headstart", "torch", "torchvision")},
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
 
 
-def beats(scored: dict[str, Any]) -> bool:
+def beats(scored: ModelScores) -> bool:
     """Tell whether a model is better than its head on the images that chose its epoch.
 
     It is where its log-loss is lower and it is not less often right by more than chance explains:
@@ -170,12 +173,12 @@ def beats(scored: dict[str, Any]) -> bool:
     Args:
         scored: of `metrics`, of that part.
     """
-    paired = scored["paired"]
-    worse = paired["head_alone"] > paired["model_alone"] and paired["p"] < LEVEL
-    return bool(scored["model"]["log_loss"] < scored["start"]["log_loss"] and not worse)
+    paired = scored.paired
+    worse = paired.head_alone > paired.model_alone and paired.p < LEVEL
+    return scored.model.log_loss < scored.start.log_loss and not worse
 
 
-def _scores(outcome: Outcome, chances: dict[str, np.ndarray]) -> dict[str, Any]:
+def _scores(outcome: Outcome, chances: dict[str, np.ndarray]) -> dict[str, ModelScores]:
     """Return for each split the metrics of the model and of the head that it started from."""
     table, task, classes = outcome.table, outcome.task, outcome.table.classes
     majority = _majority(outcome)
@@ -187,17 +190,17 @@ def _scores(outcome: Outcome, chances: dict[str, np.ndarray]) -> dict[str, Any]:
         def measured(p: np.ndarray, labels: np.ndarray = table.labels[rows]) -> Metrics:
             return metrics.measure(labels, p, classes, majority)
 
-        found[split] = {
+        found[split] = ModelScores(
             # a split that chose the head's penalty has chosen, too
-            "selected_on": split in (task.selects, outcome.head["selected_on"]),
-            "model": measured(chances[split]).to_json(),
-            "start": measured(before).to_json(),
-            "paired": _paired(table.labels[rows], before, chances[split]),
-        }
+            selected_on=split in (task.selects, outcome.head.selected_on),
+            model=measured(chances[split]),
+            start=measured(before),
+            paired=_paired(table.labels[rows], before, chances[split]),
+        )
     return found
 
 
-def _paired(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+def _paired(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> Paired:
     """Return how far the differences of two on the same images are from chance.
 
     Args:
@@ -207,12 +210,8 @@ def _paired(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> dict[s
     """
     test = metrics.mcnemar(before.argmax(1) == labels, after.argmax(1) == labels)
     one, other = (metrics.losses(labels, chances) for chances in (before, after))
-    return {
-        "head_alone": test.first_alone,
-        "model_alone": test.second_alone,
-        "p": test.p,
-        "log_loss_error": float(np.std(one - other) / np.sqrt(len(labels))),
-    }
+    error = float(np.std(one - other) / np.sqrt(len(labels)))
+    return Paired(test.first_alone, test.second_alone, test.p, error)
 
 
 def _majority(outcome: Outcome) -> int:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pipeline.errors import PipelineError, UsageError, nearest
+from pipeline.errors import PipelineError, UsageError
+from pipeline.heads import resolve
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.search import Found, Plan, search
 from pipeline.heads.head import Head
-from pipeline.heads.leaderboard import leaderboard
+from pipeline.heads.leaderboard import Ranked
 from pipeline.heads.options import HeadRecipe
 from pipeline.heads.registry import HEADS
 from pipeline.heads.task import check_table, check_views, learned, make_folds, split_rows, units
 from pipeline.store.cache import Cache
+from pipeline.store.records import HeadInfo
 from pipeline.store.results import HEAD
 from pipeline.store.table import FeatureTable
 
@@ -50,7 +51,7 @@ class Task:
 
 def find_head(
     cache: Cache, asked: Head | str | Path | None, notes: list[str]
-) -> tuple[dict[str, Any], FeatureTable]:
+) -> tuple[HeadInfo, FeatureTable]:
     """Return the `head.json` to start from, and its table.
 
     Args:
@@ -64,42 +65,36 @@ def find_head(
     """
     if isinstance(asked, Head):
         info = asked.info
-    elif asked is not None and Path(asked).is_dir():
-        info = HEAD.read(Path(asked))
+    elif asked is not None:
+        artefact = resolve.find(cache, asked)
+        if artefact.kind is not HEAD:
+            raise PipelineError(
+                f"The model {artefact.folder.name} is no head: fine-tuning starts from a head."
+            )
+        info = HEAD.read(artefact.folder)
     else:
-        info = _among(cache, None if asked is None else str(asked), notes)
-    if not info["linear"]:
+        info = _best_start(cache, notes)
+    if not info.linear:
         usable = ", ".join(name for name, kind in HEADS.items() if kind.linear or not kind.make)
         raise PipelineError(
-            f"The head {info['id']} is of kind {info['clf']}, which is not linear and cannot be a "
+            f"The head {info.id} is of kind {info.clf}, which is not linear and cannot be a "
             f"network's last layer. Kinds that can: {usable}."
         )
-    return info, _table_of(cache, info)
+    table = resolve.table_of(cache, info)
+    if table is None:
+        raise PipelineError(
+            f"The table of the head {info.id} ({info.table_id[:12]}) is not in the cache "
+            f"{cache.root}. `pipeline extract` makes it again."
+        )
+    return info, table
 
 
-def _among(cache: Cache, asked: str | None, notes: list[str]) -> dict[str, Any]:
-    heads, _ = HEAD.every(cache.root)
-    if asked is not None:
-        fits = [info for info in heads if len(asked) >= 4 and str(info["id"]).startswith(asked)]
-        if len(fits) == 1:
-            return fits[0]
-        if fits:
-            listed = ", ".join(str(info["id"]) for info in fits)
-            raise PipelineError(f"'{asked}' begins the ids of several heads: {listed}.")
-    table = cache.open_table()
-    board = leaderboard(heads, table.table_id)
-    there = ", ".join(f"{info['clf']} {info['id']}" for info in board)
-    if asked is not None:
-        named = next((info for info in board if info["clf"] == asked), None)
-        if named is None:
-            known = [info["clf"] for info in board] + [str(info["id"]) for info in heads]
-            hint = nearest(asked, known)
-            have = f" The current table has {there}." if there else " There is none yet."
-            raise PipelineError(f"There is no head '{asked}'.{hint}{have}")
-        return named
-    start = starter(board, notes)
+def _best_start(cache: Cache, notes: list[str]) -> HeadInfo:
+    heads = resolve.heads_of(cache, cache.open_table())
+    start = starter(heads, notes)
     if start is None:
-        have = f"; it has {there}" if there else ""
+        listed = ", ".join(f"{one.info.clf} {one.info.id}" for one in heads)
+        have = f"; it has {listed}" if listed else ""
         raise PipelineError(
             f"The current table has no head fitted by log-loss to start from{have}. Fit one with "
             "`pipeline fit-head --clf logreg`."
@@ -107,56 +102,31 @@ def _among(cache: Cache, asked: str | None, notes: list[str]) -> dict[str, Any]:
     return start
 
 
-def starter(board: Sequence[dict[str, Any]], notes: list[str]) -> dict[str, Any] | None:
+def starter(board: Sequence[Ranked[HeadInfo]], notes: list[str]) -> HeadInfo | None:
     """Return the first head of a leaderboard that was fitted by log-loss, None without one.
 
     Args:
-        board: from `heads.leaderboard`.
+        board: from `resolve.heads_of`, those fitted on a part of train last.
         notes: takes why a better head of another kind was passed over.
     """
-    usable = [info for info in board if info["linear"] and info["log_loss"]]
-    # a fit on a few shots is an experiment, however new
-    whole = [i for i in usable if not (i["recipe"]["shots"] or i["recipe"]["train_fraction"])]
-    start = next(iter([*whole, *usable]), None)
+    start = next((one for one in board if one.info.linear and one.info.log_loss), None)
     if start is None:
         return None
-    better = [
-        info
-        for info in board
-        if info["group"] == start["group"] and info["best"] and info["id"] != start["id"]
-    ]
-    for info in better:
+    for one in board:
+        if one.group != start.group or not one.best or one == start:
+            continue
         why = (
             "its scores are not log-odds; name it to start from it all the same"
-            if info["linear"]
+            if one.info.linear
             else "it is not linear"
         )
         notes.append(
-            f"Starting from {start['clf']} and not from the best head, {info['clf']}: {why}."
+            f"Starting from {start.info.clf} and not from the best head, {one.info.clf}: {why}."
         )
-    return start
+    return start.info
 
 
-def _table_of(cache: Cache, info: dict[str, Any]) -> FeatureTable:
-    places = [path for path in cache.table_files() if path.stem.endswith(info["table_id"][:12])]
-    places += [Path(info["table"])] if Path(info.get("table", "")).is_file() else []
-    if not places:
-        raise PipelineError(
-            f"The table of the head {info['id']} ({info['table_id'][:12]}) is not in the cache "
-            f"{cache.root}. `pipeline extract` makes it again."
-        )
-    table = FeatureTable.open(places[0])
-    if table.table_id != info["table_id"] or table.fingerprint != info["fingerprint"]:
-        raise PipelineError(
-            f"The table {places[0]} is not that of the head {info['id']}: it comes from "
-            f"{table.provenance['trunk']} ({table.fingerprint[:12]}), the head from "
-            f"{info['trunk']} ({info['fingerprint'][:12]}). Fit a head on it with "
-            "`pipeline fit-head`."
-        )
-    return table
-
-
-def part_rows(table: FeatureTable, info: dict[str, Any], select_on: str, notes: list[str]) -> Task:
+def part_rows(table: FeatureTable, info: HeadInfo, select_on: str, notes: list[str]) -> Task:
     """Return which rows train, choose and are reported; those of train are the head's own.
 
     The part that chooses depends on the head's seed and not on fine-tuning's, so that every run
@@ -167,7 +137,7 @@ def part_rows(table: FeatureTable, info: dict[str, Any], select_on: str, notes: 
         PipelineError: too few images to set a part aside.
     """
     check_table(table)
-    recipe = HeadRecipe(**{**info["recipe"], "select_on": "cv", "repeats": 0})
+    recipe = HeadRecipe(**{**info.recipe, "select_on": "cv", "repeats": 0})
     head = split_rows(table, recipe, [])
     both = {"val", "test"} <= set(head.reported)
     if select_on == "val" and not both:
@@ -201,17 +171,17 @@ def _aside(labels: np.ndarray, unit: np.ndarray, seed: int) -> np.ndarray | None
     return of == best if left[best] > 1 else None
 
 
-def refit(info: dict[str, Any], table: FeatureTable, task: Task) -> Found:
+def refit(info: HeadInfo, table: FeatureTable, task: Task) -> Found:
     """Return the head fitted on the images that train, with the penalty that was chosen.
 
     One that is not fitted by log-loss gets its temperature from folds of these images.
     """
-    kind, recipe = HEADS[info["clf"]], HeadRecipe(**info["recipe"])
-    grid = None if kind.parameter is None else (float(info["parameters"][kind.parameter]),)
+    kind, recipe = HEADS[info.clf], HeadRecipe(**info.recipe)
+    grid = None if kind.parameter is None else (float(info.parameters[kind.parameter]),)
     plan = Plan(
         grid=grid,
         balanced=recipe.class_weight == "balanced",
-        normalize=info["normalize"],
+        normalize=info.normalize,
         seed=recipe.seed,
         jobs=1,
     )
@@ -222,6 +192,6 @@ def refit(info: dict[str, Any], table: FeatureTable, task: Task) -> Found:
     check_views(table, recipe.views)
     features, labels, train, folds = learned(table, recipe.views, task.train, parts)
     return search(
-        info["clf"], features, labels, classes=len(table.classes), train=train, folds=folds,
+        info.clf, features, labels, classes=len(table.classes), train=train, folds=folds,
         plan=plan,
     )  # fmt: skip

@@ -26,11 +26,12 @@ from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import log_loss, softmax
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
+from pipeline.store.records import ModelInfo
 from pipeline.store.table import FeatureTable
 from pipeline.trunks.engines.devices import choose_device, choose_precision
 
 
-def make(plan: Plan, cache: Cache, notes: list[str], progress: Progress) -> dict[str, Any]:
+def make(plan: Plan, cache: Cache, notes: list[str], progress: Progress) -> ModelInfo:
     """Train the model of a plan, keep it, and return its `model.json`.
 
     Args:
@@ -137,7 +138,7 @@ def _begin(
         logits,
         table=np.asarray(table.features[task.select]),
         head=start,
-        precisions=(str(table.provenance["precision"]), tuner.settings.precision),
+        precisions=(str(table.provenance.precision), tuner.settings.precision),
     )
     before = softmax(start.scores(np.asarray(table.features[task.select])), start.temperature)
     labels = table.labels[task.select]
@@ -186,7 +187,7 @@ def _tell(training: Training, progress: Progress, seconds: float) -> None:
 
 
 def _wanted(table: FeatureTable, task: Task, recipe: TuneRecipe) -> Wanted:
-    root = Path(recipe.data or table.provenance["root"]).expanduser().absolute()
+    root = Path(recipe.data or table.provenance.root).expanduser().absolute()
     if not root.is_dir() and recipe.data is not None:
         raise PipelineError(f"--data {root} is not a folder.")
     scored = np.concatenate(list(task.scored.values()))

@@ -7,18 +7,17 @@ that predicting needs no data. It never changes which class is the likeliest.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from pipeline.heads.metrics import fit_temperature, log_loss, softmax
+from pipeline.store.records import Calibration
 
 #: Images' worth of belief that labels have nothing to do with scores; see `fit_temperature`.
 #: Platt 1999, "Probabilistic outputs for support vector machines", section 2.2, for the idea.
 PRIOR = 1.0
 
 
-def fit(logits: np.ndarray, labels: np.ndarray, *, on: str) -> dict[str, Any]:
+def fit(logits: np.ndarray, labels: np.ndarray, *, on: str) -> Calibration:
     """Return what is kept in `head.json` and `model.json`.
 
     Args:
@@ -27,16 +26,10 @@ def fit(logits: np.ndarray, labels: np.ndarray, *, on: str) -> dict[str, Any]:
         on: which images these are: `cv` for the held-out folds of train, `val`, or `train-part`.
 
     Returns:
-        `temperature`, `on`, `images`, and the `log_loss` of these images `before` and `after`.
+        The temperature, and the log-loss of these images before and after it.
     """
     temperature = fit_temperature(logits, labels, prior=PRIOR)
     before, after = (log_loss(labels, softmax(logits, t)) for t in (1.0, temperature))
     if after >= before:  # with few images the prior says more than they do
         temperature, after = 1.0, before
-    return {
-        "temperature": temperature,
-        "on": on,
-        "images": len(labels),
-        "before": before,
-        "after": after,
-    }
+    return Calibration(temperature, on, len(labels), before, after)

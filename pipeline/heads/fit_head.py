@@ -25,14 +25,9 @@ from pipeline.options import from_options
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.folders import commit_folder
+from pipeline.store.records import FeatureSource, HeadInfo, Metrics
 from pipeline.store.results import HEAD
 from pipeline.store.table import FeatureTable
-
-#: What of a table's provenance a head keeps, so that it can compute features of other images.
-OF_FEATURES = (
-    "trunk", "weights", "weights_digest", "weights_asked", "keys", "layer", "pool", "precision",
-    "preprocess",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Fitting:
         return {
             "table": str(self.table.path),
             "table_id": self.table.table_id,
-            "heads": [{**head.info, "path": str(head.folder)} for head in self.heads],
+            "heads": [{**head.info.to_json(), "path": str(head.folder)} for head in self.heads],
             "reused": list(self.reused),
             "failed": self.failed,
             "leaks": [leak.to_json() for leak in self.leaks],
@@ -236,51 +231,51 @@ def _info(
     recipe: HeadRecipe,
     found: Found,
     head_id: str,
-    scored: dict[str, metrics.Metrics],
+    scored: dict[str, Metrics],
     repeats: dict[str, Any] | None,
     majority: int,
-) -> dict[str, Any]:
+) -> HeadInfo:
     kind = HEADS[name]
     chosen = found.chosen
     uses_scores = found.linear is not None or not kind.probabilities
     held = None if found.held is None else calibration.fit(*found.held, on=task.selects)
-    return {
-        "schema": HEAD.schema,
-        "id": head_id,
-        "clf": name,
-        "title": kind.title,
-        "log_loss": kind.log_loss,
-        "linear": found.linear is not None,
-        "table_id": table.table_id,
-        "table": str(table.path),
-        "fingerprint": table.fingerprint,
-        "trunk": table.provenance["trunk"],
-        "dim": int(table.features.shape[1]),
-        "features": {name: table.provenance[name] for name in OF_FEATURES},
-        "classes": list(table.classes),
-        "majority": table.classes[majority],
-        "recipe": asdict(replace(recipe, clf=name)),
-        "normalize": found.normalizer.kind,
-        "parameters": chosen.parameters,
-        "temperature": chosen.temperature if uses_scores else None,
-        "calibration": held,
-        "selected_by": recipe.select,
-        "selected_on": task.selects,
-        "folds": len(task.folds) if task.selects == "cv" else 0,
-        "score": _json_number(chosen.score),
-        "spread": chosen.spread,
-        "trials": [{**asdict(t), "score": _json_number(t.score)} for t in found.trials],
-        "train_images": len(task.train),
-        "metrics": {
-            split: {**values.to_json(), "selected_on": split == task.selects}
+    return HeadInfo(
+        schema=HEAD.schema,
+        id=head_id,
+        clf=name,
+        title=kind.title,
+        log_loss=kind.log_loss,
+        linear=found.linear is not None,
+        table_id=table.table_id,
+        table=str(table.path),
+        fingerprint=table.fingerprint,
+        trunk=table.provenance.trunk,
+        dim=int(table.features.shape[1]),
+        features=FeatureSource.from_json(table.provenance.to_json()),
+        classes=table.classes,
+        majority=table.classes[majority],
+        recipe=asdict(replace(recipe, clf=name)),
+        normalize=found.normalizer.kind,
+        parameters=chosen.parameters,
+        temperature=chosen.temperature if uses_scores else None,
+        calibration=held,
+        selected_by=recipe.select,
+        selected_on=task.selects,
+        folds=len(task.folds) if task.selects == "cv" else 0,
+        score=_json_number(chosen.score),
+        spread=chosen.spread,
+        trials=tuple({**asdict(t), "score": _json_number(t.score)} for t in found.trials),
+        train_images=len(task.train),
+        metrics={
+            split: replace(values, selected_on=split == task.selects)
             for split, values in scored.items()
         },
-        "repeats": repeats,
-        "notes": found.notes,
-        "seconds": found.seconds,
-        "versions": _versions(name),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+        repeats=repeats,
+        notes=tuple(found.notes),
+        seconds=found.seconds,
+        versions=_versions(name),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
 
 
 def _short(value: Any) -> str:

@@ -13,6 +13,7 @@ from pipeline.errors import DamagedError, PipelineError
 from pipeline.heads.cross_validation.candidates import log_chances
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
+from pipeline.store.records import HeadInfo
 from pipeline.store.results import HEAD
 
 #: The head's file: a linear one's, and any other's.
@@ -36,28 +37,28 @@ class Head:
         folder: where it is kept.
     """
 
-    def __init__(self, info: dict[str, Any], *, linear: LinearHead | None, estimator: Any,
+    def __init__(self, info: HeadInfo, *, linear: LinearHead | None, estimator: Any,
                  folder: Path | None = None):  # fmt: skip
         self.info, self.linear, self.estimator, self.folder = info, linear, estimator, folder
-        self.classes_ = tuple(info["classes"])
+        self.classes_ = info.classes
 
     @property
     def id(self) -> str:
         """Return the head's id, twelve hexadecimal digits."""
-        return str(self.info["id"])
+        return self.info.id
 
     def predict_proba(self, features: Any, *, calibrated: bool = False) -> np.ndarray:
         """Return probabilities [N, K] float64.
 
         Args:
             features: raw features [N, D], or a `FeatureTable` of the same fingerprint.
-            calibrated: divide logits by the temperature of `info["calibration"]`.
+            calibrated: divide logits by the temperature of `info.calibration`.
 
         Raises:
             PipelineError: features of another trunk, of another length, or not finite.
         """
-        fitted = self.info["calibration"] if calibrated else None
-        return softmax(self.logits(features), 1.0 if fitted is None else fitted["temperature"])
+        temperature = self.info.calibration_temperature if calibrated else 1.0
+        return softmax(self.logits(features), temperature)
 
     def logits(self, features: Any) -> np.ndarray:
         """Return the logarithms of probabilities up to a constant for each row, [N, K] float.
@@ -70,10 +71,10 @@ class Head:
         x = self._features(features)
         if self.linear is not None:
             return self.linear.scores(x) / np.float32(self.linear.temperature)
-        if self.info["temperature"] is None:
+        if self.info.temperature is None:
             values = log_chances(self.estimator, x)
         else:
-            values = self.estimator.decision_function(x) / float(self.info["temperature"])
+            values = self.estimator.decision_function(x) / self.info.temperature
             if values.ndim == 1:
                 values = np.stack([-values / 2, values / 2], axis=1)
         full = np.full((len(x), len(self.classes_)), -np.inf)
@@ -88,17 +89,17 @@ class Head:
     def _features(self, features: Any) -> np.ndarray:
         fingerprint = getattr(features, "fingerprint", None)
         if fingerprint is not None:
-            if fingerprint != self.info["fingerprint"]:
+            if fingerprint != self.info.fingerprint:
                 raise PipelineError(
                     f"The head {self.id} was fitted on features of another fingerprint "
-                    f"({self.info['trunk']}, {self.info['fingerprint'][:12]}) than this table's "
+                    f"({self.info.trunk}, {self.info.fingerprint[:12]}) than this table's "
                     f"({fingerprint[:12]}); extract with the same trunk, weights and options."
                 )
             features = features.features
         x = np.asarray(features, np.float32)
-        if x.ndim != 2 or x.shape[1] != self.info["dim"]:
+        if x.ndim != 2 or x.shape[1] != self.info.dim:
             raise PipelineError(
-                f"The head {self.id} takes features [N, {self.info['dim']}], not {x.shape}."
+                f"The head {self.id} takes features [N, {self.info.dim}], not {x.shape}."
             )
         if not np.isfinite(x).all():
             raise PipelineError("The features have values that are not finite.")
@@ -127,9 +128,9 @@ class Head:
         """
         info = HEAD.read(folder)
         linear, estimator = None, None
-        if _LINEAR in info["files"]:
+        if _LINEAR in info.files:
             linear = LinearHead.load(HEAD.check(folder, info, _LINEAR))
-            if linear.weight.shape != (len(info["classes"]), info["dim"]):
+            if linear.weight.shape != (len(info.classes), info.dim):
                 raise DamagedError(
                     f"The head {folder} is damaged: its weights do not fit its head.json."
                 )

@@ -1,47 +1,106 @@
-"""The leaderboard of heads."""
+"""The leaderboards of heads and of models: what can be compared, and which is best."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic
 
 from pipeline.heads.registry import HEADS
+from pipeline.store.records import HeadInfo, ModelInfo
+from pipeline.store.results import Info
 
 
-def leaderboard(heads: list[dict[str, Any]], table_id: str) -> list[dict[str, Any]]:
-    """Return those heads that are of a table, best first, the best by selection marked `best`.
+@dataclass(frozen=True)
+class Ranked(Generic[Info]):
+    """A head or model in its place. Equal where the result and its place are.
+
+    Attributes:
+        info: `head.json` or `model.json`.
+        group: number of those that it can be compared with.
+        best: whether it is the best of its group.
+    """
+
+    info: Info
+    group: int
+    best: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        place = {"path": str(self.info.folder), "group": self.group, "best": self.best}
+        return {**self.info.to_json(), **place}
+
+
+def _rank(
+    infos: Iterable[Info],
+    table_id: str,
+    *,
+    group: Callable[[Info], Hashable],
+    order: Callable[[Info], Any],
+    can_win: Callable[[Info], bool],
+) -> list[Ranked[Info]]:
+    groups: dict[Hashable, list[Info]] = {}
+    for info in infos:
+        if info.table_id == table_id:
+            groups.setdefault(group(info), []).append(info)
+    return [
+        Ranked(info, number, best=place == 0 and can_win(info))
+        for number, members in enumerate(groups.values())
+        for place, info in enumerate(sorted(members, key=order))
+    ]
+
+
+def rank_heads(heads: Iterable[HeadInfo], table_id: str) -> list[Ranked[HeadInfo]]:
+    """Return those heads that are of a table, best first, the best by selection marked.
 
     Only heads that were chosen by the same measure on the same images can be compared: they stand
     in one `group`, and each group has a best. Ties go to the simpler kind.
     """
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for info in heads:
-        if info["table_id"] == table_id:
-            groups.setdefault(group_of(info), []).append(info)
-    board = []
-    for number, group in enumerate(groups.values()):
-        compared = [info for info in group if info["score"] is not None]
-        compared.sort(key=lambda info: (-info["score"], _simplicity(info["clf"])))
-        rest = [info for info in group if info["score"] is None]
-        for place, info in enumerate([*compared, *rest]):
-            board.append({**info, "group": number, "best": place == 0 and bool(compared)})
-    return board
+    simplicity = list(HEADS)
+
+    def order(info: HeadInfo) -> tuple[bool, float, int]:
+        return info.score is None, -(info.score or 0), simplicity.index(info.clf)
+
+    return _rank(
+        (info for info in heads if info.clf in HEADS), table_id,
+        group=group_of, order=order, can_win=lambda info: info.score is not None,
+    )  # fmt: skip
 
 
-def _simplicity(name: str) -> int:
-    return list(HEADS).index(name) if name in HEADS else len(HEADS)
+def rank_models(models: Iterable[ModelInfo], table_id: str) -> list[Ranked[ModelInfo]]:
+    """Return the models of a table, best first, the best marked.
+
+    They are compared by log-loss on the images that chose their epochs, those that beat their heads
+    before the others. Where these images or those that were learned from differ, they stand in
+    another `group`. A model that does not beat its head is never the best: the head is.
+    """
+    return _rank(
+        models, table_id,
+        group=lambda info: info.compared_on,
+        order=lambda info: (not info.beats_head, info.chosen.model.log_loss),
+        can_win=lambda info: info.beats_head,
+    )  # fmt: skip
 
 
-def group_of(info: dict[str, Any]) -> tuple[Any, ...]:
+def group_of(info: HeadInfo) -> tuple[Any, ...]:
     """Return what two heads must share for their selection scores to be compared."""
-    recipe = info["recipe"]
     names = ("select", "select_on", "folds", "shots", "train_fraction", "seed")
-    return tuple(recipe[name] for name in names)
+    return tuple(info.recipe[name] for name in names)
 
 
-def chosen_by(info: dict[str, Any]) -> str:
+def chosen_by(info: HeadInfo) -> str:
     """Return how a head of a group was chosen, in words."""
-    recipe = info["recipe"]
+    recipe = info.recipe
     on = f"{recipe['folds']} folds of train" if recipe["select_on"] == "cv" else "val"
     part = f", {recipe['shots']} images a class" if recipe["shots"] else ""
     part += f", {recipe['train_fraction']:g} of train" if recipe["train_fraction"] else ""
     return f"chosen by {recipe['select']} on {on}{part}, seed {recipe['seed']}"
+
+
+def trained_on(info: ModelInfo) -> str:
+    """Return what the models of a group learned from and were compared on, in words."""
+    images = info.chosen.model.images
+    return (
+        f"trained on {info.train_images:,} images, epoch chosen on {info.selected_on} "
+        f"({images:,} images) by log-loss"
+    )

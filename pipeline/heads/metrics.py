@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
+
+from pipeline.store.records import Metrics
 
 #: Two-sided 95% quantile of the normal distribution.
 Z = 1.959963984540054
@@ -14,41 +15,6 @@ BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
 #: Probabilities are kept from 0 and 1 by this much in the log-loss (float32's epsilon).
 EPSILON = float(np.finfo(np.float32).eps)
 SELECTIONS = ("accuracy", "balanced-accuracy", "log-loss", "f1-macro")
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """How well predictions fit labels.
-
-    Attributes:
-        images: N, labelled images that were scored.
-        accuracy: share of right predictions.
-        interval: 95% Wilson score interval of the accuracy (Wilson 1927).
-        balanced_accuracy: mean recall over the classes that occur.
-        f1_macro: mean F1 over the classes that occur or are predicted.
-        log_loss: mean of −ln p(label).
-        top5: share of labels among the five likeliest classes; None below six classes.
-        calibration_error: expected calibration error, 15 equal bins (Guo et al. 2017).
-        baseline: accuracy of always predicting the training images' commonest class.
-        classes: per class: name, images, precision, recall, F1 (None where undefined).
-        confusion: [K][K] counts, rows are labels and columns predictions.
-    """
-
-    images: int
-    accuracy: float
-    interval: tuple[float, float]
-    balanced_accuracy: float
-    f1_macro: float
-    log_loss: float
-    top5: float | None
-    calibration_error: float
-    baseline: float
-    classes: list[dict[str, Any]]
-    confusion: list[list[int]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {**asdict(self), "interval": list(self.interval)}
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
@@ -93,7 +59,7 @@ def measure(
         top5=_top(labels, probabilities, 5) if len(classes) > 5 else None,
         calibration_error=_calibration_error(predicted == labels, probabilities.max(1)),
         baseline=float((labels == majority).mean()),
-        classes=[
+        classes=tuple(
             {
                 "class": name,
                 "images": int(actual[k]),
@@ -102,8 +68,8 @@ def measure(
                 "f1": _known(f1[k]),
             }
             for k, name in enumerate(classes)
-        ],
-        confusion=confusion.tolist(),
+        ),
+        confusion=tuple(map(tuple, confusion.tolist())),
     )
 
 

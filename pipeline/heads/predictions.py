@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -44,10 +43,10 @@ class Stored:
     rows: np.ndarray
     chances: np.ndarray
 
-    def calibrated(self, fitted: dict[str, Any] | None) -> np.ndarray:
-        """Return probabilities [n, K] with the temperature of `info["calibration"]`."""
+    def calibrated(self, temperature: float) -> np.ndarray:
+        """Return probabilities [n, K] of logits that are divided by a temperature."""
         with np.errstate(divide="ignore"):
-            return softmax(np.log(self.chances), fitted["temperature"] if fitted else 1.0)
+            return softmax(np.log(self.chances), temperature)
 
 
 def splits(folder: Path) -> tuple[str, ...]:

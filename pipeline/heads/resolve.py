@@ -1,4 +1,4 @@
-"""Which head or model is meant: by id, folder or kind; or the best there is."""
+"""Which table, head or model a word means: by id, folder, name or kind; or the best there is."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError, nearest
-from pipeline.heads.leaderboard import leaderboard
-from pipeline.heads.models import board
+from pipeline.errors import PipelineError, UsageError, nearest
+from pipeline.heads.leaderboard import Ranked, rank_heads, rank_models
 from pipeline.heads.registry import HEADS
+from pipeline.images.datasets import sources
 from pipeline.store.cache import Cache
+from pipeline.store.records import HeadInfo, ResultInfo
 from pipeline.store.results import HEAD, MODEL, Kind
 from pipeline.store.table import FeatureTable
 
@@ -30,9 +31,33 @@ class Artefact:
         why: a sentence on why it was taken, where nobody named it; else empty.
     """
 
-    kind: Kind
+    kind: Kind[Any]
     folder: Path
     why: str = ""
+
+
+def find_table(cache: Cache, word: str) -> FeatureTable | None:
+    """Return the table that a word names, None where it names a folder, a file or a built-in set.
+
+    A word is the path of a table; else, where no file or folder has that name, a table's name, its
+    data's name or its id.
+
+    Raises:
+        UsageError: there is nothing of that name.
+    """
+    path = Path(word).expanduser()
+    if path.exists():
+        return FeatureTable.open(path) if path.suffix == ".h5" else None
+    stems = [file.stem for file in cache.table_files()]
+    known = {*stems, *(stem.split("--")[0] for stem in stems), *(s.split("--")[-1] for s in stems)}
+    if word in known:
+        return cache.open_table(word)
+    if word in sources.BUILTIN:
+        return None
+    raise UsageError(
+        f"There is no table, folder or file '{word}'.{nearest(word, [*known, *sources.BUILTIN])} "
+        "`pipeline status` lists the tables."
+    )
 
 
 def find(cache: Cache, asked: Any = None) -> Artefact:
@@ -48,9 +73,7 @@ def find(cache: Cache, asked: Any = None) -> Artefact:
     """
     if asked is None:
         return best(cache)
-    folder = getattr(asked, "folder", None)
-    if folder is not None:
-        asked = folder
+    asked = getattr(asked, "folder", None) or asked
     found = recognise(cache, str(asked))
     if found is not None:
         return found
@@ -90,14 +113,15 @@ def recognise(cache: Cache, word: str) -> Artefact | None:
         if fits:
             return fits[0]
     if word in HEADS:
-        table = cache.open_table()
-        of_kind = [info for info in _heads(cache, table) if info["clf"] == word]
-        if not of_kind:
+        heads = heads_of(cache, cache.open_table())
+        of_kind = next((one.info for one in heads if one.info.clf == word), None)
+        if of_kind is None:
+            have = ", ".join(f"{one.info.clf} {one.info.id}" for one in heads)
             raise PipelineError(
-                f"The current table has no head of kind {word}. Fit one with `pipeline fit-head "
-                f"--clf {word}`."
+                f"The current table has no head of kind {word}{have and f'; it has {have}'}. Fit "
+                f"one with `pipeline fit-head --clf {word}`."
             )
-        return Artefact(HEAD, Path(of_kind[0]["path"]))
+        return Artefact(HEAD, _folder(of_kind))
     return None
 
 
@@ -130,20 +154,20 @@ def best(cache: Cache, table: FeatureTable | None = None) -> Artefact:
     """
     which = "The current table" if table is None else "The table"
     table = table or cache.open_table()
-    models, damaged = MODEL.every(cache.root)
-    ranked = board(models, table.table_id)
-    heads = _heads(cache, table)
-    part = {info["id"] for info in heads if _in_part(info)}
-    won = next((info for info in ranked if info["best"] and info["head"] not in part), None)
+    infos, damaged = MODEL.every(cache.root)
+    models = rank_models(infos, table.table_id)
+    heads = heads_of(cache, table)
+    partial = {one.info.id for one in heads if one.info.partial}
+    won = next((one for one in models if one.best and one.info.head not in partial), None)
     if won is not None:
-        scores = won["metrics"][won["selected_on"]]
-        rivals = sum(info["group"] == won["group"] for info in ranked)
+        model, scores = won.info, won.info.chosen
+        rivals = sum(one.group == won.group for one in models)
         return Artefact(
             MODEL,
-            Path(won["path"]),
-            f"Taking the model {won['id']} ({won['trunk']}, {won['unfreeze']} unfrozen): log-loss "
-            f"{scores['model']['log_loss']:.4f} on {won['selected_on']}, "
-            f"{_among(rivals, 'model')}below {scores['start']['log_loss']:.4f} of the head that it "
+            _folder(model),
+            f"Taking the model {model.id} ({model.trunk}, {model.unfreeze} unfrozen): log-loss "
+            f"{scores.model.log_loss:.4f} on {model.selected_on}, "
+            f"{_among(rivals, 'model')}below {scores.start.log_loss:.4f} of the head that it "
             "started from.",
         )
     if not heads:
@@ -153,43 +177,39 @@ def best(cache: Cache, table: FeatureTable | None = None) -> Artefact:
             f"{which} {table.path} has neither a head nor a model. Fit one with "
             f"`pipeline fit-head --clf logreg`.{also}"
         )
-    head = heads[0]
-    rivals = sum(info["group"] == head["group"] for info in heads)
-    recipe = head["recipe"]
-    measure = f"{recipe['select']} {abs(head['score'] or 0):.4f} on {head['selected_on']}"
-    if head["score"] is None:
+    head = heads[0].info
+    rivals = sum(one.group == heads[0].group for one in heads)
+    if head.score is None:
         measure = "nothing was held out to compare it on"
-    none = f"; no model beats its head (of {len(ranked)})" if ranked else ""
+    else:
+        measure = f"{head.selected_by} {abs(head.score):.4f} on {head.selected_on}"
+    none = f"; no model beats its head (of {len(models)})" if models else ""
     return Artefact(
         HEAD,
-        Path(head["path"]),
-        f"Taking the head {head['id']} ({head['clf']} on {head['trunk']}): {measure}"
+        _folder(head),
+        f"Taking the head {head.id} ({head.clf} on {head.trunk}): {measure}"
         f"{_among(rivals, 'head', ', ').removesuffix(', ')}{none}.",
     )
+
+
+def heads_of(cache: Cache, table: FeatureTable) -> list[Ranked[HeadInfo]]:
+    """Return a table's heads, best first; those fitted on a part of train at the end."""
+    ranked = rank_heads(HEAD.every(cache.root)[0], table.table_id)
+    return sorted(ranked, key=lambda one: (one.info.partial, not one.best))
+
+
+def table_of(cache: Cache, info: ResultInfo) -> FeatureTable | None:
+    """Return the table that a head or model was made on, None where it is not there (any more)."""
+    places = [path for path in cache.table_files() if path.stem.endswith(info.table_id[:12])]
+    places += [Path(info.table)] if Path(info.table).is_file() else []
+    opened = (FeatureTable.open(path) for path in places)
+    return next((table for table in opened if table.table_id == info.table_id), None)
 
 
 def _among(count: int, what: str, before: str = "") -> str:
     return f"{before}the best of {count} {what}s, " if count > 1 else ""
 
 
-def _heads(cache: Cache, table: FeatureTable) -> list[dict[str, Any]]:
-    """Return a table's heads, best first; those fitted on a part of train at the end."""
-    ranked = leaderboard(HEAD.every(cache.root)[0], table.table_id)
-
-    return sorted(ranked, key=lambda info: (_in_part(info), not info["best"]))
-
-
-def _in_part(info: dict[str, Any]) -> bool:
-    """Tell whether a head was fitted on a part of train: an experiment, however new."""
-    return bool(info["recipe"]["shots"] or info["recipe"]["train_fraction"])
-
-
-def table_of(cache: Cache, info: dict[str, Any]) -> FeatureTable | None:
-    """Return the table that a head or model was made on, None where it is not there (any more)."""
-    places = [path for path in cache.table_files() if path.stem.endswith(info["table_id"][:12])]
-    places += [Path(info["table"])] if Path(info["table"]).is_file() else []
-    for path in places:
-        table = FeatureTable.open(path)
-        if table.table_id == info["table_id"]:
-            return table
-    return None
+def _folder(info: ResultInfo) -> Path:
+    assert info.folder is not None
+    return info.folder

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.errors import UsageError
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads import resolve
-from pipeline.heads.metrics import Metrics, measure
+from pipeline.heads.metrics import measure
 from pipeline.images.names import counted
 from pipeline.inference import options, sample
 from pipeline.inference.options import Means
@@ -21,6 +21,7 @@ from pipeline.inference.sample import Answers, Sample
 from pipeline.options import faults, from_options
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
+from pipeline.store.records import Metrics
 
 _ALLOWED = {**options.ALLOWED, "split": (None, *sample.SPLITS)}
 
@@ -164,7 +165,7 @@ def run(
         said = sample.answer(
             predictor, found, positions, means=recipe, cache=cache, progress=progress
         )
-        majority = predictor.classes.index(predictor.info["majority"])
+        majority = predictor.classes.index(predictor.info.majority)
         chances = predictor.probabilities(said.logits, calibrated=recipe.calibration)
         metrics[split] = measure(said.labels, chances, predictor.classes, majority)
         unknown.update(said.unknown)

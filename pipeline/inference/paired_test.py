@@ -88,8 +88,8 @@ class Comparison:
     @property
     def names(self) -> tuple[str, str]:
         """Return what the two are called in sentences."""
-        one, other = (f"{p.info.get('clf', p.kind)} {p.id[:6]}" for p in self.predictors)
-        return one, other
+        one, other = (getattr(p.info, "clf", p.kind) for p in self.predictors)
+        return f"{one} {self.predictors[0].id[:6]}", f"{other} {self.predictors[1].id[:6]}"
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""

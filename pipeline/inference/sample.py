@@ -14,8 +14,7 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction.options import Recipe
 from pipeline.finetuning.boundary import check_images
 from pipeline.finetuning.predictor import Predictor
-from pipeline.heads import tables
-from pipeline.heads.resolve import table_of
+from pipeline.heads.resolve import find_table, table_of
 from pipeline.images.datasets import sources
 from pipeline.images.digest import StatMemo, digest_all
 from pipeline.images.names import class_name
@@ -23,6 +22,7 @@ from pipeline.inference.logit_stream import through_trunk
 from pipeline.inference.options import Means
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
+from pipeline.store.records import ResultInfo
 from pipeline.store.table import FeatureTable
 
 SPLITS = ("train", "val", "test", "all")
@@ -125,14 +125,14 @@ def _table(cache: Cache, word: str | None, predictor: Predictor) -> FeatureTable
     stem = "" if own is None or own.path is None else own.path.stem
     if stem.startswith(f"{word}--") and not Path(word).exists():
         return own
-    return tables.named(cache, word)
+    return find_table(cache, word)
 
 
 def _of_table(table: FeatureTable, data: str | None) -> Sample:
     rows = np.flatnonzero(table.labels >= 0)
     if not len(rows):
         raise PipelineError(f"{table.path} has no labels to compare predictions with.")
-    root = Path(data or table.provenance["root"]).expanduser().absolute()
+    root = Path(data or table.provenance.root).expanduser().absolute()
     if data is not None and not root.is_dir():
         raise PipelineError(f"--data {root} is not a folder.")
     return Sample(
@@ -230,7 +230,7 @@ def answer(
         )
     at, labels = (np.array(values, np.int64) for values in zip(*known, strict=True))
     table = sample.table
-    wanted = predictor.info["fingerprint"] if predictor.kind == "head" else None
+    wanted = predictor.info.fingerprint if predictor.kind == "head" else None
     if table is not None and table.fingerprint == wanted:
         logits = predictor.classify(np.asarray(table.features[sample.rows[at]]))
         return Answers(at, labels, logits, dict(unknown), (), True)
@@ -257,7 +257,7 @@ def answer(
     return Answers(at[good], labels[good], np.concatenate(parts)[good], dict(unknown), told, False)
 
 
-def learned_from(cache: Cache, info: dict[str, Any]) -> set[str]:
+def learned_from(cache: Cache, info: ResultInfo) -> set[str]:
     """Return the digests of the images that a head or model was fitted on, as far as is known."""
     table = table_of(cache, info)
     if table is None:

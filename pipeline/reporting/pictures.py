@@ -23,7 +23,7 @@ def root_of(table: FeatureTable, data: str | Path | None = None) -> Path:
     Raises:
         PipelineError: `data` is not a folder.
     """
-    root = Path(data or table.provenance["root"]).expanduser().absolute()
+    root = Path(data or table.provenance.root).expanduser().absolute()
     if data is not None and not root.is_dir():
         raise PipelineError(f"--data {shown(root)} is not a folder.")
     return root

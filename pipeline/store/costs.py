@@ -8,7 +8,8 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+
+from pipeline.store.records import ModelInfo
 
 _TABLE = """CREATE TABLE IF NOT EXISTS costs_1 (
     fingerprint TEXT PRIMARY KEY, rows INTEGER NOT NULL, seconds REAL NOT NULL
@@ -47,7 +48,7 @@ def rate(memo: Path, fingerprint: str) -> float | None:
     return None if found is None else float(found[0])
 
 
-def uses(info: dict[str, Any]) -> int:
+def uses(info: ModelInfo) -> int:
     """Return how often fine-tuning needed the frozen part's answer for an image.
 
     Once for each training image in every epoch, for each image that chooses before the first and
@@ -56,10 +57,7 @@ def uses(info: dict[str, Any]) -> int:
     Args:
         info: `model.json`.
     """
-    scored = {split: one["model"]["images"] for split, one in info["metrics"].items()}
-    epochs = info["epochs"]
-    return int(
-        epochs * info["train_images"]
-        + (epochs + 1) * scored[info["selected_on"]]
-        + sum(scored.values())
-    )
+    scored = {split: one.model.images for split, one in info.metrics.items()}
+    epochs = info.epochs
+    chose = (epochs + 1) * scored[info.selected_on]
+    return epochs * info.train_images + chose + sum(scored.values())

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pipeline.errors import DamagedError, PipelineError
+from pipeline.store.records import HeadInfo, ModelInfo, ResultInfo
 from pipeline.store.system_errors import cannot_read
+
+Info = TypeVar("Info", bound=ResultInfo)
 
 
 def checksum(info: dict[str, Any]) -> str:
@@ -22,7 +25,7 @@ def checksum(info: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Kind:
+class Kind(Generic[Info]):
     """A kind of result. Two are equal when they are the same kind.
 
     Args:
@@ -30,17 +33,17 @@ class Kind:
         schema: of that file.
         lists: the command that lists those there are.
         makes: the command that makes one.
-        fields: what every file has, as far as it is read again.
+        record: what the file holds.
     """
 
     name: str
     schema: int
     lists: str
     makes: str
-    fields: frozenset[str]
+    record: type[Info]
 
-    def read(self, folder: Path) -> dict[str, Any]:
-        """Return a result's JSON file; nothing in it is run.
+    def read(self, folder: Path) -> Info:
+        """Return what a result's JSON file says; nothing in it is run.
 
         Raises:
             PipelineError: there is none.
@@ -48,7 +51,7 @@ class Kind:
             PipelineError: the system cannot read it now.
         """
         try:
-            info = json.loads((folder / f"{self.name}.json").read_text())
+            values = json.loads((folder / f"{self.name}.json").read_text())
         except FileNotFoundError as error:
             kind = DamagedError if folder.is_dir() else PipelineError
             raise kind(
@@ -59,38 +62,36 @@ class Kind:
             raise cannot_read(f"the {self.name}", folder / f"{self.name}.json", error) from error
         except ValueError as error:
             raise DamagedError(f"The {self.name} {folder} is damaged: {error}") from error
-        if not isinstance(info, dict):
+        if not isinstance(values, dict):
             raise DamagedError(f"The {self.name} {folder} is damaged: it holds no JSON object.")
-        if (schema := info.get("schema")) != self.schema:
+        if (schema := values.get("schema")) != self.schema:
             newer = isinstance(schema, int) and schema > self.schema
             raise DamagedError(
                 f"The {self.name} {folder} is of schema {schema}, and this release reads "
                 f"{self.schema}: "
                 + ("update Headstart." if newer else f"make it again with `{self.makes}`.")
             )
-        missing = sorted(self.fields - set(info))
-        if missing:
+        try:
+            info = self.record.from_json(values)
+        except ValueError as error:
             raise DamagedError(
-                f"The {self.name} {folder} is damaged: {self.name}.json lacks {', '.join(missing)}."
-            )
-        files = info["files"]
-        if not isinstance(files, dict) or any(
-            not name or Path(name).name != name for name in files
-        ):
+                f"The {self.name} {folder} is damaged: of {self.name}.json {error}."
+            ) from error
+        if any(not name or Path(name).name != name for name in info.files):
             raise DamagedError(f"The {self.name} {folder} is damaged: its files are no list.")
-        return info
+        return replace(info, folder=folder)
 
-    def write(self, folder: Path, info: dict[str, Any]) -> dict[str, Any]:
+    def write(self, folder: Path, info: Info) -> Info:
         """Write the JSON file beside all others, whose sha256 it adds; return what was written."""
         own = f"{self.name}.json"
-        there = [path for path in sorted(folder.iterdir()) if path.name != own]
-        whole = {**info, "files": {path.name: _sha256(path) for path in there}}
-        whole["checksum"] = checksum(whole)
-        text = json.dumps(whole, indent=1, ensure_ascii=True) + "\n"
+        others = [path for path in sorted(folder.iterdir()) if path.name != own]
+        whole = replace(info, files={path.name: _sha256(path) for path in others})
+        whole = replace(whole, checksum=checksum(whole.to_json()))
+        text = json.dumps(whole.to_json(), indent=1, ensure_ascii=True) + "\n"
         (folder / own).write_text(text)
         return whole
 
-    def check(self, folder: Path, info: dict[str, Any], name: str) -> Path:
+    def check(self, folder: Path, info: Info, name: str) -> Path:
         """Return the path of one of a result's files, having hashed it.
 
         Raises:
@@ -106,22 +107,22 @@ class Kind:
             if isinstance(trouble, DamagedError):
                 trouble = DamagedError(f"{trouble} {again}")
             raise trouble from error
-        if found != info["files"].get(name):
+        if found != info.files.get(name):
             raise DamagedError(
                 f"The {self.name}'s file {path} is damaged: its sha256 is not that in "
                 f"{self.name}.json. {again}"
             )
         return path
 
-    def damaged(self, folder: Path, info: dict[str, Any]) -> dict[str, str]:
+    def damaged(self, folder: Path, info: Info) -> dict[str, str]:
         """Return each of a result's files that is damaged or missing, with what is wrong."""
         found: dict[str, str] = {}
-        if info["checksum"] != checksum(info):
+        if info.checksum != checksum(info.to_json()):
             found[str(folder / f"{self.name}.json")] = (
                 f"The {self.name} {folder} is damaged: {self.name}.json is not what was written. "
                 f"Make it again: `{self.makes}` with the same options."
             )
-        for name in info["files"]:
+        for name in info.files:
             try:
                 self.check(folder, info, name)
             except DamagedError as error:
@@ -134,91 +135,19 @@ class Kind:
         found = sorted(folder.iterdir()) if folder.is_dir() else []
         return [path for path in found if not path.name.startswith(".") and path.is_dir()]
 
-    def every(self, cache: Path) -> tuple[list[dict[str, Any]], list[str]]:
-        """Return the JSON of every result, newest first; and what is wrong with the others."""
+    def every(self, cache: Path) -> tuple[list[Info], list[str]]:
+        """Return what every result says, newest first; and what is wrong with the others."""
         found, damaged = [], []
         for path in self.folders(cache):
             try:
-                found.append({**self.read(path), "path": str(path)})
+                found.append(self.read(path))
             except PipelineError as error:
                 damaged.append(str(error))
-        return sorted(found, key=lambda info: str(info["created"]), reverse=True), damaged
+        return sorted(found, key=lambda info: info.created, reverse=True), damaged
 
 
-HEAD = Kind(
-    "head",
-    3,
-    "pipeline heads",
-    "pipeline fit-head",
-    frozenset(
-        [
-            "id",
-            "clf",
-            "table_id",
-            "fingerprint",
-            "trunk",
-            "dim",
-            "features",
-            "classes",
-            "majority",
-            "recipe",
-            "parameters",
-            "temperature",
-            "calibration",
-            "score",
-            "spread",
-            "metrics",
-            "repeats",
-            "notes",
-            "seconds",
-            "created",
-            "files",
-            "checksum",
-        ]
-    ),
-)
-MODEL = Kind(
-    "model",
-    3,
-    "pipeline models",
-    "pipeline finetune",
-    frozenset(
-        [
-            "id",
-            "head",
-            "table_id",
-            "fingerprint",
-            "trunk",
-            "weights",
-            "weights_asked",
-            "weights_digest",
-            "keys",
-            "layer",
-            "pool",
-            "preprocess",
-            "boundary",
-            "learns",
-            "places",
-            "l2",
-            "standalone",
-            "precision",
-            "classes",
-            "majority",
-            "calibration",
-            "metrics",
-            "selected_on",
-            "compared_on",
-            "activations",
-            "shards",
-            "created",
-            "train_images",
-            "beats_head",
-            "finished",
-            "files",
-            "checksum",
-        ]
-    ),
-)
+HEAD = Kind("head", 4, "pipeline heads", "pipeline fit-head", HeadInfo)
+MODEL = Kind("model", 4, "pipeline models", "pipeline finetune", ModelInfo)
 
 
 def _sha256(path: Path) -> str:

@@ -13,15 +13,14 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.store import hdf5
 from pipeline.store.atomic import write_pieces
+from pipeline.store.records import TABLE_SCHEMA, Provenance
 
-SCHEMA = 1
 _FEATURES = ("features", "views")
 _STRINGS = ("splits", "paths", "digests", "classes", "groups", "shards")
 
@@ -37,7 +36,7 @@ class FeatureTable:
         features: [N, D] float32; a read-only memory map of the file once opened.
         labels: [N] int64, index into `classes`; -1 where the label is unknown.
         splits: N names: `train`, `val`, `test`, or an empty string for unlabelled data.
-        paths: N paths relative to `provenance["root"]`.
+        paths: N paths relative to `provenance.root`.
         digests: N sha256 of the images' bytes, hexadecimal.
         classes: K names, sorted.
         groups: N names, or None; a group never crosses splits.
@@ -56,14 +55,14 @@ class FeatureTable:
     classes: tuple[str, ...]
     groups: tuple[str, ...] | None
     shards: tuple[str, ...]
-    provenance: dict[str, Any]
+    provenance: Provenance
     path: Path | None = None
     views: np.ndarray | None = None
 
     @property
     def fingerprint(self) -> str:
         """Return the sha256 over everything that changes the stored numbers."""
-        return str(self.provenance["fingerprint"])
+        return self.provenance.fingerprint
 
     @cached_property
     def table_id(self) -> str:
@@ -104,10 +103,10 @@ class FeatureTable:
                 "`pipeline extract DATA` makes one."
             )
         with hdf5.Reader(path) as reader:
-            provenance = reader.json("provenance")
-            if not isinstance(provenance, dict) or provenance.get("schema") != SCHEMA:
+            values = reader.json("provenance")
+            if not isinstance(values, dict) or values.get("schema") != TABLE_SCHEMA:
                 raise DamagedError(
-                    f"{path} is not a table of schema {SCHEMA}: make it again with "
+                    f"{path} is not a table of schema {TABLE_SCHEMA}: make it again with "
                     "`pipeline extract`, which reuses the rows in the cache where they fit."
                 )
             names = [name for name in reader.names() if name != "checksum"]
@@ -118,8 +117,14 @@ class FeatureTable:
             if bytes(reader.array("checksum")[()]).decode() != checksum(arrays):
                 raise DamagedError(
                     f"The table {path} is damaged: its checksum differs. The command that made it "
-                    f"makes it again: {provenance.get('command', 'pipeline extract')}"
+                    f"makes it again: {values.get('command', 'pipeline extract')}"
                 )
+        try:
+            provenance = Provenance.from_json(values)
+        except ValueError as error:
+            raise DamagedError(
+                f"The table {path} is damaged: of its provenance {error}."
+            ) from error
         texts = {n: hdf5.to_strings(arrays[n]) for n in _STRINGS if n in arrays}
         rows = len(arrays["features"])
         lengths = {len(arrays["labels"]), *(len(texts[n]) for n in ("splits", "paths", "digests"))}
@@ -147,7 +152,7 @@ class FeatureTable:
     def write(self, path: Path) -> FeatureTable:
         """Write the table whole, rename it into place, and return it opened."""
         arrays: dict[str, np.ndarray] = {
-            "provenance": hdf5.text({**self.provenance, "schema": SCHEMA}),
+            "provenance": hdf5.text(self.provenance.to_json()),
             "labels": self.labels.astype(np.int64),
             "features": np.ascontiguousarray(self.features, np.float32),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from pipeline.errors import DamagedError, LockedError, PipelineError
 from pipeline.store import advice, in_flight
 from pipeline.store.atomic import TEMPORARY
 from pipeline.store.cache import Cache
-from pipeline.store.results import HEAD, MODEL
+from pipeline.store.records import ModelInfo
+from pipeline.store.results import HEAD, MODEL, Info, Kind
 from pipeline.store.shards import RowStore
 from pipeline.store.table import FeatureTable
 
@@ -89,23 +91,15 @@ def verify(cache: Cache) -> Verdict:
             if not path.exists():
                 verdict.problems[str(path)] = f"The shard {path} is missing."
         if any(str(path) in verdict.problems for path in paths):
-            verdict.repairs.append(str(table.provenance.get("command", "pipeline extract")))
-    results = [(kind, folder) for kind in (HEAD, MODEL) for folder in kind.folders(cache.root)]
-    for kind, folder in results:
-        verdict.results += 1
-        try:
-            info = kind.read(folder)
-            verdict.problems |= kind.damaged(folder, info)
-        except DamagedError as error:
-            verdict.problems[str(folder)] = str(error)
+            verdict.repairs.append(table.provenance.command)
+    for info in [*_checked(HEAD, cache, verdict), *_checked(MODEL, cache, verdict)]:
+        if not isinstance(info, ModelInfo):
             continue
-        if kind is HEAD:
-            continue
-        store = cache.rows(info["activations"])
-        gone = [name for name in info["shards"] if not (store.folder / name).exists()]
+        store = cache.rows(info.activations)
+        gone = [name for name in info.shards if not (store.folder / name).exists()]
         if gone:  # given up by `gc --activations`, or lost: nothing but time depends on them
             verdict.notes.append(
-                f"{len(gone)} shards of activations of the model {info['id']} are gone; "
+                f"{len(gone)} shards of activations of the model {info.id} are gone; "
                 "fine-tuning again computes them again."
             )
     for path in advice.files(cache):
@@ -121,6 +115,19 @@ def verify(cache: Cache) -> Verdict:
         verdict.problems[f"{cache.root / 'runs'}"] = str(error)
     verdict.repairs = list(dict.fromkeys(verdict.repairs))
     return verdict
+
+
+def _checked(kind: Kind[Info], cache: Cache, verdict: Verdict) -> Iterator[Info]:
+    """Yield what the results of a kind say, and put what is wrong with them into the verdict."""
+    for folder in kind.folders(cache.root):
+        verdict.results += 1
+        try:
+            info = kind.read(folder)
+            verdict.problems |= kind.damaged(folder, info)
+        except DamagedError as error:
+            verdict.problems[str(folder)] = str(error)
+        else:
+            yield info
 
 
 def garbage(
@@ -149,7 +156,7 @@ def garbage(
         named.update((table.fingerprint, name) for name in table.shards)
     if not activations:
         for info in map(MODEL.read, MODEL.folders(cache.root)):
-            named.update((info["activations"], name) for name in info["shards"])
+            named.update((info.activations, name) for name in info.shards)
     wanted: dict[str, set[tuple[bytes, int]]] = {}
     found: dict[Path, int] = {}
     for path, fingerprint, keys in cache.unfinished():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError, nearest
 from pipeline.images.preprocess import DECODE_POLICY, VIEW_POLICY, Preprocess
+from pipeline.store.records import FeatureSource
 
 if TYPE_CHECKING:
     from pipeline.trunks.registry import LoadedTrunk
@@ -101,11 +101,11 @@ class FeatureKey:
     dtype: str = "float32"
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> FeatureKey:
+    def of(cls, given: FeatureSource) -> FeatureKey:
         """Return the key of a table's features, or of a head's, from what they keep of it."""
         names = ("trunk", "weights_digest", "layer", "pool", "precision")
-        preprocess = Preprocess.from_json(given["preprocess"])
-        return cls(**{name: given[name] for name in names}, preprocess=preprocess)
+        preprocess = Preprocess.from_json(given.preprocess)
+        return cls(**{name: getattr(given, name) for name in names}, preprocess=preprocess)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, with the policies and the schema that also count."""

@@ -39,7 +39,7 @@ def of_features(done: Extraction, cache: Cache) -> Cost:
 
 def of_heads(done: Fitting) -> Cost:
     """Return the cost of stage two, which makes no pass: saved is the fitting of heads reused."""
-    saved = sum(head.info["seconds"] for head in done.heads if head.id in done.reused)
+    saved = sum(head.info.seconds for head in done.heads if head.id in done.reused)
     return Cost("heads", done.seconds, 0, 0, saved)
 
 
@@ -49,19 +49,13 @@ def of_tuning(done: Tuning, cache: Cache) -> Cost:
     Without the cache the frozen part would run anew for every image in every epoch (`uses`).
     """
     info = done.info
-    made = (
-        0
-        if done.reused
-        else costs.uses(info)
-        if info["live"]
-        else int(info["activations_computed"])
-    )
+    made = 0 if done.reused else costs.uses(info) if info.live else int(info.activations_computed)
     spared = costs.uses(info) - made
-    saved = _seconds(cache, info["activations"], spared)
+    saved = _seconds(cache, info.activations, spared)
     if done.reused and saved is not None:
-        saved += sum(info["seconds"][part] for part in ("head", "training", "evaluation"))
+        saved += sum(info.seconds[part] for part in ("head", "training", "evaluation"))
     if done.reused and saved is None:  # of its activations is known what its own run computed
-        saved = sum(info["seconds"].values())
+        saved = sum(info.seconds.values())
     return Cost("fine-tuning", done.seconds, made, spared, saved)
 
 

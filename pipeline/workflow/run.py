@@ -19,10 +19,11 @@ from pipeline.finetuning.task import starter
 from pipeline.heads import fit_head
 from pipeline.heads.fit_head import Fitting
 from pipeline.heads.head import Head
-from pipeline.heads.leaderboard import leaderboard
+from pipeline.heads.leaderboard import Ranked, rank_heads
 from pipeline.progress import Progress, Silent
 from pipeline.reporting.page import report as report_of
 from pipeline.store.cache import Cache
+from pipeline.store.records import HeadInfo
 from pipeline.store.table import FeatureTable
 from pipeline.workflow import costs
 from pipeline.workflow.costs import Cost
@@ -80,8 +81,8 @@ class Run:
     def head(self) -> Head:
         """Return the best head of this run."""
         board = _board(self.fitting)
-        first = next((info for info in board if info["best"]), board[0])
-        return next(head for head in self.fitting.heads if head.id == first["id"])
+        first = next((one for one in board if one.best), board[0]).info
+        return next(head for head in self.fitting.heads if head.id == first.id)
 
     @property
     def model(self) -> Model | None:
@@ -95,8 +96,8 @@ class Run:
     @property
     def best(self) -> tuple[str, str]:
         """Return kind and id of what predicts best: a model that beats its head, else the head."""
-        if self.tuning is not None and self.tuning.info["beats_head"]:
-            return "model", str(self.tuning.info["id"])
+        if self.tuning is not None and self.tuning.info.beats_head:
+            return "model", self.tuning.info.id
         return "head", self.head.id
 
     def to_json(self) -> dict[str, Any]:
@@ -189,7 +190,7 @@ def run_stages(
         notes: list[str] = []
         start = _start(fitting, notes)
         with reporter() as progress:
-            what = f"{recipe.finetune.unfreeze} learns too, from {start.info['clf']} {start.id}"
+            what = f"{recipe.finetune.unfreeze} learns too, from {start.info.clf} {start.id}"
             title(progress, 3, what)
             tuning = finetune.run(start, recipe.finetune, cache, progress)
         tuning = replace(tuning, notes=(*notes, *tuning.notes))
@@ -210,8 +211,8 @@ def _page(table: FeatureTable, cache: Cache, progress: Progress) -> Page:
     return Page(made.path, made.seconds, made.notes)
 
 
-def _board(fitting: Fitting) -> list[dict[str, Any]]:
-    return leaderboard([head.info for head in fitting.heads], fitting.table.table_id)
+def _board(fitting: Fitting) -> list[Ranked[HeadInfo]]:
+    return rank_heads([head.info for head in fitting.heads], fitting.table.table_id)
 
 
 def _start(fitting: Fitting, notes: list[str]) -> Head:
@@ -221,8 +222,9 @@ def _start(fitting: Fitting, notes: list[str]) -> Head:
         PipelineError: every linear one failed.
     """
     board = _board(fitting)
-    first = starter(board, notes) or next((info for info in board if info["linear"]), None)
+    linear = (one.info for one in board if one.info.linear)
+    first = starter(board, notes) or next(linear, None)
     if first is None:
         reasons = " ".join(fitting.failed.values())
         raise PipelineError(f"There is no linear head to start fine-tuning from. {reasons}")
-    return next(head for head in fitting.heads if head.id == first["id"])
+    return next(head for head in fitting.heads if head.id == first.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.heads.leaderboard import leaderboard
+from pipeline.heads.leaderboard import rank_heads
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD
 from pipeline.store.table import FeatureTable
@@ -42,8 +42,8 @@ def tables(cache: Cache) -> list[dict[str, Any]]:
                 "dim": int(table.features.shape[1]),
                 "classes": list(table.classes),
                 "splits": table.split_counts,
-                "heads": leaderboard(heads, table.table_id),
-                **{name: table.provenance[name] for name in _SHOWN},
+                "heads": rank_heads(heads, table.table_id),
+                **{name: getattr(table.provenance, name) for name in _SHOWN},
             }
         )
     return found

@@ -113,7 +113,7 @@ def test_what_does_not_change_the_numbers_does_not_change_the_fingerprint(
 def test_precision_auto_is_what_the_store_holds(folder, cache, fake_trunk):
     run(folder, Recipe(precision="bf16"), cache)
     done = run(folder, Recipe(), cache)
-    assert done.table.provenance["precision"] == "bf16" and done.extracted == 0
+    assert done.table.provenance.precision == "bf16" and done.extracted == 0
 
 
 def test_equal_files_are_computed_once_and_keep_a_row_each(folder, cache, fake_trunk):

@@ -75,7 +75,7 @@ LAYERS = [("layer2", "avg"), ("layer3", "max"), (None, None), ("layer2,layer4", 
 def test_a_table_of_several_layers_has_blocks_of_length_one_and_says_which(layered):
     table = Cache.at(layered / "cache").open_table()
     assert table.features.shape == (48, 128 + 256 + 512)
-    assert (table.provenance["layer"], table.provenance["pool"]) == ("layer2+layer3+layer4", "avg")
+    assert (table.provenance.layer, table.provenance.pool) == ("layer2+layer3+layer4", "avg")
     for block in np.split(np.asarray(table.features), [128, 384], 1):
         np.testing.assert_allclose(np.linalg.norm(block, axis=1), 1, rtol=1e-5)
 
@@ -114,7 +114,7 @@ def test_an_export_holds_all_layers_and_their_lengths(layered, tmp_path, format)
     cache = Cache.at(layered / "cache")
     artefact = find(cache, HEAD.folders(cache.root)[0])
     done = export(artefact, ExportRecipe(format=format, output=str(tmp_path / "out")), cache)
-    assert done.info["dim"] == 896 and done.info["checked"]["difference"] < 1e-3
+    assert done.info.dim == 896 and done.info.checked["difference"] < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_fine_tuning_runs_from_the_first_layer_on_and_predicts_as_it_was_stored(
 
     work = shutil.copytree(layered, tmp_path / "w")
     done = tune(work, unfreeze=unfreeze, epochs=1, views=1, lr=1e-3)
-    assert done.info["boundary"] == boundary and done.info["handover"]["logits"] < 0.005
+    assert done.info.boundary == boundary and done.info.handover["logits"] < 0.005
     model = Model.open(done.folder, state_dir=work / "cache" / "weights")
     with (done.folder / "predictions-val.csv").open() as file:
         listed = list(csv.DictReader(file))

@@ -78,7 +78,7 @@ def test_no_run_takes_views_away_that_another_one_added(folder, cache, fake_trun
     for views in (0, 2):
         again = run(folder, recipe(views=views), cache)
         assert again.views == 3 and again.table.path.stat().st_mtime_ns == stat.st_mtime_ns
-    assert "--views 3" in again.table.provenance["command"]
+    assert "--views 3" in again.table.provenance.command
     first.path.unlink()
     assert run(folder, recipe(), cache).views == 0
 
@@ -207,8 +207,8 @@ def test_a_head_with_views_is_fitted_on_them_and_scored_on_images_alone(tmp_path
     table = viewed(tmp_path / "t.h5")
     grid = None if name in ("knn", "svm-rbf") else "0.01,1"
     plain, more = (fitted(table, cache, name, grid=grid, views=v).heads[0] for v in (0, 3))
-    assert plain.id != more.id and more.info["recipe"]["views"] == 3
-    assert more.info["train_images"] == 60 and more.info["metrics"]["val"]["images"] == 24
+    assert plain.id != more.id and more.info.recipe["views"] == 3
+    assert more.info.train_images == 60 and more.info.metrics["val"].images == 24
     features = table.features[60:84]
     assert np.abs(plain.predict_proba(features) - more.predict_proba(features)).max() > 1e-6
     opened = Head.open(more.folder)
@@ -223,7 +223,7 @@ def test_both_logistic_regressions_agree_with_views_too(tmp_path, cache):
         fitted(table, cache, name, grid="0.001,0.01,0.1", views=2, select="log-loss").heads[0]
         for name in ("logreg", "linear")
     )
-    for a, b in zip(one.info["trials"], other.info["trials"], strict=True):
+    for a, b in zip(one.info.trials, other.info.trials, strict=True):
         assert a["score"] == pytest.approx(b["score"], abs=2e-3)
     np.testing.assert_allclose(one.linear.weight, other.linear.weight, atol=5e-3)
 
@@ -234,7 +234,7 @@ def test_views_that_only_repeat_their_image_change_nothing_but_the_penalty(tmp_p
     table = viewed(tmp_path / "t.h5", noise=0.0)
     plain = fitted(table, cache, name, grid="0.04").heads[0]
     more = fitted(table, cache, name, grid="0.01", views=3).heads[0]
-    assert more.info["score"] == plain.info["score"]
+    assert more.info.score == plain.info.score
     np.testing.assert_allclose(more.linear.weight, plain.linear.weight, atol=2e-3)
 
 
@@ -270,8 +270,8 @@ def test_shots_take_the_views_of_the_shots_alone(tmp_path, cache):
 @pytest.mark.usefixtures("one_thread")
 def test_val_that_chooses_is_scored_without_views(tmp_path, cache):
     head = fitted(viewed(tmp_path / "t.h5"), cache, "linear", views=2, select_on="val").heads[0]
-    assert head.info["selected_on"] == "val"
-    assert head.info["score"] == pytest.approx(head.info["metrics"]["val"]["accuracy"])
+    assert head.info.selected_on == "val"
+    assert head.info.score == pytest.approx(head.info.metrics["val"].accuracy)
 
 
 def test_views_that_a_table_lacks_are_refused_with_the_command_that_adds_them(tmp_path, cache):

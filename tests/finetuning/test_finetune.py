@@ -77,22 +77,22 @@ def test_the_same_again_is_reused_and_the_images_are_not_needed(work):
 
 
 def test_learning_rate_schedule_and_seed_compute_no_activation_and_more_views_only_the_new(work):
-    assert tune(work).info["activations_computed"] == 19 * 2 + 5 + 24
+    assert tune(work).info.activations_computed == 19 * 2 + 5 + 24
     (work / "photos").rename(work / "gone")  # nothing below may need the images
     for options in ({"lr": 3e-4}, {"schedule": "step"}, {"seed": 5}, {"optimizer": "sgd"}):
         done = tune(work, **options, data=None)
-        assert not done.reused and done.info["activations_computed"] == 0
+        assert not done.reused and done.info.activations_computed == 0
     (work / "gone").rename(work / "photos")
-    assert tune(work, views=3).info["activations_computed"] == 19
-    assert tune(work, views=1).info["activations_computed"] == 0
-    assert tune(work, unfreeze="layer3").info["activations_computed"] == 19 * 2 + 5 + 24
+    assert tune(work, views=3).info.activations_computed == 19
+    assert tune(work, views=1).info.activations_computed == 0
+    assert tune(work, unfreeze="layer3").info.activations_computed == 19 * 2 + 5 + 24
 
 
 def test_nothing_unfrozen_trains_the_head_on_the_tables_own_rows(work):
     done = tune(work, unfreeze="none", augment="none", views=None)
-    assert done.info["activations_computed"] == 0 and done.info["boundary"] == "feature"
+    assert done.info.activations_computed == 0 and done.info.boundary == "feature"
     table = Cache.at(work / "cache").open_table()
-    assert done.info["activations"] == table.fingerprint
+    assert done.info.activations == table.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_heads_are_found_by_kind_id_folder_and_object_and_others_are_named(work)
     knn = pipeline.fit_head(table, clf="knn", cache=cache)
     ridge = pipeline.fit_head(table, clf="ridge", cache=cache)
     for asked in (ridge, ridge.id, ridge.id[:6], "ridge", ridge.folder):
-        assert tune(work, asked, epochs=1).info["head"] == ridge.id
+        assert tune(work, asked, epochs=1).info.head == ridge.id
     with pytest.raises(PipelineError, match=r"kind knn, which is not linear"):
         tune(work, knn.id)
     with pytest.raises(PipelineError, match=r"no head 'logre'.*Did you mean logreg"):

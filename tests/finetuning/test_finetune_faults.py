@@ -42,11 +42,11 @@ def test_an_interrupted_run_keeps_the_best_and_resumes_bit_identically(work, mon
     heard = Heard()
     done = tune(work, epochs=3, resume=True, heard=heard)
     assert "Going on after epoch 2." in heard.said
-    assert done.folder == whole.folder and done.info["finished"]
+    assert done.folder == whole.folder and done.info.finished
     for name in ("loss", "train_loss", "accuracy"):
-        assert [e[name] for e in done.info["history"]] == [e[name] for e in whole.info["history"]]
-    assert done.info["metrics"] == whole.info["metrics"]
-    assert done.info["handover"] == whole.info["handover"] is not None
+        assert [e[name] for e in done.info.history] == [e[name] for e in whole.info.history]
+    assert done.info.metrics == whole.info.metrics
+    assert done.info.handover == whole.info.handover is not None
     assert (done.folder / "model.safetensors").read_bytes() == weights
     assert not list((work / "cache" / "training").iterdir())
 
@@ -104,7 +104,7 @@ def test_missing_and_changed_images_are_told_in_one_sentence(work):
 
 def test_moved_images_are_found_with_data(work):
     (work / "photos").rename(work / "moved")
-    assert tune(work, data=str(work / "moved")).info["activations_computed"]
+    assert tune(work, data=str(work / "moved")).info.activations_computed
 
 
 def test_a_full_disk_means_fewer_views_then_live(work, monkeypatch):
@@ -119,13 +119,13 @@ def test_a_full_disk_means_fewer_views_then_live(work, monkeypatch):
     disk((19 + 5 + 24) * row)
     heard = Heard()
     done = tune(work, heard=heard)
-    assert done.info["settings"]["views"] == 1
+    assert done.info.settings["views"] == 1
     assert any("room for 1 of 2 views" in s for s in heard.said)
     shutil.rmtree(work / "cache" / "rows")
     disk(10)
     heard = Heard()
     done = tune(work, heard=heard, seed=1)
-    assert done.info["live"] and any("--live" in s for s in heard.said)
+    assert done.info.live and any("--live" in s for s in heard.said)
 
 
 def test_activations_that_float16_cannot_hold_are_kept_in_float32(work, monkeypatch):
@@ -181,7 +181,7 @@ def test_a_head_of_a_table_that_is_gone_or_another_is_told(work):
     [path] = (work / "cache" / "tables").glob("*.h5")
     head = pipeline.fit_head(cache=work / "cache")
     path.rename(work / "elsewhere.h5")
-    head.info["table"] = str(path)
+    head.info.table = str(path)
     with pytest.raises(PipelineError, match="is not in the cache"):
         tune(work, head)
 
@@ -207,25 +207,25 @@ def test_options_that_cannot_be_right_are_refused(work, options, text):
 def test_the_collector_spares_a_models_activations_until_they_are_given_up(work):
     done = tune(work)
     store = Cache.at(work / "cache")
-    names = {store.rows(done.info["activations"]).folder / n for n in done.info["shards"]}
+    names = {store.rows(done.info.activations).folder / n for n in done.info.shards}
     assert names and not names & set(upkeep.garbage(store))
     given_up = upkeep.garbage(store, activations=True)
     assert names <= set(given_up)
     upkeep.remove(store, list(given_up))
     verdict = upkeep.verify(store)
     assert not verdict.problems and len(verdict.notes) == 1
-    assert tune(work, seed=3).info["activations_computed"] == 67
+    assert tune(work, seed=3).info.activations_computed == 67
 
 
 def test_a_damaged_activation_is_computed_again_alone(work):
     done = tune(work)
-    store = Cache.at(work / "cache").rows(done.info["activations"])
-    path = store.folder / done.info["shards"][0]
+    store = Cache.at(work / "cache").rows(done.info.activations)
+    path = store.folder / done.info.shards[0]
     data = bytearray(path.read_bytes())
     data[-100] ^= 1
     path.write_bytes(data)
     again = tune(work, seed=2)
-    assert 0 < again.info["activations_computed"] <= 67
+    assert 0 < again.info.activations_computed <= 67
 
 
 def test_a_model_that_is_damaged_is_refused_and_runs_nothing(work):

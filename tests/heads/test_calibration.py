@@ -54,7 +54,7 @@ def test_a_head_keeps_the_temperature_of_images_that_it_was_not_fitted_on(tmp_pa
     cache = Cache.at(tmp_path / "cache")
     done = run(table, HeadRecipe(clf=clf, folds=3, jobs=1, select_on=select_on), cache)
     head = Head.open(done.heads[0].folder)
-    fitted = head.info["calibration"]
+    fitted = head.info.calibration
     assert (fitted["on"], fitted["images"]) == (select_on, 60 if select_on == "val" else 240)
     test = table.rows("test")
     x, y = np.asarray(table.features[test]), table.labels[test]
@@ -72,7 +72,7 @@ def test_a_head_keeps_the_temperature_of_images_that_it_was_not_fitted_on(tmp_pa
 def test_without_held_out_images_there_is_no_temperature(tmp_path):
     table = make_table(tmp_path / "t.h5", train=2, classes=2)
     done = run(table, HeadRecipe(clf="lda", jobs=1), Cache.at(tmp_path / "cache"))
-    assert done.heads[0].info["calibration"] is None
+    assert done.heads[0].info.calibration is None
     x = np.asarray(table.features)
     calibrated = done.heads[0].predict_proba(x, calibrated=True)
     np.testing.assert_array_equal(calibrated, done.heads[0].predict_proba(x))

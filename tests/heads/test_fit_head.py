@@ -39,7 +39,7 @@ def test_other_values_in_val_and_test_leave_the_chosen_head_bit_identical(tmp_pa
             assert files[0] == files[1]
         train = one.features[:60]
         assert a.predict_proba(train).tobytes() == b.predict_proba(train).tobytes()
-        assert a.info["metrics"] != b.info["metrics"] or name == "ncm"
+        assert a.info.metrics != b.info.metrics or name == "ncm"
 
 
 def test_equal_images_and_groups_stay_in_one_fold(tmp_path):
@@ -103,24 +103,24 @@ def test_planted_copies_are_reported_with_the_pairs_and_random_features_are_not(
 
 
 def test_shots_and_fractions_train_on_that_part(cache, table):
-    assert fitted(table, cache, shots=4).heads[0].info["train_images"] == 12
-    assert fitted(table, cache, train_fraction=0.5).heads[0].info["train_images"] == 30
-    assert fitted(table, cache, shots=1000).heads[0].info["train_images"] == 60
+    assert fitted(table, cache, shots=4).heads[0].info.train_images == 12
+    assert fitted(table, cache, train_fraction=0.5).heads[0].info.train_images == 30
+    assert fitted(table, cache, shots=1000).heads[0].info.train_images == 60
 
 
 def test_repeats_give_mean_and_spread_over_resplits(cache, table):
-    got = fitted(table, cache, repeats=3).heads[0].info["repeats"]
+    got = fitted(table, cache, repeats=3).heads[0].info.repeats
     assert got["split"] == "test" and len(got["accuracies"]) == 3
     assert got["mean"] == pytest.approx(np.mean(got["accuracies"]))
     assert got["spread"] == pytest.approx(np.std(got["accuracies"], ddof=1))
-    assert fitted(table, cache).heads[0].info["repeats"] is None
+    assert fitted(table, cache).heads[0].info.repeats is None
     with pytest.raises(PipelineError, match=r"has neither val nor test"):
         fitted(make_table(train=30), cache, repeats=2)
 
 
 def test_heads_that_cannot_weigh_classes_are_left_out_and_named(cache, table):
     done = fitted(table, cache, QUICK, class_weight="balanced")
-    assert [h.info["clf"] for h in done.heads] == ["lda", "ridge"]
+    assert [h.info.clf for h in done.heads] == ["lda", "ridge"]
     assert done.notes == ("Left out, since they cannot weigh classes: ncm, nb, knn.",)
 
 
@@ -207,7 +207,7 @@ def test_the_predictions_beside_a_head_are_what_it_gives_when_opened(cache, tabl
         np.testing.assert_allclose(p, back.predict_proba(table)[rows], rtol=1e-3, atol=1e-5)
         assert [line["prediction"] for line in lines] == back.predict(table)[rows].tolist()
         right = np.mean([line["label"] == line["prediction"] for line in lines])
-        assert right == pytest.approx(head.info["metrics"][split]["accuracy"])
+        assert right == pytest.approx(head.info.metrics[split].accuracy)
 
 
 def test_names_that_are_not_utf8_are_kept_in_the_predictions(cache):

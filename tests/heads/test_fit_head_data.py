@@ -24,7 +24,7 @@ def test_a_class_with_fewer_images_than_folds_gets_fewer_folds_and_it_is_said(ca
         HeadRecipe(clf="lda", folds=5, jobs=1),
         cache,
     )
-    assert done.heads[0].info["folds"] == 3
+    assert done.heads[0].info.folds == 3
     assert done.notes == (
         "A class has too few different training images for 5 folds: 3 were used.",
     )
@@ -48,8 +48,8 @@ def test_two_images_in_all_are_fitted_untried_by_every_head(cache):
         "taken untried.",
     )
     for head in done.heads:
-        assert head.info["score"] is None and head.info["metrics"] == {}
-        assert head.predict(table).tolist() == ["class000", "class001"], head.info["clf"]
+        assert head.info.score is None and head.info.metrics == {}
+        assert head.predict(table).tolist() == ["class000", "class001"], head.info.clf
 
 
 REFUSED = {
@@ -90,9 +90,9 @@ def test_a_thousand_classes_work(cache):
         for name, grid in (("ncm", None), ("lda", "0.1"), ("ridge", "1"))
     ]
     for head in heads:
-        values = head.info["metrics"]["test"]
+        values = head.info.metrics["test"]
         assert values["top5"] >= values["accuracy"] and len(values["classes"]) == 1000
-    assert heads[1].info["metrics"]["test"]["accuracy"] > 0.5
+    assert heads[1].info.metrics["test"].accuracy > 0.5
 
 
 def test_features_that_never_change_do_no_harm(cache):
@@ -101,7 +101,7 @@ def test_features_that_never_change_do_no_harm(cache):
     splits = ("train",) * 60 + ("val",) * 24
     done = fitted(make_table(features=x, splits=splits), cache, QUICK)
     assert not done.failed
-    assert all(np.isfinite(h.info["metrics"]["val"]["log_loss"]) for h in done.heads)
+    assert all(np.isfinite(h.info.metrics["val"].log_loss) for h in done.heads)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -109,7 +109,7 @@ def test_no_feature_that_changes_works_or_is_a_sentence(cache):
     table = make_table(features=np.ones((30, 4)), splits=("train",) * 30)
     done = fitted(table, cache, "ncm,nb,lda,ridge")
     assert set(done.failed) <= {"ncm", "nb"} and {"lda", "ridge"} <= {
-        h.info["clf"] for h in done.heads
+        h.info.clf for h in done.heads
     }
     assert all("could not be fitted: " in sentence for sentence in done.failed.values())
     with pytest.raises(PipelineError, match=r"nb could not be fitted: .*vary at all"):
@@ -129,6 +129,6 @@ def test_severe_imbalance_is_seen_beside_the_accuracy(cache):
     labels = np.array([0] * 195 + [1] * 5 + [0] * 97 + [1] * 3)
     done = fitted(make_table(train=200, val=100, labels=labels, classes=2), cache, QUICK)
     for head in done.heads:
-        values = head.info["metrics"]["val"]
+        values = head.info.metrics["val"]
         assert values["baseline"] == 0.97 and values["classes"][1]["images"] == 3
         assert 0 <= values["balanced_accuracy"] <= 1

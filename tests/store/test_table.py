@@ -31,7 +31,7 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
         assert getattr(back, name) == getattr(want, name), name
     np.testing.assert_array_equal(back.features, want.features)
     np.testing.assert_array_equal(back.labels, want.labels)
-    assert back.provenance["command"] == "pipeline extract photos"
+    assert back.provenance.command == "pipeline extract photos"
     assert back.split_counts == {"train": 2, "val": 1, "": 1}
     assert back.rows("train").tolist() == [0, 1]
 

@@ -32,12 +32,12 @@ def again(done, **options):
 
 def test_it_makes_a_table_a_head_and_a_model(done):
     assert done.table.features.shape == (32, 512)
-    assert done.head.info["clf"] == "logreg" and done.head.info["table_id"] == done.table.table_id
-    assert done.model is not None and done.tuning.info["head"] == done.head.id
+    assert done.head.info.clf == "logreg" and done.head.info.table_id == done.table.table_id
+    assert done.model is not None and done.tuning.info.head == done.head.id
     kind, best = done.best
-    assert best == (done.tuning.info["id"] if done.tuning.info["beats_head"] else done.head.id)
-    assert kind == ("model" if done.tuning.info["beats_head"] else "head")
-    assert done.tuning.info["precision"] == "fp32"  # one --precision for trunk and training
+    assert best == (done.tuning.info.id if done.tuning.info.beats_head else done.head.id)
+    assert kind == ("model" if done.tuning.info.beats_head else "head")
+    assert done.tuning.info.precision == "fp32"  # one --precision for trunk and training
 
 
 def test_the_same_again_reuses_every_stage(done, monkeypatch):
@@ -53,8 +53,8 @@ def test_another_learning_rate_reruns_stage_three_alone_without_a_pass(done, mon
     monkeypatch.setattr(rows, "compute", None)
     second = again(done, lr=1e-3)
     assert second.extraction.extracted == 0 and second.fitting.reused == (done.head.id,)
-    assert not second.tuning.reused and second.tuning.info["activations_computed"] == 0
-    assert second.tuning.info["settings"]["lr"] == 1e-3
+    assert not second.tuning.reused and second.tuning.info.activations_computed == 0
+    assert second.tuning.info.settings["lr"] == 1e-3
     assert second.costs[2].passes == 0 and second.costs[2].saved_passes > 0
 
 
@@ -92,7 +92,7 @@ def test_passes_and_savings_are_what_was_counted_and_measured(tmp_path, monkeypa
     features, heads, tuning = second.costs
     assert features.saved_passes == 32
     assert features.saved_seconds == pytest.approx(32 * kept.rate(memo, first.table.fingerprint))
-    assert heads.saved_seconds == first.head.info["seconds"]
+    assert heads.saved_seconds == first.head.info.seconds
     assert tuning.saved_passes == len(read)
     memo.unlink()  # may be lost: then what the rows took is not known any more
     third = run_stages_alone(tmp_path / "photos", cache=tmp_path / "c", **options)
@@ -102,11 +102,11 @@ def test_passes_and_savings_are_what_was_counted_and_measured(tmp_path, monkeypa
 
 def test_it_starts_from_the_best_head_fitted_by_log_loss_and_says_so(done):
     second = again(done, clf="lda,knn,logreg")
-    assert second.tuning.info["head_clf"] == "logreg"
-    if second.head.info["clf"] != "logreg":
+    assert second.tuning.info.head_clf == "logreg"
+    if second.head.info.clf != "logreg":
         assert any("not from the best head" in note for note in second.tuning.notes)
     ridge = again(done, clf="knn,ridge", epochs=2)
-    assert ridge.tuning.info["head_clf"] == "ridge"
+    assert ridge.tuning.info.head_clf == "ridge"
 
 
 def test_a_linear_head_that_failed_leaves_nothing_to_start_from(done, monkeypatch):

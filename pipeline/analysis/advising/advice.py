@@ -91,7 +91,7 @@ class Advice:
         return {
             "table": str(self.table.path),
             "table_id": self.table.table_id,
-            "trunk": self.table.provenance["trunk"],
+            "trunk": self.table.provenance.trunk,
             "size": vars(self.size),
             "majority": self.majority,
             "neighbours": self.neighbours.to_json(),

@@ -18,14 +18,14 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.random_baseline import Agreement, agreement
 from pipeline.heads.cross_validation.search import Found
-from pipeline.heads.leaderboard import leaderboard
+from pipeline.heads.resolve import heads_of
 from pipeline.heads.task import check_table, make_folds, units
 from pipeline.images.names import counted
 from pipeline.options import faults, from_options
 from pipeline.progress import Progress, Silent
 from pipeline.store import advice as kept
 from pipeline.store.cache import Cache
-from pipeline.store.results import HEAD, MODEL
+from pipeline.store.results import MODEL
 from pipeline.store.table import FeatureTable
 
 #: Most training images that are looked at, and most numbers of their features.
@@ -284,14 +284,8 @@ def _curve(
 
 def at_hand(table: FeatureTable, cache: Cache) -> dict[str, Any]:
     """Return whether the table is the current one, and its best head to fine-tune from."""
-    board = leaderboard(HEAD.every(cache.root)[0], table.table_id)
-    usable = [
-        info["id"]
-        for info in board
-        if info["linear"]
-        and info["log_loss"]
-        and not (info["recipe"]["shots"] or info["recipe"]["train_fraction"])
-    ]
+    heads = (one.info for one in heads_of(cache, table))
+    usable = [one.id for one in heads if one.linear and one.log_loss and not one.partial]
     current = cache.current()
     return {
         "current": current is not None and current == table.path,

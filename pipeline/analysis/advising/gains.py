@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.store.records import ModelInfo
+
 #: Standard errors beyond which a fall of the log-loss is more than chance.
 SURE = 1.96
 #: A fifth of train may be set aside to choose the epoch; what learned from less is an experiment.
@@ -79,7 +81,7 @@ class Gain:
         }
 
 
-def find(models: Sequence[dict[str, Any]], table_id: str, *, images: int) -> tuple[Gain, ...]:
+def find(models: Sequence[ModelInfo], table_id: str, *, images: int) -> tuple[Gain, ...]:
     """Return the gain of each way of fine-tuning that was tried on a table.
 
     Of the models that unfroze the same the one counts that has the lowest log-loss on the images
@@ -91,37 +93,36 @@ def find(models: Sequence[dict[str, Any]], table_id: str, *, images: int) -> tup
         images: that the table has to train on; what learned from less than `WHOLE` of them is
             passed over.
     """
-    best: dict[str, tuple[float, dict[str, Any]]] = {}
+    best: dict[str, tuple[float, ModelInfo]] = {}
     for info in models:
-        if info["table_id"] != table_id or info["train_images"] < WHOLE * images:
+        if info.table_id != table_id or info.train_images < WHOLE * images:
             continue
-        way = "from scratch" if info["from_scratch"] else str(info["unfreeze"])
-        loss = info["metrics"][info["selected_on"]]["model"]["log_loss"]
+        way = "from scratch" if info.from_scratch else info.unfreeze
+        loss = info.chosen.model.log_loss
         if way not in best or loss < best[way][0]:
             best[way] = loss, info
     return tuple(_gain(way, info) for way, (_, info) in best.items())
 
 
-def _gain(way: str, info: dict[str, Any]) -> Gain:
-    scored = info["metrics"]
-    reported = [name for name in scored if not scored[name]["selected_on"]]
-    split = "test" if "test" in reported else next(iter(reported), info["selected_on"])
+def _gain(way: str, info: ModelInfo) -> Gain:
+    scored = info.metrics
+    reported = [name for name in scored if not scored[name].selected_on]
+    split = "test" if "test" in reported else next(iter(reported), info.selected_on)
     of = scored[split]
-    paired = of.get("paired", {})
     return Gain(
-        model=info["id"],
+        model=info.id,
         unfreeze=way,
         split=split,
         chose=split not in reported,
-        images=of["model"]["images"],
-        train_images=info["train_images"],
-        head=of["start"]["accuracy"],
-        head_interval=tuple(of["start"]["interval"]),
-        accuracy=of["model"]["accuracy"],
-        interval=tuple(of["model"]["interval"]),
-        log_loss_fell=of["start"]["log_loss"] - of["model"]["log_loss"],
-        log_loss_error=paired.get("log_loss_error"),
-        head_alone=paired.get("head_alone"),
-        model_alone=paired.get("model_alone"),
-        kept_head=not info["beats_head"],
+        images=of.model.images,
+        train_images=info.train_images,
+        head=of.start.accuracy,
+        head_interval=of.start.interval,
+        accuracy=of.model.accuracy,
+        interval=of.model.interval,
+        log_loss_fell=of.start.log_loss - of.model.log_loss,
+        log_loss_error=of.paired.log_loss_error,
+        head_alone=of.paired.head_alone,
+        model_alone=of.paired.model_alone,
+        kept_head=not info.beats_head,
     )

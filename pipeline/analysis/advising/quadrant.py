@@ -282,13 +282,13 @@ def commands(action: str, table: FeatureTable, *, current: bool, head: str | Non
     if action == "from scratch":
         return [*first, f"{tune} --unfreeze all", f"{tune} --from-scratch --epochs 50"]
     if action == "earlier layer" and (layer := earlier(table)) is not None:
-        return [f"{table.provenance['command']} --layer {layer}", "pipeline fit-head --clf all"]
+        return [f"{table.provenance.command} --layer {layer}", "pipeline fit-head --clf all"]
     return [f"{fit} --clf all"]
 
 
 def earlier(table: FeatureTable) -> str | None:
     """Return the stage before the one that a table's features come from; None before the first."""
     stages = ["layer1", "layer2", "layer3", "layer4"]
-    layer = str(table.provenance["layer"])
+    layer = str(table.provenance.layer)
     at = stages.index(layer) if layer in stages else len(stages) - 1
     return stages[at - 1] if at > 0 else None

@@ -51,13 +51,13 @@ def random_features(
         PipelineError: the trunk cannot be made.
     """
     given = table.provenance
-    recipe = Recipe(trunk=given["trunk"], weights="random", device=device, workers=workers)
+    recipe = Recipe(trunk=given.trunk, weights="random", device=device, workers=workers)
     facts, trunk = spec.resolve(
         recipe.trunk, recipe.weights, recipe.keys, memo=cache.memo, state_dir=cache.weights
     )
     key = FeatureKey(
-        facts.name, facts.weights_digest, given["layer"], given["pool"],
-        Preprocess.from_json(given["preprocess"]), "auto",
+        facts.name, facts.weights_digest, given.layer, given.pool,
+        Preprocess.from_json(given.preprocess), "auto",
     )  # fmt: skip
     keys: list[Key] = [(bytes.fromhex(table.digests[row]), 0) for row in wanted]
     there = filling.choose(cache, key, device, keys)
@@ -86,7 +86,7 @@ def _at_hand(
     cache: Cache, table: FeatureTable, rows: list[int], data: str | None, workers: int | None
 ) -> dict[int, str]:
     """Return row → path of those images that are where they should be, and what they were."""
-    root = Path(data or table.provenance["root"]).expanduser().absolute()
+    root = Path(data or table.provenance.root).expanduser().absolute()
     if data is not None and not root.is_dir():
         raise PipelineError(f"--data {root} is not a folder.")
     if not root.is_dir():

@@ -121,7 +121,7 @@ def to_random(
     Raises:
         PipelineError: it cannot be compared, and why.
     """
-    if table.provenance["weights_asked"] == "random":
+    if table.provenance.weights_asked == "random":
         raise PipelineError("the table's trunk has random weights itself")
     joins = folding.entering(table.labels[pool], unit, seed)
     wanted = pool[joins < min(1.0, sample / len(pool))]

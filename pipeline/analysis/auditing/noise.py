@@ -64,7 +64,7 @@ def judge(
     found = search(HEAD, features, labels, classes=classes, train=used, folds=folds, plan=plan)
     assert found.held is not None
     logits, own = found.held
-    chances = softmax(logits, calibration.fit(logits, own, on="cv")["temperature"])
+    chances = softmax(logits, calibration.fit(logits, own, on="cv").temperature)
     known = np.concatenate([np.isin(labels[held], labels[fitted]) for fitted, held in folds])
     return rows[known], chances[known]
 

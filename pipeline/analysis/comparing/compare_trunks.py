@@ -16,12 +16,13 @@ from pipeline.extraction import extract, rows
 from pipeline.extraction.extract import Extraction
 from pipeline.extraction.scan import gather
 from pipeline.heads import fit_head
-from pipeline.heads.leaderboard import leaderboard
+from pipeline.heads.leaderboard import rank_heads
 from pipeline.heads.metrics import wilson
 from pipeline.heads.options import HeadRecipe
 from pipeline.options import from_options
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
+from pipeline.store.records import HeadInfo
 from pipeline.store.table import FeatureTable
 from pipeline.trunks import spec
 from pipeline.trunks.spec import FeatureKey
@@ -44,22 +45,21 @@ class Result:
 
     contender: Contender
     table: FeatureTable
-    head: dict[str, Any]
+    head: HeadInfo
     cost: Cost
     front: bool = False
 
     @property
     def accuracy(self) -> float | None:
         """Return the cross-validated accuracy on the training images; None where untried."""
-        score = self.head["score"]
-        return None if score is None else float(score)
+        return self.head.score
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """Return the 95% Wilson interval of `accuracy`."""
         if self.accuracy is None:
             return None
-        images = int(self.head["train_images"])
+        images = self.head.train_images
         return wilson(round(self.accuracy * images), images)
 
     def to_json(self) -> dict[str, Any]:
@@ -67,22 +67,26 @@ class Result:
         facts = self.table.provenance
         return {
             "title": self.contender.title,
-            "trunk": facts["trunk"],
-            "weights": facts["weights"],
-            "layer": facts["layer"],
-            "pool": facts["pool"],
+            "trunk": facts.trunk,
+            "weights": facts.weights,
+            "layer": facts.layer,
+            "pool": facts.pool,
             "dim": int(self.table.features.shape[1]),
-            "precision": facts["precision"],
+            "precision": facts.precision,
             "table": str(self.table.path),
             "table_id": self.table.table_id,
-            "head": self.head["id"],
-            "clf": self.head["clf"],
-            "parameters": self.head["parameters"],
+            "head": self.head.id,
+            "clf": self.head.clf,
+            "parameters": self.head.parameters,
             "accuracy": self.accuracy,
             "interval": self.interval,
             "metrics": {
-                split: {name: values[name] for name in ("images", "accuracy", "interval")}
-                for split, values in self.head["metrics"].items()
+                split: {
+                    "images": values.images,
+                    "accuracy": values.accuracy,
+                    "interval": values.interval,
+                }
+                for split, values in self.head.metrics.items()
             },
             **self.cost.to_json(),
             "front": self.front,
@@ -240,7 +244,7 @@ class _Running:
         fitted = fit_head.run(done.table, heads, self.cache, self.progress)
         for name, reason in fitted.failed.items():
             self.failed[f"{contender.title} {name}"] = reason
-        best = leaderboard([head.info for head in fitted.heads], done.table.table_id)[0]
+        best = rank_heads([head.info for head in fitted.heads], done.table.table_id)[0].info
         self.progress.start("measuring", 0)
         key = FeatureKey.of(done.table.provenance)
         price = cost(self.cache, key, self.recipe.recipe(contender), load)
@@ -248,7 +252,7 @@ class _Running:
         self.results.append(result)
         accuracy = "untried" if result.accuracy is None else f"{result.accuracy:.3f}"
         self.progress.say(
-            f"{contender.title}: {best['clf']} {accuracy} on folds of train, "
+            f"{contender.title}: {best.clf} {accuracy} on folds of train, "
             f"{price.milliseconds:.2f} ms an image"
         )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli import options
-from pipeline.cli.boards import accuracy, aligned
+from pipeline.cli.boards import accuracy, aligned, share
 from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
 from pipeline.cores import usable_cores
@@ -105,9 +105,7 @@ def command(
 
 
 def _print(done: Race, picture: Path) -> None:
-    splits = [
-        name for name in ("val", "test") if any(name in r.head["metrics"] for r in done.results)
-    ]
+    splits = [name for name in ("val", "test") if any(name in r.head.metrics for r in done.results)]
     header = [
         "", "", "trunk, layer, pooling", "D", "ms", "MB", "folds of train [95%]",
         *[f"{name} [95%]" for name in splits], "head", "id",
@@ -125,7 +123,7 @@ def _print(done: Race, picture: Path) -> None:
 
 
 def _row(number: int, one: Result, splits: list[str]) -> list[str]:
-    metrics, tried = one.head["metrics"], one.accuracy is not None
+    metrics = one.head.metrics
     return [
         str(number),
         "*" if one.front else "",
@@ -133,8 +131,8 @@ def _row(number: int, one: Result, splits: list[str]) -> list[str]:
         f"{one.table.features.shape[1]:,}",
         f"{one.cost.milliseconds:.2f}",
         f"{one.cost.megabytes:.1f}",
-        accuracy({"accuracy": one.accuracy, "interval": one.interval}) if tried else "untried",
+        share(one.accuracy, one.interval),
         *[accuracy(metrics[name]) if name in metrics else "-" for name in splits],
-        one.head["clf"],
-        one.head["id"],
+        one.head.clf,
+        one.head.id,
     ]

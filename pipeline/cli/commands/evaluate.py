@@ -13,6 +13,7 @@ from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
 from pipeline.errors import UsageError
 from pipeline.store.cache import Cache
+from pipeline.store.records import Metrics
 
 if TYPE_CHECKING:
     from pipeline.inference.evaluate import Evaluation
@@ -98,16 +99,15 @@ def _print(done: Evaluation) -> None:
     click.echo(shown(f"The {done.predictor.title} on {done.on}"))
     click.echo(calibrated(done.predictor, done.calibrated))
     for split, metrics in done.metrics.items():
-        values = metrics.to_json()
-        click.echo(f"\n{split}, {values['images']:,} images: {figures(values)}")
+        click.echo(f"\n{split}, {metrics.images:,} images: {figures(metrics)}")
         rows = [["class", "images", "precision", "recall", "F1"]]
         rows += [
             [one["class"], f"{one['images']:,}", *(_known(one[k]) for k in _OF_CLASS)]
-            for one in values["classes"]
+            for one in metrics.classes
         ]
         for line in aligned(rows, right={1, 2, 3, 4}):
             click.echo(f"  {line}")
-        for line in _confusion(values):
+        for line in _confusion(metrics):
             click.echo(f"  {line}")
     click.echo("")
     for name, count in done.unknown.items():
@@ -130,9 +130,9 @@ def _known(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _confusion(values: dict[str, Any]) -> list[str]:
+def _confusion(values: Metrics) -> list[str]:
     """Return who is taken for whom: as a grid, or for many classes the commonest confusions."""
-    names, counts = [one["class"] for one in values["classes"]], values["confusion"]
+    names, counts = [one["class"] for one in values.classes], values.confusion
     if len(names) <= _GRID:
         head = ["is \\ predicted", *names]
         rows = [[name, *map(str, row)] for name, row in zip(names, counts, strict=True)]

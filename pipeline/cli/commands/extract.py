@@ -146,14 +146,13 @@ def show(done: Extraction) -> None:
     rows, dim = table.features.shape
     splits = ", ".join(f"{name or 'unlabelled'} {n:,}" for name, n in table.split_counts.items())
     classes = ", ".join(table.classes[:8]) + (", …" if len(table.classes) > 8 else "")
-    layer = "" if facts["layer"] == "feature" else f", {facts['layer']} pooled by {facts['pool']}"
+    layer = "" if facts.layer == "feature" else f", {facts.layer} pooled by {facts.pool}"
     lines = [
         ("Table", f"{table.path}"),
         ("", f"{rows:,} images × {dim:,} features, table id {table.table_id[:12]}"),
         (
             "Trunk",
-            f"{facts['trunk']}, weights {facts['weights']}{layer}, {facts['precision']} "
-            f"on {facts['engine']}",
+            f"{facts.trunk}, weights {facts.weights}{layer}, {facts.precision} on {facts.engine}",
         ),
         ("Classes", f"{len(table.classes):,}: {classes}" if table.classes else "none known"),
         ("Splits", splits),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from pipeline.cli.progress import reporter
 from pipeline.finetuning.finetune import Tuning, run
 from pipeline.finetuning.options import BLEND, EMA, VIEWS, TuneRecipe
 from pipeline.store.cache import Cache
+from pipeline.store.records import ModelInfo
 
 
 @click.command()
@@ -130,48 +132,46 @@ def command(head: str | None, cache: str | None, as_json: bool, **values: Any) -
 def show(done: Tuning) -> None:
     """Print what a fine-tuning did."""
     info = done.info
-    unfrozen = "from scratch" if info["from_scratch"] else f"{info['unfreeze']} unfrozen"
-    click.echo(f"{info['trunk']}, {unfrozen}, epoch {info['best_epoch']} of {info['epochs']}")
+    unfrozen = "from scratch" if info.from_scratch else f"{info.unfreeze} unfrozen"
+    click.echo(f"{info.trunk}, {unfrozen}, epoch {info.best_epoch} of {info.epochs}")
     for line in lines(info):
         click.echo(line)
-    if info["head_metrics"]:
-        parts = [f"{split} {accuracy(m)}" for split, m in info["head_metrics"].items()]
+    if info.head_metrics:
+        parts = [f"{split} {accuracy(m)}" for split, m in info.head_metrics.items()]
         click.echo(
-            f"The head {info['head']} itself, fitted on all training images: {', '.join(parts)}"
+            f"The head {info.head} itself, fitted on all training images: {', '.join(parts)}"
         )
-    if not info["beats_head"]:
+    if not info.beats_head:
         click.echo(
-            f"Fine-tuning did not beat the head on {info['selected_on']}: the head {info['head']} "
+            f"Fine-tuning did not beat the head on {info.selected_on}: the head {info.head} "
             f"stays best{_though(info)}."
         )
     for note in done.notes:
         click.echo(shown(f"Note     {note}"))
-    spent = ", ".join(f"{name} {value:.1f} s" for name, value in info["seconds"].items())
-    click.echo(f"Reused   {info['id']}, made already" if done.reused else f"Took     {spent}")
+    spent = ", ".join(f"{name} {value:.1f} s" for name, value in info.seconds.items())
+    click.echo(f"Reused   {info.id}, made already" if done.reused else f"Took     {spent}")
     click.echo(shown(f"Kept in  {done.folder}"))
 
 
-def _though(info: dict[str, Any]) -> str:
+def _though(info: ModelInfo) -> str:
     """Return why a model of lower log-loss did not beat its head; else nothing."""
-    scored = info["metrics"][info["selected_on"]]
-    if not info["best_epoch"] or scored["model"]["log_loss"] >= scored["start"]["log_loss"]:
+    scored, paired = info.chosen, info.chosen.paired
+    if not info.best_epoch or scored.model.log_loss >= scored.start.log_loss:
         return ""
-    paired = scored["paired"]
     return (
-        f", since {paired['head_alone']:,} images are right with it alone and "
-        f"{paired['model_alone']:,} with the model alone (p = {paired['p']:.2g}), for all the "
+        f", since {paired.head_alone:,} images are right with it alone and "
+        f"{paired.model_alone:,} with the model alone (p = {paired.p:.2g}), for all the "
         "model's lower log-loss"
     )
 
 
-def lines(info: dict[str, Any]) -> list[str]:
+def lines(info: ModelInfo) -> list[str]:
     """Return the figures of a model beside those of the head that it started from."""
     rows = [["split", "images", "head [95%]", "log-loss", "model [95%]", "log-loss"]]
-    for split, scored in info["metrics"].items():
-        flag = {"selected_on": False}
-        cells = [split + (" (chose)" if scored["selected_on"] else "")]
-        cells.append(f"{scored['model']['images']:,}")
-        for who in ("start", "model"):
-            cells += [accuracy({**scored[who], **flag}), f"{scored[who]['log_loss']:.4f}"]
+    for split, scored in info.metrics.items():
+        cells = [split + (" (chose)" if scored.selected_on else "")]
+        cells.append(f"{scored.model.images:,}")
+        for values in (scored.start, scored.model):
+            cells += [accuracy(replace(values, selected_on=False)), f"{values.log_loss:.4f}"]
         rows.append(cells)
     return aligned(rows)

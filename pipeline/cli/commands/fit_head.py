@@ -6,13 +6,12 @@ from typing import Any
 
 import click
 
-from pipeline.cli import options
-from pipeline.cli.boards import figures, lines
+from pipeline.cli import boards, options
 from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
 from pipeline.cores import usable_cores
 from pipeline.heads.fit_head import Fitting, run
-from pipeline.heads.leaderboard import leaderboard
+from pipeline.heads.leaderboard import rank_heads
 from pipeline.heads.options import HeadRecipe
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD
@@ -111,19 +110,20 @@ def show(done: Fitting, store: Cache) -> None:
     """Print what a fitting of heads did."""
     fitted = {head.id for head in done.heads}
     heads, _ = HEAD.every(store.root)
-    board = [head for head in leaderboard(heads, done.table.table_id) if head["id"] in fitted]
-    for line in lines(board):
+    ranked = rank_heads(heads, done.table.table_id)
+    board = [one for one in ranked if one.info.id in fitted]
+    for line in boards.heads(board):
         click.echo(line)
-    best = next((head for head in board if head["best"]), board[0])
-    for split, values in best["metrics"].items():
-        click.echo(f"{best['clf']} on {split}, {values['images']:,} images: {figures(values)}")
-    for head in board:
-        if (repeats := head["repeats"]) is not None:
+    best = next((one for one in board if one.best), board[0]).info
+    for split, values in best.metrics.items():
+        click.echo(f"{best.clf} on {split}, {values.images:,} images: {boards.figures(values)}")
+    for info in (one.info for one in board):
+        if (repeats := info.repeats) is not None:
             click.echo(
-                f"{head['clf']} over {len(repeats['accuracies'])} resplits of train and "
+                f"{info.clf} over {len(repeats['accuracies'])} resplits of train and "
                 f"{repeats['split']}: {repeats['mean']:.3f} ± {repeats['spread']:.3f}"
             )
-        for note in head["notes"]:
+        for note in info.notes:
             click.echo(f"Note     {note}")
     for reason in done.failed.values():
         click.echo(shown(f"Failed   {reason}"))

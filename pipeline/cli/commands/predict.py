@@ -105,17 +105,17 @@ def _print(done: Predicting, form: str | None) -> None:
 
 def calibrated(predictor: Predictor, wanted: bool) -> str:
     """Return the sentence on what probabilities are worth."""
-    fitted = predictor.info["calibration"]
+    fitted = predictor.info.calibration
     if not wanted:
         return "Probabilities as they were stored, without calibration."
     if fitted is None:
         return "Probabilities are not calibrated: no image was held out when this was fitted."
-    on = f"{fitted['images']:,} images held out ({fitted['on']})"
-    if fitted["temperature"] == 1:
+    on = f"{fitted.images:,} images held out ({fitted.on})"
+    if fitted.temperature == 1:
         return f"Probabilities as they were fitted: {on} ask for no other temperature."
     return (
-        f"Calibrated on {on}: temperature {fitted['temperature']:.3g}, log-loss "
-        f"{fitted['before']:.4f} → {fitted['after']:.4f}."
+        f"Calibrated on {on}: temperature {fitted.temperature:.3g}, log-loss "
+        f"{fitted.before:.4f} → {fitted.after:.4f}."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shlex
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -156,20 +157,20 @@ def summary(done: Run, cache: str | None) -> list[str]:
         cache: as it was given.
     """
     head, (kind, best) = done.head, done.best
-    scores = ", ".join(f"{split} {accuracy(m)}" for split, m in head.info["metrics"].items())
+    scores = ", ".join(f"{split} {accuracy(m)}" for split, m in head.info.metrics.items())
     lines = [
         f"Table    {done.table.path}",
-        f"Head     {head.id} {head.info['clf']}, the best of {len(done.fitting.heads)}: "
+        f"Head     {head.id} {head.info.clf}, the best of {len(done.fitting.heads)}: "
         f"{scores or 'no split to report on'}",
     ]
     if done.tuning is not None:
         info = done.tuning.info
         reported = ", ".join(
-            f"{split} {accuracy({**m['model'], 'selected_on': m['selected_on']})}"
-            for split, m in info["metrics"].items()
+            f"{split} {accuracy(replace(m.model, selected_on=m.selected_on))}"
+            for split, m in info.metrics.items()
         )
-        verdict = "beats its head" if info["beats_head"] else "does not beat its head"
-        lines.append(f"Model    {info['id']} {info['unfreeze']} unfrozen, {verdict}: {reported}")
+        verdict = "beats its head" if info.beats_head else "does not beat its head"
+        lines.append(f"Model    {info.id} {info.unfreeze} unfrozen, {verdict}: {reported}")
     if (page := done.page) is not None:
         how = "unchanged" if page.seconds is None else f"made in {page.seconds:.1f} s"
         lines.append(f"Report   {page.path}, {how}")
@@ -206,7 +207,7 @@ def _costs(costs: tuple[Cost, ...], seconds: float) -> list[str]:
 
 
 def _next(done: Run, kind: str, best: str, where: str) -> list[str]:
-    linear = kind == "model" or done.head.info["linear"]
+    linear = kind == "model" or done.head.info.linear
     steps = [
         (f"pipeline predict {best} IMAGES{where}", f"what the {kind} says of other images"),
         (f"pipeline evaluate {best}{where}", "every figure, and which class is taken for which"),
@@ -220,6 +221,6 @@ def _next(done: Run, kind: str, best: str, where: str) -> list[str]:
         )
     if len(done.fitting.heads) == 1:
         steps.append((f"pipeline fit-head --clf all{where}", "every other kind of head"))
-    if done.tuning is None and done.head.info["linear"]:
+    if done.tuning is None and done.head.info.linear:
         steps.append((f"pipeline finetune {done.head.id} --unfreeze layer4{where}", "stage three"))
     return [f"  {line}" for line in aligned([list(step) for step in steps])]

@@ -24,7 +24,10 @@ def command(cache: str | None, as_json: bool) -> None:
     store = Cache.at(cache)
     found = tables(store)
     if as_json:
-        options.print_json({"cache": str(store.root), "tables": found})
+        listed = [
+            {**one, "heads": [head.to_json() for head in one.get("heads", [])]} for one in found
+        ]
+        options.print_json({"cache": str(store.root), "tables": listed})
         return
     if not found:
         click.echo(f"No table in {store.root} yet. Make one with `pipeline extract DATA`.")
@@ -42,6 +45,6 @@ def command(cache: str | None, as_json: bool) -> None:
             )
         )
         if heads := table["heads"]:
-            best = next((head for head in heads if head["best"]), heads[0])
-            scores = ", ".join(f"{name} {accuracy(m)}" for name, m in best["metrics"].items())
-            click.echo(f"    {len(heads)} heads, best {best['clf']} {best['id']}  {scores}")
+            best = next((one for one in heads if one.best), heads[0]).info
+            scores = ", ".join(f"{name} {accuracy(m)}" for name, m in best.metrics.items())
+            click.echo(f"    {len(heads)} heads, best {best.clf} {best.id}  {scores}")

@@ -129,7 +129,7 @@ def run(
         require("openvino", extra="openvino")
     predictor = open_predictor(artefact, cache)
     linear_of(predictor)  # says why not
-    trunk = str(predictor.info["trunk"]).replace("/", "-")
+    trunk = predictor.info.trunk.replace("/", "-")
     folder = Path(recipe.output or f"{trunk}-{predictor.id}-{recipe.format}").expanduser()
     _check_place(folder)
     progress.start("exporting", 0)
@@ -189,21 +189,21 @@ def _check_place(folder: Path) -> None:
 
 
 def _info(predictor: Predictor, recipe: ExportRecipe) -> dict[str, Any]:
-    linear = linear_of(predictor)
+    linear, calibration = linear_of(predictor), predictor.info.calibration
     whole = "images" if recipe.with_preprocess else "crops"
     return {
         "title": predictor.title[0].upper() + predictor.title[1:],
         "kind": predictor.kind,
         "id": predictor.id,
         "format": recipe.format,
-        "trunk": predictor.info["trunk"],
+        "trunk": predictor.info.trunk,
         "classes": list(predictor.classes),
         "input": "features" if recipe.head_only else whole,
         "preprocess": predictor.preprocess.to_json(),
         "dim": int(linear.weight.shape[1]),
         "l2": linear.l2,
         "temperature": predictor.temperature,
-        "calibration": predictor.info["calibration"],
+        "calibration": calibration and calibration.to_json(),
         **({"opset": onnx_file.OPSET} if recipe.format == "onnx" else {}),
         "versions": {name: version(name) for name in ("headstart", "torch")},
     }
@@ -228,7 +228,7 @@ def _examples(
     source = "the table's images"
     if table is not None:
         held = [row for row, split in enumerate(table.splits) if split != "train"]
-        root = table.provenance["root"]
+        root = table.provenance.root
         rows = np.array(held or range(len(table.paths)))
         picked = rows[np.linspace(0, len(rows) - 1, min(CHECKED, len(rows))).astype(int)]
         paths = [f"{root}/{table.paths[row]}" for row in picked]

@@ -68,7 +68,7 @@ def made(library: dict[str, str], classes: int) -> nn.Module:
 
 def _library(predictor: Predictor, own: dict[str, Tensor], layer: nn.Linear) -> Any:
     """Return what takes these tensors exactly, its classifier's name with it; else None."""
-    found = maker(predictor.info["trunk"])
+    found = maker(predictor.info.trunk)
     model = made(found, len(predictor.classes))
     wanted = set(model.state_dict()) - set(own)
     names = {name.rpartition(".")[0] for name in wanted}

@@ -9,13 +9,14 @@ from pipeline import plotting
 from pipeline.heads.metrics import wilson
 from pipeline.images.names import counted, shown
 from pipeline.reporting.page import choice
+from pipeline.store.records import HeadInfo, ModelInfo
 
 #: How the features are asked, and what the figures of that are called.
 _WAYS = (("nearest neighbour", "neighbours"), ("linear, by folds", "linear"))
 
 
 def section(
-    kept: dict[str, Any], *, heads: Sequence[dict[str, Any]], models: Sequence[dict[str, Any]]
+    kept: dict[str, Any], *, heads: Sequence[HeadInfo], models: Sequence[ModelInfo]
 ) -> dict[str, Any]:
     """Return what the page says of an advice.
 
@@ -58,11 +59,9 @@ def _printed(value: Any) -> Any:
     return [_printed(one) for one in value] if isinstance(value, list) else value
 
 
-def _newer(
-    created: str, heads: Sequence[dict[str, Any]], models: Sequence[dict[str, Any]]
-) -> str | None:
+def _newer(created: str, heads: Sequence[HeadInfo], models: Sequence[ModelInfo]) -> str | None:
     """Return what was made after the advice, or None."""
-    later = [sum(str(info["created"]) > created for info in infos) for infos in (heads, models)]
+    later = [sum(info.created > created for info in infos) for infos in (heads, models)]
     words = [counted(n, word) for n, word in zip(later, ("head", "model"), strict=True) if n]
     return " and ".join(words) or None
 

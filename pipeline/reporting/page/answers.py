@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from pipeline.heads.metrics import Metrics, measure, reliability, softmax
+from pipeline.heads.metrics import measure, reliability, softmax
+from pipeline.store.records import Metrics, ResultInfo
 from pipeline.store.table import FeatureTable
 
 
@@ -67,7 +67,7 @@ class Answers:
 
 
 def of(
-    split: str, rows: np.ndarray, chances: np.ndarray, *, table: FeatureTable, info: dict[str, Any]
+    split: str, rows: np.ndarray, chances: np.ndarray, *, table: FeatureTable, info: ResultInfo
 ) -> Answers:
     """Return the answers of a head or model for a split.
 
@@ -78,10 +78,9 @@ def of(
         table: that the head or model was made on.
         info: its `head.json` or `model.json`.
     """
-    fitted = info["calibration"]
     stored = chances / chances.sum(1, keepdims=True)
     with np.errstate(divide="ignore"):  # a class of probability 0 keeps it
-        calibrated = softmax(np.log(stored), float(fitted["temperature"]) if fitted else 1.0)
-    labels, majority = table.labels[rows], table.classes.index(info["majority"])
+        calibrated = softmax(np.log(stored), info.calibration_temperature)
+    labels, majority = table.labels[rows], table.classes.index(info.majority)
     before, after = (measure(labels, p, table.classes, majority) for p in (stored, calibrated))
     return Answers(split, rows, labels, stored, calibrated, before, after)

@@ -3,88 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
+
+from pipeline.heads.leaderboard import Ranked
+from pipeline.store.records import HeadInfo, Metrics, ModelInfo
 
 #: Penalty curves are drawn of so many heads at most, one of each kind, and learning curves of so
 #: many models, the best ones.
 MOST_CURVES = 6
 
 
-def heads(board: Sequence[dict[str, Any]], shown: str) -> list[dict[str, Any]]:
+def heads(board: Sequence[Ranked[HeadInfo]], shown: str) -> list[dict[str, Any]]:
     """Return the rows of the leaderboard of heads.
 
     Args:
-        board: of `pipeline.heads.leaderboard.leaderboard`.
+        board: of `pipeline.heads.leaderboard.rank_heads`.
         shown: id of the head or model that the page looks at.
     """
     return [
         {
-            "id": info["id"],
-            "group": info["group"],
-            "best": info["best"],
-            "shown": info["id"] == shown,
-            "kind": info["clf"],
-            "choice": ", ".join(f"{k} = {short(v)}" for k, v in info["parameters"].items()),
-            "score": None if info["score"] is None else abs(info["score"]),
-            "spread": info["spread"],
-            "splits": {split: _accuracy(values) for split, values in info["metrics"].items()},
-            "images": info["train_images"],
-            "seconds": info["seconds"],
+            "id": info.id,
+            "group": place.group,
+            "best": place.best,
+            "shown": info.id == shown,
+            "kind": info.clf,
+            "choice": ", ".join(f"{k} = {short(v)}" for k, v in info.parameters.items()),
+            "score": None if info.score is None else abs(info.score),
+            "spread": info.spread,
+            "splits": {split: _accuracy(values) for split, values in info.metrics.items()},
+            "images": info.train_images,
+            "seconds": info.seconds,
         }
-        for info in board
+        for place in board
+        for info in [place.info]
     ]
 
 
-def models(board: Sequence[dict[str, Any]], shown: str) -> list[dict[str, Any]]:
+def models(board: Sequence[Ranked[ModelInfo]], shown: str) -> list[dict[str, Any]]:
     """Return the rows of the leaderboard of models, each with the head that it started from.
 
     Args:
-        board: of `pipeline.heads.models.board`.
+        board: of `pipeline.heads.leaderboard.rank_models`.
         shown: id of the head or model that the page looks at.
     """
     return [
         {
-            "id": info["id"],
-            "group": info["group"],
-            "best": info["best"],
-            "shown": info["id"] == shown,
-            "kind": "from scratch" if info["from_scratch"] else info["unfreeze"],
-            "epochs": f"{info['best_epoch']} of {info['epochs']}"
-            + ("" if info["finished"] else ", stopped"),
-            "on": info["selected_on"],
-            "loss": info["metrics"][info["selected_on"]]["model"]["log_loss"],
-            "head_loss": info["metrics"][info["selected_on"]]["start"]["log_loss"],
+            "id": info.id,
+            "group": place.group,
+            "best": place.best,
+            "shown": info.id == shown,
+            "kind": "from scratch" if info.from_scratch else info.unfreeze,
+            "epochs": f"{info.best_epoch} of {info.epochs}"
+            + ("" if info.finished else ", stopped"),
+            "on": info.selected_on,
+            "loss": info.chosen.model.log_loss,
+            "head_loss": info.chosen.start.log_loss,
             "splits": {
                 split: {
-                    **_accuracy({**values["model"], "selected_on": values["selected_on"]}),
-                    "head": values["start"]["accuracy"],
+                    **_accuracy(replace(values.model, selected_on=values.selected_on)),
+                    "head": values.start.accuracy,
                 }
-                for split, values in info["metrics"].items()
+                for split, values in info.metrics.items()
             },
-            "images": info["train_images"],
-            "beats_head": info["beats_head"],
-            "seconds": sum(info["seconds"].values()),
+            "images": info.train_images,
+            "beats_head": info.beats_head,
+            "seconds": sum(info.seconds.values()),
         }
-        for info in board
+        for place in board
+        for info in [place.info]
     ]
 
 
-def _accuracy(values: dict[str, Any]) -> dict[str, Any]:
+def _accuracy(values: Metrics) -> dict[str, Any]:
     return {
-        "accuracy": values["accuracy"],
-        "interval": values["interval"],
-        "images": values["images"],
-        "chose": bool(values.get("selected_on")),
+        "accuracy": values.accuracy,
+        "interval": values.interval,
+        "images": values.images,
+        "chose": values.selected_on,
     }
 
 
-def lowest(infos: Sequence[dict[str, Any]]) -> float:
+def lowest(heads: Sequence[Ranked[HeadInfo]], models: Sequence[Ranked[ModelInfo]]) -> float:
     """Return where the scale of all intervals begins: a tenth, at most 0.9."""
-    return scale(
-        values.get("model", values)["interval"]
-        for info in infos
-        for values in info["metrics"].values()
-    )
+    shown = [values for one in heads for values in one.info.metrics.values()]
+    shown += [values.model for one in models for values in one.info.metrics.values()]
+    return scale(values.interval for values in shown)
 
 
 def scale(intervals: Iterable[Sequence[float]]) -> float:
@@ -92,28 +96,28 @@ def scale(intervals: Iterable[Sequence[float]]) -> float:
     return min([0.9, *(int(low * 10) / 10 for low, _ in intervals)])
 
 
-def penalty_curves(board: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def penalty_curves(board: Sequence[Ranked[HeadInfo]]) -> list[dict[str, Any]]:
     """Return the score over the penalty of the best head of each kind that tried several."""
     found: dict[str, dict[str, Any]] = {}
-    for info in board:
-        if info["clf"] not in found and (curve := penalty_curve(info)) is not None:
-            found[info["clf"]] = curve
+    for info in (one.info for one in board):
+        if info.clf not in found and (curve := penalty_curve(info)) is not None:
+            found[info.clf] = curve
     return list(found.values())[:MOST_CURVES]
 
 
-def penalty_curve(info: dict[str, Any]) -> dict[str, Any] | None:
+def penalty_curve(info: HeadInfo) -> dict[str, Any] | None:
     """Return what a head scored on held-out images over the parameter that it tried most values of.
 
     Each combination of the other parameters is a line of its own. None where nothing was tried or
     compared, or no parameter is a number.
     """
-    trials = [trial for trial in info["trials"] if trial["score"] is not None]
+    trials = [trial for trial in info.trials if trial["score"] is not None]
     values: dict[str, set[float]] = {}
     for trial in trials:
         for name, value in trial["parameters"].items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 values.setdefault(name, set()).add(value)
-    if not values or info["score"] is None:
+    if not values or info.score is None:
         return None
     parameter = max(values, key=lambda name: len(values[name]))
     if len(values[parameter]) < 2:
@@ -124,19 +128,19 @@ def penalty_curve(info: dict[str, Any]) -> dict[str, Any] | None:
         label = ", ".join(f"{name} = {short(value)}" for name, value in others.items())
         if parameter in trial["parameters"]:
             lines.setdefault(label, []).append(trial)
-    measure, on = info["recipe"]["select"], _held_out(info)
-    choice = ", ".join(f"{name} = {short(value)}" for name, value in info["parameters"].items())
+    measure, on = info.recipe["select"], _held_out(info)
+    choice = ", ".join(f"{name} = {short(value)}" for name, value in info.parameters.items())
     return {
-        "head": info["id"],
-        "kind": info["clf"],
+        "head": info.id,
+        "kind": info.clf,
         "parameter": parameter,
         "log": min(values[parameter]) > 0 and max(values[parameter]) > 20 * min(values[parameter]),
         "measure": measure,
         "on": on,
-        "chosen": [info["parameters"][parameter], abs(info["score"])],
+        "chosen": [info.parameters[parameter], abs(info.score)],
         "lines": [_line(label, parameter, part) for label, part in sorted(lines.items())],
-        "sentence": f"{info['clf']}: {measure} on {on} over {parameter}, {len(trials)} tried; "
-        f"chosen {choice}, {abs(info['score']):.4f} ± {info['spread']:.4f}.",
+        "sentence": f"{info.clf}: {measure} on {on} over {parameter}, {len(trials)} tried; "
+        f"chosen {choice}, {abs(info.score):.4f} ± {info.spread:.4f}.",
     }
 
 
@@ -150,32 +154,32 @@ def _line(label: str, parameter: str, trials: list[dict[str, Any]]) -> dict[str,
     }
 
 
-def _held_out(info: dict[str, Any]) -> str:
-    return f"{info['folds']} folds of train" if info["selected_on"] == "cv" else "val"
+def _held_out(info: HeadInfo) -> str:
+    return f"{info.folds} folds of train" if info.selected_on == "cv" else "val"
 
 
-def learning_curves(board: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def learning_curves(board: Sequence[Ranked[ModelInfo]]) -> list[dict[str, Any]]:
     """Return the learning curves of the best models."""
-    return [learning_curve(info) for info in board[:MOST_CURVES]]
+    return [learning_curve(one.info) for one in board[:MOST_CURVES]]
 
 
-def learning_curve(info: dict[str, Any]) -> dict[str, Any]:
+def learning_curve(info: ModelInfo) -> dict[str, Any]:
     """Return a model's epochs, with step 0 and the level of the head that it started from."""
-    on = info["selected_on"]
-    head, kept = info["metrics"][on]["start"], info["metrics"][on]["model"]
-    what = "from scratch" if info["from_scratch"] else f"{info['unfreeze']} unfrozen"
+    on = info.selected_on
+    head, kept = info.chosen.start, info.chosen.model
+    what = "from scratch" if info.from_scratch else f"{info.unfreeze} unfrozen"
     return {
-        "model": info["id"],
+        "model": info.id,
         "on": on,
-        "best": info["best_epoch"],
+        "best": info.best_epoch,
         "epochs": [
             {k: epoch[k] for k in ("number", "train_loss", "loss", "accuracy", "seconds")}
-            for epoch in info["history"]
+            for epoch in info.history
         ],
-        "head": {"log_loss": head["log_loss"], "accuracy": head["accuracy"]},
-        "sentence": f"Model {info['id']}, {what}: log-loss {head['log_loss']:.4f} of its head and "
-        f"{kept['log_loss']:.4f} of epoch {info['best_epoch']}, which was kept, on {on} "
-        f"({kept['images']:,} images).",
+        "head": {"log_loss": head.log_loss, "accuracy": head.accuracy},
+        "sentence": f"Model {info.id}, {what}: log-loss {head.log_loss:.4f} of its head and "
+        f"{kept.log_loss:.4f} of epoch {info.best_epoch}, which was kept, on {on} "
+        f"({kept.images:,} images).",
     }
 
 

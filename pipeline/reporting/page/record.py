@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +15,7 @@ import numpy as np
 
 from pipeline import plotting
 from pipeline.analysis.auditing.audit import Audit
-from pipeline.heads.leaderboard import chosen_by
-from pipeline.heads.models import trained_on
+from pipeline.heads.leaderboard import Ranked, chosen_by, trained_on
 from pipeline.images.decoding.thumbnails import thumbnail, views
 from pipeline.images.names import shown
 from pipeline.images.preprocess import Preprocess
@@ -26,6 +26,8 @@ from pipeline.reporting.page.answers import Answers
 from pipeline.reporting.page.costs import costs
 from pipeline.reporting.page.embedding import Layout
 from pipeline.reporting.page.repeat import commands, versions
+from pipeline.store.records import HeadInfo, ModelInfo
+from pipeline.store.results import Info
 from pipeline.store.table import FeatureTable
 
 
@@ -53,9 +55,9 @@ class Gathered:
 
     table: FeatureTable
     root: Path
-    heads: list[dict[str, Any]]
-    models: list[dict[str, Any]]
-    info: dict[str, Any] | None
+    heads: list[Ranked[HeadInfo]]
+    models: list[Ranked[ModelInfo]]
+    info: HeadInfo | ModelInfo | None
     why: str
     answers: list[Answers]
     audit: Audit
@@ -71,17 +73,18 @@ class Gathered:
 def record(all_of_it: Gathered, *, workers: int) -> dict[str, Any]:
     """Return what the page shows."""
     table, album, info = all_of_it.table, all_of_it.album, all_of_it.info
-    made = table, all_of_it.heads, all_of_it.models
+    heads = [one.info for one in all_of_it.heads]
+    models = [one.info for one in all_of_it.models]
     advised = all_of_it.advice
     place = {row: number for number, row in enumerate(album.rows)}
-    looked = "" if info is None else str(info["id"])
+    looked = "" if info is None else info.id
     strips = _strips(all_of_it, workers)  # adds pictures
     splits = contents.splits(table)
     counts = [[line[split] for split in splits] for line in contents.classes(table)]
     penalties = choice.penalty_curves(all_of_it.heads)
     learning = choice.learning_curves(all_of_it.models)
     return {
-        "name": shown(str(table.provenance.get("data", table.path and table.path.stem))),
+        "name": shown(table.provenance.data),
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "version": version("headstart"),
         "origin": all_of_it.origin,
@@ -102,7 +105,7 @@ def record(all_of_it: Gathered, *, workers: int) -> dict[str, Any]:
         "unlabelled": int((table.labels < 0).sum()),
         "left_out": contents.left_out(table),
         "damaged": [shown(sentence) for sentence in all_of_it.damaged],
-        "lowest": choice.lowest([*all_of_it.heads, *all_of_it.models]),
+        "lowest": choice.lowest(all_of_it.heads, all_of_it.models),
         "heads": _grouped(choice.heads(all_of_it.heads, looked), all_of_it.heads, chosen_by),
         "models": _grouped(choice.models(all_of_it.models, looked), all_of_it.models, trained_on),
         "penalties": [
@@ -113,12 +116,8 @@ def record(all_of_it: Gathered, *, workers: int) -> dict[str, Any]:
             {**curve, "svg": plotting.learning(curve, name=f"learning-{number}")}
             for number, curve in enumerate(learning)
         ],
-        "costs": costs(
-            len(table.labels), table.provenance.get("cost"), all_of_it.heads, all_of_it.models
-        ),
-        "advice": None
-        if advised is None
-        else advice.section(advised, heads=all_of_it.heads, models=all_of_it.models),
+        "costs": costs(len(table.labels), table.provenance.cost, heads, models),
+        "advice": None if advised is None else advice.section(advised, heads=heads, models=models),
         "advice_note": shown(all_of_it.advice_note),
         "answers": [
             mistakes.section(said, table, place, chose=_chose(info, said.split))
@@ -127,8 +126,8 @@ def record(all_of_it: Gathered, *, workers: int) -> dict[str, Any]:
         "audit": findings.section(all_of_it.audit.findings, table, place),
         "audit_notes": [shown(note) for note in all_of_it.audit.notes],
         "listing": all_of_it.listing,
-        "commands": [shown(line) for line in commands(*made, advised)],
-        "versions": versions(*made),
+        "commands": [shown(line) for line in commands(table, heads, models, advised)],
+        "versions": versions(table, heads, models),
         "images": {"shown": len(album.rows), "left": album.left, "missing": len(album.missing)},
         "data": _data(all_of_it, place),
     }
@@ -141,19 +140,11 @@ def _with_samples(table: FeatureTable) -> list[tuple[dict[str, Any], list[int]]]
 
 def _table(all_of_it: Gathered) -> dict[str, Any]:
     table, given = all_of_it.table, all_of_it.table.provenance
-    names = (
-        "trunk",
-        "weights",
-        "weights_digest",
-        "layer",
-        "pool",
-        "precision",
-        "engine",
-        "created",
-    )
-    size = given["preprocess"]
+    names = ["trunk", "weights", "weights_digest", "layer", "pool"]
+    names += ["precision", "engine", "created"]
+    size = given.preprocess
     return {
-        **{name: shown(str(given.get(name, "not recorded"))) for name in names},
+        **{name: shown(str(getattr(given, name))) for name in names},
         "id": table.table_id,
         "fingerprint": table.fingerprint,
         "path": shown(str(table.path)),
@@ -165,34 +156,38 @@ def _table(all_of_it: Gathered) -> dict[str, Any]:
     }
 
 
-def _looked(info: dict[str, Any], why: str) -> dict[str, Any]:
-    model = "head" in info
-    how = f"{info['unfreeze']} unfrozen" if model else info["clf"]
-    how = "from scratch" if model and info["from_scratch"] else how
-    fitted = info["calibration"]
-    held = "val" if fitted is None else fitted["on"]
+def _looked(info: HeadInfo | ModelInfo, why: str) -> dict[str, Any]:
+    if isinstance(info, HeadInfo):
+        kind, how = "head", info.clf
+    else:
+        kind = "model"
+        how = "from scratch" if info.from_scratch else f"{info.unfreeze} unfrozen"
+    fitted = info.calibration
+    held = "val" if fitted is None else fitted.on
     on = "held-out images of train" if held == "cv" else f"images of {held}"
     return {
-        "kind": "model" if model else "head",
-        "id": info["id"],
-        "what": f"{how} on {info['trunk']}",
+        "kind": kind,
+        "id": info.id,
+        "what": f"{how} on {info.trunk}",
         "why": shown(why),
-        "temperature": None if fitted is None else fitted["temperature"],
-        "calibrated_on": None if fitted is None else f"{fitted['images']:,} {on}",
+        "temperature": None if fitted is None else fitted.temperature,
+        "calibrated_on": None if fitted is None else f"{fitted.images:,} {on}",
     }
 
 
-def _grouped(rows: list[dict[str, Any]], board: list[dict[str, Any]], title: Any) -> list[Any]:
+def _grouped(
+    rows: list[dict[str, Any]], board: list[Ranked[Info]], title: Callable[[Info], str]
+) -> list[Any]:
     """Return rows in their groups, each group with what its rows have in common."""
-    titles = {info["group"]: title(info) for info in board}
+    titles = {one.group: title(one.info) for one in board}
     return [
         {"title": text, "rows": [row for row in rows if row["group"] == group]}
         for group, text in titles.items()
     ]
 
 
-def _chose(info: dict[str, Any] | None, split: str) -> bool:
-    return info is not None and bool(info["metrics"][split].get("selected_on"))
+def _chose(info: HeadInfo | ModelInfo | None, split: str) -> bool:
+    return info is not None and info.metrics[split].selected_on
 
 
 def _strips(all_of_it: Gathered, workers: int) -> dict[int, dict[str, Any]]:
@@ -200,7 +195,7 @@ def _strips(all_of_it: Gathered, workers: int) -> dict[int, dict[str, Any]]:
     table, album = all_of_it.table, all_of_it.album
     samples = [(label, rows[0]) for label, rows in contents.samples(table).items() if rows]
     part = samples[: contents.STRIPS]
-    preprocess = Preprocess.from_json(table.provenance["preprocess"])
+    preprocess = Preprocess.from_json(table.provenance.preprocess)
     side = min(preprocess.crop, albums.side(len(album.rows)))
     wanted = (
         (os.path.join(all_of_it.root, table.paths[row]), bytes.fromhex(table.digests[row]), view)

@@ -9,6 +9,7 @@ from pipeline.analysis.advising.advise import AdviceRecipe
 from pipeline.finetuning.options import TuneRecipe
 from pipeline.heads.options import HeadRecipe
 from pipeline.options import command_line
+from pipeline.store.records import HeadInfo, ModelInfo
 from pipeline.store.table import FeatureTable
 
 #: Options that say how to compute, and not what.
@@ -17,8 +18,8 @@ _MEANS = ("jobs", "device", "workers", "resume")
 
 def commands(
     table: FeatureTable,
-    heads: Sequence[dict[str, Any]],
-    models: Sequence[dict[str, Any]],
+    heads: Sequence[HeadInfo],
+    models: Sequence[ModelInfo],
     advice: dict[str, Any] | None,
 ) -> list[str]:
     """Return the command lines that make a table, its heads, its models and its advice again.
@@ -29,14 +30,14 @@ def commands(
         models: `model.json` of each model.
         advice: that is kept on the table, or None.
     """
-    found = [str(table.provenance["command"])]
+    found = [table.provenance.command]
     for info in heads:
-        words = [table.table_id[:12], "--clf", info["clf"]]
-        recipe = HeadRecipe(**info["recipe"])
+        words = [table.table_id[:12], "--clf", info.clf]
+        recipe = HeadRecipe(**info.recipe)
         found.append(command_line("fit-head", words, recipe, without=("clf", *_MEANS)))
-    for info in models:
-        words = [info["head"], "--unfreeze", info["unfreeze"]]
-        tuned = TuneRecipe(**info["recipe"])
+    for model in models:
+        words = [model.head, "--unfreeze", model.unfreeze]
+        tuned = TuneRecipe(**model.recipe)
         found.append(command_line("finetune", words, tuned, without=("unfreeze", *_MEANS)))
     if advice is not None:
         asked = AdviceRecipe(**advice["recipe"])
@@ -45,7 +46,7 @@ def commands(
 
 
 def versions(
-    table: FeatureTable, heads: Sequence[dict[str, Any]], models: Sequence[dict[str, Any]]
+    table: FeatureTable, heads: Sequence[HeadInfo], models: Sequence[ModelInfo]
 ) -> list[dict[str, Any]]:
     """Return the versions of packages that made a table, its heads and models, each once.
 
@@ -54,9 +55,9 @@ def versions(
         heads: as in `commands`.
         models: as in `commands`.
     """
-    sources = [("features", table.provenance.get("versions", {}))]
-    sources += [("heads", info["versions"]) for info in heads]
-    sources += [("models", info["versions"]) for info in models]
+    sources = [("features", table.provenance.versions)]
+    sources += [("heads", info.versions) for info in heads]
+    sources += [("models", info.versions) for info in models]
     found: dict[tuple[str, str], list[str]] = {}
     for stage, numbers in sources:
         for package, number in numbers.items():

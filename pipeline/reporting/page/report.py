@@ -17,8 +17,7 @@ from pipeline.analysis.auditing.audit import Audit, audit
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.heads import predictions, resolve
-from pipeline.heads.leaderboard import leaderboard
-from pipeline.heads.models import board
+from pipeline.heads.leaderboard import Ranked, rank_heads, rank_models
 from pipeline.heads.resolve import Artefact
 from pipeline.images.decoding.thumbnails import Picture
 from pipeline.images.names import counted, shown
@@ -33,6 +32,7 @@ from pipeline.reporting.pictures import of_rows, root_of
 from pipeline.store import advice
 from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
+from pipeline.store.records import HeadInfo, ModelInfo
 from pipeline.store.results import HEAD, MODEL
 from pipeline.store.table import FeatureTable
 
@@ -176,10 +176,10 @@ class _Found:
 
     table: FeatureTable
     root: Path
-    heads: list[dict[str, Any]]
-    models: list[dict[str, Any]]
+    heads: list[Ranked[HeadInfo]]
+    models: list[Ranked[ModelInfo]]
     looked: Artefact | None
-    info: dict[str, Any] | None
+    info: HeadInfo | ModelInfo | None
     damaged: list[str]
     advice: dict[str, Any] | None
     unread: list[str]
@@ -188,8 +188,9 @@ class _Found:
     def digest(self) -> str:
         """Return what a page that is made from these is known by: a sha256, as hex."""
         values = [
-            version("headstart"), self.table.table_id, str(self.root), self.heads, self.models,
-            self.info and self.info["id"], self.damaged, self.advice, self.unread,
+            version("headstart"), self.table.table_id, str(self.root),
+            [one.to_json() for one in self.heads], [one.to_json() for one in self.models],
+            self.info and self.info.id, self.damaged, self.advice, self.unread,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -197,7 +198,7 @@ class _Found:
 def _find(table: FeatureTable, cache: Cache, asked: Any, data: str | Path | None) -> _Found:
     heads, damaged = HEAD.every(cache.root)
     models, broken = MODEL.every(cache.root)
-    ranked = leaderboard(heads, table.table_id), board(models, table.table_id)
+    ranked = rank_heads(heads, table.table_id), rank_models(models, table.table_id)
     looked = _artefact(cache, table, asked, any(ranked))
     info = None if looked is None else looked.kind.read(looked.folder)
     return _Found(
@@ -212,11 +213,11 @@ def _artefact(cache: Cache, table: FeatureTable, asked: Any, there: bool) -> Art
         return resolve.best(cache, table) if there else None
     found = resolve.find(cache, asked)
     info = found.kind.read(found.folder)
-    if info["table_id"] != table.table_id:
+    if info.table_id != table.table_id:
         raise PipelineError(
-            f"The {found.kind.name} {info['id']} was made on the table {info['table_id'][:12]}, "
+            f"The {found.kind.name} {info.id} was made on the table {info.table_id[:12]}, "
             f"and the page is about {table.table_id[:12]}. Name its table: pipeline report "
-            f"{info['table_id'][:12]}."
+            f"{info.table_id[:12]}."
         )
     return found
 
@@ -234,10 +235,10 @@ def _advice(table: FeatureTable, cache: Cache) -> tuple[dict[str, Any] | None, l
     return {**kept, "recommendation": {**kept["recommendation"], "commands": now}}, []
 
 
-def _answers(looked: Artefact, info: dict[str, Any], table: FeatureTable) -> list[Answers]:
+def _answers(looked: Artefact, info: HeadInfo | ModelInfo, table: FeatureTable) -> list[Answers]:
     """Return what a head or model said of each split that it was scored on."""
     found = []
-    for split in info["metrics"]:
+    for split in info.metrics:
         stored = predictions.read(looked.folder / f"predictions-{split}.csv", table)
         found.append(answers.of(split, stored.rows, stored.chances, table=table, info=info))
     return found

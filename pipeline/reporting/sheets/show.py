@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction.options import Recipe
-from pipeline.heads import predictions, resolve, tables
+from pipeline.heads import predictions, resolve
 from pipeline.heads.resolve import Artefact
 from pipeline.images.decoding import thumbnails
 from pipeline.images.decoding.thumbnails import Picture
@@ -25,7 +25,7 @@ from pipeline.reporting.sheets.gallery import Gallery
 from pipeline.reporting.sheets.sheet import MOST, Section, Tile
 from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
-from pipeline.store.results import HEAD
+from pipeline.store.records import HeadInfo
 from pipeline.store.table import FeatureTable
 from pipeline.trunks import spec
 
@@ -194,11 +194,11 @@ def _table(cache: Cache, word: str | None, artefact: Artefact | None) -> Feature
         table = resolve.table_of(cache, info)
         if table is None:
             raise PipelineError(
-                f"The table of the {artefact.kind.name} {info['id']} is not in the cache "
+                f"The table of the {artefact.kind.name} {info.id} is not in the cache "
                 f"{cache.root} (any more), and only it says which images were predicted."
             )
         return table
-    return cache.open_table() if word is None else tables.named(cache, word)
+    return cache.open_table() if word is None else resolve.find_table(cache, word)
 
 
 def _predictions(
@@ -210,8 +210,8 @@ def _predictions(
 ) -> Content:
     assert table is not None
     info = artefact.kind.read(artefact.folder)
-    name = f"{artefact.kind.name} {info['id']}"
-    if info["table_id"] != table.table_id:
+    name = f"{artefact.kind.name} {info.id}"
+    if info.table_id != table.table_id:
         raise UsageError(f"The {name} was not made on {images.name}: name the head or model.")
     there = predictions.splits(artefact.folder)
     split = recipe.split or next((one for one in ("test", "val") if one in there), None)
@@ -222,11 +222,11 @@ def _predictions(
     kept = np.isin(stored.rows, images.rows(split="all", labels=labels))
     if not kept.any():
         raise UsageError(f"No image of {split} is of these classes.")
-    chances = stored.calibrated(info["calibration"])[kept]
-    how = f"{info['clf']} on" if artefact.kind is HEAD else "fine-tuned"
+    chances = stored.calibrated(info.calibration_temperature)[kept]
+    how = f"{info.clf} on" if isinstance(info, HeadInfo) else "fine-tuned"
     return contents.predictions(
         images, stored.rows[kept], chances, count=recipe.count, seed=recipe.seed,
-        wrong=recipe.wrong, title=f"{images.name} {split}: {name} ({how} {info['trunk']})",
+        wrong=recipe.wrong, title=f"{images.name} {split}: {name} ({how} {info.trunk})",
     )  # fmt: skip
 
 
@@ -234,7 +234,7 @@ def _eyes(table: FeatureTable | None, cache: Cache) -> tuple[Preprocess, str]:
     """Return the preprocessing of the table's trunk, or of the one that `extract` would take."""
     if table is not None:
         given = table.provenance
-        return Preprocess.from_json(given["preprocess"]), str(given["trunk"])
+        return Preprocess.from_json(given.preprocess), given.trunk
     recipe = Recipe()
     facts, _ = spec.resolve(
         recipe.trunk, recipe.weights, recipe.keys, memo=cache.memo, state_dir=cache.weights

@@ -251,8 +251,8 @@ def test_what_fine_tuning_did_is_told(work):
     done = tune(work, epochs=1, views=1)
     advice = run(None, AdviceRecipe(sample=0), Cache.at(work / "cache"), Heard())
     (gain,) = advice.gains
-    assert kept.read(Cache.at(work / "cache"), done.info["table_id"])["gains"] == [gain.to_json()]
+    assert kept.read(Cache.at(work / "cache"), done.info.table_id)["gains"] == [gain.to_json()]
     assert gain.model == done.folder.name and gain.unfreeze == "layer4" and gain.split == "val"
-    paired = done.info["metrics"]["val"]["paired"]
+    paired = done.info.metrics["val"].paired
     assert paired["model_alone"] - paired["head_alone"] == round(24 * gain.gained)
     assert gain.log_loss_error == paired["log_loss_error"] >= 0

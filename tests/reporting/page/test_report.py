@@ -45,7 +45,7 @@ def test_a_table_with_a_head_is_shown_whole(cache, photos):
     assert not done.notes
     shown = text_of(html)
     for split in ("val", "test"):
-        accuracy = head.info["metrics"][split]["accuracy"]
+        accuracy = head.info.metrics[split].accuracy
         assert f"{accuracy:.3f}" in shown
     assert f"head {head.id}" in shown
     record = record_of(html)
@@ -69,7 +69,7 @@ def test_predictions_stand_on_their_images(cache, photos):
 def test_the_matrix_counts_what_the_head_was_scored_on(cache, photos):
     (head,) = fitted(photos, cache, "lda").heads
     _, html = report(cache)
-    confusion = head.info["metrics"]["test"]["confusion"]
+    confusion = head.info.metrics["test"].confusion
     cells = re.findall(
         r'data-label="(\d+)" data-predicted="(\d+)"[^>]*>([\d,]+)<',
         html[html.index('data-split="test"') :],
@@ -169,7 +169,7 @@ def test_a_head_that_is_named_is_looked_at(cache, photos):
 def test_a_head_of_another_table_is_refused_with_its_table(cache, photos, tmp_path):
     (head,) = fitted(photos, cache, "lda").heads
     other = pictured(cache, tmp_path / "more", count=30, name="more")
-    own = head.info["table_id"][:12]
+    own = head.info.table_id[:12]
     with pytest.raises(PipelineError, match=f"Name its table: pipeline report {own}"):
         run(other, cache, asked=head.id)
 
@@ -179,7 +179,7 @@ def test_what_was_run_can_be_run_again(cache, photos):
     shown = text_of(report(cache)[1])
     words = f"pipeline fit-head {photos.table_id[:12]} --clf lda --folds 3 --seed 3"
     assert "pipeline extract x" in shown and words in shown
-    for part in (photos.table_id, photos.fingerprint, head.info["versions"]["numpy"]):
+    for part in (photos.table_id, photos.fingerprint, head.info.versions["numpy"]):
         assert part in shown
 
 

@@ -54,7 +54,7 @@ def test_views_are_the_crops_that_fine_tuning_caches(work):
     assert [one["view"] for one in images] == [0, 1, 2, 3, 4] * 2
     assert {one["split"] for one in images} == {"train"}
     table = Cache.at(work / "cache").open_table()
-    preprocess = Preprocess.from_json(table.provenance["preprocess"])
+    preprocess = Preprocess.from_json(table.provenance.preprocess)
     items = list(done.content.items)
     files = [
         (done.gallery.file(item.row), bytes.fromhex(table.digests[item.row]), item.view)

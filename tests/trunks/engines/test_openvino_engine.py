@@ -296,7 +296,7 @@ def test_a_run_that_was_stopped_and_goes_on_gives_the_same_bits(tmp_path, monkey
         run(folder, recipe, cache, Stopping())
     rest = run(folder, recipe, cache)
     assert 0 < rest.extracted < whole.extracted == 44
-    assert rest.table.provenance["engine"] == "openvino-cpu"
+    assert rest.table.provenance.engine == "openvino-cpu"
     assert rest.table.features.tobytes() == whole.table.features.tobytes()
 
 

@@ -1,0 +1,396 @@
+"""What is written to disk, as types: `head.json`, `model.json`, and a table's provenance."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType
+from typing import Any, Self, get_args, get_origin, get_type_hints
+
+#: Of a table's file; one of another schema is to be made again.
+TABLE_SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class Record:
+    """A frozen dataclass that JSON can hold."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; fields whose metadata say `stored: False` stay out."""
+        left_out = {f.name for f in fields(self) if not f.metadata.get("stored", True)}
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+    @classmethod
+    def from_json(cls, values: Any) -> Self:
+        """Return the inverse of `to_json`; keys that are no fields are ignored.
+
+        Raises:
+            ValueError: fields are missing, or one is not of its type; they are named.
+        """
+        found: Self = _parsed(cls, values, "")
+        return found
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _parsed(kind: Any, value: Any, name: str) -> Any:
+    """Return a JSON value as a field's type says.
+
+    Args:
+        kind: a record, `tuple`, `dict`, `X | None`, `Any` or a plain type.
+        value: from JSON.
+        name: of the field, for the message.
+    """
+    arguments = get_args(kind)
+    if kind is Any or (value is None and NoneType in arguments):
+        return value
+    if NoneType in arguments:
+        return _parsed(arguments[0], value, name)
+    if is_dataclass(kind) and isinstance(value, dict):
+        needed = {f.name for f in fields(kind) if f.default is f.default_factory is MISSING}
+        if lost := sorted(needed - set(value)):
+            raise ValueError(f"it lacks {', '.join(lost)}")
+        hints = _hints(kind)  # type: ignore[arg-type]
+        return kind(**{n: _parsed(hints[n], value[n], n) for n in hints if n in value})  # type: ignore[operator]
+    if get_origin(kind) is tuple and isinstance(value, list):
+        types = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(types) == len(value):
+            return tuple(_parsed(t, one, name) for t, one in zip(types, value, strict=True))
+    if get_origin(kind) is dict and isinstance(value, dict):
+        return {key: _parsed(arguments[1], one, name) for key, one in value.items()}
+    wanted = (int, float) if kind is float else kind
+    if get_origin(kind) is None and isinstance(value, wanted):
+        return value
+    raise ValueError(f"{name or 'it'} is {value!r:.40}")
+
+
+@dataclass(frozen=True)
+class Metrics(Record):
+    """How well predictions fit labels.
+
+    Attributes:
+        images: N, labelled images that were scored.
+        accuracy: share of right predictions.
+        interval: 95% Wilson score interval of the accuracy (Wilson 1927).
+        balanced_accuracy: mean recall over the classes that occur.
+        f1_macro: mean F1 over the classes that occur or are predicted.
+        log_loss: mean of −ln p(label).
+        top5: share of labels among the five likeliest classes; None below six classes.
+        calibration_error: expected calibration error, 15 equal bins (Guo et al. 2017).
+        baseline: accuracy of always predicting the training images' commonest class.
+        classes: per class: name, images, precision, recall, F1 (None where undefined).
+        confusion: [K][K] counts, rows are labels and columns predictions.
+        selected_on: whether these images chose what is scored on them.
+    """
+
+    images: int
+    accuracy: float
+    interval: tuple[float, float]
+    balanced_accuracy: float
+    f1_macro: float
+    log_loss: float
+    top5: float | None
+    calibration_error: float
+    baseline: float
+    classes: tuple[dict[str, Any], ...]
+    confusion: tuple[tuple[int, ...], ...]
+    selected_on: bool = False
+
+
+@dataclass(frozen=True)
+class Calibration(Record):
+    """What logits are divided by so that probabilities mean something.
+
+    Attributes:
+        temperature: above 0; 1 leaves them.
+        on: which images it was fitted on: `cv`, `val` or `train-part`.
+        images: how many.
+        before: their log-loss without it.
+        after: their log-loss with it.
+    """
+
+    temperature: float
+    on: str
+    images: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Paired(Record):
+    """How two predictors differ on the same images.
+
+    Attributes:
+        head_alone: images that are right with the head alone.
+        model_alone: with the model alone.
+        p: of McNemar's exact test.
+        log_loss_error: standard error of the difference of their log-losses.
+    """
+
+    head_alone: int
+    model_alone: int
+    p: float
+    log_loss_error: float
+
+
+@dataclass(frozen=True)
+class ModelScores(Record):
+    """A model and the head that it started from on the images of a split.
+
+    Attributes:
+        selected_on: whether these images chose the model or the head.
+        model: what the model scored.
+        start: what the head scored.
+        paired: how they differ.
+    """
+
+    selected_on: bool
+    model: Metrics
+    start: Metrics
+    paired: Paired
+
+
+@dataclass(frozen=True)
+class FeatureSource(Record):
+    """What computes features: enough to load the trunk again and to prepare images for it.
+
+    Attributes:
+        trunk: its name.
+        weights: the name of the weights that were loaded.
+        weights_digest: sha256 of their tensors.
+        weights_asked: as they were asked for: `default`, a name, `random` or an absolute path.
+        keys: how a weights file was matched: by `name` or by `order`.
+        layer: where features are taken.
+        pool: how they are pooled.
+        precision: of the arithmetic: `fp32`, `bf16` or `fp16`.
+        preprocess: of `pipeline.images.preprocess.Preprocess`.
+    """
+
+    trunk: str
+    weights: str
+    weights_digest: str
+    weights_asked: str
+    keys: str
+    layer: str
+    pool: str
+    precision: str
+    preprocess: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PassCost(Record):
+    """What computing the rows of a table took: images and views that were computed, and seconds."""
+
+    computed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Provenance(FeatureSource):
+    """Where a table came from. See also `FeatureSource`.
+
+    Attributes:
+        fingerprint: sha256 over everything that changes the stored numbers.
+        key: of which it is made, `pipeline.trunks.spec.FeatureKey` as JSON.
+        data: name of the data set.
+        root: folder that paths are relative to.
+        seed: of automatic splits.
+        command: the command line that makes the table again.
+        cache: the cache's folder.
+        engine: what computed the rows; several with `+`.
+        cost: of the run that made the table.
+        versions: package to its version.
+        created: when, UTC.
+        schema: of the table's file.
+    """
+
+    fingerprint: str
+    key: dict[str, Any]
+    data: str
+    root: str
+    seed: int
+    command: str
+    cache: str
+    engine: str
+    cost: PassCost | None
+    versions: dict[str, str]
+    created: str
+    schema: int = TABLE_SCHEMA
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultInfo(Record):
+    """What `head.json` and `model.json` have in common.
+
+    Attributes:
+        schema: of the file.
+        id: twelve hexadecimal digits, of all that the result depends on.
+        table_id: of the table that it was made on.
+        table: that table's file, when it was made.
+        fingerprint: of the table's features.
+        trunk: name of the trunk.
+        classes: K names; columns of logits and probabilities are in this order.
+        majority: the commonest class of the training images.
+        recipe: the options as they were asked for.
+        selected_on: what chose the head's penalty or the model's epoch: `cv`, `val`, `train-part`.
+        train_images: that were learned from.
+        calibration: None where no image was held out.
+        notes: sentences for the person.
+        versions: package to its version.
+        created: when, UTC.
+        files: file of the folder to its sha256.
+        checksum: sha256 of the JSON object without this.
+        folder: where it is kept; not stored.
+    """
+
+    schema: int
+    id: str
+    table_id: str
+    table: str
+    fingerprint: str
+    trunk: str
+    classes: tuple[str, ...]
+    majority: str
+    recipe: dict[str, Any]
+    selected_on: str
+    train_images: int
+    calibration: Calibration | None
+    notes: tuple[str, ...]
+    versions: dict[str, str]
+    created: str
+    files: dict[str, str] = field(default_factory=dict)
+    checksum: str = ""
+    folder: Path | None = field(default=None, metadata={"stored": False}, compare=False)
+
+    @property
+    def calibration_temperature(self) -> float:
+        """Return what logits are divided by for calibrated probabilities; 1 without calibration."""
+        return 1.0 if self.calibration is None else self.calibration.temperature
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadInfo(ResultInfo):
+    """`head.json`. See also `ResultInfo`.
+
+    Attributes:
+        clf: kind of head, one of `pipeline.heads.registry.HEADS`.
+        title: of the kind, for people.
+        log_loss: whether the kind minimises the log-loss.
+        linear: whether the head is one linear layer on raw features.
+        dim: D, length of its features.
+        features: what computes these.
+        normalize: what is done to features first.
+        parameters: of the estimator, as chosen.
+        temperature: what the estimator's scores are divided by to become logits; None where it
+            gives probabilities itself.
+        selected_by: measure that chose.
+        folds: that chose; 0 where val did.
+        score: of the choice, larger is better; None where nothing was held out.
+        spread: standard deviation of the folds' scores.
+        trials: every candidate that was tried.
+        metrics: split to what the head scored there.
+        repeats: accuracies on resplits, their mean and spread; None without.
+        seconds: of the search and the fit.
+    """
+
+    clf: str
+    title: str
+    log_loss: bool
+    linear: bool
+    dim: int
+    features: FeatureSource
+    normalize: str
+    parameters: dict[str, Any]
+    temperature: float | None
+    selected_by: str
+    folds: int
+    score: float | None
+    spread: float
+    trials: tuple[dict[str, Any], ...]
+    metrics: dict[str, Metrics]
+    repeats: dict[str, Any] | None
+    seconds: float
+
+    @property
+    def partial(self) -> bool:
+        """Tell whether the head was fitted on a part of train: an experiment, however new."""
+        return bool(self.recipe["shots"] or self.recipe["train_fraction"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo(ResultInfo):
+    """`model.json`. See also `ResultInfo`.
+
+    Attributes:
+        finished: whether training came to its end.
+        head: id of the head that was named.
+        head_clf: its kind.
+        head_metrics: what it scored, fitted on all training images.
+        weights, weights_asked, weights_digest, keys: of the frozen part, as in `FeatureSource`.
+        layer, pool, preprocess: as in `FeatureSource`.
+        precision: of the training arithmetic.
+        from_scratch: whether everything started from random weights.
+        unfreeze: what was asked to learn.
+        boundary: after which place the frozen part ends; `pixels` without one.
+        learns: names of the parameters that learned.
+        places: stages and modules that they are of.
+        l2: whether features are divided by their length.
+        standalone: whether the file holds the frozen part too.
+        live: whether no activations were kept.
+        settings: of the training, `auto` settled.
+        epochs: that were trained.
+        best_epoch: that was kept; 0 is the head.
+        beats_head: whether it is better than its head on the images that chose.
+        compared_on: hash of the images learned from and of those that chose.
+        metrics: split to the scores of model and head.
+        handover: how exactly the head was carried over; None for a random start.
+        moved: place to how far its parameters moved, relative to their length.
+        history: what each epoch showed.
+        activations: fingerprint of the cached activations; empty without.
+        shards: that hold them.
+        activations_computed: how many this run computed.
+        seconds: of each part of the work.
+    """
+
+    finished: bool
+    head: str
+    head_clf: str
+    head_metrics: dict[str, Metrics]
+    weights: str
+    weights_asked: str
+    weights_digest: str
+    keys: str
+    layer: str
+    pool: str
+    preprocess: dict[str, Any]
+    precision: str
+    from_scratch: bool
+    unfreeze: str
+    boundary: str
+    learns: tuple[str, ...]
+    places: tuple[str, ...]
+    l2: bool
+    standalone: bool
+    live: bool
+    settings: dict[str, Any]
+    epochs: int
+    best_epoch: int
+    beats_head: bool
+    compared_on: str
+    metrics: dict[str, ModelScores]
+    handover: dict[str, float] | None
+    moved: dict[str, float]
+    history: tuple[dict[str, float | None], ...]
+    activations: str
+    shards: tuple[str, ...]
+    activations_computed: int
+    seconds: dict[str, float]
+
+    @property
+    def chosen(self) -> ModelScores:
+        """Return the scores on the images that chose the epoch."""
+        return self.metrics[self.selected_on]
