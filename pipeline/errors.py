@@ -16,8 +16,8 @@ class PipelineError(Exception):
     exit_code = 1
 
 
-class UsageError(PipelineError):
-    """An option or argument that cannot be right, whatever the data."""
+class UsageError(PipelineError, ValueError):
+    """An option or argument that cannot be right, whatever the data; a `ValueError` too."""
 
     exit_code = 2
 

@@ -1,69 +1,186 @@
-"""What the recipes have in common: options named as the command line names them, and checked."""
+"""Options, each declared once.
+
+A command's options are the fields of a frozen dataclass, each with its `Rule`. The checks, the
+command line's options with their help, and the line that asks for the same again derive from it;
+the public function spells out the same names, types and defaults.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from pipeline.errors import UsageError, nearest
 
-R = TypeVar("R")
+THREADS = "Decoding threads.  [default: the cores that the process may use]"
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+ENGINES = ("auto", "torch", "openvino")
+#: Type of an option to what a value must be, and how that is said.
+_TYPES: Mapping[type, tuple[type, str]] = {
+    bool: (bool, "true or false"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "a text"),
+    tuple: (tuple, "a tuple of texts"),
+}
 
 
-def option(name: str) -> str:
-    """Return a field's option: `image_size` is `--image-size`."""
+@dataclass(frozen=True)
+class Rule:
+    """What an option may be, and what is said of it. Equal where all of it is.
+
+    Args:
+        help: its line in the command's help.
+        metavar: what stands there for its value; the choices without it.
+        choices: the only values that are allowed, besides None where that is the default.
+        least: the smallest number that is allowed.
+        within: the interval of numbers that are allowed, such as `[0, 1)`.
+        changes: whether another value gives another result; else it says how to compute.
+        flags: how the command line writes it where not `--name-of-the-field`.
+    """
+
+    help: str = ""
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    within: str | None = None
+    changes: bool = True
+    flags: tuple[str, ...] = ()
+
+    def fault(self, value: Any) -> str:
+        """Return what is wrong with a value of the right type, as the end of a sentence."""
+        if self.choices and value not in self.choices:
+            hint = nearest(str(value), self.choices)
+            return f"'{value}' is not one of {', '.join(self.choices)}.{hint}"
+        if isinstance(value, Real) and not math.isfinite(value):
+            return f"{value} is not a finite number."
+        if self.least is not None and value < self.least:
+            return f"{value} is below {self.least:g}."
+        if self.within is not None and not _inside(value, self.within):
+            return f"{value} is not in {self.within}."
+        return ""
+
+
+def _inside(value: float, interval: str) -> bool:
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = value > low if interval[0] == "(" else value >= low
+    return above and (value < high if interval[-1] == ")" else value <= high)
+
+
+def option(default: Any, help: str = "", **rule: Any) -> Any:
+    """Return a dataclass's field that is an option; `rule` is as `Rule` takes it."""
+    return field(default=default, metadata={"rule": Rule(help, **rule)})
+
+
+def device_option(**rule: Any) -> Any:
+    """Return the option `device`: where to compute."""
+    return option("auto", choices=DEVICES, changes=False, **rule)
+
+
+def workers_option(help: str = THREADS) -> Any:
+    """Return the option `workers`: decoding threads."""
+    return option(None, help, metavar="N", least=1, changes=False)
+
+
+def batch_size_option() -> Any:
+    """Return the option `batch_size` of what computes features."""
+    help = "Images at once.  [default: 32 on a CPU, 128 on CUDA, 64 on MPS]"
+    return option(None, help, metavar="N", least=1, changes=False)
+
+
+def data_option(help: str = "Where the images of a table lie now.") -> Any:
+    """Return the option `data`: a folder to which images have moved."""
+    return option(None, help, metavar="DIR", changes=False)
+
+
+def rules(kind: type[Options]) -> dict[str, Rule]:
+    """Return the rule of each option, by name."""
+    return {f.name: f.metadata["rule"] for f in fields(kind)}
+
+
+def flag(name: str) -> str:
+    """Return how the command line writes a field: `image_size` is `--image-size`."""
     return f"--{name.replace('_', '-')}"
 
 
-def command_line(
-    verb: str, words: Sequence[str], recipe: Any, *, without: Collection[str] = ()
-) -> str:
-    """Return the command line that asks for the same.
-
-    Args:
-        verb: the command.
-        words: what follows it.
-        recipe: a dataclass; a field that has its default is not said.
-        without: fields that are not said either.
-    """
-    said = ["pipeline", verb, *words]
-    for field in fields(recipe):
-        value = getattr(recipe, field.name)
-        if field.name not in without and value != field.default:
-            said += [option(field.name)] if value is True else [option(field.name), str(value)]
-    return shlex.join(said)
-
-
-def faults(
-    recipe: Any, *, least: Mapping[str, float], allowed: Mapping[str, Sequence[str | None]]
-) -> list[str]:
-    """Return a sentence for each field that is too small or not one of a few names.
-
-    Args:
-        recipe: a dataclass; None is allowed where it is the field's own way to say nothing.
-        least: field to its smallest value.
-        allowed: field to its values.
-    """
-    found = []
-    for name, bound in least.items():
-        value = getattr(recipe, name)
-        if value is not None and value < bound:
-            found.append(f"{option(name)} {value} is below {bound}.")
-    for name, values in allowed.items():
-        value = getattr(recipe, name)
-        if value not in values:
-            names = [value for value in values if value is not None]
-            hint = nearest(str(value), names)
-            found.append(f"{option(name)} '{value}' is not one of {', '.join(names)}.{hint}")
+def types(kind: type[Options]) -> dict[str, tuple[type, bool]]:
+    """Return the type of each option, and whether it may be None."""
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        parts = [part for part in get_args(hint) if part is not NoneType] or [hint]
+        parts = [hint] if get_origin(hint) is tuple else parts
+        found[name] = (get_origin(parts[0]) or parts[0], NoneType in get_args(hint))
     return found
 
 
-def from_options(recipe: type[R], options: Mapping[str, Any], *, verb: str) -> R:
-    """Return a recipe of options given by name; a name that it lacks is told with the nearest."""
-    fields = recipe.__dataclass_fields__  # type: ignore[attr-defined]
-    for name in options:
-        if name not in fields:
-            raise UsageError(f"{verb} has no option '{name}'.{nearest(name, fields)}")
-    return recipe(**options)
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a command is asked for. Options that are equal give equal results on equal data."""
+
+    def __post_init__(self) -> None:
+        """Take paths wherever a text is meant."""
+        for name, (kind, _) in types(type(self)).items():
+            value = getattr(self, name)
+            if kind is str and isinstance(value, os.PathLike):
+                object.__setattr__(self, name, os.fspath(value))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Return the options among other values by name, such as a public function's arguments."""
+        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+
+    def check(self) -> None:
+        """Refuse values that cannot be right, all in one message.
+
+        Raises:
+            UsageError: what was given, what is allowed, the nearest name.
+        """
+        found = [*self._wrong()] or self.conflicts()
+        if found:
+            raise UsageError(" ".join(found))
+
+    def conflicts(self) -> list[str]:
+        """Return a sentence for each value that does not fit the others."""
+        return []
+
+    def _wrong(self) -> list[str]:
+        found = []
+        for name, (kind, optional) in types(type(self)).items():
+            value, rule = getattr(self, name), rules(type(self))[name]
+            if value is None and optional:
+                continue
+            wanted, said = _TYPES[kind]
+            right = isinstance(value, wanted) and (kind is bool) == isinstance(value, bool)
+            fault = rule.fault(value) if right else f"must be {said}, not {value!r}."
+            if fault:
+                found.append(f"{flag(name)} {fault}")
+        return found
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the options that decide the result, by name: another value gives another one."""
+        changes = {name for name, rule in rules(type(self)).items() if rule.changes}
+        return {name: value for name, value in vars(self).items() if name in changes}
+
+    def command_line(
+        self, verb: str, words: Sequence[str], *, without: Collection[str] = ()
+    ) -> str:
+        """Return the command line that asks for the same result.
+
+        Args:
+            verb: the command.
+            words: what follows it.
+            without: fields that are not said, besides those that change no result.
+        """
+        said = ["pipeline", verb, *words]
+        defaults = {f.name: f.default for f in fields(self)}
+        for name, value in self.deciding().items():
+            if name not in without and value != defaults[name]:
+                said += [flag(name)] if value is True else [flag(name), str(value)]
+        return shlex.join(said)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+#: What a picture is called where a file that is none stands in its way.
+PICTURE = "a picture that Headstart drew"
 #: Colours that matplotlib is given, and what the style sheet calls them.
 INK, QUIET, GRID = "#010101", "#010102", "#010103"
 SERIES = ("#010111", "#010112", "#010113", "#010114", "#010115", "#010116")
@@ -51,6 +53,23 @@ _LOOK: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
+
+
+def plain_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of width × height inches, for a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(drawn)
+    return drawn
+
+
+def png(drawn: Figure) -> bytes:
+    """Return a figure as a PNG that says what drew it."""
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="png", dpi=120, metadata={"Software": "Headstart"})
+    return buffer.getvalue()
 
 
 @contextmanager

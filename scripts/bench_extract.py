@@ -36,7 +36,7 @@ from torchvision import transforms as T
 import pipeline
 from pipeline.cores import usable_cores
 from pipeline.extraction import engines, rows
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.images.decoding.reading import read
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.cache import Cache
@@ -126,7 +126,7 @@ def rates(asked: argparse.Namespace, paths: list[Path], home: Path) -> dict[str,
 
     cache = Cache.at(home / "rates")
     facts, trunk = spec.resolve(asked.trunk, asked.weights, "name", memo=cache.memo, state_dir=home)
-    recipe = Recipe(
+    recipe = ExtractOptions(
         trunk=asked.trunk, weights=asked.weights, engine=asked.engine, precision=asked.precision
     )
     there = rows.choose(cache, rows.wanted(facts, recipe), "auto", [])

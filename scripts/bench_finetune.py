@@ -33,7 +33,7 @@ from torchvision import datasets, transforms
 import pipeline
 from pipeline.finetuning import prepare
 from pipeline.finetuning.boundary import Wanted
-from pipeline.finetuning.options import TuneRecipe
+from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.training.records import Part
 from pipeline.finetuning.training.training import Training
 from pipeline.finetuning.training_run import settings_of
@@ -142,7 +142,7 @@ def ours(data: Path, cache: Path, trunk: str, weights: str, *, unfreeze: str, ba
          live: bool) -> Callable[[], None]:  # fmt: skip
     """Return a function that runs one epoch over train and scores val, activations at hand."""
     table = pipeline.extract(data, trunk=trunk, weights=weights, cache=cache)
-    recipe = TuneRecipe(unfreeze=unfreeze, batch_size=batch, live=live, start="random",
+    recipe = FinetuneOptions(unfreeze=unfreeze, batch_size=batch, live=live, start="random",
                         epochs=100)  # fmt: skip
     store = Cache.at(cache)
     loaded = prepare.load_trunk(table, recipe, store)

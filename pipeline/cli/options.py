@@ -1,12 +1,15 @@
-"""Options that several commands share."""
+"""The command line's options: of a dataclass of `pipeline.options`, and those of every command."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import click
+
+from pipeline.options import Options, flag, rules, types
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -18,62 +21,44 @@ cache: Decorator = click.option(
 as_json: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
 )
-
-artefact: Decorator = click.option(
+model: Decorator = click.option(
     "--with",
-    "asked",
+    "model",
     metavar="ID",
     help="The head or model: an id, how one begins, a folder, or a kind of head.",
 )
-device: Decorator = click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps"
-)
-batch_size: Decorator = click.option(
-    "--batch-size",
-    type=int,
-    metavar="N",
-    help="Images at once.  [default: 32 on a CPU, 128 on CUDA, 64 on MPS]",
-)
-workers: Decorator = click.option(
-    "--workers",
-    type=int,
-    metavar="N",
-    help="Decoding threads.  [default: the cores that the process may use]",
-)
-_MEANS: tuple[Decorator, ...] = (
-    click.option(
-        "--precision",
-        default="auto",
-        show_default=True,
-        metavar="auto|fp32|bf16|fp16",
-        help="auto: that of the stored predictions.",
-    ),
-    device,
-    click.option(
-        "--engine",
-        default="auto",
-        show_default=True,
-        metavar="auto|torch|openvino",
-        help="What runs the network. auto: what extract takes; PyTorch for a few images.",
-    ),
-    batch_size,
-    workers,
-)
-calibration: Decorator = click.option(
-    "--no-calibration",
-    "calibration",
-    flag_value=False,
-    default=True,
-    type=bool,
-    help="Probabilities as in the stored predictions, without the fitted temperature.",
-)
 
 
-def means(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of `pipeline.inference.options.Means`: how to compute."""
-    for option in reversed(_MEANS):
-        command = option(command)
-    return command
+def options_of(kind: type[Options]) -> Decorator:
+    """Return what adds an option to a command for each field that a dataclass itself declares."""
+    own = [field for field in fields(kind) if field.name in kind.__annotations__]
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for field in reversed(own):
+            command = _option(kind, field.name, field.default)(command)
+        return command
+
+    return add
+
+
+def _option(kind: type[Options], name: str, default: Any) -> Decorator:
+    rule = rules(kind)[name]
+    plain = types(kind)[name][0]
+    words = [*(rule.flags or (flag(name),)), name]
+    if plain is bool and default:
+        return click.option(*words, flag_value=False, default=True, type=bool, help=rule.help)
+    if plain is bool:
+        return click.option(*words, is_flag=True, help=rule.help)
+    several = plain is tuple
+    return click.option(
+        *words,
+        type=str if several else plain,
+        multiple=several,
+        default=() if several else default,
+        show_default=default is not None and not several,
+        metavar=rule.metavar or "|".join(rule.choices) or None,
+        help=rule.help or None,
+    )
 
 
 def print_json(values: Any) -> None:

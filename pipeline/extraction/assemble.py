@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DamagedError
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.names import safe
 from pipeline.store.atomic import write_bytes
@@ -108,7 +108,7 @@ def _lasting(provenance: Provenance, passing: set[str]) -> dict[str, Any]:
 
 def describe(
     data: str | Path | None,
-    recipe: Recipe,
+    options: ExtractOptions,
     facts: TrunkFacts,
     key: FeatureKey,
     images: ImageSet,
@@ -116,23 +116,23 @@ def describe(
     cost: PassCost,
 ) -> Provenance:
     """Return the provenance of a table: enough to load the trunk and find the images again."""
-    weights = Path(recipe.weights).expanduser()
+    weights = Path(options.weights).expanduser()
     return Provenance(
         fingerprint=key.fingerprint,
         key=key.to_json(),
         trunk=facts.name,
         weights=facts.weights,
         weights_digest=facts.weights_digest,
-        weights_asked=str(weights.absolute()) if weights.is_file() else recipe.weights,
-        keys=recipe.keys,
+        weights_asked=str(weights.absolute()) if weights.is_file() else options.weights,
+        keys=options.keys,
         layer=key.layer,
         pool=key.pool,
         precision=key.precision,
         preprocess=key.preprocess.to_json(),
         data=images.name,
         root=str(images.root),
-        seed=recipe.seed,
-        command=recipe.command(data),
+        seed=options.seed,
+        command=options.command_line("extract", [] if data is None else [str(data)]),
         cache=str(cache.root),
         engine="",
         cost=cost,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.store.cache import Cache
 from pipeline.trunks.engines.choice import Batches, batches_on, engine_for
 from pipeline.trunks.spec import FeatureKey
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.trunks.registry import LoadedTrunk
 
 
-def batches_of(key: FeatureKey, recipe: Recipe) -> Batches:
+def batches_of(key: FeatureKey, options: ExtractOptions) -> Batches:
     """Return the batches for a key's rows; an engine is not needed to know them.
 
     Raises:
@@ -25,14 +25,14 @@ def batches_of(key: FeatureKey, recipe: Recipe) -> Batches:
     """
     from pipeline.trunks.engines.devices import choose_device
 
-    device = "cpu" if key.layer == "pixels" else choose_device(recipe.device)
-    return batches_on(device, key.precision, recipe.batch_size)
+    device = "cpu" if key.layer == "pixels" else choose_device(options.device)
+    return batches_on(device, key.precision, options.batch_size)
 
 
 def make_engine(
     trunk: LoadedTrunk | None,
     key: FeatureKey,
-    recipe: Recipe,
+    options: ExtractOptions,
     cache: Cache,
     also: Sequence[FeatureKey] = (),
 ) -> Engine:
@@ -43,7 +43,7 @@ def make_engine(
     Args:
         trunk: where it is loaded already.
         key: what the rows depend on.
-        recipe: engine and device; trunk and weights, to load them.
+        options: engine and device; trunk and weights, to load them.
         cache: where converted trunks are kept.
         also: other layers and poolings of the same trunk and precision, whose features stand
             behind the first in every row.
@@ -56,45 +56,47 @@ def make_engine(
 
     if key.layer == "pixels":
         return Pixels()
-    device = choose_device(recipe.device)
+    device = choose_device(options.device)
 
     def net() -> FeatureNet:
         from pipeline.trunks.feature_net import FeatureNet
         from pipeline.trunks.registry import load
 
         found = trunk or load(
-            recipe.trunk, recipe.weights, keys=recipe.keys, state_dir=cache.weights
+            options.trunk, options.weights, keys=options.keys, state_dir=cache.weights
         )
         behind = [(other.layer, other.pool) for other in also]
         return FeatureNet(found.module, key.preprocess, key.layer, key.pool, also=behind)
 
     named = _joint([key, *also]) if also else key
     return engine_for(
-        net, named, compiled=cache.compiled, device=device, asked=recipe.engine,
+        net, named, compiled=cache.compiled, device=device, asked=options.engine,
         precision=choose_precision(key.precision, device),
     )  # fmt: skip
 
 
 def make_joint_engine(
-    trunk: LoadedTrunk | None, keys: Sequence[FeatureKey], recipe: Recipe, cache: Cache
+    trunk: LoadedTrunk | None, keys: Sequence[FeatureKey], options: ExtractOptions, cache: Cache
 ) -> tuple[Engine, list[int]]:
     """Return an engine for the rows of several keys side by side, and each D.
 
     Args:
         trunk: where it is loaded already.
         keys: of one trunk, preprocessing and precision.
-        recipe: as in `make_engine`.
+        options: as in `make_engine`.
         cache: as in `make_engine`.
     """
     from pipeline.trunks.feature_net import FeatureNet
     from pipeline.trunks.registry import load
 
     first, *also = keys
-    found = trunk or load(recipe.trunk, recipe.weights, keys=recipe.keys, state_dir=cache.weights)
+    found = trunk or load(
+        options.trunk, options.weights, keys=options.keys, state_dir=cache.weights
+    )
     behind = [(other.layer, other.pool) for other in also]
     net = FeatureNet(found.module, first.preprocess, first.layer, first.pool, also=behind)
     widths = net.widths(first.preprocess.crop)
-    return make_engine(found, first, recipe, cache, also), widths
+    return make_engine(found, first, options, cache, also), widths
 
 
 def _joint(keys: Sequence[FeatureKey]) -> FeatureKey:

@@ -12,10 +12,9 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction import rows
 from pipeline.extraction.assemble import assemble, describe, view_keys, write_left_out
 from pipeline.extraction.bad_images import BadImages, first
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
 from pipeline.extraction.scan import gather
 from pipeline.images.datasets.imageset import ImageSet
-from pipeline.options import from_options
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.records import PassCost
@@ -89,7 +88,27 @@ class Extraction:
 
 
 def extract(
-    data: str | Path | None = None, *, cache: str | Path | None = None, **options: Any
+    data: str | Path | None = None,
+    *,
+    trunk: str = DEFAULT_TRUNK,
+    weights: str | Path = "default",
+    keys: str = "name",
+    layer: str | None = None,
+    pool: str | None = None,
+    views: int = 0,
+    image_size: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    engine: str = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    name: str | None = None,
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
+    seed: int = 0,
+    max_bad: int | None = None,
+    rehash: bool = False,
+    cache: str | Path | None = None,
 ) -> FeatureTable:
     """Run a frozen trunk over the images of `data` and return the table of their features.
 
@@ -97,14 +116,34 @@ def extract(
 
     Args:
         data: a folder, a CSV or TSV file, or the name of a built-in set; `digits` without it.
+        trunk: built-in, torchvision's name, or `timm/NAME`.
+        weights: `default`, a name of the library's, `random`, or a file.
+        keys: match a weights file's tensors by `name` or by `order`.
+        layer: `stem`, `layer1` … `layer4` or `neck`, or several with commas, side by side; None
+            for the trunk's own feature.
+        pool: `avg`, `max`, `gem` or `flat`, of the layers' activations.
+        views: random crops and flips of each training image that are kept besides.
+        image_size: side of the input in pixels; None for the weights' own.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        engine: `auto`, `torch` or `openvino`: what runs the trunk.
+        batch_size: images at once; None for the device's default.
+        workers: decoding threads; None for the cores that the process may use.
+        name: the table's name; None for the data's.
+        val_fraction: share of val, in [0, 1), where the data have no splits; None for 0.15.
+        test_fraction: share of test, likewise.
+        seed: of the automatic splits, from 0.
+        max_bad: most images that may be undecodable; None for no limit.
+        rehash: read every file again, and try bad images again.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
-        **options: any field of `Recipe`, by name: `trunk`, `weights`, `layer`, `precision`, …
 
     Returns:
-        The table, with `features` [N, D] float32 and `labels` [N].
+        The table, with `features` [N, D] float32 and `labels` [N] int64.
 
     Raises:
-        PipelineError: with a sentence that says what to do.
+        UsageError: an option that cannot be right, or does not fit the data; a `ValueError` too.
+        PipelineError: there are no images, none could be decoded, or more are bad than `max_bad`;
+            the weights cannot be had; a file cannot be read or written.
 
     Example:
         >>> import pipeline
@@ -112,24 +151,26 @@ def extract(
         >>> table.features.shape
         (1797, 1280)
     """
-    recipe = from_options(Recipe, options, verb="extract")
-    return run(data, recipe, Cache.at(cache)).table
+    return extract_table(data, ExtractOptions.of(locals()), Cache.at(cache)).table
 
 
-def run(
-    data: str | Path | None, recipe: Recipe, cache: Cache, progress: Progress | None = None
+def extract_table(
+    data: str | Path | None,
+    options: ExtractOptions,
+    cache: Cache,
+    progress: Progress | None = None,
 ) -> Extraction:
     """Do what `extract` does and report on it."""
     began = time.monotonic()
     progress = progress or Silent()
-    recipe.check()
+    options.check()
     resolved = spec.resolve(
-        recipe.trunk, recipe.weights, recipe.keys, memo=cache.memo, state_dir=cache.weights
+        options.trunk, options.weights, options.keys, memo=cache.memo, state_dir=cache.weights
     )
-    rows.wanted(resolved[0], recipe)  # refused before a file is read
-    gathered = gather(data, recipe, cache, progress)
+    rows.wanted(resolved[0], options)  # refused before a file is read
+    gathered = gather(data, options, cache, progress)
     (done,) = tables(
-        data, [recipe], cache, progress, gathered=gathered, facts=resolved[0], trunk=resolved[1]
+        data, [options], cache, progress, gathered=gathered, facts=resolved[0], trunk=resolved[1]
     )
     assert done.table.path is not None
     cache.set_current(done.table.path)
@@ -138,7 +179,7 @@ def run(
 
 def tables(
     data: str | Path | None,
-    recipes: Sequence[Recipe],
+    several: Sequence[ExtractOptions],
     cache: Cache,
     progress: Progress,
     *,
@@ -146,11 +187,11 @@ def tables(
     facts: TrunkFacts,
     trunk: LoadedTrunk | None,
 ) -> list[Extraction]:
-    """Return a table for each recipe, all of one trunk in one pass; the current one stays.
+    """Return a table for each options, all of one trunk in one pass; the current one stays.
 
     Args:
         data: as in `extract`.
-        recipes: checked, that differ in layer and pooling alone.
+        several: checked, that differ in layer and pooling alone.
         cache: where rows and tables are kept.
         progress: told of what is computed.
         gathered: images and digests, from `gather`.
@@ -161,32 +202,32 @@ def tables(
         PipelineError: no image could be decoded, or more are bad than `max_bad`.
         UsageError: views where there are no training images, or a layer that there is not.
     """
-    (images, digests), recipe = gathered, recipes[0]
-    if recipe.views and not _trains(images):
+    (images, digests), options = gathered, several[0]
+    if options.views and not _trains(images):
         raise UsageError(
             f"--views are of labelled training images, and {images.root} has none: leave it out."
         )
-    bad = BadImages(images, digests, recipe.max_bad)
+    bad = BadImages(images, digests, options.max_bad)
     sources: dict[Key, str | bytes] = {}
     for key, path in zip(bad.keys, images.paths, strict=True):
         sources.setdefault(key, f"{images.root}/{path}")
-    asked = [rows.wanted(facts, one) for one in recipes]
-    found = {key: rows.choose(cache, key, recipe.device, bad.keys) for key in dict.fromkeys(asked)}
+    asked = [rows.wanted(facts, one) for one in several]
+    found = {key: rows.choose(cache, key, options.device, bad.keys) for key in dict.fromkeys(asked)}
     for precision in dict.fromkeys(one.key.precision for one in found.values()):
         part = [one for one in found.values() if one.key.precision == precision]
         rows.fill_together(
-            cache, recipe, part, sources, trunk=trunk, progress=progress, check_bad=bad.check
+            cache, options, part, sources, trunk=trunk, progress=progress, check_bad=bad.check
         )
     return [
         _table(data, one, facts, found[key], cache, progress, images=images, bad=bad,
                sources=sources, trunk=trunk)
-        for one, key in zip(recipes, asked, strict=True)
+        for one, key in zip(several, asked, strict=True)
     ]  # fmt: skip
 
 
 def _table(
     data: str | Path | None,
-    recipe: Recipe,
+    options: ExtractOptions,
     facts: TrunkFacts,
     done: rows.Rows,
     cache: Cache,
@@ -203,10 +244,10 @@ def _table(
         raise PipelineError(f"No image of {images.root} could be decoded. {first(unread)}")
     computed = list(done.computed)
     views = {
-        key: sources[key[0], 0] for key in view_keys(images, bad.keys, done.index, recipe.views)
+        key: sources[key[0], 0] for key in view_keys(images, bad.keys, done.index, options.views)
     }
     if views:
-        rows.fill(cache, recipe, done, views, trunk=trunk, progress=progress, unit="views")
+        rows.fill(cache, options, done, views, trunk=trunk, progress=progress, unit="views")
         if lost := [str(views[key]) for key in views if key in done.index.bad]:
             raise PipelineError(f"{len(lost)} views can no longer be decoded, such as {lost[0]}.")
     extracted = sum(key in done.index.rows for key in computed)
@@ -218,10 +259,10 @@ def _table(
         store=done.store,
         index=done.index,
         provenance=describe(
-            data, recipe, facts, done.key, images, cache, PassCost(extracted + more, done.seconds)
+            data, options, facts, done.key, images, cache, PassCost(extracted + more, done.seconds)
         ),
-        name=recipe.name or images.name,
-        views=recipe.views,
+        name=options.name or images.name,
+        views=options.views,
     )
     assert table.path is not None
     listing = write_left_out(table.path, bad.left_out, unread)

@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.cores import usable_cores
 from pipeline.extraction import engines
 from pipeline.extraction.crashes import noted
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.shard_writer import Sink
 from pipeline.progress import Progress
 from pipeline.store import costs
@@ -60,17 +60,17 @@ class Rows:
     seconds: float = 0.0
 
 
-def wanted(facts: TrunkFacts, recipe: Recipe) -> FeatureKey:
+def wanted(facts: TrunkFacts, options: ExtractOptions) -> FeatureKey:
     """Return what the rows depend on, the precision as it was asked for.
 
     Raises:
         UsageError: a layer or pooling that the trunk does not have.
     """
-    layer, pool = spec.check_layer(facts, recipe.layer, recipe.pool)
+    layer, pool = spec.check_layer(facts, options.layer, options.pool)
     preprocess = facts.preprocess
-    if recipe.image_size is not None:
-        preprocess = preprocess.with_size(recipe.image_size)
-    return FeatureKey(facts.name, facts.weights_digest, layer, pool, preprocess, recipe.precision)
+    if options.image_size is not None:
+        preprocess = preprocess.with_size(options.image_size)
+    return FeatureKey(facts.name, facts.weights_digest, layer, pool, preprocess, options.precision)
 
 
 def choose(cache: Cache, asked: FeatureKey, device: str, keys: Sequence[Key]) -> Rows:
@@ -102,7 +102,7 @@ def choose(cache: Cache, asked: FeatureKey, device: str, keys: Sequence[Key]) ->
 
 def fill(
     cache: Cache,
-    recipe: Recipe,
+    options: ExtractOptions,
     rows: Rows,
     sources: Mapping[Key, str | bytes],
     *,
@@ -129,7 +129,7 @@ def fill(
         HalfRangeError: float16 cannot hold the rows that the key asks for.
     """
     fill_together(
-        cache, recipe, [rows], sources, trunk=trunk, progress=progress, unit=unit,
+        cache, options, [rows], sources, trunk=trunk, progress=progress, unit=unit,
         check_bad=check_bad, engine=engine,
     )  # fmt: skip
     return rows
@@ -137,7 +137,7 @@ def fill(
 
 def fill_together(
     cache: Cache,
-    recipe: Recipe,
+    options: ExtractOptions,
     several: Sequence[Rows],
     sources: Mapping[Key, str | bytes],
     *,
@@ -156,7 +156,7 @@ def fill_together(
     for rows in several:
         for reason in rows.index.damaged.values():
             progress.say(f"{reason} Its rows are computed again.")
-        if recipe.rehash:
+        if options.rehash:
             rows.index.bad.clear()  # perhaps a newer decoder reads them
         check_bad(rows.index)
         rows.computed = [key for key in sources if key not in rows.index]
@@ -179,11 +179,11 @@ def fill_together(
             try:
                 with noted(lacking[0].store, progress) as guard:
                     notes = compute(
-                        partial(_prepare, cache, recipe, together, trunk, engine),
+                        partial(_prepare, cache, options, together, trunk, engine),
                         files,
                         lacking[0].key,
                         guard=guard,
-                        recipe=recipe,
+                        options=options,
                         progress=progress,
                         check_bad=check_bad,
                     )
@@ -202,7 +202,7 @@ def fill_together(
 
 def _prepare(
     cache: Cache,
-    recipe: Recipe,
+    options: ExtractOptions,
     together: Sequence[Rows],
     trunk: LoadedTrunk | None,
     engine: Callable[[], Engine] | None,
@@ -211,11 +211,11 @@ def _prepare(
     """Return an engine for all of these rows, and where the columns go of those that lack some."""
     columns = [slice(None)]
     if len(together) == 1:
-        make = engine or partial(engines.make_engine, trunk, together[0].key, recipe, cache)
+        make = engine or partial(engines.make_engine, trunk, together[0].key, options, cache)
         runs = make()
     else:
         keys = [rows.key for rows in together]
-        runs, widths = engines.make_joint_engine(trunk, keys, recipe, cache)
+        runs, widths = engines.make_joint_engine(trunk, keys, options, cache)
         ends = np.cumsum([0, *widths]).tolist()
         columns = [slice(a, b) for a, b in pairwise(ends)]
     name = batches.names(runs)
@@ -228,7 +228,7 @@ def compute(
     files: Mapping[Key, str | bytes],
     key: FeatureKey,
     *,
-    recipe: Recipe,
+    options: ExtractOptions,
     guard: Guard,
     progress: Progress,
     check_bad: Callable[[Index], None],
@@ -244,7 +244,7 @@ def compute(
         files: (digest, view) to the path of each image (or its bytes), in data set order; one at
             least.
         key: of the rows, or of one kind of them.
-        recipe: batch size, device and workers.
+        options: batch size, device and workers.
         guard: notes what is being decoded, and knows what must not be.
         check_bad: called after each batch; raises when there are too many bad images.
 
@@ -254,14 +254,14 @@ def compute(
     from pipeline.images.decoding.loader import AHEAD, HEAD_START, load
 
     keys = list(files)
-    kind = engines.batches_of(key, recipe)
+    kind = engines.batches_of(key, options)
     size = kind.size
     shard_rows = size * max(1, SHARD_ROWS // size)
     batches = load(
         [(path, digest, view) for (digest, view), path in files.items()],
         key.preprocess,
         batch_size=size,
-        workers=recipe.workers or usable_cores(),
+        workers=options.workers or usable_cores(),
         pin=kind.pinned,
         ahead=max(AHEAD, HEAD_START // (size * 3 * key.preprocess.crop**2)),
         guard=guard,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError, UsageError
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.images.datasets import sources, split
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.digest import StatMemo, digest_all
@@ -19,7 +19,7 @@ FRACTION = 0.15  # of val and of test, where the data have no splits
 
 
 def gather(
-    data: str | Path | None, recipe: Recipe, cache: Cache, progress: Progress
+    data: str | Path | None, options: ExtractOptions, cache: Cache, progress: Progress
 ) -> tuple[ImageSet, list[bytes]]:
     """Return the images, each with a split, and the digest of each.
 
@@ -35,16 +35,16 @@ def gather(
     if str(data) in sources.BUILTIN and not Path(data).exists():
         data = sources.builtin(str(data), cache.data)
     images = sources.scan(data)
-    images, digests = _digest(images, recipe, cache, progress)
+    images, digests = _digest(images, options, cache, progress)
     if images.splits is None:
-        val = FRACTION if recipe.val_fraction is None else recipe.val_fraction
-        test = FRACTION if recipe.test_fraction is None else recipe.test_fraction
+        val = FRACTION if options.val_fraction is None else options.val_fraction
+        test = FRACTION if options.test_fraction is None else options.test_fraction
         splits = split.assign(
-            digests, images.labels, images.groups, val=val, test=test, seed=recipe.seed
+            digests, images.labels, images.groups, val=val, test=test, seed=options.seed
         )
         told = split.notes(splits, images.labels, images.classes, val=val, test=test)
         return replace(images, splits=tuple(splits), notes=(*images.notes, *told)), digests
-    if recipe.val_fraction is not None or recipe.test_fraction is not None:
+    if options.val_fraction is not None or options.test_fraction is not None:
         there = ", ".join(sorted({*images.splits} - {""}))
         why = f"{data} has {there}" if there else f"{data} has no labels, and so no splits"
         raise UsageError(
@@ -54,7 +54,7 @@ def gather(
 
 
 def _digest(
-    images: ImageSet, recipe: Recipe, cache: Cache, progress: Progress
+    images: ImageSet, options: ExtractOptions, cache: Cache, progress: Progress
 ) -> tuple[ImageSet, list[bytes]]:
     """Hash every file; what is not an image is left out with its reason."""
     progress.start("hashing", len(images.paths))
@@ -69,8 +69,8 @@ def _digest(
         images.root,
         images.paths,
         StatMemo(cache.memo),
-        rehash=recipe.rehash,
-        threads=recipe.workers or usable_cores(),
+        rehash=options.rehash,
+        threads=options.workers or usable_cores(),
         progress=tell,
     )
     digests = [file.digest for file in files if file.digest is not None]

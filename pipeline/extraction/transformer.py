@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from pipeline.errors import PipelineError
 from pipeline.extraction import rows
-from pipeline.extraction.options import DEFAULT_TRUNK, Recipe
+from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
 from pipeline.images.decoding.pictures import as_source
 from pipeline.progress import Silent
 from pipeline.store.cache import Cache
@@ -121,8 +121,8 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def _features(self, X: Sequence[Any]) -> np.ndarray:
         values = self.get_params()
         cache = Cache.at(values.pop("cache"))
-        recipe = Recipe(**values)
-        recipe.check()
+        options = ExtractOptions(**values)
+        options.check()
         if isinstance(X, str | bytes | Path) or not hasattr(X, "__len__"):
             raise PipelineError("TrunkFeatures takes a sequence of paths or pictures, not one.")
         if not len(X):
@@ -131,11 +131,11 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         keys: list[Key] = [(hashlib.sha256(_bytes(source)).digest(), 0) for source in given]
         sources = dict(zip(keys, given, strict=True))
         facts, trunk = spec.resolve(
-            recipe.trunk, recipe.weights, recipe.keys, memo=cache.memo, state_dir=cache.weights
+            options.trunk, options.weights, options.keys, memo=cache.memo, state_dir=cache.weights
         )
-        asked = rows.wanted(facts, recipe)
-        there = rows.choose(cache, asked, recipe.device, keys)
-        done = rows.fill(cache, recipe, there, sources, trunk=trunk, progress=Silent())
+        asked = rows.wanted(facts, options)
+        there = rows.choose(cache, asked, options.device, keys)
+        done = rows.fill(cache, options, there, sources, trunk=trunk, progress=Silent())
         cache.end_run(done.key.fingerprint, list(sources))
         index = done.index
         bad = [(sources[key], index.bad[key]) for key in keys if key in index.bad]

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.extraction import rows
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.shard_writer import HalfRangeError
 from pipeline.images.digest import VANISHED, StatMemo, digest_all
 from pipeline.progress import Progress
@@ -61,10 +61,10 @@ class Wanted:
         return list(dict.fromkeys(found))
 
 
-def recipe_of(table: FeatureTable, *, device: str, workers: int | None) -> Recipe:
-    """Return the recipe that loads a table's trunk again."""
+def options_of(table: FeatureTable, *, device: str, workers: int | None) -> ExtractOptions:
+    """Return the options that loads a table's trunk again."""
     given = table.provenance
-    return Recipe(
+    return ExtractOptions(
         trunk=given.trunk,
         weights=given.weights_asked,
         keys=given.keys,
@@ -78,7 +78,7 @@ def collect(
     key: FeatureKey,
     wanted: Wanted,
     *,
-    recipe: Recipe,
+    options: ExtractOptions,
     trunk: LoadedTrunk,
     shape: Callable[[], tuple[int, ...]],
     progress: Progress,
@@ -90,7 +90,7 @@ def collect(
     Args:
         key: from `boundary_key`.
         wanted: what is needed.
-        recipe: from `recipe_of`.
+        options: from `options_of`.
         trunk: loaded.
         shape: gives the shape of one activation.
         progress: told what is computed and what it takes.
@@ -99,17 +99,17 @@ def collect(
         PipelineError: images that must be read are not there, or are others now.
     """
     for dtype in (key.dtype, "float32"):
-        there = _fullest(cache, key, dtype, wanted.every(), recipe.device)
+        there = _fullest(cache, key, dtype, wanted.every(), options.device)
         fitting = _room(cache, there, wanted, shape, progress)
         if fitting is None:
             return None
         keys = fitting.every()
         missing = [wanted_key for wanted_key in keys if wanted_key not in there.index]
-        check_images({digest: fitting.paths[digest] for digest, _ in missing}, cache, recipe)
+        check_images({digest: fitting.paths[digest] for digest, _ in missing}, cache, options)
         sources: dict[Key, str | bytes] = {k: fitting.paths[k[0]] for k in keys}
         try:
             done = rows.fill(
-                cache, recipe, there, sources, trunk=trunk, progress=progress, unit="activations"
+                cache, options, there, sources, trunk=trunk, progress=progress, unit="activations"
             )
             cache.begin_run(done.key.fingerprint, keys)
         except HalfRangeError:
@@ -170,17 +170,17 @@ def _room(
     return fitting
 
 
-def check_images(paths: dict[bytes, str], cache: Cache, recipe: Recipe) -> None:
+def check_images(paths: dict[bytes, str], cache: Cache, options: ExtractOptions) -> None:
     """Refuse images that are not where they were, or not what they were, in one message.
 
     Args:
         paths: digest to path of each image that will be read.
         cache: its memo spares reading unchanged files.
-        recipe: how many threads.
+        options: how many threads.
     """
     found = digest_all(
         Path("/"), list(paths.values()), StatMemo(cache.memo),
-        threads=recipe.workers or usable_cores(),
+        threads=options.workers or usable_cores(),
     )  # fmt: skip
     gone, changed = [], []
     for (digest, path), file in zip(paths.items(), found, strict=True):

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.finetuning.options import TuneRecipe
+from pipeline.finetuning.options import BLEND, EMA, FinetuneOptions
 from pipeline.finetuning.plan import plan
 from pipeline.heads.head import Head
-from pipeline.options import from_options
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.records import ModelInfo
@@ -50,10 +49,34 @@ class Tuning:
 
 def finetune(
     head: Head | str | Path | None = None,
-    unfreeze: str | int = "layer4",
     *,
+    unfreeze: str | int = "layer4",
+    epochs: int = 10,
+    batch_size: int = 32,
+    lr: float | None = None,
+    head_lr_factor: float | None = None,
+    optimizer: str = "adamw",
+    weight_decay: float = 0.01,
+    schedule: str = "cosine",
+    label_smoothing: float = 0.1,
+    views: int | None = None,
+    augment: str = "standard",
+    live: bool = False,
+    train_bn: bool = False,
+    ema: float = EMA,
+    blend: float = BLEND,
+    patience: int | None = None,
+    select_on: str = "auto",
+    start: str = "head",
+    from_scratch: bool = False,
+    data: str | Path | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    workers: int | None = None,
+    seed: int = 0,
+    resume: bool | None = False,
+    standalone: bool = False,
     cache: str | Path | None = None,
-    **options: Any,
 ) -> Model:
     """Fine-tune the last stages of a trunk, starting from a fitted head, and keep the model.
 
@@ -61,11 +84,44 @@ def finetune(
         head: a head, its id, folder or kind; the best of the current table that was fitted by
             log-loss without it.
         unfreeze: stages, native modules, a number of last stages, `all` or `none`.
+        epochs: at most.
+        batch_size: images a step.
+        lr: largest learning rate of the trunk; None for the optimizer's own.
+        head_lr_factor: what the head's is multiplied by; None for 10, from scratch 1.
+        optimizer: `adamw` or `sgd`.
+        weight_decay: of weights, not of biases and norms.
+        schedule: `cosine`, `step` or `constant`, after a warm-up.
+        label_smoothing: in [0, 1).
+        views: kept random views of each training image; None for 4, or, live, a new one in
+            every epoch.
+        augment: `standard` (random crops and flips) or `none`.
+        live: run the whole trunk on every image in every epoch, and keep no activations.
+        train_bn: let the BatchNorms of unfrozen places follow their batches.
+        ema: epochs over which the weights that are scored and kept are averaged; 0 for none.
+        blend: share of the way from the start to these at which weights are scored too, in [0, 1);
+            0 for none. Without a fitted head to start from there is none.
+        patience: epochs without a better one after which it ends; None for no end.
+        select_on: what chooses the epoch: `val`, a part of train (`train-part`), or `auto`: val
+            where there is a test split to report on.
+        start: the last layer starts from the fitted `head`, or `random`.
+        from_scratch: train everything from random weights.
+        data: folder in which the images lie now; None for where they were extracted from.
+        precision: of the training arithmetic: `auto`, `fp32`, `bf16` or `fp16`.
+        device: where to train: `auto`, `cpu`, `cuda` or `mps`.
+        workers: decoding threads; None for the cores that the process may use.
+        seed: of order, views and dropout, from 0.
+        resume: go on with an unfinished run of the same; None: where there is one.
+        standalone: keep the frozen part in the model's file too.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
-        **options: any other field of `TuneRecipe`.
+
+    Returns:
+        The model: `predict_proba` of N images, `classes_` [K], and `info`, what it scored beside
+        its head.
 
     Raises:
-        PipelineError: with a sentence that says what to do.
+        UsageError: an option that cannot be right; a `ValueError` too.
+        PipelineError: there is no such head, it is not linear, its images are missing or have
+            changed, or the loss was no longer finite.
 
     Example:
         >>> import pipeline
@@ -74,24 +130,24 @@ def finetune(
     """
     from pipeline.finetuning.model import Model
 
-    recipe = from_options(TuneRecipe, {"unfreeze": str(unfreeze), **options}, verb="finetune")
+    unfreeze = str(unfreeze)
     store = Cache.at(cache)
-    done = run(head, recipe, store)
+    done = finetune_head(head, FinetuneOptions.of(locals()), store)
     return Model.open(done.folder, state_dir=store.weights)
 
 
-def run(
+def finetune_head(
     asked: Head | str | Path | None,
-    recipe: TuneRecipe,
+    options: FinetuneOptions,
     cache: Cache,
     progress: Progress | None = None,
 ) -> Tuning:
     """Do what `finetune` does and report on it."""
     began = time.monotonic()
     progress = progress or Silent()
-    recipe.check()
+    options.check()
     notes: list[str] = []
-    planned = plan(cache, asked, recipe, notes)
+    planned = plan(cache, asked, options, notes)
     info = planned.made()
     reused = info is not None
     if info is None:

@@ -1,13 +1,11 @@
-"""`TuneRecipe`: what `finetune` is asked for."""
+"""`FinetuneOptions`: what `finetune` is asked for."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from pipeline.errors import UsageError
 from pipeline.finetuning.training.schedule import SCHEDULES
-from pipeline.options import faults
+from pipeline.options import PRECISIONS, Options, data_option, device_option, option, workers_option
 
 OPTIMIZERS = ("adamw", "sgd")
 #: Kept random views of each training image.
@@ -20,106 +18,92 @@ BLEND = 0.5
 #: Largest learning rate of the trunk by optimizer; from scratch all of it is new.
 LR = {"adamw": 2e-4, "sgd": 1e-2}
 SCRATCH_LR = {"adamw": 1e-3, "sgd": 5e-2}
-_LEAST = {"epochs": 1, "batch_size": 1, "views": 1, "patience": 1, "workers": 1, "seed": 0}
-_ALLOWED = {
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "augment": ("standard", "none"),
-    "start": ("head", "random"),
-    "select_on": ("auto", "val", "train-part"),
-    "precision": ("auto", "fp32", "bf16", "fp16"),
-    "device": ("auto", "cpu", "cuda", "mps"),
-}
 
 
-@dataclass(frozen=True)
-class TuneRecipe:
-    """The options of `finetune`. Equal recipes on one head take the same steps.
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(Options):
+    """The options of `finetune`. Equal options on one head take the same steps."""
 
-    Args:
-        unfreeze: stages, native modules, a number of last stages, `all` or `none`.
-        epochs: at most.
-        batch_size: images a step.
-        lr: largest learning rate of the trunk; None for the optimizer's own.
-        head_lr_factor: what the head's is multiplied by; None for 10, from scratch 1.
-        optimizer: `adamw` or `sgd`.
-        weight_decay: of weights, not of biases and norms.
-        schedule: `cosine`, `step` or `constant`, after a warm-up.
-        label_smoothing: in [0, 1).
-        views: kept random views of each training image; None for 4, or, live, a new one in
-            every epoch.
-        augment: `standard` (random crops and flips) or `none`.
-        live: run the whole trunk on every image in every epoch, and keep no activations.
-        train_bn: let the BatchNorms of unfrozen places follow their batches.
-        ema: epochs over which the weights that are scored and kept are averaged; 0 for none.
-        blend: share of the way from the start to these at which weights are scored too, in [0, 1);
-            0 for none. Without a fitted head to start from there is none.
-        patience: epochs without a better one after which it ends; None for no end.
-        select_on: what chooses the epoch: `val`, a part of train, or `auto`: val where there is
-            a test split to report on.
-        start: the last layer starts from the fitted `head`, or `random`.
-        from_scratch: train everything from random weights.
-        data: folder in which the images lie now; None for where they were extracted from.
-        precision: of the training arithmetic.
-        device: where to train.
-        workers: decoding threads; None for the cores that the process may use.
-        seed: of order, views and dropout.
-        resume: go on with an unfinished run of the same; None: where there is one.
-        standalone: keep the frozen part in the model's file too.
-    """
+    unfreeze: str = option(
+        "layer4",
+        "What learns: stages, neck, native modules, the last N stages.",
+        metavar="NAME[,NAME…]|N|all|none",
+    )
+    epochs: int = option(10, "At most.", metavar="N", least=1)
+    batch_size: int = option(32, "Training images a step.", metavar="N", least=1)
+    lr: float | None = option(
+        None,
+        "Largest learning rate of the trunk.  [default: adamw 2e-4, sgd 0.01; from scratch "
+        "1e-3, 0.05]",
+        metavar="LR",
+        within="(0, inf)",
+    )
+    head_lr_factor: float | None = option(
+        None,
+        "The head learns so much faster.  [default: 10; from scratch 1]",
+        metavar="X",
+        within="(0, inf)",
+    )
+    optimizer: str = option("adamw", choices=OPTIMIZERS)
+    weight_decay: float = option(0.01, metavar="W", least=0)
+    schedule: str = option(
+        "cosine",
+        "Of the learning rate, after a warm-up over a tenth of the steps.",
+        choices=SCHEDULES,
+    )
+    label_smoothing: float = option(0.1, metavar="S", within="[0, 1)")
+    views: int | None = option(
+        None,
+        f"Random crops kept of each training image.  [default: {VIEWS}; with --live new ones "
+        "in every epoch]",
+        metavar="K",
+        least=1,
+    )
+    augment: str = option(
+        "standard",
+        "Random crops and flips, or the evaluation view.",
+        choices=("standard", "none"),
+    )
+    live: bool = option(False, "Keep no activations: whole trunk, every epoch.")
+    train_bn: bool = option(False, "Unfrozen BatchNorms follow their batches.")
+    ema: float = option(
+        EMA,
+        "Score and keep the moving average of the weights over E epochs; 0: the weights.",
+        metavar="E",
+        least=0,
+    )
+    blend: float = option(
+        BLEND,
+        "Score weights at this share of the way from the head to those too; 0: do not.",
+        metavar="S",
+        within="[0, 1)",
+    )
+    patience: int | None = option(
+        None, "End after N epochs without a better.", metavar="N", least=1
+    )
+    select_on: str = option(
+        "auto",
+        "Whose log-loss chooses the epoch; auto: val where there is a test split too.",
+        choices=("auto", "val", "train-part"),
+    )
+    start: str = option("head", "What the last layer starts from.", choices=("head", "random"))
+    from_scratch: bool = option(False, "Everything from random weights, to compare.")
+    data: str | None = data_option("Where the images lie now.")
+    precision: str = option("auto", choices=PRECISIONS)
+    device: str = device_option()
+    workers: int | None = workers_option("Decoding threads.  [default: all cores]")
+    seed: int = option(0, "Of order, views and dropout.", least=0)
+    resume: bool | None = option(False, "Go on with an unfinished run of the same.", changes=False)
+    standalone: bool = option(False, "Keep the frozen part in the model's file too.")
 
-    unfreeze: str = "layer4"
-    epochs: int = 10
-    batch_size: int = 32
-    lr: float | None = None
-    head_lr_factor: float | None = None
-    optimizer: str = "adamw"
-    weight_decay: float = 0.01
-    schedule: str = "cosine"
-    label_smoothing: float = 0.1
-    views: int | None = None
-    augment: str = "standard"
-    live: bool = False
-    train_bn: bool = False
-    ema: float = EMA
-    blend: float = BLEND
-    patience: int | None = None
-    select_on: str = "auto"
-    start: str = "head"
-    from_scratch: bool = False
-    data: str | None = None
-    precision: str = "auto"
-    device: str = "auto"
-    workers: int | None = None
-    seed: int = 0
-    resume: bool | None = False
-    standalone: bool = False
-
-    def check(self) -> None:
-        """Refuse values that cannot be right, all in one message.
-
-        Raises:
-            UsageError: what was given, what is allowed, the nearest name.
-        """
-        found = faults(self, least=_LEAST, allowed=_ALLOWED)
-        for name in ("lr", "head_lr_factor"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                found.append(f"--{name.replace('_', '-')} {value:g} is not above 0.")
-        for name in ("weight_decay", "ema"):
-            value = getattr(self, name)
-            if not (value >= 0 and math.isfinite(value)):
-                found.append(f"--{name.replace('_', '-')} {value:g} is not 0 or above.")
-        for name in ("label_smoothing", "blend"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                found.append(f"--{name.replace('_', '-')} {value:g} is not in [0, 1).")
+    def conflicts(self) -> list[str]:
+        """Return a sentence for each value that does not fit the others."""
+        found = []
         if self.views is not None and self.augment == "none":
             found.append("--views are random crops, and --augment none wants none; drop one.")
         if self.from_scratch and self.unfreeze not in ("layer4", "all"):
             found.append("--from-scratch trains everything; drop --unfreeze.")
-        if found:
-            raise UsageError(" ".join(found))
+        return found
 
     @property
     def rate(self) -> float:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import PipelineError
-from pipeline.finetuning.options import TuneRecipe
+from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.task import Task, find_head, part_rows
 from pipeline.heads.head import Head
 from pipeline.store.cache import Cache
 from pipeline.store.records import HeadInfo, ModelInfo
 from pipeline.store.results import MODEL
 from pipeline.store.table import FeatureTable
-
-#: Options that change where and how a model is made, but not which.
-_MEANS = ("data", "device", "workers", "resume")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +28,7 @@ class Plan:
         head: `head.json` of the head to start from.
         table: its table.
         task: which rows do what.
-        recipe: with what `--from-scratch` settles settled.
+        options: with what `--from-scratch` settles settled.
         model_id: twelve hexadecimal digits, of all that the model depends on.
         folder: where it is, or will be.
     """
@@ -39,7 +36,7 @@ class Plan:
     head: HeadInfo
     table: FeatureTable
     task: Task
-    recipe: TuneRecipe
+    options: FinetuneOptions
     model_id: str
     folder: Path
 
@@ -54,30 +51,30 @@ class Plan:
 
 
 def plan(
-    cache: Cache, asked: Head | str | Path | None, recipe: TuneRecipe, notes: list[str]
+    cache: Cache, asked: Head | str | Path | None, options: FinetuneOptions, notes: list[str]
 ) -> Plan:
-    """Return which model a head and a recipe make.
+    """Return which model a head and a options make.
 
     Args:
         cache: where heads, tables and models are.
         asked: see `tune_task.find_head`.
-        recipe: checked.
+        options: checked.
         notes: takes sentences for the person.
 
     Raises:
         PipelineError: there is no such head, or too few images.
     """
-    if recipe.from_scratch:
-        recipe = replace(recipe, unfreeze="all", start="random")
+    if options.from_scratch:
+        options = replace(options, unfreeze="all", start="random")
     head, table = find_head(cache, asked, notes)
-    task = part_rows(table, head, recipe.select_on, notes)
-    model_id = _model_id(head, recipe)
-    return Plan(head, table, task, recipe, model_id, cache.root / "models" / model_id)
+    task = part_rows(table, head, options.select_on, notes)
+    model_id = _model_id(head, options)
+    return Plan(head, table, task, options, model_id, cache.root / "models" / model_id)
 
 
-def _model_id(head: HeadInfo, recipe: TuneRecipe) -> str:
+def _model_id(head: HeadInfo, options: FinetuneOptions) -> str:
     """Return what a model depends on, hashed."""
-    parts = {name: value for name, value in asdict(recipe).items() if name not in _MEANS}
+    parts = options.deciding()
     parts |= {"head": head.id, "table_id": head.table_id, "schema": MODEL.schema}
     parts["versions"] = {name: version(name) for name in ("headstart", "torch", "torchvision")}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

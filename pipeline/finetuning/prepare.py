@@ -17,7 +17,7 @@ from pipeline.finetuning.network.folding import fold, sharing, spare_depthwise
 from pipeline.finetuning.network.handover import UNSEEN
 from pipeline.finetuning.network.network import Network
 from pipeline.finetuning.network.unfreeze import cut
-from pipeline.finetuning.options import TuneRecipe
+from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.training.activations import Cached, Live, Source
 from pipeline.heads.linear import LinearHead, unit
 from pipeline.images.preprocess import Preprocess
@@ -34,16 +34,16 @@ from pipeline.trunks.sources.random_weights import seeded
 BELOW = 30.0
 
 
-def load_trunk(table: FeatureTable, recipe: TuneRecipe, cache: Cache) -> LoadedTrunk:
+def load_trunk(table: FeatureTable, options: FinetuneOptions, cache: Cache) -> LoadedTrunk:
     """Return the trunk that made a table; from scratch, the same network with random weights.
 
     Raises:
         PipelineError: its weights are missing, or others now.
     """
     given = table.provenance
-    weights = "random" if recipe.from_scratch else given.weights_asked
+    weights = "random" if options.from_scratch else given.weights_asked
     trunk = registry.load(given.trunk, weights, keys=given.keys, state_dir=cache.weights)
-    if not recipe.from_scratch and trunk.weights_digest != given.weights_digest:
+    if not options.from_scratch and trunk.weights_digest != given.weights_digest:
         raise PipelineError(
             f"{given.weights_asked} of {given.trunk} now holds other weights "
             f"({trunk.weights_digest[:12]}) than made the table "
@@ -56,7 +56,7 @@ def load_trunk(table: FeatureTable, recipe: TuneRecipe, cache: Cache) -> LoadedT
 def make_network(
     trunk: LoadedTrunk,
     table: FeatureTable,
-    recipe: TuneRecipe,
+    options: FinetuneOptions,
     start: LinearHead | None,
     rows: np.ndarray,
 ) -> Network:
@@ -74,11 +74,11 @@ def make_network(
             seen = head.bias > UNSEEN
             head.bias[~seen] = head.bias[seen].mean() - BELOW
     else:
-        with seeded(recipe.seed):
+        with seeded(options.seed):
             head = nn.Linear(table.features.shape[1], len(table.classes))
     l2 = start is not None and start.l2
     centre = None  # of features that a trunk from scratch does not give
-    if not recipe.from_scratch:
+    if not options.from_scratch:
         features = np.asarray(table.features[rows])
         mean = (unit(features) if l2 else features).mean(0, dtype=np.float64)
         centre = torch.from_numpy(mean.astype(np.float32))
@@ -87,11 +87,11 @@ def make_network(
         Preprocess.from_json(given.preprocess),
         layer=given.layer,
         pool=given.pool,
-        cut=cut(trunk.module, recipe.unfreeze, layer=given.layer),
+        cut=cut(trunk.module, options.unfreeze, layer=given.layer),
         head=head,
         l2=l2,
         centre=centre,
-        train_bn=recipe.train_bn or recipe.from_scratch,
+        train_bn=options.train_bn or options.from_scratch,
     )
 
 
@@ -127,15 +127,15 @@ def make_source(
     network: Network,
     wanted: Wanted,
     *,
-    recipe: TuneRecipe,
+    options: FinetuneOptions,
     device: str,
     progress: Progress,
 ) -> Prepared:
     """Return the activations of the frozen part, from the cache, or live."""
     key = boundary.boundary_key(table, network.cut.after)
-    loads = boundary.recipe_of(table, device=device, workers=recipe.workers)
+    loads = boundary.options_of(table, device=device, workers=options.workers)
     place = torch.device(device)
-    if not recipe.live:
+    if not options.live:
 
         def shape() -> tuple[int, ...]:
             side = key.preprocess.crop
@@ -146,7 +146,7 @@ def make_source(
                 return tuple(net(torch.zeros(1, 3, side, side)).shape[1:])
 
         held = boundary.collect(
-            cache, key, wanted, recipe=loads, trunk=trunk, shape=shape, progress=progress
+            cache, key, wanted, options=loads, trunk=trunk, shape=shape, progress=progress
         )
         if held is not None:
             done, fitting = held
@@ -160,9 +160,9 @@ def make_source(
     engine = make_engine(trunk, key, loads, cache)
     live = Live(
         engine, wanted.paths, key.preprocess,
-        workers=recipe.workers or usable_cores(), device=place,
+        workers=options.workers or usable_cores(), device=place,
     )  # fmt: skip
-    views = recipe.drawn if recipe.live or not recipe.drawn else -1
+    views = options.drawn if options.live or not options.drawn else -1
     return Prepared(live, views, True, "", [], [], 0, 0.0)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.finetuning import model
 from pipeline.finetuning.network.handover import Handover
-from pipeline.finetuning.options import TuneRecipe
+from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.prepare import Prepared
 from pipeline.finetuning.task import Task
 from pipeline.finetuning.training import curve
@@ -44,7 +44,7 @@ class Outcome:
         table: its table.
         trunk: whose parameters the network uses.
         task: which rows did what.
-        recipe: as it was asked for.
+        options: as it was asked for.
         refitted: the head that fine-tuning started from.
         prepared: where activations came from.
         tuner: the training, with its best epoch.
@@ -57,7 +57,7 @@ class Outcome:
     table: FeatureTable
     trunk: LoadedTrunk
     task: Task
-    recipe: TuneRecipe
+    options: FinetuneOptions
     refitted: Found
     prepared: Prepared
     tuner: Training
@@ -102,7 +102,7 @@ def _info(
 ) -> ModelInfo:
     tuner, table, task = outcome.tuner, outcome.table, outcome.task
     network, history = tuner.network, tuner.history
-    given, recipe, head = table.provenance, outcome.recipe, outcome.head
+    given, options, head = table.provenance, outcome.options, outcome.head
     scored = _scores(outcome, chances)
     chosen = scored[task.selects]
     return ModelInfo(
@@ -121,22 +121,22 @@ def _info(
         pool=given.pool,
         preprocess=given.preprocess,
         weights=outcome.trunk.weights,
-        weights_asked="random" if recipe.from_scratch else given.weights_asked,
+        weights_asked="random" if options.from_scratch else given.weights_asked,
         weights_digest=outcome.trunk.weights_digest,
-        from_scratch=recipe.from_scratch,
-        unfreeze=recipe.unfreeze,
+        from_scratch=options.from_scratch,
+        unfreeze=options.unfreeze,
         boundary=network.cut.after,
         learns=network.cut.learns,
         places=network.cut.places,
         l2=network.l2,
         # with nothing frozen in front the file holds the whole trunk as it is
-        standalone=recipe.standalone or network.cut.after == "pixels",
+        standalone=options.standalone or network.cut.after == "pixels",
         precision=tuner.settings.precision,
         live=outcome.prepared.live,
         classes=table.classes,
         majority=table.classes[_majority(outcome)],
         calibration=held,
-        recipe=asdict(recipe),
+        recipe=asdict(options),
         settings=asdict(tuner.settings),
         epochs=len(history) - 1,
         best_epoch=tuner.best_epoch,

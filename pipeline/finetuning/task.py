@@ -14,7 +14,7 @@ from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.search import Found, Plan, search
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import Ranked
-from pipeline.heads.options import HeadRecipe
+from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS
 from pipeline.heads.task import check_table, check_views, learned, make_folds, split_rows, units
 from pipeline.store.cache import Cache
@@ -137,8 +137,8 @@ def part_rows(table: FeatureTable, info: HeadInfo, select_on: str, notes: list[s
         PipelineError: too few images to set a part aside.
     """
     check_table(table)
-    recipe = HeadRecipe(**{**info.recipe, "select_on": "cv", "repeats": 0})
-    head = split_rows(table, recipe, [])
+    options = FitHeadOptions(**{**info.recipe, "select_on": "cv", "repeats": 0})
+    head = split_rows(table, options, [])
     both = {"val", "test"} <= set(head.reported)
     if select_on == "val" and not both:
         have = ", ".join(name for name in table.split_counts if name)
@@ -148,7 +148,7 @@ def part_rows(table: FeatureTable, info: HeadInfo, select_on: str, notes: list[s
         )
     if select_on == "val" or (select_on == "auto" and both):
         return Task(head.train, head.reported["val"], "val", head.reported)
-    aside = _aside(table.labels[head.train], units(table, head.train), recipe.seed)
+    aside = _aside(table.labels[head.train], units(table, head.train), options.seed)
     if aside is None:
         raise PipelineError(
             f"{len(head.train)} training images are too few to set a part aside that chooses the "
@@ -176,21 +176,21 @@ def refit(info: HeadInfo, table: FeatureTable, task: Task) -> Found:
 
     One that is not fitted by log-loss gets its temperature from folds of these images.
     """
-    kind, recipe = HEADS[info.clf], HeadRecipe(**info.recipe)
+    kind, options = HEADS[info.clf], FitHeadOptions(**info.recipe)
     grid = None if kind.parameter is None else (float(info.parameters[kind.parameter]),)
     plan = Plan(
         grid=grid,
-        balanced=recipe.class_weight == "balanced",
+        balanced=options.class_weight == "balanced",
         normalize=info.normalize,
-        seed=recipe.seed,
+        seed=options.seed,
         jobs=1,
     )
     parts = []
     if not kind.log_loss:
         labels, unit = table.labels[task.train], units(table, task.train)
-        parts = make_folds(task.train, labels, unit, count=recipe.folds, seed=recipe.seed)
-    check_views(table, recipe.views)
-    features, labels, train, folds = learned(table, recipe.views, task.train, parts)
+        parts = make_folds(task.train, labels, unit, count=options.folds, seed=options.seed)
+    check_views(table, options.views)
+    features, labels, train, folds = learned(table, options.views, task.train, parts)
     return search(
         info.clf, features, labels, classes=len(table.classes), train=train, folds=folds,
         plan=plan,

@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.finetuning.boundary import Wanted
 from pipeline.finetuning.network import handover
 from pipeline.finetuning.network.handover import Handover
-from pipeline.finetuning.options import TuneRecipe
+from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.plan import Plan
 from pipeline.finetuning.prepare import Prepared, faster, load_trunk, make_network, make_source
 from pipeline.finetuning.result import Outcome, commit
@@ -43,19 +43,19 @@ def make(plan: Plan, cache: Cache, notes: list[str], progress: Progress) -> Mode
     Raises:
         PipelineError: with a sentence that says what to do.
     """
-    info, table, task, recipe, folder = plan.head, plan.table, plan.task, plan.recipe, plan.folder
-    device = choose_device(recipe.device)
-    trunk = load_trunk(table, recipe, cache)
+    info, table, task, options, folder = plan.head, plan.table, plan.task, plan.options, plan.folder
+    device = choose_device(options.device)
+    trunk = load_trunk(table, options, cache)
     found = refit(info, table, task)
     assert found.linear is not None
-    start = None if recipe.start == "random" else found.linear
-    network = make_network(trunk, table, recipe, start, task.train)
-    precision = choose_precision(recipe.precision, device)
-    wanted = _wanted(table, task, recipe)
+    start = None if options.start == "random" else found.linear
+    network = make_network(trunk, table, options, start, task.train)
+    precision = choose_precision(options.precision, device)
+    wanted = _wanted(table, task, options)
     prepared = make_source(
-        cache, table, trunk, network, wanted, recipe=recipe, device=device, progress=progress
+        cache, table, trunk, network, wanted, options=options, device=device, progress=progress
     )
-    if prepared.views < 0 <= recipe.drawn:
+    if prepared.views < 0 <= options.drawn:
         notes.append("There was no room for activations: they were computed anew in every epoch.")
     network.to(torch.device(device)).to(memory_format=torch.channels_last)
     initial = {name: value.detach().clone() for name, value in network.learned().items()}
@@ -65,13 +65,13 @@ def make(plan: Plan, cache: Cache, notes: list[str], progress: Progress) -> Mode
         prepared.source,
         _part(table, task.train),
         _part(table, task.select),
-        settings_of(recipe, prepared, precision),
+        settings_of(options, prepared, precision),
         notes=notes,
     )
     saved = cache.root / "training" / f"{plan.model_id}.safetensors"
-    agreed = _begin(tuner, saved, recipe, table, task, start, progress)
+    agreed = _begin(tuner, saved, options, table, task, start, progress)
     outcome = Outcome(
-        plan.model_id, info, table, trunk, task, recipe, found, prepared, tuner, initial, agreed
+        plan.model_id, info, table, trunk, task, options, found, prepared, tuner, initial, agreed
     )
     clock = time.monotonic()
 
@@ -89,7 +89,7 @@ def make(plan: Plan, cache: Cache, notes: list[str], progress: Progress) -> Mode
         ) from error
     except KeyboardInterrupt:
         commit(outcome, folder, finished=False)
-        again = "The same command" + ("" if recipe.resume is None else " with --resume")
+        again = "The same command" + ("" if options.resume is None else " with --resume")
         progress.say(
             f"Kept epoch {tuner.best_epoch}, the best so far, in {folder}. {again} goes on."
         )
@@ -101,8 +101,8 @@ def make(plan: Plan, cache: Cache, notes: list[str], progress: Progress) -> Mode
     if not finite:
         raise PipelineError(
             f"The loss was no longer finite in epoch {len(tuner.history)}, at a learning rate of "
-            f"{recipe.rate:g}. Kept is epoch {tuner.best_epoch}, the best until then, in {folder}. "
-            f"Try --lr {recipe.rate / 10:g}."
+            f"{options.rate:g}. Kept is epoch {tuner.best_epoch}, the best until then, in "
+            f"{folder}. Try --lr {options.rate / 10:g}."
         )
     return written
 
@@ -110,19 +110,19 @@ def make(plan: Plan, cache: Cache, notes: list[str], progress: Progress) -> Mode
 def _begin(
     tuner: Training,
     saved: Path,
-    recipe: TuneRecipe,
+    options: FinetuneOptions,
     table: FeatureTable,
     task: Task,
     start: LinearHead | None,
     progress: Progress,
 ) -> Handover | None:
     """Check the hand-over at step 0, or take up an unfinished run."""
-    if recipe.resume is not False and (facts := _take_up(tuner, saved, recipe, progress)):
+    if options.resume is not False and (facts := _take_up(tuner, saved, options, progress)):
         progress.say(f"Going on after epoch {len(tuner.history) - 1}.")
         return None if facts["handover"] is None else Handover(**facts["handover"])
-    if recipe.resume:
+    if options.resume:
         progress.say("There is no unfinished run of this to resume: starting at the beginning.")
-    elif recipe.resume is False and saved.exists():
+    elif options.resume is False and saved.exists():
         progress.say(
             "Starting over. (An unfinished run of the same was there; --resume goes on with one.)"
         )
@@ -152,7 +152,7 @@ def _begin(
 
 
 def _take_up(
-    tuner: Training, saved: Path, recipe: TuneRecipe, progress: Progress
+    tuner: Training, saved: Path, options: FinetuneOptions, progress: Progress
 ) -> dict[str, Any] | None:
     """Put an unfinished run's state into the training and return its facts, None without one."""
     try:
@@ -160,7 +160,7 @@ def _take_up(
         if held is not None:
             tuner.restore(*held)
     except PipelineError as error:
-        if recipe.resume:
+        if options.resume:
             raise type(error)(f"{error} Run the same command without --resume.") from error
         progress.say(f"{error} Starting over.")
         return None
@@ -186,9 +186,9 @@ def _tell(training: Training, progress: Progress, seconds: float) -> None:
     )
 
 
-def _wanted(table: FeatureTable, task: Task, recipe: TuneRecipe) -> Wanted:
-    root = Path(recipe.data or table.provenance.root).expanduser().absolute()
-    if not root.is_dir() and recipe.data is not None:
+def _wanted(table: FeatureTable, task: Task, options: FinetuneOptions) -> Wanted:
+    root = Path(options.data or table.provenance.root).expanduser().absolute()
+    if not root.is_dir() and options.data is not None:
         raise PipelineError(f"--data {root} is not a folder.")
     scored = np.concatenate(list(task.scored.values()))
     every = np.unique(np.concatenate([task.train, scored]))
@@ -196,7 +196,7 @@ def _wanted(table: FeatureTable, task: Task, recipe: TuneRecipe) -> Wanted:
     return Wanted(
         train=tuple(digests[row] for row in task.train),
         scored=tuple(digests[row] for row in scored),
-        views=max(0, recipe.drawn),
+        views=max(0, options.drawn),
         paths={digests[row]: f"{root}/{table.paths[row]}" for row in every},
     )
 
@@ -205,21 +205,21 @@ def _part(table: FeatureTable, rows: np.ndarray) -> Part:
     return Part(tuple(bytes.fromhex(table.digests[row]) for row in rows), table.labels[rows])
 
 
-def settings_of(recipe: TuneRecipe, prepared: Prepared, precision: str) -> Settings:
-    """Return how to train: the recipe with what was left open settled."""
+def settings_of(options: FinetuneOptions, prepared: Prepared, precision: str) -> Settings:
+    """Return how to train: the options with what was left open settled."""
     return Settings(
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        lr=recipe.rate,
-        head_lr_factor=recipe.head_factor,
-        optimizer=recipe.optimizer,
-        weight_decay=recipe.weight_decay,
-        schedule=recipe.schedule,
-        label_smoothing=recipe.label_smoothing,
-        patience=recipe.patience,
-        ema=recipe.ema,
-        blend=0.0 if recipe.from_scratch or recipe.start == "random" else recipe.blend,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        lr=options.rate,
+        head_lr_factor=options.head_factor,
+        optimizer=options.optimizer,
+        weight_decay=options.weight_decay,
+        schedule=options.schedule,
+        label_smoothing=options.label_smoothing,
+        patience=options.patience,
+        ema=options.ema,
+        blend=0.0 if options.from_scratch or options.start == "random" else options.blend,
         views=prepared.views,
-        seed=recipe.seed,
+        seed=options.seed,
         precision=precision,
     )

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import PipelineError
 from pipeline.heads import calibration, metrics, predictions
 from pipeline.heads.cross_validation import near_duplicates
 from pipeline.heads.cross_validation.resplits import resplit
 from pipeline.heads.cross_validation.search import Found, Plan, search
 from pipeline.heads.head import Head
-from pipeline.heads.options import HeadRecipe
+from pipeline.heads.leaderboard import rank_heads
+from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS, parse_grid
 from pipeline.heads.task import Task, check_table, check_views, learned, split_rows
-from pipeline.options import from_options
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.folders import commit_folder
@@ -68,71 +68,96 @@ class Fitting:
 
 def fit_head(
     table: FeatureTable | str | Path | None = None,
-    clf: str = "logreg",
     *,
+    clf: str = "logreg",
+    folds: int = 5,
+    grid: str | None = None,
+    normalize: str | None = None,
+    select: str = "accuracy",
+    select_on: str = "cv",
+    shots: int | None = None,
+    train_fraction: float | None = None,
+    views: int = 0,
+    class_weight: str | None = None,
+    repeats: int = 0,
+    jobs: int | None = None,
+    seed: int = 0,
     cache: str | Path | None = None,
-    **options: Any,
 ) -> Head:
     """Choose a head's penalty by cross-validation, fit it, keep it, and return it.
 
     Args:
         table: a table, its file, name or id; the cache's current one without it.
-        clf: one head's name; see `pipeline.heads.registry.HEADS`.
+        clf: kind of head: `linear`, `logreg`, `ridge`, `svm`, `svm-rbf`, `lda`, `nb`, `knn`,
+            `ncm` or `mlp`; several with commas, or `all`, for the best of them by selection.
+        folds: of the cross-validation, at least 2.
+        grid: values (`0.01,0.1,1`) or a range (`1e-6:1e5:45`) in place of the kind's own.
+        normalize: `none`, `standard`, `l2`, or None for each kind's own.
+        select: `accuracy`, `balanced-accuracy`, `log-loss` or `f1-macro`.
+        select_on: `cv`: folds of train choose; `val`: the val split does, and test is reported.
+        shots: train on this many images of each class; None for all.
+        train_fraction: train on this share of each class, in (0, 1]; None for all.
+        views: augmented views of each training image that are learned from besides.
+        class_weight: `balanced`, or None.
+        repeats: resplits over which mean and spread are reported besides.
+        jobs: processes, -1 for all cores; None for the cores that the process may use, or what
+            `joblib.parallel_config` says.
+        seed: of folds, subsamples and estimators, from 0.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
-        **options: any other field of `HeadRecipe`.
+
+    Returns:
+        The head: `predict_proba` of features [N, D], `classes_` [K], and `info`, what it scored.
 
     Raises:
-        PipelineError: with a sentence that says what to do.
+        UsageError: an option that cannot be right; a `ValueError` too.
+        PipelineError: there is no such table, it has too few labels, or no head could be fitted.
 
     Example:
         >>> import pipeline
         >>> head = pipeline.fit_head(pipeline.extract("digits"), clf="logreg")
-        >>> head.classes_[:3]
-        ('0', '1', '2')
+        >>> [str(name) for name in head.classes_[:3]]
+        ['0', '1', '2']
     """
-    recipe = from_options(HeadRecipe, {"clf": clf, **options}, verb="fit_head")
-    if len(recipe.check()) != 1:
-        raise UsageError("fit_head fits one head; the command fits several.")
-    done = run(table, recipe, Cache.at(cache))
-    if done.failed:
-        raise PipelineError(next(iter(done.failed.values())))
-    return done.heads[0]
+    done = fit_heads(table, FitHeadOptions.of(locals()), Cache.at(cache))
+    ranked = rank_heads([head.info for head in done.heads], done.table.table_id)
+    return next(head for head in done.heads if head.id == ranked[0].info.id)
 
 
-def run(
+def fit_heads(
     table: FeatureTable | str | Path | None,
-    recipe: HeadRecipe,
+    options: FitHeadOptions,
     cache: Cache,
     progress: Progress | None = None,
 ) -> Fitting:
     """Do what `fit_head` does for every head asked for, and report on it."""
     began = time.monotonic()
     progress = progress or Silent()
-    names = recipe.check()
+    options.check()
+    names = options.names
     if not isinstance(table, FeatureTable):
         table = cache.open_table(table)
     check_table(table)
-    check_views(table, recipe.views)
+    check_views(table, options.views)
     notes: list[str] = []
-    if recipe.class_weight and len(names) > 1:
+    if options.class_weight and len(names) > 1:
         left = [name for name in names if not HEADS[name].balanced]
         names = [name for name in names if HEADS[name].balanced]
         notes += [f"Left out, since they cannot weigh classes: {', '.join(left)}."] if left else []
     leaks, note = near_duplicates.find(table.features, table.digests, table.paths, table.splits)
     notes += [note] if note else []
-    task = split_rows(table, recipe, notes)
+    task = split_rows(table, options, notes)
     heads: list[Head] = []
     reused: list[str] = []
     failed: dict[str, str] = {}
     for name in names:
-        folder = cache.root / "heads" / _head_id(table, replace(recipe, clf=name))
+        folder = cache.root / "heads" / _head_id(table, replace(options, clf=name))
         if (there := _there(folder)) is not None:
             heads.append(there)
             reused.append(there.id)
             continue
         progress.start(name, 0)
         try:
-            heads.append(_fit(name, table, task, recipe, folder, progress))
+            heads.append(_fit(name, table, task, options, folder, progress))
         except (PipelineError, ValueError) as error:  # scikit-learn says by ValueError why not
             failed[name] = f"{name} could not be fitted: {str(error).splitlines()[0]}"
     if failed and not heads:
@@ -143,14 +168,10 @@ def run(
     )  # fmt: skip
 
 
-def _head_id(table: FeatureTable, recipe: HeadRecipe) -> str:
+def _head_id(table: FeatureTable, options: FitHeadOptions) -> str:
     """Return what a head depends on, hashed: not the processes, not the table's place."""
-    parts = {
-        **asdict(replace(recipe, jobs=None)),
-        "table_id": table.table_id,
-        "schema": HEAD.schema,
-    }
-    text = json.dumps({**parts, "versions": _versions(recipe.clf)}, sort_keys=True)
+    parts = {**options.deciding(), "table_id": table.table_id, "schema": HEAD.schema}
+    text = json.dumps({**parts, "versions": _versions(options.clf)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -173,24 +194,24 @@ def _fit(
     name: str,
     table: FeatureTable,
     task: Task,
-    recipe: HeadRecipe,
+    options: FitHeadOptions,
     folder: Path,
     progress: Progress,
 ) -> Head:
     def tell(head: str, parameters: dict[str, Any], best: float) -> None:
         shown = ", ".join(f"{k}={_short(v)}" for k, v in parameters.items())
-        progress.update(f"{head} {shown}  best {recipe.select} {abs(best):.4f}")
+        progress.update(f"{head} {shown}  best {options.select} {abs(best):.4f}")
 
     plan = Plan(
-        select=recipe.select,
-        grid=parse_grid(recipe.grid) if recipe.grid else None,
-        balanced=recipe.class_weight == "balanced",
-        normalize=recipe.normalize,
-        seed=recipe.seed,
-        jobs=recipe.jobs,
+        select=options.select,
+        grid=parse_grid(options.grid) if options.grid else None,
+        balanced=options.class_weight == "balanced",
+        normalize=options.normalize,
+        seed=options.seed,
+        jobs=options.jobs,
     )
     classes = len(table.classes)
-    features, labels, train, folds = learned(table, recipe.views, task.train, task.folds)
+    features, labels, train, folds = learned(table, options.views, task.train, task.folds)
     found = search(
         name, features, labels, classes=classes, train=train, folds=folds, plan=plan, progress=tell
     )
@@ -203,8 +224,8 @@ def _fit(
         split: metrics.measure(table.labels[rows], chances[split], table.classes, majority)
         for split, rows in task.reported.items()
     }
-    repeats = resplit(name, table, task, recipe, plan) if recipe.repeats else None
-    info = _info(name, table, task, recipe, found, folder.name, scored, repeats, majority)
+    repeats = resplit(name, table, task, options, plan) if options.repeats else None
+    info = _info(name, table, task, options, found, folder.name, scored, repeats, majority)
     head = Head(info, linear=found.linear, estimator=_estimator(found), folder=folder)
 
     def write(into: Path) -> None:
@@ -228,7 +249,7 @@ def _info(
     name: str,
     table: FeatureTable,
     task: Task,
-    recipe: HeadRecipe,
+    options: FitHeadOptions,
     found: Found,
     head_id: str,
     scored: dict[str, Metrics],
@@ -254,12 +275,12 @@ def _info(
         features=FeatureSource.from_json(table.provenance.to_json()),
         classes=table.classes,
         majority=table.classes[majority],
-        recipe=asdict(replace(recipe, clf=name)),
+        recipe=asdict(replace(options, clf=name)),
         normalize=found.normalizer.kind,
         parameters=chosen.parameters,
         temperature=chosen.temperature if uses_scores else None,
         calibration=held,
-        selected_by=recipe.select,
+        selected_by=options.select,
         selected_on=task.selects,
         folds=len(task.folds) if task.selects == "cv" else 0,
         score=_json_number(chosen.score),

@@ -90,11 +90,11 @@ def group_of(info: HeadInfo) -> tuple[Any, ...]:
 
 def chosen_by(info: HeadInfo) -> str:
     """Return how a head of a group was chosen, in words."""
-    recipe = info.recipe
-    on = f"{recipe['folds']} folds of train" if recipe["select_on"] == "cv" else "val"
-    part = f", {recipe['shots']} images a class" if recipe["shots"] else ""
-    part += f", {recipe['train_fraction']:g} of train" if recipe["train_fraction"] else ""
-    return f"chosen by {recipe['select']} on {on}{part}, seed {recipe['seed']}"
+    options = info.recipe
+    on = f"{options['folds']} folds of train" if options["select_on"] == "cv" else "val"
+    part = f", {options['shots']} images a class" if options["shots"] else ""
+    part += f", {options['train_fraction']:g} of train" if options["train_fraction"] else ""
+    return f"chosen by {options['select']} on {on}{part}, seed {options['seed']}"
 
 
 def trained_on(info: ModelInfo) -> str:

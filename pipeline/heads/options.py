@@ -1,4 +1,4 @@
-"""`HeadRecipe`: what `fit-head` is asked for."""
+"""`FitHeadOptions`: what `fit-head` is asked for."""
 
 from __future__ import annotations
 
@@ -9,56 +9,69 @@ from pipeline.errors import UsageError
 from pipeline.heads import metrics
 from pipeline.heads.estimators.normalize import NORMALIZATIONS
 from pipeline.heads.registry import HEADS, parse_grid, parse_names
-from pipeline.options import faults
-
-_LEAST = {"folds": 2, "shots": 1, "repeats": 0, "views": 0}
-_ALLOWED = {
-    "select": metrics.SELECTIONS,
-    "select_on": ("cv", "val"),
-    "normalize": (None, *NORMALIZATIONS),
-    "class_weight": (None, "balanced"),
-}
+from pipeline.options import Options, option
 
 
-@dataclass(frozen=True)
-class HeadRecipe:
-    """The options of `fit-head`. Equal recipes on one table fit the same heads.
+@dataclass(frozen=True, kw_only=True)
+class FitHeadOptions(Options):
+    """The options of `fit-head`. Equal options on one table fit the same heads."""
 
-    Args:
-        clf: a head's name, several with commas, or `all`.
-        folds: of the cross-validation, at least 2.
-        grid: values (`0.01,0.1,1`) or a range (`1e-6:1e5:45`) in place of the kind's own.
-        normalize: `none`, `standard`, `l2`, or None for each kind's own.
-        select: `accuracy`, `balanced-accuracy`, `log-loss` or `f1-macro`.
-        select_on: `cv`: folds of train choose; `val`: the val split does, and test is reported.
-        shots: train on this many images of each class.
-        train_fraction: train on this share of each class, in (0, 1].
-        views: augmented views of each training image that are learned from besides.
-        class_weight: `balanced`, or None.
-        repeats: resplits over which mean and spread are reported besides.
-        jobs: processes; None leaves it to `joblib.parallel_config`.
-        seed: of folds, subsamples and estimators.
-    """
+    clf: str = option(
+        "logreg",
+        "linear, logreg, ridge, svm, svm-rbf, lda, nb, knn, ncm, mlp, or all.",
+        metavar="NAME[,NAME…]|all",
+    )
+    folds: int = option(5, "Folds of the training images that choose.", metavar="N", least=2)
+    grid: str | None = option(
+        None,
+        "Values to try in place of the head's own, such as 1e-6:1e5:45.",
+        metavar="V,V…|LOW:HIGH:COUNT",
+    )
+    normalize: str | None = option(
+        None,
+        "What is done to features first.  [default: what the head wants]",
+        choices=NORMALIZATIONS,
+    )
+    select: str = option("accuracy", "What the best head is best in.", choices=metrics.SELECTIONS)
+    select_on: str = option(
+        "cv",
+        "Choose by folds of train, or by the val split and report test.",
+        choices=("cv", "val"),
+    )
+    shots: int | None = option(None, "Train on K images of each class.", metavar="K", least=1)
+    train_fraction: float | None = option(
+        None, "Train on this share of each class.", metavar="F", within="(0, 1]"
+    )
+    views: int = option(
+        0,
+        "Learn from V augmented views of each training image besides (`extract --views V`).",
+        metavar="V",
+        least=0,
+    )
+    class_weight: str | None = option(
+        None, "Weigh classes by 1 / their share.", choices=("balanced",)
+    )
+    repeats: int = option(
+        0,
+        "Repeat on R other splits of the same images; report mean and spread.",
+        metavar="R",
+        least=0,
+    )
+    jobs: int | None = option(None, "Processes.  [default: all cores]", metavar="N", changes=False)
+    seed: int = option(0, "Of folds, samples and estimators.", least=0)
 
-    clf: str = "logreg"
-    folds: int = 5
-    grid: str | None = None
-    normalize: str | None = None
-    select: str = "accuracy"
-    select_on: str = "cv"
-    shots: int | None = None
-    train_fraction: float | None = None
-    views: int = 0
-    class_weight: str | None = None
-    repeats: int = 0
-    jobs: int | None = None
-    seed: int = 0
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the heads.
 
-    def check(self) -> list[str]:
-        """Return the names of the heads; refuse values that cannot be right in one message."""
-        found = faults(self, least=_LEAST, allowed=_ALLOWED)
-        if self.train_fraction is not None and not 0 < self.train_fraction <= 1:
-            found.append(f"--train-fraction {self.train_fraction} is not above 0 and at most 1.")
+        Raises:
+            UsageError: one is not known.
+        """
+        return parse_names(self.clf)
+
+    def conflicts(self) -> list[str]:
+        """Return a sentence for each value that does not fit the others, or the heads."""
+        found = []
         if self.shots is not None and self.train_fraction is not None:
             found.append("--shots and --train-fraction are two ways to say the same; give one.")
         if self.views and self.repeats:
@@ -66,21 +79,18 @@ class HeadRecipe:
                 "--repeats trains on images of val and test too, which have no views; leave it "
                 "out and compare several --seed."
             )
-        if self.jobs is not None and self.jobs == 0:
+        if self.jobs == 0:
             found.append("--jobs 0 does nothing; give a number, or -1 for all cores.")
         try:
-            names = parse_names(self.clf)
+            names = self.names
             if self.grid is not None:
                 parse_grid(self.grid)
                 _check_grid(names)
-            alone = [n for n in names if not HEADS[n].balanced]
-            if self.class_weight and alone == names:
+            if self.class_weight and not any(HEADS[name].balanced for name in names):
                 found.append(f"{', '.join(names)} cannot weigh classes; drop --class-weight.")
         except UsageError as error:
             found.append(str(error))
-        if found:
-            raise UsageError(" ".join(found))
-        return names
+        return found
 
 
 def _check_grid(names: Sequence[str]) -> None:

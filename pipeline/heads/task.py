@@ -10,7 +10,7 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.candidates import Fold
 from pipeline.heads.estimators.stacked import Stacked
-from pipeline.heads.options import HeadRecipe
+from pipeline.heads.options import FitHeadOptions
 from pipeline.store.table import FeatureTable
 
 
@@ -66,7 +66,7 @@ class Task:
     reported: dict[str, np.ndarray]
 
 
-def split_rows(table: FeatureTable, recipe: HeadRecipe, notes: list[str]) -> Task:
+def split_rows(table: FeatureTable, options: FitHeadOptions, notes: list[str]) -> Task:
     """Return which rows do what, honestly: reported rows choose nothing, unless it is said.
 
     Raises:
@@ -80,19 +80,19 @@ def split_rows(table: FeatureTable, recipe: HeadRecipe, notes: list[str]) -> Tas
         notes.append(f"{unlabelled} training images without a label were left out.")
     train = rows["train"]
     unit = units(table, train)
-    if recipe.shots is not None or recipe.train_fraction is not None:
+    if options.shots is not None or options.train_fraction is not None:
         part = folding.subsample(
-            table.labels[train], unit, shots=recipe.shots, fraction=recipe.train_fraction,
-            seed=recipe.seed,
+            table.labels[train], unit, shots=options.shots, fraction=options.train_fraction,
+            seed=options.seed,
         )  # fmt: skip
         train, unit = train[part], unit[part]
     reported = {name: rows[name] for name in ("val", "test") if len(rows[name])}
-    if recipe.repeats and not reported:
+    if options.repeats and not reported:
         raise UsageError(
             "--repeats reports on other splits of train and val or test, and this table has "
             "neither val nor test."
         )
-    if recipe.select_on == "val":
+    if options.select_on == "val":
         if set(reported) != {"val", "test"}:
             have = ", ".join(name for name in ("train", "val", "test") if len(rows[name]))
             raise UsageError(
@@ -101,9 +101,9 @@ def split_rows(table: FeatureTable, recipe: HeadRecipe, notes: list[str]) -> Tas
             )
         return Task(train, [(train, rows["val"])], "val", reported)
     labels = table.labels[train]
-    folds = make_folds(train, labels, unit, count=recipe.folds, seed=recipe.seed)
-    if len(folds) < recipe.folds:
-        notes.append(_fewer(len(folds), recipe.folds))
+    folds = make_folds(train, labels, unit, count=options.folds, seed=options.seed)
+    if len(folds) < options.folds:
+        notes.append(_fewer(len(folds), options.folds))
     return Task(train, folds, "cv", reported)
 
 

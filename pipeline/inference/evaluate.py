@@ -10,45 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
+from pipeline.finetuning.model import Model
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads import resolve
+from pipeline.heads.head import Head
 from pipeline.heads.metrics import measure
 from pipeline.images.names import counted
-from pipeline.inference import options, sample
-from pipeline.inference.options import Means
+from pipeline.inference import sample
+from pipeline.inference.options import EvaluateOptions
 from pipeline.inference.predictors import open_predictor
 from pipeline.inference.sample import Answers, Sample
-from pipeline.options import faults, from_options
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.records import Metrics
-
-_ALLOWED = {**options.ALLOWED, "split": (None, *sample.SPLITS)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateRecipe(Means):
-    """The options of `evaluate`, besides those of `Means`. Equal recipes give equal figures.
-
-    Args:
-        split: `train`, `val`, `test` or `all`; None for val and test, or all where there is
-            neither.
-        calibration: divide logits by the temperature that was fitted on held-out images.
-        data: folder in which the images of a table lie now; None for where they were.
-    """
-
-    split: str | None = None
-    calibration: bool = True
-    data: str | None = None
-
-    def check(self) -> None:
-        """Refuse values that cannot be right, all in one message.
-
-        Raises:
-            UsageError: what was given, what is allowed, the nearest name.
-        """
-        if found := faults(self, least=options.LEAST, allowed=_ALLOWED):
-            raise UsageError(" ".join(found))
+from pipeline.store.table import FeatureTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,35 +71,52 @@ class Evaluation:
 
 
 def evaluate(
-    artefact: Any = None,
-    data: str | Path | None = None,
+    images: FeatureTable | str | Path | None = None,
+    model: Head | Model | str | Path | None = None,
     *,
+    split: str | None = None,
+    calibration: bool = True,
+    data: str | Path | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    engine: str = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
     cache: str | Path | None = None,
-    **options: Any,
 ) -> dict[str, Metrics]:
     """Return the figures of a head or model on labelled images, by split.
 
     Args:
-        artefact: a `Head` or `Model`, its id or folder, a kind of head; the best of the current
+        images: a table, its file, name or id, a folder, a CSV or TSV file, or a built-in set; the
+            table that the head or model was made on without it. Classes match by name.
+        model: a `Head` or `Model`, its id or folder, a kind of head; the best of the current
             table without it.
-        data: a table's file, name or id, a folder, a CSV or TSV file, or a built-in set; the
-            table that it was made on without it.
+        split: `train`, `val`, `test` or `all`; None for val and test, or all where there is
+            neither.
+        calibration: divide logits by the temperature that was fitted on held-out images.
+        data: folder in which the images of a table lie now; None for where they were.
+        precision: `fp32`, `bf16`, `fp16`, or `auto` for that of the stored predictions.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        engine: `torch`, `openvino`, or `auto`: what `extract` takes; PyTorch for a few images.
+        batch_size: images at once; None for the device's default.
+        workers: decoding threads; None for the cores that the process may use.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
-        **options: any field of `EvaluateRecipe`.
+
+    Returns:
+        Split to its `Metrics`: accuracy with its 95% interval, log-loss, confusion [K, K], ….
 
     Raises:
-        PipelineError: with a sentence that says what to do.
+        UsageError: an option that cannot be right; a `ValueError` too.
+        PipelineError: there is no such head or model, or no labelled image that can be read.
 
     Example:
         >>> import pipeline
         >>> head = pipeline.fit_head(pipeline.extract("digits"), clf="logreg")
-        >>> pipeline.evaluate(head)["test"].accuracy > 0.9  # doctest: +SKIP
+        >>> pipeline.evaluate(model=head)["test"].accuracy > 0.9  # doctest: +SKIP
         True
     """
-    recipe = from_options(EvaluateRecipe, options, verb="evaluate")
-    store = Cache.at(cache)
-    found = resolve.find(store, artefact)
-    return run(found, None if data is None else str(data), recipe, store).metrics
+    options, store = EvaluateOptions.of(locals()), Cache.at(cache)
+    return evaluate_predictor(resolve.find(store, model), images, options, store).metrics
 
 
 def understand(
@@ -133,7 +125,7 @@ def understand(
     """Return the head or model and the data that words mean.
 
     Args:
-        words: perhaps a head or model, then perhaps a table or data; see `artefacts.split`.
+        words: perhaps a head or model, then perhaps a table or data; see `resolve.split`.
         cache: where they are.
         asked: the head or model; then the only word is data.
     """
@@ -145,44 +137,54 @@ def understand(
     return found or resolve.find(cache, asked), rest[0] if rest else None
 
 
-def run(
+def evaluate_predictor(
     artefact: resolve.Artefact,
-    data: str | None,
-    recipe: EvaluateRecipe,
+    images: FeatureTable | str | Path | None,
+    options: EvaluateOptions,
     cache: Cache,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Do what `evaluate` does and report on it."""
     began = time.monotonic()
     progress = progress or Silent()
-    recipe.check()
+    options.check()
     predictor = open_predictor(artefact, cache)
-    found = find_sample(cache, data, predictor, recipe, progress)
+    found = find_sample(cache, images, predictor, options, progress)
     metrics: dict[str, Metrics] = {}
     unknown: Counter[str] = Counter()
     bad, notes = list(found.bad), list[str]()
-    for split, positions in found.parts(recipe.split).items():
+    for split, positions in found.parts(options.split).items():
         said = sample.answer(
-            predictor, found, positions, means=recipe, cache=cache, progress=progress
+            predictor, found, positions, means=options, cache=cache, progress=progress
         )
         majority = predictor.classes.index(predictor.info.majority)
-        chances = predictor.probabilities(said.logits, calibrated=recipe.calibration)
+        chances = predictor.probabilities(said.logits, calibrated=options.calibration)
         metrics[split] = measure(said.labels, chances, predictor.classes, majority)
         unknown.update(said.unknown)
         bad += said.bad
         notes += seen_notes(cache, predictor, found, split, said)
     return Evaluation(
         predictor, artefact.why, found.name, metrics, dict(unknown), found.unlabelled, tuple(bad),
-        recipe.calibration, tuple(notes), time.monotonic() - began,
+        options.calibration, tuple(notes), time.monotonic() - began,
     )  # fmt: skip
 
 
 def find_sample(
-    cache: Cache, data: str | None, predictor: Predictor, recipe: EvaluateRecipe, progress: Progress
+    cache: Cache,
+    images: FeatureTable | str | Path | None,
+    predictor: Predictor,
+    options: EvaluateOptions,
+    progress: Progress,
 ) -> Sample:
     """Return the images that are meant; see `sample.find`."""
+    place = images.path if isinstance(images, FeatureTable) else images
     return sample.find(
-        cache, data, predictor, data=recipe.data, workers=recipe.workers, progress=progress
+        cache,
+        None if place is None else str(place),
+        predictor,
+        data=options.data,
+        workers=options.workers,
+        progress=progress,
     )
 
 

@@ -18,12 +18,12 @@ from pipeline.cores import usable_cores
 from pipeline.errors import UsageError
 from pipeline.extraction import rows
 from pipeline.extraction.crashes import noted_apart
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.finetuning.predictor import Predictor
 from pipeline.images.decoding.loader import AHEAD, Batch, load
 from pipeline.images.decoding.reading import ABSENT, NO_PERMISSION
 from pipeline.images.digest import VANISHED, StatMemo, digest_all
-from pipeline.inference.options import Means
+from pipeline.inference.options import ComputeOptions
 from pipeline.inference.predictors import MANY, engine_of
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
@@ -55,7 +55,7 @@ class Scored:
 def through_trunk(
     predictor: Predictor,
     sources: Iterable[str | bytes],
-    means: Means,
+    means: ComputeOptions,
     cache: Cache,
     progress: Progress,
 ) -> Iterator[Scored]:
@@ -107,7 +107,7 @@ def through_trunk(
             progress.say(note)
 
 
-def check_cache(predictor: Predictor, means: Means) -> FeatureKey:
+def check_cache(predictor: Predictor, means: ComputeOptions) -> FeatureKey:
     """Return what the features depend on that a predictor takes from the cache.
 
     Raises:
@@ -128,7 +128,11 @@ def check_cache(predictor: Predictor, means: Means) -> FeatureKey:
 
 
 def through_cache(
-    predictor: Predictor, paths: Iterable[str], means: Means, cache: Cache, progress: Progress
+    predictor: Predictor,
+    paths: Iterable[str],
+    means: ComputeOptions,
+    cache: Cache,
+    progress: Progress,
 ) -> Iterator[Scored]:
     """Yield the logits of images, in order; features that the cache lacks are computed and kept.
 
@@ -143,7 +147,9 @@ def through_cache(
         UsageError: as `check_cache`.
     """
     key = check_cache(predictor, means)
-    recipe = Recipe(device=means.device, batch_size=means.batch_size, workers=means.workers)
+    options = ExtractOptions(
+        device=means.device, batch_size=means.batch_size, workers=means.workers
+    )
 
     @once
     def engine() -> Engine:
@@ -153,13 +159,13 @@ def through_cache(
     given = iter(paths)
     there = rows.choose(cache, key, means.device, [])
     while part := list(islice(given, CHUNK)):
-        keys, bad = _digests(part, cache, recipe)
+        keys, bad = _digests(part, cache, options)
         sources: dict[Key, str | bytes] = {}
         for position, wanted in keys.items():
             sources.setdefault(wanted, os.path.abspath(part[position]))  # noqa: PTH100
         if sources:
             there = rows.fill(
-                cache, recipe, there, sources, trunk=None, progress=progress, engine=engine
+                cache, options, there, sources, trunk=None, progress=progress, engine=engine
             )
             cache.end_run(key.fingerprint, list(sources))
         index = there.index
@@ -178,7 +184,7 @@ def through_cache(
 
 
 def _digests(
-    paths: list[str], cache: Cache, recipe: Recipe
+    paths: list[str], cache: Cache, options: ExtractOptions
 ) -> tuple[dict[int, Key], dict[int, str]]:
     """Return position → key of each image, and position → reason of what is none."""
     bad = {
@@ -191,7 +197,7 @@ def _digests(
         Path.cwd(),
         [paths[position] for position in asked],
         StatMemo(cache.memo),
-        threads=recipe.workers or usable_cores(),
+        threads=options.workers or usable_cores(),
     )
     keys: dict[int, Key] = {}
     for position, file in zip(asked, files, strict=True):

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import UsageError
+from pipeline.finetuning.model import Model
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads import resolve
+from pipeline.heads.head import Head
 from pipeline.heads.metrics import McNemar, mcnemar
 from pipeline.images.names import counted, joined
 from pipeline.inference import sample
-from pipeline.inference.evaluate import EvaluateRecipe, find_sample, seen_notes
+from pipeline.inference.evaluate import find_sample, seen_notes
+from pipeline.inference.options import EvaluateOptions
 from pipeline.inference.predictors import open_predictor
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
+from pipeline.store.table import FeatureTable
 
 #: A difference is called more than chance where it has less than this probability by chance.
 LEVEL = 0.05
@@ -101,11 +106,59 @@ class Comparison:
         }
 
 
-def compare(
+def paired_test(
+    first: Head | Model | str | Path,
+    second: Head | Model | str | Path,
+    images: FeatureTable | str | Path | None = None,
+    *,
+    split: str | None = None,
+    calibration: bool = True,
+    data: str | Path | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    engine: str = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    cache: str | Path | None = None,
+) -> Comparison:
+    """Say whether one head or model is better than another by more than chance (McNemar 1947).
+
+    Args:
+        first: a `Head` or `Model`, its id or folder, or a kind of head.
+        second: another.
+        images: as in `evaluate`; without it the table of the first.
+        split: `train`, `val`, `test` or `all`; None for val and test, or all where there is
+            neither.
+        calibration: divide logits by the temperature that was fitted on held-out images.
+        data: folder in which the images of a table lie now; None for where they were.
+        precision: `fp32`, `bf16`, `fp16`, or `auto` for that of the stored predictions.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        engine: `torch`, `openvino`, or `auto`: what `extract` takes; PyTorch for a few images.
+        batch_size: images at once; None for the device's default.
+        workers: decoding threads; None for the cores that the process may use.
+        cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
+
+    Returns:
+        For each split both accuracies on the same images, how many only one has right, and p.
+
+    Raises:
+        UsageError: the two have no class in common, or an option cannot be right.
+        PipelineError: there is no such head or model, or no labelled image that can be read.
+
+    Example:
+        >>> import pipeline
+        >>> pipeline.paired_test("logreg", "lda").splits  # doctest: +SKIP
+    """
+    options, store = EvaluateOptions.of(locals()), Cache.at(cache)
+    pair = resolve.find(store, first), resolve.find(store, second)
+    return compare_predictors(*pair, images, options, store)
+
+
+def compare_predictors(
     first: resolve.Artefact,
     second: resolve.Artefact,
-    data: str | None,
-    recipe: EvaluateRecipe,
+    images: FeatureTable | str | Path | None,
+    options: EvaluateOptions,
     cache: Cache,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -114,23 +167,23 @@ def compare(
     Args:
         first: a head or model.
         second: another.
-        data: as in `evaluate`; without it the table of the first.
-        recipe: the options.
+        images: as in `evaluate`; without it the table of the first.
+        options: of `evaluate`.
         cache: where all are.
         progress: told of the images.
     """
     progress = progress or Silent()
-    recipe.check()
+    options.check()
     pair = tuple(open_predictor(one, cache) for one in (first, second))
-    found = find_sample(cache, data, pair[0], recipe, progress)
+    found = find_sample(cache, images, pair[0], options, progress)
     splits: list[Compared] = []
     notes: list[str] = []
-    for split, positions in found.parts(recipe.split).items():
+    for split, positions in found.parts(options.split).items():
         right: list[dict[int, bool]] = []
         left_out: list[str] = []
         for predictor in pair:
             said = sample.answer(
-                predictor, found, positions, means=recipe, cache=cache, progress=progress
+                predictor, found, positions, means=options, cache=cache, progress=progress
             )
             hits = said.logits.argmax(1) == said.labels
             right.append(dict(zip(said.positions.tolist(), hits.tolist(), strict=True)))

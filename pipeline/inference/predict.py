@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,51 +12,21 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import PipelineError, UsageError
+from pipeline.finetuning.model import Model
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads import resolve
+from pipeline.heads.head import Head
+from pipeline.heads.resolve import Artefact
 from pipeline.images.datasets.picks import Pick, Picks
 from pipeline.images.decoding.formats import EMPTY, NOT_AN_IMAGE, SUFFIXES
 from pipeline.images.names import counted, joined, shown
-from pipeline.inference import options
 from pipeline.inference.logit_stream import check_cache, through_cache, through_trunk
-from pipeline.inference.options import Means
+from pipeline.inference.options import PredictOptions
 from pipeline.inference.predictors import open_predictor
-from pipeline.options import faults, from_options
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 
 TOP = 3
-_LEAST = {"top": 1, **options.LEAST}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictRecipe(Means):
-    """The options of `predict`, besides those of `Means`. Equal recipes give equal predictions.
-
-    Args:
-        top: classes to give for each image; None for three.
-        min_confidence: probability below which no class is predicted, in [0, 1]; None for never.
-        calibration: divide logits by the temperature that was fitted on held-out images.
-        use_cache: take features from the cache, and keep those that it lacks.
-    """
-
-    top: int | None = None
-    min_confidence: float | None = None
-    calibration: bool = True
-    use_cache: bool = False
-
-    def check(self) -> None:
-        """Refuse values that cannot be right, all in one message.
-
-        Raises:
-            UsageError: what was given, what is allowed, the nearest name.
-        """
-        found = faults(self, least=_LEAST, allowed=options.ALLOWED)
-        least = self.min_confidence
-        if least is not None and not (math.isfinite(least) and 0 <= least <= 1):
-            found.append(f"--min-confidence {least:g} is no probability from 0 to 1.")
-        if found:
-            raise UsageError(" ".join(found))
 
 
 @dataclass(frozen=True)
@@ -123,7 +92,7 @@ class Predicting:
     Attributes:
         predictor: that predicts.
         why: it was taken, where nobody named it.
-        recipe: the options.
+        options: of `predict`.
         picks: the images.
         cache: for `--use-cache`, and for what protects the run.
         progress: told what a person should know at once.
@@ -132,7 +101,7 @@ class Predicting:
 
     predictor: Predictor
     why: str
-    recipe: PredictRecipe
+    options: PredictOptions
     picks: Iterable[Pick]
     cache: Cache
     progress: Progress = field(default_factory=Silent)
@@ -147,11 +116,13 @@ class Predicting:
         began, tally = time.monotonic(), self.tally
         ahead, named = tee(self.picks)  # holds the few that are on their way
         paths = (pick.path for pick in ahead)
-        through = through_cache if self.recipe.use_cache else through_trunk
-        batches = through(self.predictor, paths, self.recipe, self.cache, self.progress)
+        through = through_cache if self.options.use_cache else through_trunk
+        batches = through(self.predictor, paths, self.options, self.cache, self.progress)
         reasons: list[str] = []
         for batch in batches:
-            chances = self.predictor.probabilities(batch.logits, calibrated=self.recipe.calibration)
+            chances = self.predictor.probabilities(
+                batch.logits, calibrated=self.options.calibration
+            )
             tally.reused += batch.reused
             for position, p in enumerate(chances):
                 pick, error = next(named), batch.bad.get(position, "")
@@ -171,10 +142,10 @@ class Predicting:
             raise PipelineError(self._nothing(reasons))
 
     def _say(self, path: str, p: np.ndarray) -> Prediction:
-        count = min(self.recipe.top or TOP, len(p))
+        count = min(self.options.top or TOP, len(p))
         likeliest = np.argsort(-p, kind="stable")[:count]  # ties: the first class, as argmax does
         top = tuple((self.predictor.classes[k], float(p[k])) for k in likeliest.tolist())
-        least = self.recipe.min_confidence
+        least = self.options.min_confidence
         abstains = least is not None and top[0][1] < least
         self.tally.abstained += abstains
         return Prediction(path, top, abstains)
@@ -210,69 +181,117 @@ def _is_stray(pick: Pick, error: str) -> bool:
     return pick.found and not claims and error in (NOT_AN_IMAGE, EMPTY)
 
 
-def run(
+def start(
     words: Sequence[str],
-    recipe: PredictRecipe,
+    options: PredictOptions,
     cache: Cache,
     *,
-    asked: Any = None,
+    model: Head | Model | Artefact | str | Path | None = None,
     lines: Callable[[], Iterable[bytes]] = tuple,
     progress: Progress | None = None,
 ) -> Predicting:
     """Return a run over the images that words mean; it computes when it is iterated over.
 
     Args:
-        words: images, after perhaps a head or model; see `artefacts.split` and `Picks`.
-        recipe: the options.
+        words: images, after perhaps a head or model; see `resolve.split` and `Picks`.
+        options: of `predict`.
         cache: where heads and models are.
-        asked: the head or model; then all words are images.
+        model: the head or model; then all words are images.
         lines: of standard input, for `-`.
         progress: told what a person should know at once.
     """
-    recipe.check()
-    artefact = None
-    if asked is None:
+    options.check()
+    artefact = model if isinstance(model, Artefact) else None
+    if model is None:
         artefact, words = resolve.split(cache, words)
     if not words:
         raise UsageError("No images. Name files, folders or patterns, or '-' for a list.")
     picks = Picks(words, lines, cache.data)
-    artefact = artefact or resolve.find(cache, asked)
+    artefact = artefact or resolve.find(cache, model)
     predictor = open_predictor(artefact, cache)
-    if recipe.use_cache:
-        check_cache(predictor, recipe)
-    return Predicting(predictor, artefact.why, recipe, picks, cache, progress or Silent())
+    if options.use_cache:
+        check_cache(predictor, options)
+    return Predicting(predictor, artefact.why, options, picks, cache, progress or Silent())
 
 
 def predict(
     images: Sequence[str | Path] | str | Path,
-    artefact: Any = None,
+    model: Head | Model | str | Path | None = None,
     *,
+    top: int | None = None,
+    min_confidence: float | None = None,
+    calibration: bool = True,
+    use_cache: bool = False,
+    precision: str = "auto",
+    device: str = "auto",
+    engine: str = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
     cache: str | Path | None = None,
-    **options: Any,
 ) -> list[Prediction]:
-    """Return what a head or model says of images.
+    """Return what a head or model says of images. `predict_stream` yields the same one by one.
 
     Args:
-        images: files, folders or patterns.
-        artefact: a `Head` or `Model`, its id or folder, a kind of head; the best of the current
+        images: files, folders with all below them, patterns, or the name of a built-in set.
+        model: a `Head` or `Model`, its id or folder, a kind of head; the best of the current
             table without it.
+        top: classes to give for each image, likeliest first; None for three.
+        min_confidence: probability below which no class is predicted, in [0, 1]; None for never.
+        calibration: divide logits by the temperature that was fitted on held-out images.
+        use_cache: take a head's features from the cache, and keep those that it lacks.
+        precision: `fp32`, `bf16`, `fp16`, or `auto` for that of the stored predictions.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        engine: `torch`, `openvino`, or `auto`: what `extract` takes; PyTorch for a few images.
+        batch_size: images at once; None for the device's default.
+        workers: decoding threads; None for the cores that the process may use.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
-        **options: any field of `PredictRecipe`.
 
     Returns:
-        One `Prediction` for each image, in order: `path`, `prediction`, `top`, `error`.
+        One `Prediction` for each image, in order: `path`, `prediction`, `top` (pairs of class and
+        probability), `error` where the image could not be read.
 
     Raises:
-        PipelineError: with a sentence that says what to do.
+        UsageError: an option that cannot be right; a `ValueError` too.
+        PipelineError: there is no such head or model, no image, or none that could be read.
 
     Example:
         >>> import pipeline
         >>> head = pipeline.fit_head(pipeline.extract("digits"), clf="logreg")
         >>> pipeline.predict("digits", head)[0].top  # doctest: +SKIP
     """
-    recipe = from_options(PredictRecipe, options, verb="predict")
+    return list(_stream(images, model, PredictOptions.of(locals()), cache))
+
+
+def predict_stream(
+    images: Sequence[str | Path] | str | Path,
+    model: Head | Model | str | Path | None = None,
+    *,
+    top: int | None = None,
+    min_confidence: float | None = None,
+    calibration: bool = True,
+    use_cache: bool = False,
+    precision: str = "auto",
+    device: str = "auto",
+    engine: str = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    cache: str | Path | None = None,
+) -> Iterator[Prediction]:
+    """Yield what a head or model says of images, as batches are done, in bounded memory.
+
+    Arguments, what is yielded and what is raised are those of `predict`; errors of the arguments
+    come at once, those of images when they are reached.
+    """
+    return iter(_stream(images, model, PredictOptions.of(locals()), cache))
+
+
+def _stream(
+    images: Sequence[str | Path] | str | Path,
+    model: Head | Model | str | Path | None,
+    options: PredictOptions,
+    cache: str | Path | None,
+) -> Predicting:
     words = [images] if isinstance(images, str | Path) else images
     store = Cache.at(cache)
-    artefact = resolve.best(store) if artefact is None else artefact
-    asked = artefact.folder if isinstance(artefact, resolve.Artefact) else artefact
-    return list(run([str(word) for word in words], recipe, store, asked=asked))
+    found = resolve.find(store, model)
+    return start([str(word) for word in words], options, store, model=found)

@@ -7,7 +7,7 @@ from pipeline.finetuning.model import Model
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads.head import Head
 from pipeline.heads.resolve import Artefact
-from pipeline.inference.options import Means
+from pipeline.inference.options import ComputeOptions
 from pipeline.store.cache import Cache
 from pipeline.store.results import MODEL
 from pipeline.trunks.engines.choice import engine_for
@@ -32,7 +32,7 @@ def open_predictor(artefact: Artefact, cache: Cache) -> Predictor:
     return predictor.of_head(Head.open(artefact.folder), state_dir=cache.weights)
 
 
-def engine_of(predictor: Predictor, means: Means, cache: Cache, *, many: bool) -> Engine:
+def engine_of(predictor: Predictor, means: ComputeOptions, cache: Cache, *, many: bool) -> Engine:
     """Return the engine for a head's trunk, or for a model's, converted as a whole.
 
     `auto` means what it means in `make_engine`, so that a head sees features of the engine that its

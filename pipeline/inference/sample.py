@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError, UsageError
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.finetuning.boundary import check_images
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads.resolve import find_table, table_of
@@ -19,7 +19,7 @@ from pipeline.images.datasets import sources
 from pipeline.images.digest import StatMemo, digest_all
 from pipeline.images.names import class_name
 from pipeline.inference.logit_stream import through_trunk
-from pipeline.inference.options import Means
+from pipeline.inference.options import ComputeOptions
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
 from pipeline.store.records import ResultInfo
@@ -209,7 +209,7 @@ def answer(
     sample: Sample,
     positions: np.ndarray,
     *,
-    means: Means,
+    means: ComputeOptions,
     cache: Cache,
     progress: Progress,
 ) -> Answers:
@@ -236,7 +236,7 @@ def answer(
         return Answers(at, labels, logits, dict(unknown), (), True)
     if table is not None:
         paths = {bytes.fromhex(sample.digests[i]): f"{sample.root}/{sample.paths[i]}" for i in at}
-        check_images(paths, cache, Recipe(workers=means.workers))
+        check_images(paths, cache, ExtractOptions(workers=means.workers))
     progress.start("evaluating", len(at))
     parts: list[np.ndarray] = []
     bad: list[tuple[int, str]] = []

@@ -35,7 +35,7 @@ def write(cache: Cache, values: dict[str, Any]) -> None:
 
     Args:
         cache: where it is kept.
-        values: what `Advice.to_json` gives, with `created` and `recipe`.
+        values: what `Advice.to_json` gives, with `created` and `options`.
 
     Raises:
         PipelineError: it cannot be written.

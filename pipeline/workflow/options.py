@@ -1,21 +1,23 @@
-"""`RunRecipe`: what `run` is asked for, which is what its three stages are."""
+"""`RunOptions`: what `run` is asked for, which is what its three stages are."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import UsageError, nearest
-from pipeline.extraction.options import Recipe
-from pipeline.finetuning.options import TuneRecipe
-from pipeline.heads.options import HeadRecipe
+from pipeline.errors import UsageError
+from pipeline.extraction.options import ExtractOptions
+from pipeline.finetuning.options import FinetuneOptions
+from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS
-from pipeline.options import option
+from pipeline.options import Options, flag
 
-STAGES: Mapping[str, type[Any]] = {
-    "extract": Recipe, "fit-head": HeadRecipe, "finetune": TuneRecipe,
-}  # fmt: skip
+STAGES: Mapping[str, type[Options]] = {
+    "extract": ExtractOptions,
+    "fit-head": FitHeadOptions,
+    "finetune": FinetuneOptions,
+}
 #: Options that mean the same in every stage: given once, to all that have them.
 SHARED = ("precision", "device", "workers", "seed")
 #: Options of `finetune` that `run` settles: DATA says where images are, and it always goes on.
@@ -42,61 +44,63 @@ SETTINGS = _settings()
 
 
 @dataclass(frozen=True)
-class RunRecipe:
+class RunOptions:
     """The options of `run`, sorted into those of its stages.
 
     Args:
         extract: of stage one.
         fit_head: of stage two.
-        finetune: of stage three; None where nothing asks for it.
+        finetune: of stage three.
+        tunes: whether stage three is asked for.
         report: whether a page shows it all at the end.
     """
 
-    extract: Recipe
-    fit_head: HeadRecipe
-    finetune: TuneRecipe | None
+    extract: ExtractOptions
+    fit_head: FitHeadOptions
+    finetune: FinetuneOptions
+    tunes: bool
     report: bool = True
 
     @classmethod
-    def of(cls, options: Mapping[str, Any], *, report: bool = True) -> RunRecipe:
-        """Return the recipe of options of `SETTINGS`, by name; `unfreeze` asks for stage three.
-
-        Raises:
-            UsageError: a name that none of the stages has.
-        """
+    def of(cls, values: Mapping[str, Any]) -> RunOptions:
+        """Return the options of `SETTINGS` among values; `unfreeze` asks for stage three."""
+        tunes = values.get("unfreeze") is not None
         parts: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
-        for name, value in options.items():
-            if name not in SETTINGS:
-                raise UsageError(f"run has no option '{name}'.{nearest(name, SETTINGS)}")
-            for stage, field in SETTINGS[name]:
-                parts[stage][field] = value
-        tune = None
-        if parts["finetune"].get("unfreeze") is not None:
-            unfreeze = str(parts["finetune"].pop("unfreeze"))
-            tune = TuneRecipe(**parts["finetune"], unfreeze=unfreeze, resume=None)
-        return cls(Recipe(**parts["extract"]), HeadRecipe(**parts["fit-head"]), tune, report)
+        for name, places in SETTINGS.items():
+            if name in values and (tunes or name != "unfreeze"):
+                for stage, field in places:
+                    parts[stage][field] = values[name]
+        return cls(
+            ExtractOptions(**parts["extract"]),
+            FitHeadOptions(**parts["fit-head"]),
+            FinetuneOptions(**parts["finetune"], resume=None),
+            tunes,
+            values.get("report", True),
+        )
 
-    def check(self, given: Collection[str] = ()) -> None:
+    def check(self) -> None:
         """Refuse values that cannot be right, before the first stage begins.
-
-        Args:
-            given: names of options that somebody gave, which must not be in vain.
 
         Raises:
             UsageError: what was given, what is allowed, what to do.
         """
         self.extract.check()
-        names = self.fit_head.check()
-        if self.finetune is None:
-            vain = [name for name in given if only_finetune(name)]
+        self.fit_head.check()
+        self.finetune.check()
+        if not self.tunes:
+            plain = FinetuneOptions()
+            vain = [
+                flag(name)
+                for name in filter(only_finetune, SETTINGS)
+                if getattr(self.finetune, name) != getattr(plain, name)
+            ]
             if vain:
-                several = len(vain) > 1
                 raise UsageError(
-                    f"{', '.join(map(option, vain))} {'are' if several else 'is'} of stage three, "
-                    "for which only --unfreeze asks: add --unfreeze layer4."
+                    f"{', '.join(vain)} {'are' if len(vain) > 1 else 'is'} of stage three, for "
+                    "which only --unfreeze asks: add --unfreeze layer4."
                 )
             return
-        self.finetune.check()
+        names = self.fit_head.names
         if not any(HEADS[name].linear or HEADS[name].make is None for name in names):
             raise UsageError(
                 f"Fine-tuning starts from a linear head, and {', '.join(names)} "

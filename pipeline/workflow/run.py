@@ -12,22 +12,25 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import PipelineError
 from pipeline.extraction import extract
 from pipeline.extraction.extract import Extraction
+from pipeline.extraction.options import DEFAULT_TRUNK
 from pipeline.extraction.scan import DEFAULT_DATA
 from pipeline.finetuning import finetune
 from pipeline.finetuning.finetune import Tuning
+from pipeline.finetuning.options import BLEND, EMA
 from pipeline.finetuning.task import starter
 from pipeline.heads import fit_head
 from pipeline.heads.fit_head import Fitting
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import Ranked, rank_heads
 from pipeline.progress import Progress, Silent
+from pipeline.reporting.options import ReportOptions
 from pipeline.reporting.page import report as report_of
 from pipeline.store.cache import Cache
 from pipeline.store.records import HeadInfo
 from pipeline.store.table import FeatureTable
 from pipeline.workflow import costs
 from pipeline.workflow.costs import Cost
-from pipeline.workflow.options import RunRecipe
+from pipeline.workflow.options import RunOptions
 
 if TYPE_CHECKING:
     from pipeline.finetuning.model import Model
@@ -117,35 +120,100 @@ class Run:
 def run(
     data: str | Path | None = None,
     *,
-    cache: str | Path | None = None,
+    trunk: str = DEFAULT_TRUNK,
+    weights: str | Path = "default",
+    keys: str = "name",
+    layer: str | None = None,
+    pool: str | None = None,
+    extract_views: int = 0,
+    image_size: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    engine: str = "auto",
+    extract_batch_size: int | None = None,
+    workers: int | None = None,
+    name: str | None = None,
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
+    seed: int = 0,
+    max_bad: int | None = None,
+    rehash: bool = False,
+    clf: str = "logreg",
+    folds: int = 5,
+    grid: str | None = None,
+    normalize: str | None = None,
+    select: str = "accuracy",
+    fit_head_select_on: str = "cv",
+    shots: int | None = None,
+    train_fraction: float | None = None,
+    fit_head_views: int = 0,
+    class_weight: str | None = None,
+    repeats: int = 0,
+    jobs: int | None = None,
+    unfreeze: str | int | None = None,
+    epochs: int = 10,
+    batch_size: int = 32,
+    lr: float | None = None,
+    head_lr_factor: float | None = None,
+    optimizer: str = "adamw",
+    weight_decay: float = 0.01,
+    schedule: str = "cosine",
+    label_smoothing: float = 0.1,
+    views: int | None = None,
+    augment: str = "standard",
+    live: bool = False,
+    train_bn: bool = False,
+    ema: float = EMA,
+    blend: float = BLEND,
+    patience: int | None = None,
+    select_on: str = "auto",
+    start: str = "head",
+    from_scratch: bool = False,
+    standalone: bool = False,
     report: bool = True,
-    **options: Any,
+    cache: str | Path | None = None,
 ) -> Run:
     """Run the stages over the images of `data`: features, heads and, with `unfreeze`, fine-tuning.
 
-    What the cache holds already is not computed again.
+    What the cache holds already is not computed again. The options are those of `extract`,
+    `fit_head` and `finetune`, which say what each means; `precision`, `device`, `workers` and
+    `seed` hold for all. Where two stages give one name to different things, the later stage keeps
+    it, and the earlier puts its own name in front: `extract_views`, `fit_head_select_on`.
 
     Args:
         data: a folder, a CSV or TSV file, or the name of a built-in set; `digits` without it.
-        cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
+        trunk, weights, keys, layer, pool, image_size, engine: as in `extract`.
+        extract_views, extract_batch_size: `views` and `batch_size` of `extract`.
+        name, val_fraction, test_fraction, max_bad, rehash: as in `extract`.
+        precision: of the trunk, and of training: `auto`, `fp32`, `bf16` or `fp16`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        workers: decoding threads; None for the cores that the process may use.
+        seed: of splits, folds, samples, order and views, from 0.
+        clf, folds, grid, normalize, select, shots, train_fraction, class_weight, repeats, jobs: as
+            in `fit_head`; `clf` may name several kinds of heads with commas, or be `all`.
+        fit_head_select_on, fit_head_views: `select_on` and `views` of `fit_head`.
+        unfreeze: what learns in stage three, as in `finetune`; None for no stage three.
+        epochs, batch_size, lr, head_lr_factor, optimizer, weight_decay, schedule, label_smoothing,
+            views, augment, live, train_bn, ema, blend, patience, select_on, start, from_scratch,
+            standalone: as in `finetune`; an unfinished run is always gone on with.
         report: write a page that shows it all, unless the one that is there does.
-        **options: any option of `pipeline run`, by name: `trunk`, `clf`, `unfreeze`, `lr`, …
+        cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
 
     Returns:
         What was made: `table`, the best `head`, the `model`, the `page`, and the stages' costs.
 
     Raises:
-        PipelineError: with a sentence that says what to do.
+        UsageError: an option that cannot be right, before the first stage; a `ValueError` too.
+        PipelineError: as in the stages.
 
     Example:
         >>> import pipeline
         >>> done = pipeline.run("digits", clf="logreg,lda")
-        >>> done.head.classes_[:3]
-        ('0', '1', '2')
+        >>> [str(name) for name in done.head.classes_[:3]]
+        ['0', '1', '2']
     """
-    recipe = RunRecipe.of(options, report=report)
-    recipe.check(options)
-    return run_stages(data, recipe, Cache.at(cache))
+    unfreeze = None if unfreeze is None else str(unfreeze)
+    return run_stages(data, RunOptions.of(locals()), Cache.at(cache))
 
 
 @contextmanager
@@ -155,7 +223,7 @@ def _silence() -> Iterator[Progress]:
 
 def run_stages(
     data: str | Path | None,
-    recipe: RunRecipe,
+    options: RunOptions,
     cache: Cache,
     *,
     reporter: Callable[[], AbstractContextManager[Progress]] = _silence,
@@ -165,39 +233,40 @@ def run_stages(
 
     Args:
         data: as in `run`.
-        recipe: checked.
+        options: of every stage.
         cache: where everything is kept.
         reporter: gives each stage its progress.
         ended: called with each stage's result, its progress closed.
     """
     began = time.monotonic()
-    count = 2 if recipe.finetune is None else 3
+    options.check()
+    count = 3 if options.tunes else 2
 
     def title(progress: Progress, number: int, what: str) -> None:
         progress.say(f"Stage {number} of {count}: {what}")
 
     with reporter() as progress:
-        title(progress, 1, f"features of {data or DEFAULT_DATA} by {recipe.extract.trunk}")
-        extraction = extract.run(data, recipe.extract, cache, progress)
+        title(progress, 1, f"features of {data or DEFAULT_DATA} by {options.extract.trunk}")
+        extraction = extract.extract_table(data, options.extract, cache, progress)
     ended(extraction)
     with reporter() as progress:
-        title(progress, 2, f"heads ({recipe.fit_head.clf}), chosen on the training images alone")
-        fitting = fit_head.run(extraction.table, recipe.fit_head, cache, progress)
+        title(progress, 2, f"heads ({options.fit_head.clf}), chosen on the training images alone")
+        fitting = fit_head.fit_heads(extraction.table, options.fit_head, cache, progress)
     ended(fitting)
     spent = [costs.of_features(extraction, cache), costs.of_heads(fitting)]
     tuning = None
-    if recipe.finetune is not None:
+    if options.tunes:
         notes: list[str] = []
         start = _start(fitting, notes)
         with reporter() as progress:
-            what = f"{recipe.finetune.unfreeze} learns too, from {start.info.clf} {start.id}"
+            what = f"{options.finetune.unfreeze} learns too, from {start.info.clf} {start.id}"
             title(progress, 3, what)
-            tuning = finetune.run(start, recipe.finetune, cache, progress)
+            tuning = finetune.finetune_head(start, options.finetune, cache, progress)
         tuning = replace(tuning, notes=(*notes, *tuning.notes))
         ended(tuning)
         spent.append(costs.of_tuning(tuning, cache))
     page = None
-    if recipe.report:
+    if options.report:
         with reporter() as progress:
             page = _page(extraction.table, cache, progress)
     return Run(extraction, fitting, tuning, page, tuple(spent), cache, time.monotonic() - began)
@@ -207,7 +276,7 @@ def _page(table: FeatureTable, cache: Cache, progress: Progress) -> Page:
     """Return the report, made unless the one that is there shows the same."""
     if (path := report_of.current(table, cache)) is not None:
         return Page(path)
-    made = report_of.run(table, cache, progress=progress)
+    made = report_of.write_report(table, None, ReportOptions(), cache, progress)
     return Page(made.path, made.seconds, made.notes)
 
 

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from tables import make_table
 
 from pipeline.analysis.advising import learning_curve
-from pipeline.analysis.advising.advise import AdviceRecipe
+from pipeline.analysis.advising.advise import AdviseOptions
 from pipeline.cli import main
 from pipeline.cli.commands.advise import command
 from pipeline.store.cache import Cache
@@ -35,10 +35,10 @@ def invoke(cache, *args):
 
 def test_every_field_of_the_recipe_is_an_option_and_the_other_way_round():
     options = {p.name for p in command.params if isinstance(p, click.Option)}
-    assert options - {"cache", "as_json", "output"} == set(AdviceRecipe.__dataclass_fields__)
+    assert options - {"cache", "as_json", "output"} == set(AdviseOptions.__dataclass_fields__)
     with command.make_context("advise", []) as context:
-        given = {k: v for k, v in context.params.items() if k in AdviceRecipe.__dataclass_fields__}
-    assert AdviceRecipe(**given) == AdviceRecipe()
+        given = {k: v for k, v in context.params.items() if k in AdviseOptions.__dataclass_fields__}
+    assert AdviseOptions(**given) == AdviseOptions()
 
 
 def test_it_prints_figures_quadrant_advice_reason_and_source(cache, tmp_path):

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from conftest import make_folder, picture
 
 from pipeline.cli import COMMANDS, main
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,10 +39,10 @@ def test_every_field_of_the_recipe_is_an_option_and_the_other_way_round():
     from pipeline.cli.commands.extract import command
 
     options = {p.name for p in command.params if isinstance(p, click.Option)}
-    assert options - {"cache", "as_json"} == set(Recipe.__dataclass_fields__)
+    assert options - {"cache", "as_json"} == set(ExtractOptions.__dataclass_fields__)
     with command.make_context("extract", []) as context:
-        given = {k: v for k, v in context.params.items() if k in Recipe.__dataclass_fields__}
-    assert Recipe(**given) == Recipe()
+        given = {k: v for k, v in context.params.items() if k in ExtractOptions.__dataclass_fields__}
+    assert ExtractOptions(**given) == ExtractOptions()
 
 
 def test_json_is_one_object_and_nothing_else(folder, tmp_path, fake_trunk):

@@ -8,7 +8,7 @@ from tables import make_table
 
 from pipeline.cli import main
 from pipeline.cli.commands import fit_head as command_module
-from pipeline.heads.options import HeadRecipe
+from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS
 from pipeline.store.cache import Cache
 
@@ -36,10 +36,10 @@ def fit(cache, *args):
 
 def test_every_field_of_the_recipe_is_an_option_and_the_other_way_round():
     options = {p.name for p in command_module.command.params if isinstance(p, click.Option)}
-    assert options - {"cache", "as_json"} == set(HeadRecipe.__dataclass_fields__)
+    assert options - {"cache", "as_json"} == set(FitHeadOptions.__dataclass_fields__)
     with command_module.command.make_context("fit-head", []) as context:
-        given = {k: v for k, v in context.params.items() if k in HeadRecipe.__dataclass_fields__}
-    assert HeadRecipe(**given) == HeadRecipe()
+        given = {k: v for k, v in context.params.items() if k in FitHeadOptions.__dataclass_fields__}
+    assert FitHeadOptions(**given) == FitHeadOptions()
 
 
 def test_the_help_names_every_head():

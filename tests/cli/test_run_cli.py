@@ -15,11 +15,11 @@ from photos import paint
 from pipeline.cli import main
 from pipeline.cli.commands.run import command as bare
 from pipeline.extraction import rows
-from pipeline.extraction.options import Recipe
-from pipeline.finetuning.options import TuneRecipe
-from pipeline.heads.options import HeadRecipe
+from pipeline.extraction.options import ExtractOptions
+from pipeline.finetuning.options import FinetuneOptions
+from pipeline.heads.options import FitHeadOptions
 from pipeline.trunks.engines import openvino_engine
-from pipeline.workflow.options import SETTINGS, RunRecipe
+from pipeline.workflow.options import SETTINGS, RunOptions
 
 TRUNK = ("--trunk", "resnet18", "--weights", "random", "--image-size", "64", "--precision", "fp32",
          "--engine", "torch", "--folds", "2", "--clf", "logreg,ncm")  # fmt: skip
@@ -143,9 +143,9 @@ def test_every_option_of_the_stages_is_one_of_run_with_its_default():
     names = {param.name for param in bare.params if isinstance(param, click.Option)}
     assert names == set(SETTINGS) | {"report", "cache", "as_json"}
     values = {name: value for name, value in context.params.items() if name in SETTINGS}
-    assert RunRecipe.of(values) == RunRecipe(Recipe(), HeadRecipe(), None)
-    tuned = RunRecipe.of({**values, "unfreeze": "layer4"}).finetune
-    assert tuned == TuneRecipe(resume=None)
+    assert RunOptions.of(values) == RunOptions(ExtractOptions(), FitHeadOptions(), None)
+    tuned = RunOptions.of({**values, "unfreeze": "layer4"}).finetune
+    assert tuned == FinetuneOptions(resume=None)
 
 
 def test_its_help_sorts_the_options_by_stage():

@@ -90,7 +90,7 @@ def predict(folder: Path, cache: Path, plan: dict) -> dict:
 
     from pipeline.images.preprocess import Preprocess
     from pipeline.inference import logit_stream
-    from pipeline.inference.options import Means
+    from pipeline.inference.options import ComputeOptions
     from pipeline.store.cache import Cache
 
     class Stub:
@@ -105,7 +105,7 @@ def predict(folder: Path, cache: Path, plan: dict) -> dict:
     arm(folder, plan)
     logit_stream.engine_of = lambda *args, **options: Engine()
     heard, names = Heard(), sorted(str(path) for path in folder.rglob("*.png"))
-    means = Means(workers=plan.get("workers", 1), batch_size=4)
+    means = ComputeOptions(workers=plan.get("workers", 1), batch_size=4)
     scored = logit_stream.through_trunk(Stub(), names, means, Cache.at(cache), heard)
     bad, done = [], 0
     for batch in scored:
@@ -119,7 +119,7 @@ def run(folder: Path, cache: Path, plan: dict) -> dict:
     from kill_driver import Engine, resolve
 
     from pipeline.extraction import engines, extract, rows
-    from pipeline.extraction.options import Recipe
+    from pipeline.extraction.options import ExtractOptions
     from pipeline.store import upkeep
     from pipeline.store.cache import Cache
     from pipeline.trunks import spec
@@ -144,7 +144,7 @@ def run(folder: Path, cache: Path, plan: dict) -> dict:
     home = Cache.at(cache)
     found = upkeep.verify(home).problems
     workers = plan.get("workers", 1)
-    done = extract.run(folder, Recipe(precision="fp32", workers=workers), home, heard)
+    done = extract.run(folder, ExtractOptions(precision="fp32", workers=workers), home, heard)
     table = done.table
     metas = [store.check(name)[2] for store in home.stores() for name in store.names()]
     return {

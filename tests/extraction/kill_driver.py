@@ -15,7 +15,7 @@ import torch  # noqa: F401  (imported before the fork, so that children start at
 
 from pipeline.errors import PipelineError
 from pipeline.extraction import crashes, engines, extract, rows
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.images.decoding import loader  # noqa: F401
 from pipeline.images.preprocess import Preprocess
 from pipeline.store import upkeep
@@ -60,7 +60,7 @@ def work(folder: Path, cache: Path, kill_at: int | None) -> dict:
     found = upkeep.verify(Cache.at(cache)).problems
     for step in STEPS:
         setattr(os, step, counted(getattr(os, step)))
-    done = extract.run(folder, Recipe(precision="fp32", workers=1), Cache.at(cache))
+    done = extract.run(folder, ExtractOptions(precision="fp32", workers=1), Cache.at(cache))
     table = done.table
     sha = hashlib.sha256(table.features.tobytes())
     for part in (table.labels.tobytes(), table.splits, table.paths, table.digests):

@@ -22,7 +22,7 @@ from kill_driver import Engine, resolve
 from tracing import in_child
 
 from pipeline.extraction import engines, extract, rows
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.images.decoding import loader  # noqa: F401
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
@@ -50,7 +50,7 @@ def run(folder: Path, cache: Path, *, more: int | None = None, size: int | None 
     rows.SHARD_ROWS = 8
     if more is not None:
         leave(more)
-    recipe = Recipe(precision="fp32", workers=16, image_size=size)
+    recipe = ExtractOptions(precision="fp32", workers=16, image_size=size)
     done = extract.run(folder, recipe, Cache.at(cache))
     sha = hashlib.sha256(done.table.features.tobytes() + repr(done.table.paths).encode())
     return {"rows": sha.hexdigest(), "bad": done.bad}

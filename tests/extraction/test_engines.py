@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.extraction.engines import batches_of
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.images.decoding import nvjpeg
 from pipeline.images.decoding.crops import crops
 from pipeline.images.preprocess import Preprocess
@@ -23,7 +23,7 @@ def gpu(monkeypatch):
 
 
 def test_a_gpu_gets_large_pinned_batches_and_decodes_in_half_precision(gpu):
-    assert batches_of(KEY, Recipe()) == (BATCH_SIZE["cuda"], True, nvjpeg.crops_on_gpu)
+    assert batches_of(KEY, ExtractOptions()) == (BATCH_SIZE["cuda"], True, nvjpeg.crops_on_gpu)
     assert batches_on("cuda", "fp32", 7) == (7, True, crops)
     for device in ("cpu", "mps"):
         assert batches_on(device, "bf16", None) == (BATCH_SIZE[device], False, crops)
@@ -31,7 +31,7 @@ def test_a_gpu_gets_large_pinned_batches_and_decodes_in_half_precision(gpu):
 
 def test_crops_that_are_kept_themselves_come_from_the_cpu(gpu):
     pixels = FeatureKey("", "", "pixels", "", KEY.preprocess, "bf16")
-    assert batches_of(pixels, Recipe()) == (BATCH_SIZE["cpu"], False, crops)
+    assert batches_of(pixels, ExtractOptions()) == (BATCH_SIZE["cpu"], False, crops)
 
 
 def test_the_engines_name_says_what_decoded(gpu):

@@ -9,11 +9,11 @@ from conftest import make_folder, picture
 import pipeline
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction.extract import run
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
 
-RECIPE = Recipe(precision="fp32")
+RECIPE = ExtractOptions(precision="fp32")
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_renaming_relabelling_and_resplitting_compute_nothing(folder, cache, fak
     before = run(folder, RECIPE, cache).table
     fake_trunk.batches.clear()
     (folder / "ants" / "000.png").rename(folder / "bees" / "moved.png")
-    after = run(folder, Recipe(precision="fp32", seed=5, val_fraction=0.3), cache).table
+    after = run(folder, ExtractOptions(precision="fp32", seed=5, val_fraction=0.3), cache).table
     assert fake_trunk.batches == []
     assert by_path(after)["bees/moved.png"] == by_path(before)["ants/000.png"]
     assert after.table_id != before.table_id
@@ -91,12 +91,12 @@ def test_another_trunk_other_weights_and_another_size_are_other_rows(folder, cac
         run(folder, recipe, cache).table.fingerprint
         for recipe in (
             RECIPE,
-            Recipe(precision="bf16"),
-            Recipe(precision="fp32", trunk="resnet18"),
-            Recipe(precision="fp32", weights="other"),
-            Recipe(precision="fp32", image_size=16),
-            Recipe(precision="fp32", layer="layer3"),
-            Recipe(precision="fp32", pool="max"),
+            ExtractOptions(precision="bf16"),
+            ExtractOptions(precision="fp32", trunk="resnet18"),
+            ExtractOptions(precision="fp32", weights="other"),
+            ExtractOptions(precision="fp32", image_size=16),
+            ExtractOptions(precision="fp32", layer="layer3"),
+            ExtractOptions(precision="fp32", pool="max"),
         )
     }
     assert len(fingerprints) == 7
@@ -106,13 +106,13 @@ def test_what_does_not_change_the_numbers_does_not_change_the_fingerprint(
     folder, cache, fake_trunk
 ):
     one = run(folder, RECIPE, cache)
-    other = run(folder, Recipe(precision="fp32", batch_size=3, workers=1, seed=9, name="x"), cache)
+    other = run(folder, ExtractOptions(precision="fp32", batch_size=3, workers=1, seed=9, name="x"), cache)
     assert one.table.fingerprint == other.table.fingerprint and other.extracted == 0
 
 
 def test_precision_auto_is_what_the_store_holds(folder, cache, fake_trunk):
-    run(folder, Recipe(precision="bf16"), cache)
-    done = run(folder, Recipe(), cache)
+    run(folder, ExtractOptions(precision="bf16"), cache)
+    done = run(folder, ExtractOptions(), cache)
     assert done.table.provenance.precision == "bf16" and done.extracted == 0
 
 
@@ -167,10 +167,10 @@ def test_more_bad_images_than_allowed_fail_with_their_names(folder, cache, fake_
     for n in range(3):
         (folder / "ants" / f"{n:03}.png").write_bytes(picture(n)[:100])
     with pytest.raises(PipelineError, match=r"3 images.*--max-bad allows 2.*ants/000.png"):
-        run(folder, Recipe(precision="fp32", max_bad=2), cache)
-    assert len(run(folder, Recipe(precision="fp32", max_bad=3), cache).bad) == 3
+        run(folder, ExtractOptions(precision="fp32", max_bad=2), cache)
+    assert len(run(folder, ExtractOptions(precision="fp32", max_bad=3), cache).bad) == 3
     with pytest.raises(PipelineError, match="--max-bad allows 0"):
-        run(folder, Recipe(precision="fp32", max_bad=0), cache)
+        run(folder, ExtractOptions(precision="fp32", max_bad=0), cache)
 
 
 def test_a_folder_of_bad_images_alone_makes_no_table(tmp_path, cache, fake_trunk):
@@ -198,14 +198,14 @@ def test_rehash_reads_everything_and_tries_bad_images_again(folder, cache, fake_
         patch.setattr(crops, "decode", refuse)
         assert len(run(folder, RECIPE, cache).bad) == 1
     assert len(run(folder, RECIPE, cache).bad) == 1
-    done = run(folder, Recipe(precision="fp32", rehash=True), cache)
+    done = run(folder, ExtractOptions(precision="fp32", rehash=True), cache)
     assert (done.bad, done.extracted) == ((), 1)
     assert run(folder, RECIPE, cache).extracted == 0
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
 def test_a_damaged_shard_is_told_and_computed_again_alone(folder, cache, fake_trunk, damage):
-    first = run(folder, Recipe(precision="fp32", batch_size=4), cache)
+    first = run(folder, ExtractOptions(precision="fp32", batch_size=4), cache)
     want = by_path(first.table)
     for n in range(4):
         (folder / "bees" / f"new{n}.png").write_bytes(picture(600 + n))
@@ -280,7 +280,7 @@ def test_values_that_are_not_finite_are_never_stored(folder, cache, fake_trunk, 
         type(fake_trunk), "run", lambda self, xs: (np.full((len(x), 3), np.nan) for x in xs)
     )
     with pytest.raises(PipelineError, match=r"not finite in bf16; give --precision fp32"):
-        run(folder, Recipe(precision="bf16"), cache)
+        run(folder, ExtractOptions(precision="bf16"), cache)
     assert cache.table_files() == []
 
 
@@ -288,7 +288,7 @@ def test_fractions_for_data_with_splits_of_their_own_are_refused(tmp_path, cache
     make_folder(tmp_path / "x" / "train", each=3)
     make_folder(tmp_path / "x" / "val", each=2, start=50)
     with pytest.raises(UsageError, match=r"data without splits; .* has train, val"):
-        run(tmp_path / "x", Recipe(val_fraction=0.2), cache)
+        run(tmp_path / "x", ExtractOptions(val_fraction=0.2), cache)
     assert run(tmp_path / "x", RECIPE, cache).table.split_counts == {"train": 6, "val": 4}
 
 
@@ -301,7 +301,7 @@ def test_unlabelled_images_make_a_table_for_prediction(tmp_path, cache, fake_tru
 
 
 def test_all_faults_of_the_options_come_in_one_message():
-    recipe = Recipe(image_size=0, precision="bf61", layer="layr4", name="a/b", max_bad=-1)
+    recipe = ExtractOptions(image_size=0, precision="bf61", layer="layr4", name="a/b", max_bad=-1)
     with pytest.raises(UsageError) as error:
         recipe.check()
     for part in (
@@ -350,13 +350,13 @@ def test_the_collector_removes_only_what_nothing_names(folder, cache, fake_trunk
     from pipeline.store import upkeep
 
     run(folder, RECIPE, cache)
-    gone = run(folder, Recipe(precision="bf16"), cache)
+    gone = run(folder, ExtractOptions(precision="bf16"), cache)
     gone.table.path.unlink()
     found = upkeep.garbage(cache)
     assert {path.parent.name for path in found} == {gone.table.fingerprint}
     upkeep.remove(cache, list(found))
     assert run(folder, RECIPE, cache).extracted == 0
-    assert run(folder, Recipe(precision="bf16"), cache).extracted == 20
+    assert run(folder, ExtractOptions(precision="bf16"), cache).extracted == 20
 
 
 def test_the_collector_removes_converted_trunks_that_have_no_rows(folder, cache, fake_trunk):

@@ -15,11 +15,11 @@ from conftest import make_folder, picture
 from pipeline.errors import LockedError, PipelineError
 from pipeline.extraction import rows
 from pipeline.extraction.extract import run
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
 
-RECIPE = Recipe(precision="fp32")
+RECIPE = ExtractOptions(precision="fp32")
 DRIVER = Path(__file__).with_name("kill_driver.py")
 
 
@@ -45,9 +45,9 @@ def test_killed_at_random_moments_with_a_real_trunk_the_rerun_is_bit_identical(t
     program = (
         "import sys; from pipeline.extraction import rows; rows.SHARD_ROWS = 4\n"
         "from pipeline.extraction.extract import run\n"
-        "from pipeline.extraction.options import Recipe\n"
+        "from pipeline.extraction.options import ExtractOptions\n"
         "from pipeline.store.cache import Cache\n"
-        "recipe = Recipe(image_size=32, batch_size=4)\n"
+        "recipe = ExtractOptions(image_size=32, batch_size=4)\n"
         "table = run(sys.argv[1], recipe, Cache.at(sys.argv[2])).table\n"
         "print(table.features.tobytes().hex(), table.paths)\n"
     )

@@ -10,16 +10,16 @@ from photos import OPTIONS, paint, stored, tune
 import pipeline
 from pipeline.errors import UsageError
 from pipeline.extraction import engines, extract, rows
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.scan import gather
 from pipeline.extraction.shard_writer import Sink
 from pipeline.finetuning.model import Model
 from pipeline.heads.resolve import find
 from pipeline.inference import evaluate
-from pipeline.inference.evaluate import EvaluateRecipe
-from pipeline.inference.exporting.export import ExportRecipe
+from pipeline.inference.evaluate import EvaluateOptions
+from pipeline.inference.exporting.export import ExportOptions
 from pipeline.inference.exporting.export import run as export
-from pipeline.inference.predict import PredictRecipe
+from pipeline.inference.predict import PredictOptions
 from pipeline.inference.predict import run as predict
 from pipeline.inference.predictors import open_predictor
 from pipeline.progress import Silent
@@ -58,7 +58,7 @@ def passes(monkeypatch):
 
 def several(data, layers, cache, progress=None, **options):
     """Return the extractions of several layers, as `compare` makes them."""
-    recipes = [Recipe(**{**OPTIONS, **options}, layer=layer, pool=pool) for layer, pool in layers]
+    recipes = [ExtractOptions(**{**OPTIONS, **options}, layer=layer, pool=pool) for layer, pool in layers]
     progress = progress or Silent()
     facts, trunk = spec.resolve(
         recipes[0].trunk, recipes[0].weights, "name", memo=cache.memo, state_dir=cache.weights
@@ -93,7 +93,7 @@ def test_predictions_from_files_are_those_that_were_stored(layered):
     paths, named, chances = stored(folder)
     files = [str(layered / "photos" / path) for path in paths]
     for use_cache in (False, True):
-        asked = PredictRecipe(calibration=False, use_cache=use_cache)
+        asked = PredictOptions(calibration=False, use_cache=use_cache)
         found = list(predict([str(folder), *files], asked, cache))
         p = np.array([[dict(one.top)[name] for name in ("blue", "red")] for one in found])
         assert np.abs(p - chances).max() < 1e-4
@@ -104,7 +104,7 @@ def test_evaluating_on_files_gives_the_figures_of_the_table(layered):
     cache = Cache.at(layered / "cache")
     words = [HEAD.folders(cache.root)[0].name, str(layered / "photos")]
     asked = evaluate.understand(words, cache, None)
-    done = evaluate.run(*asked, EvaluateRecipe(split="val"), cache)
+    done = evaluate.run(*asked, EvaluateOptions(split="val"), cache)
     info = json.loads((HEAD.folders(cache.root)[0] / "head.json").read_text())
     assert done.metrics["val"].accuracy == info["metrics"]["val"]["accuracy"]
 
@@ -113,7 +113,7 @@ def test_evaluating_on_files_gives_the_figures_of_the_table(layered):
 def test_an_export_holds_all_layers_and_their_lengths(layered, tmp_path, format):
     cache = Cache.at(layered / "cache")
     artefact = find(cache, HEAD.folders(cache.root)[0])
-    done = export(artefact, ExportRecipe(format=format, output=str(tmp_path / "out")), cache)
+    done = export(artefact, ExportOptions(format=format, output=str(tmp_path / "out")), cache)
     assert done.info.dim == 896 and done.info.checked["difference"] < 1e-3
 
 

@@ -16,17 +16,17 @@ import pipeline
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction import rows
 from pipeline.extraction.extract import run
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.heads.head import Head
-from pipeline.heads.options import HeadRecipe
+from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.task import learned, split_rows
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
 
 
-def recipe(**options) -> Recipe:
-    return Recipe(precision="fp32", **options)
+def recipe(**options) -> ExtractOptions:
+    return ExtractOptions(precision="fp32", **options)
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_no_view_crosses_a_fold_and_what_is_scored_has_none(groups, copies, view
         groups=tuple(f"g{n}" if n < 6 else "" for n in groups),
         digests=tuple(digest(str(n)) for n in copies),
     )  # fmt: skip
-    task = split_rows(table, HeadRecipe(seed=seed), [])
+    task = split_rows(table, FitHeadOptions(seed=seed), [])
     both, labels, train, folds = learned(table, views, task.train, task.folds)
     image = np.concatenate([np.arange(40), np.repeat(table.training_rows, views)])  # of each row
     assert len(both) == len(labels) == 40 * (1 + views) == len(train)
@@ -257,7 +257,7 @@ def test_other_values_in_val_and_test_leave_a_head_with_views_bit_identical(tmp_
 def test_shots_take_the_views_of_the_shots_alone(tmp_path, cache):
     table = viewed(tmp_path / "t.h5")
     views = np.array(table.views)
-    picked = split_rows(table, HeadRecipe(shots=5), []).train
+    picked = split_rows(table, FitHeadOptions(shots=5), []).train
     views[np.setdiff1d(np.arange(60), picked)] = 1e6
     wild = replace(table, views=views).write(tmp_path / "u.h5")
     heads = [

@@ -13,7 +13,7 @@ import pipeline
 from pipeline.errors import PipelineError
 from pipeline.finetuning.finetune import run
 from pipeline.finetuning.model import Model
-from pipeline.finetuning.options import TuneRecipe
+from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.result import beats
 from pipeline.store.cache import Cache
 
@@ -115,7 +115,7 @@ def test_cached_and_live_training_on_the_same_views_have_the_same_losses(tmp_pat
     pipeline.fit_head(table, clf="linear", cache=tmp_path / "c", folds=2)
     store = Cache.at(tmp_path / "c")
     found = [
-        run("linear", TuneRecipe(unfreeze=unfreeze, live=live, lr=1e-5, **FAST), store).info
+        run("linear", FinetuneOptions(unfreeze=unfreeze, live=live, lr=1e-5, **FAST), store).info
         for live in (False, True)
     ]
     assert [info["live"] for info in found] == [False, True]
@@ -163,10 +163,10 @@ def test_val_selects_where_test_can_be_reported(tmp_path):
     table = pipeline.extract(tmp_path / "photos", cache=tmp_path / "c", **OPTIONS)
     pipeline.fit_head(table, clf="logreg", cache=tmp_path / "c", folds=2)
     store = Cache.at(tmp_path / "c")
-    info = run(None, TuneRecipe(**FAST), store).info
+    info = run(None, FinetuneOptions(**FAST), store).info
     assert info["selected_on"] == "val" and info["train_images"] == 12
     assert info["metrics"]["val"]["selected_on"] and not info["metrics"]["test"]["selected_on"]
-    part = run(None, TuneRecipe(**FAST, select_on="train-part"), store).info
+    part = run(None, FinetuneOptions(**FAST, select_on="train-part"), store).info
     assert part["selected_on"] == "train-part" and set(part["metrics"]) == {
         "train-part", "val", "test",
     }  # fmt: skip
@@ -182,7 +182,7 @@ def test_nothing_of_the_reported_split_is_used(tmp_path):
                 Image.open(path).rotate(180).save(path)
         table = pipeline.extract(root, cache=tmp_path / "c", name=name, **OPTIONS)
         head = pipeline.fit_head(table, clf="logreg", cache=tmp_path / "c")
-        found.append(run(head, TuneRecipe(**FAST), Cache.at(tmp_path / "c")))
+        found.append(run(head, FinetuneOptions(**FAST), Cache.at(tmp_path / "c")))
     one, other = ((done.folder / "model.safetensors").read_bytes() for done in found)
     assert found[0].folder != found[1].folder and one == other
 

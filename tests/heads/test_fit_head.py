@@ -14,7 +14,7 @@ import pipeline
 from pipeline.errors import PipelineError, UsageError
 from pipeline.heads.fit_head import fit_head, run
 from pipeline.heads.head import Head
-from pipeline.heads.options import HeadRecipe
+from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS
 from pipeline.heads.task import split_rows
 
@@ -47,7 +47,7 @@ def test_equal_images_and_groups_stay_in_one_fold(tmp_path):
     digests[20:23] = [digests[0], digests[1], digests[2]]
     groups = tuple(f"g{n % 5}" if n < 30 else "" for n in range(60))
     table = make_table(train=60, digests=tuple(digests), groups=groups)
-    folds = split_rows(table, HeadRecipe(), []).folds
+    folds = split_rows(table, FitHeadOptions(), []).folds
     assert len(folds) == 5
     for train, held in folds:
         assert not {digests[n] for n in train} & {digests[n] for n in held}
@@ -55,7 +55,7 @@ def test_equal_images_and_groups_stay_in_one_fold(tmp_path):
 
 
 def test_the_folds_see_the_training_split_alone(table):
-    task = split_rows(table, HeadRecipe(), [])
+    task = split_rows(table, FitHeadOptions(), [])
     used = np.concatenate([np.concatenate(fold) for fold in task.folds])
     assert set(used.tolist()) == set(range(60)) == set(task.train.tolist())
 
@@ -151,7 +151,7 @@ def test_heads_that_cannot_weigh_classes_are_left_out_and_named(cache, table):
 )
 def test_values_that_cannot_be_right_are_refused_together(options, message):
     with pytest.raises(UsageError, match=message):
-        HeadRecipe(**options).check()
+        FitHeadOptions(**options).check()
 
 
 def test_a_grid_that_the_estimator_refuses_is_a_sentence(cache, table):
@@ -234,7 +234,7 @@ def test_writing_that_is_interrupted_leaves_no_half_written_head(cache, table, m
 def test_a_second_fit_reuses_the_head_and_changes_no_file(cache, table):
     first = fitted(table, cache)
     before = {path: path.stat().st_mtime_ns for path in first.heads[0].folder.iterdir()}
-    again = run(table, HeadRecipe(clf="lda,ncm", folds=3, jobs=2), cache)
+    again = run(table, FitHeadOptions(clf="lda,ncm", folds=3, jobs=2), cache)
     assert again.reused == (first.heads[0].id,)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert again.heads[0].info == json.loads(json.dumps(first.heads[0].info))
@@ -271,13 +271,13 @@ def test_scikit_learn_heads_import_no_torch(tmp_path, table):
 import sys, pipeline
 from pipeline.store.cache import Cache
 from pipeline.heads.fit_head import run
-from pipeline.heads.options import HeadRecipe
+from pipeline.heads.options import FitHeadOptions
 from pipeline.store.results import HEAD
 from pipeline.heads.leaderboard import leaderboard
 from pipeline.heads.head import Head
 cache = Cache.at({str(tmp_path / "c")!r})
 pipeline.fit_head({str(table.path)!r}, clf="logreg", cache=cache.root, folds=2, grid="0.1", jobs=1)
-done = run({str(table.path)!r}, HeadRecipe(clf={names!r}, folds=2, jobs=1), cache)
+done = run({str(table.path)!r}, FitHeadOptions(clf={names!r}, folds=2, jobs=1), cache)
 for head in done.heads:
     Head.open(head.folder).predict(done.table)
 assert leaderboard(HEAD.every(cache.root)[0], done.table.table_id) and not done.failed

@@ -9,7 +9,7 @@ from tables import clouds, make_table
 
 from pipeline.errors import PipelineError
 from pipeline.heads.fit_head import run
-from pipeline.heads.options import HeadRecipe
+from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,7 +21,7 @@ def test_a_class_with_fewer_images_than_folds_gets_fewer_folds_and_it_is_said(ca
     assert not done.failed
     done = run(
         make_table(train=23, classes=2, labels=labels),
-        HeadRecipe(clf="lda", folds=5, jobs=1),
+        FitHeadOptions(clf="lda", folds=5, jobs=1),
         cache,
     )
     assert done.heads[0].info.folds == 3

@@ -11,13 +11,13 @@ from tables import make_table
 import pipeline
 from pipeline.errors import PipelineError, UsageError
 from pipeline.heads.fit_head import run as fit
-from pipeline.heads.options import HeadRecipe
+from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.resolve import find
-from pipeline.inference.evaluate import EvaluateRecipe, run, understand
+from pipeline.inference.evaluate import EvaluateOptions, run, understand
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
 
-PLAIN = EvaluateRecipe(calibration=False)
+PLAIN = EvaluateOptions(calibration=False)
 
 
 def only(kind, work):
@@ -57,9 +57,9 @@ def test_a_model_on_its_table_scores_what_it_scored(modelled):
 def test_calibration_counts_in_the_log_loss_and_not_in_the_accuracy(tmp_path):
     table = make_table(tmp_path / "t.h5", train=120, val=200, dim=40, apart=0.6)
     cache = Cache.at(tmp_path / "cache")
-    head = fit(table, HeadRecipe(clf="nb", folds=3, jobs=1), cache).heads[0]
+    head = fit(table, FitHeadOptions(clf="nb", folds=3, jobs=1), cache).heads[0]
     plain, fitted = (
-        run(find(cache, head), str(table.path), EvaluateRecipe(calibration=on), cache).metrics[
+        run(find(cache, head), str(table.path), EvaluateOptions(calibration=on), cache).metrics[
             "val"
         ]
         for on in (False, True)
@@ -88,13 +88,13 @@ def test_a_folder_is_read_and_its_classes_match_by_name(modelled, tmp_path):
 
 def test_images_that_it_learned_from_are_told(modelled):
     done = evaluate(
-        modelled, only(HEAD, modelled), modelled / "photos", EvaluateRecipe(split="all")
+        modelled, only(HEAD, modelled), modelled / "photos", EvaluateOptions(split="all")
     )
     assert done.metrics["all"].images == 48
     assert done.notes[0].startswith(
         "24 images of all are training images of the table that the head"
     )
-    (note,) = evaluate(modelled, only(HEAD, modelled), None, EvaluateRecipe(split="train")).notes
+    (note,) = evaluate(modelled, only(HEAD, modelled), None, EvaluateOptions(split="train")).notes
     assert note.startswith("24 images of train")
 
 
@@ -112,7 +112,7 @@ def test_a_table_of_another_trunk_is_evaluated_by_its_images(modelled, tmp_path)
     shutil.copytree(modelled / "photos", work / "moved")
     (work / "moved/val/red/00.png").unlink()
     with pytest.raises(PipelineError, match=r"1 are missing \(.*val/red/00.png\).*--data"):
-        evaluate(work, folder, "other", EvaluateRecipe(data=str(work / "moved")))
+        evaluate(work, folder, "other", EvaluateOptions(data=str(work / "moved")))
 
 
 def test_words_are_an_artefact_a_table_or_both(modelled):
@@ -138,9 +138,9 @@ def test_what_is_not_there_is_a_sentence(modelled, tmp_path):
     with pytest.raises(UsageError, match=r"no table, folder or file 'photo'. Did you mean photos"):
         evaluate(modelled, folder, "photo")
     with pytest.raises(UsageError, match=r"--split test: .* has train, val; or give all"):
-        evaluate(modelled, folder, None, EvaluateRecipe(split="test"))
+        evaluate(modelled, folder, None, EvaluateOptions(split="test"))
     with pytest.raises(UsageError, match=r"--split 'tst' is not one of .*Did you mean test"):
-        evaluate(modelled, folder, None, EvaluateRecipe(split="tst"))
+        evaluate(modelled, folder, None, EvaluateOptions(split="tst"))
     with pytest.raises(PipelineError, match="has no labelled images: give a folder with"):
         evaluate(modelled, folder, modelled / "photos/val/red")
     shutil.copytree(modelled / "cache/heads", tmp_path / "cache/heads")

@@ -7,7 +7,7 @@ from tables import make_table
 from pipeline.errors import UsageError
 from pipeline.heads.metrics import McNemar, mcnemar
 from pipeline.heads.resolve import find
-from pipeline.inference.evaluate import EvaluateRecipe
+from pipeline.inference.evaluate import EvaluateOptions
 from pipeline.inference.paired_test import Compared, compare
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
@@ -47,7 +47,7 @@ def test_two_heads_are_compared_on_the_same_images_of_the_table(tmp_path):
         next(f for f in HEAD.folders(cache.root) if HEAD.read(f)["clf"] == c)
         for c in ("lda", "knn")
     )
-    found = compare(find(cache, lda), find(cache, knn), None, EvaluateRecipe(), cache)
+    found = compare(find(cache, lda), find(cache, knn), None, EvaluateOptions(), cache)
     assert [one.split for one in found.splits] == ["val", "test"]
     for one in found.splits:
         rights = []
@@ -64,7 +64,7 @@ def test_two_heads_are_compared_on_the_same_images_of_the_table(tmp_path):
 def test_a_head_and_a_model_are_compared_by_features_and_by_images(modelled):
     cache = Cache.at(modelled / "cache")
     head, model = (find(cache, kind.folders(cache.root)[0]) for kind in (HEAD, MODEL))
-    (found,) = compare(head, model, None, EvaluateRecipe(split="val"), cache).splits
+    (found,) = compare(head, model, None, EvaluateOptions(split="val"), cache).splits
     assert found.images == 24
     truth = np.array([path.split("/")[1] for path in stored(head.folder)[0]])
     rights = [np.array(stored(one.folder)[1]) == truth for one in (head, model)]
@@ -79,11 +79,11 @@ def test_classes_that_one_of_them_does_not_know_are_left_out(tmp_path):
     first = fitted(wide, cache).heads[0]
     second = fitted(narrow, cache).heads[0]
     done = compare(find(cache, first), find(cache, second), str(wide.path),
-                   EvaluateRecipe(split="val"), cache)  # fmt: skip
+                   EvaluateOptions(split="val"), cache)  # fmt: skip
     assert done.splits[0].images == 20
     assert "Left out, since one of the two does not know a and b." in done.notes
     other = make_table(features=wide.features[:60], labels=labels, classes=2, names=("x", "y"))
     third = fitted(other, cache).heads[0]
     with pytest.raises(Exception, match="Classes match by name"):
-        compare(find(cache, first), find(cache, third), str(wide.path), EvaluateRecipe(), cache)
+        compare(find(cache, first), find(cache, third), str(wide.path), EvaluateOptions(), cache)
     assert UsageError is not None

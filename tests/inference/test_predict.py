@@ -13,12 +13,12 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads.resolve import find
 from pipeline.images.datasets.picks import Picks
-from pipeline.inference.predict import Predicting, PredictRecipe, run
+from pipeline.inference.predict import Predicting, PredictOptions, run
 from pipeline.inference.predictors import open_predictor
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
 
-PLAIN = PredictRecipe(calibration=False)
+PLAIN = PredictOptions(calibration=False)
 
 
 def only(kind, work):
@@ -63,7 +63,7 @@ def test_calibration_changes_probabilities_by_the_stored_temperature_alone(model
     info = json.loads((folder / "head.json").read_text())
     file = modelled / "photos/val/blue/00.png"
     plain, fitted = (
-        dict(next(iter(head([file], recipe))).top) for recipe in (PLAIN, PredictRecipe())
+        dict(next(iter(head([file], recipe))).top) for recipe in (PLAIN, PredictOptions())
     )
     odds = np.log(plain["blue"] / plain["red"]) / info["calibration"]["temperature"]
     assert fitted["blue"] == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-6)
@@ -86,7 +86,7 @@ def test_it_writes_nothing_but_with_use_cache_which_computes_only_what_is_missin
     fresh = predict(work, words)
     want = [one.top for one in fresh]
     assert state() == before and fresh.tally.images == 28
-    recipe = PredictRecipe(calibration=False, use_cache=True)
+    recipe = PredictOptions(calibration=False, use_cache=True)
     held = predict(work, words, recipe)
     got = [one.top for one in held]
     assert held.tally.reused == 24 and state() != before
@@ -98,9 +98,9 @@ def test_it_writes_nothing_but_with_use_cache_which_computes_only_what_is_missin
 
 def test_the_cache_is_for_heads_and_their_own_precision(modelled):
     with pytest.raises(UsageError, match=r"--use-cache is for heads: the model .* layer4 unfrozen"):
-        predict(modelled, [only(MODEL, modelled), "x"], PredictRecipe(use_cache=True))
+        predict(modelled, [only(MODEL, modelled), "x"], PredictOptions(use_cache=True))
     with pytest.raises(UsageError, match="was fitted on, in fp32; leave --precision out"):
-        predict(modelled, [only(HEAD, modelled), "x"], PredictRecipe(use_cache=True,
+        predict(modelled, [only(HEAD, modelled), "x"], PredictOptions(use_cache=True,
                 precision="bf16"))  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def test_a_bad_image_is_told_by_itself_and_strays_in_folders_are_counted(
     (tmp_path / "in" / "false.jpg").write_text("no image either")
     (tmp_path / "alone.txt").write_text("named by the person")
     words = [only(HEAD, tmp_path), tmp_path / "in", tmp_path / "alone.txt", tmp_path / "gone.png"]
-    done = predict(tmp_path, words, PredictRecipe(use_cache=use_cache))
+    done = predict(tmp_path, words, PredictOptions(use_cache=use_cache))
     found = {one.path.rpartition("/")[2]: one for one in done}
     assert {name: one.error for name, one in found.items()} == {
         "a.png": "", "half.png": "truncated", "gone.png": "no such file",
@@ -137,7 +137,7 @@ def test_predictions_come_as_batches_are_done_and_from_a_list_without_end(modell
             taken += 1
             yield f"{modelled}/photos/val/red/00.png\n".encode()
 
-    recipe = PredictRecipe(batch_size=4)
+    recipe = PredictOptions(batch_size=4)
     done = iter(head(["-"], recipe, endless))
     for _ in range(9):
         assert next(done).prediction
@@ -146,7 +146,7 @@ def test_predictions_come_as_batches_are_done_and_from_a_list_without_end(modell
 
 
 def test_below_min_confidence_it_abstains(modelled, head):
-    done = head([modelled / "photos/val"], PredictRecipe(min_confidence=1.0))
+    done = head([modelled / "photos/val"], PredictOptions(min_confidence=1.0))
     found = list(done)
     assert done.tally.abstained == sum(one.abstains for one in found) > 0
     for one in found:
@@ -155,8 +155,8 @@ def test_below_min_confidence_it_abstains(modelled, head):
 
 def test_top_is_likeliest_first_and_no_more_than_there_are(modelled, head):
     words = [modelled / "photos/val/red"]
-    assert all(len(one.top) == 1 for one in head(words, PredictRecipe(top=1)))
-    for one in head(words, PredictRecipe(top=9)):
+    assert all(len(one.top) == 1 for one in head(words, PredictOptions(top=1)))
+    for one in head(words, PredictOptions(top=9)):
         (_, first), (_, second) = one.top
         assert first >= second and first + second == pytest.approx(1)
 
@@ -173,7 +173,7 @@ def test_nothing_to_predict_on_is_a_sentence(modelled, head, tmp_path):
         list(head([tmp_path / "empty"]))
     with pytest.raises(UsageError, match="No images"):
         predict(modelled, [folder])
-    bad = PredictRecipe(top=0, min_confidence=2.0, device="gpu")
+    bad = PredictOptions(top=0, min_confidence=2.0, device="gpu")
     with pytest.raises(UsageError, match=r"--top 0 is below 1.*'gpu'.*--min-confidence 2 is no"):
         predict(modelled, [folder, "x"], bad)
 

@@ -12,10 +12,10 @@ from safetensors.numpy import load_file, save_file
 from pipeline.errors import PipelineError, UsageError
 from pipeline.heads.resolve import find
 from pipeline.inference import logit_stream, predictors
-from pipeline.inference.evaluate import EvaluateRecipe
+from pipeline.inference.evaluate import EvaluateOptions
 from pipeline.inference.evaluate import run as evaluate
-from pipeline.inference.options import Means
-from pipeline.inference.predict import PredictRecipe, run
+from pipeline.inference.options import ComputeOptions
+from pipeline.inference.predict import PredictOptions, run
 from pipeline.inference.predictors import open_predictor
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
@@ -62,7 +62,7 @@ def predict(work, kind, images=None, **options):
     """Return the probability of `blue` for the validation images, or others."""
     folder = only(kind, work)
     files = images or [work.photos / path for path in stored(folder)[0]]
-    recipe = PredictRecipe(calibration=False, **options)
+    recipe = PredictOptions(calibration=False, **options)
     done = run([str(folder), *map(str, files)], recipe, work.cache)
     return np.array([dict(one.top)["blue"] for one in done])
 
@@ -118,7 +118,7 @@ def test_a_model_that_learned_again_is_converted_again(work, names):
 def test_evaluate_takes_the_engine_too(work, names):
     wanted = MODEL.read(only(MODEL, work))["metrics"]["val"]["model"]["log_loss"]
     found = find(work.cache, only(MODEL, work))
-    recipe = EvaluateRecipe(calibration=False, engine="openvino", data=str(work.photos))
+    recipe = EvaluateOptions(calibration=False, engine="openvino", data=str(work.photos))
     done = evaluate(found, None, recipe, work.cache)
     assert names == ["openvino-cpu"]
     assert done.metrics["val"].log_loss == pytest.approx(wanted, abs=5e-3)
@@ -133,7 +133,7 @@ def test_a_cache_that_cannot_be_written_still_predicts_and_says_what_is_missing(
     work.cache.decoding.touch()  # a file: no notes can be made below it
     heard, folder = Heard(), only(HEAD, work)
     files = [str(work.photos / path) for path in stored(folder)[0]]
-    recipe = PredictRecipe(engine="openvino")
+    recipe = PredictOptions(engine="openvino")
     done = run([str(folder), *files], recipe, work.cache, progress=heard)
     assert len(list(done)) == len(files)
     (said,) = heard.said
@@ -149,17 +149,17 @@ def test_what_the_engine_has_to_say_is_told(work, monkeypatch):
     monkeypatch.setattr(logit_stream, "MANY", 1)
     heard, folder = Heard(), only(HEAD, work)
     image = str(work.photos / "val/red/00.png")
-    assert list(run([str(folder), image], PredictRecipe(), work.cache, progress=heard))
+    assert list(run([str(folder), image], PredictOptions(), work.cache, progress=heard))
     assert heard.said == ["OpenVINO cannot run this trunk (a reason). Going on with PyTorch."]
     with pytest.raises(UsageError, match=r"a reason.*Give --engine torch"):
-        list(run([str(folder), image], PredictRecipe(engine="openvino"), work.cache))
+        list(run([str(folder), image], PredictOptions(engine="openvino"), work.cache))
 
 
 def test_an_engine_that_is_not_there_or_not_known_is_a_sentence(work, monkeypatch):
     monkeypatch.setattr(openvino_engine, "available", lambda: False)
     with pytest.raises(UsageError, match=r"not installed: `pip install 'headstart\[openvino\]'`"):
         predict(work, HEAD, engine="openvino")
-    for recipe in (PredictRecipe(engine="onenvino"), EvaluateRecipe(engine="onenvino")):
+    for recipe in (PredictOptions(engine="onenvino"), EvaluateOptions(engine="onenvino")):
         with pytest.raises(UsageError, match=r"--engine 'onenvino' is not .*Did you mean openvino"):
             recipe.check()
 
@@ -173,5 +173,5 @@ def test_half_precision_of_a_gpu_is_single_on_a_cpu_unless_it_is_asked_for(work)
     assert predictor.precision_on("cpu") == "fp32" and predictor.precision_on("cuda") == "fp16"
     with pytest.raises(UsageError, match="fp16 needs a GPU"):
         predictors.engine_of(
-            predictor, Means(precision="fp16", device="cpu"), work.cache, many=True
+            predictor, ComputeOptions(precision="fp16", device="cpu"), work.cache, many=True
         )

@@ -11,7 +11,7 @@ from pipeline.extraction import rows
 from pipeline.finetuning.training import activations
 from pipeline.heads import fit_head
 from pipeline.store import costs as kept
-from pipeline.workflow.options import SETTINGS, SHARED, STAGES, RunRecipe
+from pipeline.workflow.options import SETTINGS, SHARED, STAGES, RunOptions
 from pipeline.workflow.run import run_stages
 
 STAGED = {**OPTIONS, "folds": 2, "clf": "logreg", "unfreeze": "layer4", "epochs": 1, "views": 1}
@@ -133,7 +133,7 @@ def test_each_stage_is_told_with_its_number(done):
             pass
 
     ended = []
-    recipe = RunRecipe.of(STAGED, report=False)
+    recipe = RunOptions.of(STAGED, report=False)
     data = done.cache.root.parent / "photos"
     run_stages(data, recipe, done.cache, reporter=Reporter, ended=ended.append)
     titles = [sentence for sentence in heard.said if sentence.startswith("Stage ")]
@@ -155,7 +155,7 @@ def test_every_option_of_every_stage_has_one_name_in_run():
 
 
 def test_options_reach_their_stages():
-    recipe = RunRecipe.of(
+    recipe = RunOptions.of(
         {"seed": 3, "precision": "fp32", "batch_size": 8, "extract_batch_size": 2, "unfreeze": 2,
          "fit_head_select_on": "val", "select_on": "train-part", "device": "cpu"}
     )  # fmt: skip

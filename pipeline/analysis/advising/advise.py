@@ -9,22 +9,24 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import plotting
 from pipeline.analysis.advising import gains, learning_curve, quadrant, similarity
 from pipeline.analysis.advising.advice import Advice, Reference, Size
 from pipeline.analysis.advising.forecast import LEAST_SIZES
 from pipeline.analysis.advising.learning_curve import Curve, Trial
 from pipeline.analysis.advising.quadrant import Similarity
-from pipeline.errors import PipelineError, UsageError
+from pipeline.analysis.options import AdviseOptions
+from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.random_baseline import Agreement, agreement
 from pipeline.heads.cross_validation.search import Found
 from pipeline.heads.resolve import heads_of
 from pipeline.heads.task import check_table, make_folds, units
 from pipeline.images.names import counted
-from pipeline.options import faults, from_options
 from pipeline.progress import Progress, Silent
 from pipeline.store import advice as kept
 from pipeline.store.cache import Cache
+from pipeline.store.outputs import DRAWN, output_path
 from pipeline.store.results import MODEL
 from pipeline.store.table import FeatureTable
 
@@ -33,44 +35,18 @@ MOST, NUMBERS = 10_000, 1 << 28
 FOLDS = 5
 #: Repeats of the learning curve; fewer from so many images on, where they differ less.
 REPEATS, FEWER, FROM = 5, 3, 4000
-_LEAST = {"sample": 0, "workers": 1}
-_ALLOWED = {"device": ("auto", "cpu", "cuda", "mps")}
-
-
-@dataclass(frozen=True)
-class AdviceRecipe:
-    """The options of `advise`. Equal recipes on one table and one cache give the same advice.
-
-    Args:
-        sample: most training images whose features are also computed with random weights; 0
-            leaves that comparison out.
-        data: folder in which the table's images lie now; None for where they lay.
-        device: `auto`, `cpu`, `cuda` or `mps`, for the random weights.
-        workers: decoding threads; None for the cores that the process may use.
-        seed: of folds, samples, subsets and permutations.
-    """
-
-    sample: int = 1000
-    data: str | None = None
-    device: str = "auto"
-    workers: int | None = None
-    seed: int = 0
-
-    def check(self) -> None:
-        """Refuse values that cannot be right, all in one message.
-
-        Raises:
-            UsageError: what was given, what is allowed.
-        """
-        if found := faults(self, least=_LEAST, allowed=_ALLOWED):
-            raise UsageError(" ".join(found))
 
 
 def advise(
     table: FeatureTable | str | Path | None = None,
     *,
+    sample: int = 1000,
+    data: str | Path | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    seed: int = 0,
+    output: str | Path | None = None,
     cache: str | Path | None = None,
-    **options: Any,
 ) -> Advice:
     """Measure how large a table is and how similar to the source task, and say what to run.
 
@@ -78,39 +54,56 @@ def advise(
 
     Args:
         table: a table, its file, name or id; the cache's current one without it.
+        sample: most training images whose features are also computed with random weights; 0
+            leaves that comparison out.
+        data: folder in which the table's images lie now; None for where they lay.
+        device: `auto`, `cpu`, `cuda` or `mps`, for the random weights.
+        workers: decoding threads; None for the cores that the process may use.
+        seed: of folds, samples, subsets and permutations, from 0.
+        output: PNG to write the learning curve to; None for no picture.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
-        **options: any field of `AdviceRecipe`.
+
+    Returns:
+        What was measured (`size`, `neighbours`, `linear`, `similarity`, `curve`, `gains`) and what
+        follows from it (`recommendation`).
 
     Raises:
-        PipelineError: with a sentence that says what to do.
+        UsageError: an option that cannot be right; a `ValueError` too.
+        PipelineError: there is no such table, or it has no labels.
 
     Example:
         >>> import pipeline
         >>> advice = pipeline.advise(pipeline.extract("digits"))
         >>> advice.recommendation.commands  # doctest: +SKIP
     """
-    return run(table, from_options(AdviceRecipe, options, verb="advise"), Cache.at(cache))
+    options = AdviseOptions.of(locals())
+    found = advise_on_table(table, options, Cache.at(cache))
+    if options.output is not None:
+        found.draw(options.output)
+    return found
 
 
-def run(
+def advise_on_table(
     table: FeatureTable | str | Path | None,
-    recipe: AdviceRecipe,
+    options: AdviseOptions,
     cache: Cache,
     progress: Progress | None = None,
 ) -> Advice:
     """Do what `advise` does."""
     began = time.monotonic()
     progress = progress or Silent()
-    recipe.check()
+    options.check()
+    if options.output is not None:
+        output_path(options.output, mark=DRAWN, what=plotting.PICTURE)
     if not isinstance(table, FeatureTable):
         table = cache.open_table(table)
     check_table(table)
     notes: list[str] = []
-    task = _look(table, recipe.seed, notes)
+    task = _look(table, options.seed, notes)
     labels, classes = table.labels[task.pool], len(table.classes)
     progress.start("neighbours", 0)
     near, copied = similarity.by_neighbours(
-        np.asarray(table.features[task.pool]), labels, task.unit, seed=recipe.seed
+        np.asarray(table.features[task.pool]), labels, task.unit, seed=options.seed
     )
     if copied:
         notes.append(
@@ -120,16 +113,16 @@ def run(
     progress.start("linear", 0)
     whole, guesses = similarity.by_folds(
         table.features, table.labels, task.pool, task.unit, classes=classes, folds=FOLDS,
-        seed=recipe.seed,
+        seed=options.seed,
     )  # fmt: skip
     linear = None
     if guesses is not None:
-        linear = agreement(labels, task.unit, lambda y: y == guesses, seed=recipe.seed)
+        linear = agreement(labels, task.unit, lambda y: y == guesses, seed=options.seed)
     reference, measured = _similarity(
-        table, task, recipe, cache, progress, notes, best=linear or near
+        table, task, options, cache, progress, notes, best=linear or near
     )
     progress.start("curve", 0)
-    curve = _curve(table, task, whole, recipe.seed, progress, notes)
+    curve = _curve(table, task, whole, options.seed, progress, notes)
     counts = np.bincount(table.labels[task.train])
     counts = counts[counts > 0]
     size = Size(
@@ -156,13 +149,13 @@ def run(
         notes=tuple(notes),
         seconds=time.monotonic() - began,
     )  # fmt: skip
-    return _keep(advice, recipe, cache)
+    return _keep(advice, options, cache)
 
 
-def _keep(advice: Advice, recipe: AdviceRecipe, cache: Cache) -> Advice:
+def _keep(advice: Advice, options: AdviseOptions, cache: Cache) -> Advice:
     """Return advice that the cache now has; or that says why not, since it is told anyway."""
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    asked = {**asdict(recipe), "data": recipe.data and str(recipe.data)}
+    asked = {name: value for name, value in asdict(options).items() if name != "output"}
     try:
         kept.write(cache, {"created": created, "recipe": asked, **advice.to_json()})
     except PipelineError as error:
@@ -211,7 +204,7 @@ def _look(table: FeatureTable, seed: int, notes: list[str]) -> _Task:
 def _similarity(
     table: FeatureTable,
     task: _Task,
-    recipe: AdviceRecipe,
+    options: AdviseOptions,
     cache: Cache,
     progress: Progress,
     notes: list[str],
@@ -220,11 +213,11 @@ def _similarity(
 ) -> tuple[Reference | None, Similarity]:
     """Return the comparison with random weights, or else the one with chance, and say why."""
     try:
-        if not recipe.sample:
+        if not options.sample:
             raise PipelineError("--sample is 0")
         reference, measured, note = similarity.to_random(
-            cache, table, task.pool, task.unit, sample=recipe.sample, folds=FOLDS,
-            seed=recipe.seed, data=recipe.data, device=recipe.device, workers=recipe.workers,
+            cache, table, task.pool, task.unit, sample=options.sample, folds=FOLDS,
+            seed=options.seed, data=options.data, device=options.device, workers=options.workers,
             progress=progress,
         )  # fmt: skip
     except PipelineError as error:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 from pipeline.analysis.advising.learning_curve import Curve
-from pipeline.plotting import forecast_axes
-from pipeline.store.atomic import write_bytes
+from pipeline.plotting import PICTURE, forecast_axes, plain_figure, png
+from pipeline.store.outputs import DRAWN, write_output
 
 
 def draw(path: Path, curve: Curve) -> None:
@@ -20,14 +19,8 @@ def draw(path: Path, curve: Curve) -> None:
     Raises:
         PipelineError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = plain_figure(6.4, 4)
     axes = figure.subplots()
     forecast_axes(axes, curve.to_json(), colours=("C0", "C1", "0.5"))
     axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    write_bytes(path, buffer.getvalue(), what="the picture")
+    write_output(path, png(figure), mark=DRAWN, what=PICTURE)

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.extraction import rows as filling
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.images.digest import StatMemo, digest_all
 from pipeline.images.preprocess import Preprocess
 from pipeline.progress import Progress
@@ -51,9 +51,9 @@ def random_features(
         PipelineError: the trunk cannot be made.
     """
     given = table.provenance
-    recipe = Recipe(trunk=given.trunk, weights="random", device=device, workers=workers)
+    options = ExtractOptions(trunk=given.trunk, weights="random", device=device, workers=workers)
     facts, trunk = spec.resolve(
-        recipe.trunk, recipe.weights, recipe.keys, memo=cache.memo, state_dir=cache.weights
+        options.trunk, options.weights, options.keys, memo=cache.memo, state_dir=cache.weights
     )
     key = FeatureKey(
         facts.name, facts.weights_digest, given.layer, given.pool,
@@ -70,7 +70,7 @@ def random_features(
     }
     if not sources:
         return wanted[:0], np.empty((0, table.features.shape[1]), np.float32)
-    done = filling.fill(cache, recipe, there, dict(sources), trunk=trunk, progress=progress)
+    done = filling.fill(cache, options, there, dict(sources), trunk=trunk, progress=progress)
     cache.end_run(done.key.fingerprint, list(sources))
     good = [i for i, k in enumerate(keys) if k in done.index.rows]
     found = [keys[i] for i in good]

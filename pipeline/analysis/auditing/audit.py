@@ -15,13 +15,14 @@ import numpy as np
 from pipeline.analysis.auditing import noise
 from pipeline.analysis.auditing.findings import KINDS, Finding
 from pipeline.analysis.auditing.outliers import outliers
+from pipeline.analysis.options import AuditOptions
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.near_duplicates import twins
 from pipeline.heads.task import check_finite, make_folds
 from pipeline.images.names import counted, joined
 from pipeline.progress import Progress, Silent
-from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
+from pipeline.store.outputs import output_path, write_output
 from pipeline.store.table import FeatureTable
 
 FOLDS = 5
@@ -29,6 +30,8 @@ COLUMNS = (
     "kind", "path", "split", "label", "suggested", "other_path", "other_split", "other_label",
     "score", "reason",
 )  # fmt: skip
+#: How a list of findings begins, and what it is called where another file stands in its way.
+MARK, LIST = ",".join(COLUMNS).encode(), "a list of findings of `pipeline audit`"
 _ORDER = {"train": 0, "val": 1, "test": 2, "": 3}
 
 
@@ -100,7 +103,35 @@ class Audit:
         }
 
 
-def audit(table: FeatureTable, *, seed: int = 0, progress: Progress | None = None) -> Audit:
+def audit(
+    table: FeatureTable | str | Path | None = None,
+    *,
+    output: str | Path | None = None,
+    cache: str | Path | None = None,
+) -> Audit:
+    """Look for faults in a table, from its features alone, and write the list of them as CSV.
+
+    Args:
+        table: a table, its file, name or id; the cache's current one without it. Wrong labels are
+            looked for only where it has labels.
+        output: CSV file to write; `<table>.audit.csv` beside the table without it.
+        cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
+
+    Returns:
+        The findings, by kind: `copy`, `near-duplicate`, `suspect-label`, `outlier`.
+
+    Raises:
+        PipelineError: there is no such table, its features are not finite, or the list cannot be
+            written.
+
+    Example:
+        >>> import pipeline
+        >>> pipeline.audit(pipeline.extract("digits")).of_kind("suspect-label")  # doctest: +SKIP
+    """
+    return audit_table(table, AuditOptions.of(locals()), Cache.at(cache))[0]
+
+
+def find_faults(table: FeatureTable, *, seed: int = 0, progress: Progress | None = None) -> Audit:
     """Return what is suspicious in a table; reads its features alone, not the images.
 
     Args:
@@ -110,10 +141,6 @@ def audit(table: FeatureTable, *, seed: int = 0, progress: Progress | None = Non
 
     Raises:
         PipelineError: the table has features that are not finite.
-
-    Example:
-        >>> import pipeline
-        >>> pipeline.audit(pipeline.extract("digits")).of_kind("suspect-label")  # doctest: +SKIP
     """
     began, progress = time.monotonic(), progress or Silent()
     check_finite(table)
@@ -136,25 +163,24 @@ def audit(table: FeatureTable, *, seed: int = 0, progress: Progress | None = Non
     return Audit(table, tuple(findings), tuple(notes), time.monotonic() - began)
 
 
-def run(
-    name: str | None, output: str | None, cache: Cache, progress: Progress | None = None
+def audit_table(
+    table: FeatureTable | str | Path | None,
+    options: AuditOptions,
+    cache: Cache,
+    progress: Progress | None = None,
 ) -> tuple[Audit, Path]:
-    """Do what `audit` does, write `audit.csv` and return where.
-
-    Args:
-        name: of the table; None for the current one.
-        output: the file to write; None for one beside the table.
-        cache: where tables are.
-        progress: told of the steps.
-    """
-    table = cache.open_table(name)
-    assert table.path is not None
-    place = table.path.with_name(f"{table.path.stem}.audit.csv")
-    if output is not None:
-        place = Path(output).expanduser().absolute()
-    done = audit(table, progress=progress)
-    write_bytes(place, done.to_csv(), what="the findings")
-    return done, place
+    """Do what `audit` does, and return where the list is too."""
+    options.check()
+    if not isinstance(table, FeatureTable):
+        table = cache.open_table(table)
+    place = cache.tables / "table.audit.csv"
+    if table.path is not None:
+        place = table.path.with_name(f"{table.path.stem}.audit.csv")
+    if options.output is not None:
+        place = output_path(options.output, mark=MARK, what=LIST)
+    found = find_faults(table, progress=progress)
+    write_output(place, found.to_csv(), mark=MARK, what=LIST)
+    return found, place
 
 
 def _copies(table: FeatureTable) -> list[Finding]:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.analysis.comparing.compare_trunks import Result
+from pipeline.analysis.comparing.results import Result
 from pipeline.images.names import shown
-from pipeline.store.atomic import make_folder
+from pipeline.plotting import PICTURE, plain_figure, png
+from pipeline.store.outputs import DRAWN, write_output
 
 #: An axis is logarithmic where its largest value is more than so many times its least.
 WIDE = 4
@@ -22,12 +23,8 @@ def draw(path: Path, results: Sequence[Result]) -> None:
         path: of the picture.
         results: in the order in which they are numbered from 1.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     height = max(4.2, 1.2 + 0.2 * len(results))
-    figure = Figure(figsize=(13, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = plain_figure(13, height)
     left, right, names = figure.subplots(1, 3, width_ratios=(5, 5, 4))
     trunks = list(dict.fromkeys(_trunk(one) for one in results))
     colours = {name: _COLOURS[n % len(_COLOURS)] for n, name in enumerate(trunks)}
@@ -50,8 +47,7 @@ def draw(path: Path, results: Sequence[Result]) -> None:
             0, 1 - (number - 0.5) / len(results), f"{number}  {shown(one.contender.title)}",
             color=colours[_trunk(one)], weight=weight, fontsize=8, va="center", parse_math=False,
         )  # fmt: skip
-    make_folder(path.absolute().parent)
-    figure.savefig(path, dpi=120)
+    write_output(path, png(figure), mark=DRAWN, what=PICTURE)
 
 
 def _panel(

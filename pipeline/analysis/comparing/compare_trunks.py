@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import cache as once
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.analysis.comparing.contenders import CompareRecipe, Contender
-from pipeline.analysis.comparing.feature_cost import Cost, cost
+from pipeline.analysis.comparing.compare_picture import draw
+from pipeline.analysis.comparing.contenders import CompareOptions, Contender
+from pipeline.analysis.comparing.feature_cost import cost
+from pipeline.analysis.comparing.results import Race, Result, marked
 from pipeline.errors import PipelineError
 from pipeline.extraction import extract, rows
 from pipeline.extraction.extract import Extraction
+from pipeline.extraction.options import DEFAULT_TRUNK
 from pipeline.extraction.scan import gather
 from pipeline.heads import fit_head
 from pipeline.heads.leaderboard import rank_heads
-from pipeline.heads.metrics import wilson
-from pipeline.heads.options import HeadRecipe
-from pipeline.options import from_options
+from pipeline.heads.options import FitHeadOptions
+from pipeline.plotting import PICTURE
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
-from pipeline.store.records import HeadInfo
-from pipeline.store.table import FeatureTable
+from pipeline.store.outputs import DRAWN, output_path
 from pipeline.trunks import spec
 from pipeline.trunks.spec import FeatureKey
 
@@ -31,110 +31,51 @@ if TYPE_CHECKING:
     from pipeline.trunks.registry import LoadedTrunk
 
 
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What came of one contender.
-
-    Attributes:
-        contender: trunk, weights, layer and pooling.
-        table: of its features.
-        head: `head.json` of the best of its heads.
-        cost: of one image.
-        front: whether no other is both as fast and as good, one of the two strictly.
-    """
-
-    contender: Contender
-    table: FeatureTable
-    head: HeadInfo
-    cost: Cost
-    front: bool = False
-
-    @property
-    def accuracy(self) -> float | None:
-        """Return the cross-validated accuracy on the training images; None where untried."""
-        return self.head.score
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Return the 95% Wilson interval of `accuracy`."""
-        if self.accuracy is None:
-            return None
-        images = self.head.train_images
-        return wilson(round(self.accuracy * images), images)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        facts = self.table.provenance
-        return {
-            "title": self.contender.title,
-            "trunk": facts.trunk,
-            "weights": facts.weights,
-            "layer": facts.layer,
-            "pool": facts.pool,
-            "dim": int(self.table.features.shape[1]),
-            "precision": facts.precision,
-            "table": str(self.table.path),
-            "table_id": self.table.table_id,
-            "head": self.head.id,
-            "clf": self.head.clf,
-            "parameters": self.head.parameters,
-            "accuracy": self.accuracy,
-            "interval": self.interval,
-            "metrics": {
-                split: {
-                    "images": values.images,
-                    "accuracy": values.accuracy,
-                    "interval": values.interval,
-                }
-                for split, values in self.head.metrics.items()
-            },
-            **self.cost.to_json(),
-            "front": self.front,
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class Race:
-    """What `compare` found.
-
-    Attributes:
-        results: the fastest first.
-        failed: a contender's title to the reason why there is no result of it.
-        notes: sentences for the person.
-        extracted: images that went through a trunk in this run, counted for each pass.
-        name: of the data.
-        seconds: of the whole run.
-    """
-
-    results: tuple[Result, ...]
-    failed: dict[str, str]
-    notes: tuple[str, ...]
-    extracted: int
-    name: str
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        return {
-            "results": [result.to_json() for result in self.results],
-            "failed": self.failed,
-            "notes": list(self.notes),
-            "extracted": self.extracted,
-            "seconds": round(self.seconds, 3),
-        }
-
-
 def compare_trunks(
-    data: str | Path | None = None, *, cache: str | Path | None = None, **options: Any
+    data: str | Path | None = None,
+    *,
+    trunks: str = DEFAULT_TRUNK,
+    layers: str | None = None,
+    pools: str | None = None,
+    clf: str = "linear",
+    folds: int = 5,
+    image_size: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    engine: str = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    jobs: int | None = None,
+    seed: int = 0,
+    output: str | Path | None = None,
+    cache: str | Path | None = None,
 ) -> Race:
     """Compare trunks, layers and poolings on the same images, by accuracy and cost.
 
     Args:
         data: as in `pipeline.extract`.
+        trunks: names with commas, each perhaps with its weights: `resnet18:random`.
+        layers: with commas; several side by side joined by `+`; `own` for the trunk's own
+            feature. None for that alone.
+        pools: with commas; None for each layer's own.
+        clf: heads, as `fit_head` has it; the best by selection counts.
+        folds: of the cross-validation, at least 2.
+        image_size: side of the input in pixels; None for the weights' own.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        engine: `auto`, `torch` or `openvino`.
+        batch_size: images at once; None for the device's default.
+        workers: decoding threads; None for the cores that the process may use.
+        jobs: processes that fit heads; None for all cores.
+        seed: of automatic splits, folds and estimators, from 0.
+        output: PNG to draw; `comparisons/<name>.png` in the cache without it.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
-        **options: any field of `CompareRecipe`, by name: `trunks`, `layers`, `pools`, `clf`, …
+
+    Returns:
+        The results, the fastest first, and what failed.
 
     Raises:
+        UsageError: an option that cannot be right; a `ValueError` too.
         PipelineError: nothing could be compared.
 
     Example:
@@ -142,41 +83,53 @@ def compare_trunks(
         >>> race = pipeline.compare_trunks("digits", layers="layer3,own")  # doctest: +SKIP
         >>> race.results[0].accuracy  # doctest: +SKIP
     """
-    recipe = from_options(CompareRecipe, options, verb="compare_trunks")
-    return run(data, recipe, Cache.at(cache))
+    return race(data, CompareOptions.of(locals()), Cache.at(cache))[0]
 
 
-def run(
-    data: str | Path | None, recipe: CompareRecipe, cache: Cache, progress: Progress | None = None
-) -> Race:
-    """Do what `compare_trunks` does; what fails is left out and told at the end."""
+def race(
+    data: str | Path | None,
+    options: CompareOptions,
+    cache: Cache,
+    progress: Progress | None = None,
+) -> tuple[Race, Path]:
+    """Do what `compare_trunks` does, and return where the picture is too.
+
+    A contender that fails is left out and told at the end.
+    """
     began = time.monotonic()
     progress = progress or Silent()
-    contenders = recipe.contenders()
-    gathered = gather(data, recipe.recipe(contenders[0]), cache, progress)
-    race = _Running(data, recipe, cache, progress, gathered)
+    options.check()
+    if options.output is not None:
+        output_path(options.output, mark=DRAWN, what=PICTURE)
+    contenders = options.contenders()
+    options.extraction(contenders[0]).check()
+    gathered = gather(data, options.extraction(contenders[0]), cache, progress)
+    running = _Running(data, options, cache, progress, gathered)
     for trunk in dict.fromkeys((one.trunk, one.weights) for one in contenders):
-        race.trunk([one for one in contenders if (one.trunk, one.weights) == trunk])
-    if not race.results:
-        raise PipelineError(" ".join(dict.fromkeys(race.failed.values())))
-    return Race(
-        results=tuple(sorted(marked(race.results), key=lambda one: one.cost.milliseconds)),
-        failed=race.failed,
-        notes=tuple(dict.fromkeys(race.notes)),
-        extracted=race.extracted,
+        running.trunk([one for one in contenders if (one.trunk, one.weights) == trunk])
+    if not running.results:
+        raise PipelineError(" ".join(dict.fromkeys(running.failed.values())))
+    done = Race(
+        results=tuple(sorted(marked(running.results), key=lambda one: one.cost.milliseconds)),
+        failed=running.failed,
+        notes=tuple(dict.fromkeys(running.notes)),
+        extracted=running.extracted,
         name=gathered[0].name,
         seconds=time.monotonic() - began,
     )
+    place = Path(options.output or cache.root / "comparisons" / f"{done.name}.png")
+    draw(place, done.results)
+    return done, place
 
 
 class _Running:
     """The contenders so far: results, failures, and what a person should know."""
 
     def __init__(
-        self, data: str | Path | None, recipe: CompareRecipe, cache: Cache, progress: Progress,
+        self, data: str | Path | None, options: CompareOptions, cache: Cache, progress: Progress,
         gathered: Any,
     ):  # fmt: skip
-        self.data, self.recipe, self.cache = data, recipe, cache
+        self.data, self.options, self.cache = data, options, cache
         self.progress, self.gathered = progress, gathered
         self.results: list[Result] = []
         self.failed: dict[str, str] = {}
@@ -185,7 +138,7 @@ class _Running:
 
     def trunk(self, contenders: Sequence[Contender]) -> None:
         """Add what comes of all contenders of one trunk and its weights."""
-        first, cache = self.recipe.recipe(contenders[0]), self.cache
+        first, cache = self.options.extraction(contenders[0]), self.cache
         try:
             facts, loaded = spec.resolve(
                 first.trunk, first.weights, first.keys, memo=cache.memo, state_dir=cache.weights
@@ -205,7 +158,7 @@ class _Running:
         fit = []
         for one in contenders:
             try:
-                rows.wanted(facts, self.recipe.recipe(one))
+                rows.wanted(facts, self.options.extraction(one))
                 fit.append(one)
             except PipelineError as error:
                 self._fail([one], error)
@@ -224,7 +177,7 @@ class _Running:
             return []
         try:
             done = extract.tables(
-                self.data, [self.recipe.recipe(one) for one in contenders], self.cache,
+                self.data, [self.options.extraction(one) for one in contenders], self.cache,
                 self.progress, gathered=self.gathered, facts=facts, trunk=loaded,
             )  # fmt: skip
         except PipelineError as error:
@@ -237,17 +190,17 @@ class _Running:
         return list(zip(contenders, done, strict=True))
 
     def _add(self, contender: Contender, done: Extraction, load: Any) -> None:
-        heads = HeadRecipe(
-            clf=self.recipe.clf, folds=self.recipe.folds, jobs=self.recipe.jobs,
-            seed=self.recipe.seed,
+        heads = FitHeadOptions(
+            clf=self.options.clf, folds=self.options.folds, jobs=self.options.jobs,
+            seed=self.options.seed,
         )  # fmt: skip
-        fitted = fit_head.run(done.table, heads, self.cache, self.progress)
+        fitted = fit_head.fit_heads(done.table, heads, self.cache, self.progress)
         for name, reason in fitted.failed.items():
             self.failed[f"{contender.title} {name}"] = reason
         best = rank_heads([head.info for head in fitted.heads], done.table.table_id)[0].info
         self.progress.start("measuring", 0)
         key = FeatureKey.of(done.table.provenance)
-        price = cost(self.cache, key, self.recipe.recipe(contender), load)
+        price = cost(self.cache, key, self.options.extraction(contender), load)
         result = Result(contender, done.table, best, price)
         self.results.append(result)
         accuracy = "untried" if result.accuracy is None else f"{result.accuracy:.3f}"
@@ -260,15 +213,3 @@ class _Running:
         for one in contenders:
             self.failed[one.title] = str(error)
             self.progress.say(f"{one.title}: left out. {error}")
-
-
-def marked(results: Sequence[Result]) -> list[Result]:
-    """Return the results with the Pareto front of milliseconds and accuracy marked."""
-    tried = [one for one in results if one.accuracy is not None]
-    return [replace(one, front=one in tried and not _beaten(one, tried)) for one in results]
-
-
-def _beaten(one: Result, others: Sequence[Result]) -> bool:
-    here = -one.cost.milliseconds, one.accuracy or 0.0
-    there = ((-other.cost.milliseconds, other.accuracy or 0.0) for other in others)
-    return any(pair != here and pair[0] >= here[0] and pair[1] >= here[1] for pair in there)

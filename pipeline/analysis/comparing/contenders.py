@@ -1,18 +1,26 @@
-"""`CompareRecipe`: what `compare` is asked for, and the contenders that it names."""
+"""`CompareOptions`: what `compare` is asked for, and the contenders that it names."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.errors import UsageError, nearest
-from pipeline.extraction.options import DEFAULT_TRUNK, Recipe
+from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
 from pipeline.heads.registry import parse_names
-from pipeline.options import faults
+from pipeline.options import (
+    ENGINES,
+    PRECISIONS,
+    Options,
+    batch_size_option,
+    device_option,
+    option,
+    workers_option,
+)
 from pipeline.trunks import spec
 
 #: The layer of `--layers` that is the trunk's own feature.
 OWN = "own"
-_LEAST = {"image_size": 1, "batch_size": 1, "workers": 1, "folds": 2}
 
 
 @dataclass(frozen=True)
@@ -21,8 +29,8 @@ class Contender:
 
     Args:
         trunk: name.
-        weights: as `Recipe` has it.
-        layer: as `Recipe` has it; None for the trunk's own feature.
+        weights: as `ExtractOptions` has it.
+        layer: as `ExtractOptions` has it; None for the trunk's own feature.
         pool: likewise.
     """
 
@@ -39,59 +47,56 @@ class Contender:
         return " ".join([trunk, layer, *([self.pool] if self.pool else [])])
 
 
-@dataclass(frozen=True)
-class CompareRecipe:
-    """The options of `compare`. Equal recipes over equal files give equal accuracies.
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(Options):
+    """The options of `compare`. Equal options over equal files give equal accuracies."""
 
-    Args:
-        trunks: names with commas, each perhaps with its weights: `resnet18:random`.
-        layers: with commas; several side by side joined by `+`; `own` for the trunk's own
-            feature. None for that alone.
-        pools: with commas; None for each layer's own.
-        clf: heads, as `fit-head` has it; the best by selection counts.
-        folds: of the cross-validation, at least 2.
-        image_size: side of the input in pixels; None for the weights' own.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
-        device: `auto`, `cpu`, `cuda` or `mps`.
-        engine: `auto`, `torch` or `openvino`.
-        batch_size: images at once; None for the device's default.
-        workers: decoding threads; None for the cores that the process may use.
-        jobs: processes that fit heads; None leaves it to joblib.
-        seed: of automatic splits, folds and estimators.
-    """
+    trunks: str = option(
+        DEFAULT_TRUNK,
+        "Trunks, each perhaps with its weights: resnet18:random, resnet50:weights.pth.",
+        metavar="NAME[:WEIGHTS],…",
+    )
+    layers: str | None = option(
+        None,
+        "Layers to take features from; A+B for two side by side.  [default: own, what enters "
+        "the last Linear]",
+        metavar="own|stem|layer1|…|neck,…",
+    )
+    pools: str | None = option(None, "How to pool these layers.", metavar="avg|max|gem|flat,…")
+    clf: str = option(
+        "linear", "Heads to fit; the best by selection counts.", metavar="NAME[,NAME…]|all"
+    )
+    folds: int = option(5, "Folds of the training images that choose.", metavar="N", least=2)
+    image_size: int | None = option(
+        None, "Side of the input.  [default: the weights' own]", metavar="PX", least=1
+    )
+    precision: str = option("auto", choices=PRECISIONS)
+    device: str = device_option()
+    engine: str = option("auto", choices=ENGINES, changes=False)
+    batch_size: int | None = batch_size_option()
+    workers: int | None = workers_option()
+    jobs: int | None = option(None, "Processes.  [default: all cores]", metavar="N", changes=False)
+    seed: int = option(0, "Of automatic splits and folds.", least=0)
+    output: str | None = option(
+        None,
+        "The picture.  [default: comparisons/NAME.png in the cache]",
+        metavar="FILE.png",
+        changes=False,
+        flags=("-o", "--output"),
+    )
 
-    trunks: str = DEFAULT_TRUNK
-    layers: str | None = None
-    pools: str | None = None
-    clf: str = "linear"
-    folds: int = 5
-    image_size: int | None = None
-    precision: str = "auto"
-    device: str = "auto"
-    engine: str = "auto"
-    batch_size: int | None = None
-    workers: int | None = None
-    jobs: int | None = None
-    seed: int = 0
-
-    def contenders(self) -> list[Contender]:
-        """Return every trunk with every layer and pooling, each once; refuse what cannot be.
-
-        Raises:
-            UsageError: all faults in one message.
-        """
-        found = faults(self, least=_LEAST, allowed={})
-        layers: list[str | None] = [*_words(self.layers)] or [None]
-        pools: list[str | None] = [*_words(self.pools)] or [None]
-        for layer in layers:
-            for name in spec.layer_names(layer) if layer and layer != OWN else []:
+    def conflicts(self) -> list[str]:
+        """Return a sentence for each name that cannot be one."""
+        found = []
+        for layer in _words(self.layers):
+            for name in spec.layer_names(layer) if layer != OWN else []:
                 if name not in spec.LAYERS:
                     known = [OWN, *spec.LAYERS]
                     found.append(
                         f"--layers '{name}' is not one of {', '.join(known)}.{nearest(name, known)}"
                     )
-        for pool in pools:
-            if pool and pool not in spec.POOLS:
+        for pool in _words(self.pools):
+            if pool not in spec.POOLS:
                 hint = nearest(pool, spec.POOLS)
                 found.append(f"--pools '{pool}' is not one of {', '.join(spec.POOLS)}.{hint}")
         trunks = [_trunk(word) for word in _words(self.trunks)]
@@ -100,26 +105,30 @@ class CompareRecipe:
                 f"--trunks '{self.trunks}': give names with commas, such as {DEFAULT_TRUNK}, or "
                 "NAME:WEIGHTS, such as resnet18:random. `pipeline trunks` lists the names."
             )
-        for check in (lambda: parse_names(self.clf), self.recipe(Contender(DEFAULT_TRUNK)).check):
-            try:
-                check()
-            except UsageError as error:
-                found.append(str(error))
-        if found:
-            raise UsageError(" ".join(dict.fromkeys(found)))
+        try:
+            parse_names(self.clf)
+        except UsageError as error:
+            found.append(str(error))
+        if self.output is not None and Path(self.output).suffix.lower() != ".png":
+            found.append(f"--output '{self.output}' does not end in .png: the picture is a PNG.")
+        return list(dict.fromkeys(found))
+
+    def contenders(self) -> list[Contender]:
+        """Return every trunk with every layer and pooling, each once."""
+        layers: list[str | None] = [*_words(self.layers)] or [None]
+        pools: list[str | None] = [*_words(self.pools)] or [None]
         return list(
             dict.fromkeys(
-                Contender(trunk, weights, *_meant(layer, pool))
-                for trunk, weights in trunks
+                Contender(*_trunk(word), *_meant(layer, pool))
+                for word in _words(self.trunks)
                 for layer in layers
                 for pool in pools
             )
         )
 
-    def recipe(self, contender: Contender) -> Recipe:
-        """Return the recipe of a contender's table."""
-        shared = ("image_size", "precision", "device", "engine", "batch_size", "workers", "seed")
-        return Recipe(**vars(contender), **{name: getattr(self, name) for name in shared})
+    def extraction(self, contender: Contender) -> ExtractOptions:
+        """Return the options of a contender's table."""
+        return ExtractOptions.of({**vars(self), **vars(contender)})
 
 
 def _words(text: str | None) -> list[str]:
@@ -132,7 +141,7 @@ def _trunk(word: str) -> tuple[str, str]:
 
 
 def _meant(layer: str | None, pool: str | None) -> tuple[str | None, str | None]:
-    """Return layer and pooling of a recipe; what has a pooling of its own takes no other."""
+    """Return layer and pooling of a options; what has a pooling of its own takes no other."""
     if layer is None or layer == OWN:
         return None, pool if layer is None else None
     names = sorted(set(spec.layer_names(layer)), key=spec.LAYERS.index)

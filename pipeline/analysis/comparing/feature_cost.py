@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cores import usable_cores
 from pipeline.extraction import engines
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
 from pipeline.trunks.spec import FeatureKey, installed
@@ -50,51 +50,53 @@ class Cost:
         return asdict(self)
 
 
-def cost(cache: Cache, key: FeatureKey, recipe: Recipe, load: Callable[[], LoadedTrunk]) -> Cost:
+def cost(
+    cache: Cache, key: FeatureKey, options: ExtractOptions, load: Callable[[], LoadedTrunk]
+) -> Cost:
     """Return what a feature costs here; measured where this machine has not done so yet.
 
     Args:
         cache: where figures are kept.
         key: of the feature, its precision settled.
-        recipe: engine, device and batch size.
+        options: engine, device and batch size.
         load: gives the trunk; called only to measure.
 
     Raises:
         PipelineError: the engine is not there, or cannot run this.
     """
-    path = cache.costs / f"{_id(key, recipe)}.json"
+    path = cache.costs / f"{_id(key, options)}.json"
     try:
         return Cost(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         pass  # not there, or not whole: it can be measured again
     trunk = load()
-    found = _measure(trunk, key, recipe, cache)
+    found = _measure(trunk, key, options, cache)
     write_bytes(path, json.dumps(found.to_json()).encode() + b"\n", what="the cost")
     return found
 
 
-def _id(key: FeatureKey, recipe: Recipe) -> str:
+def _id(key: FeatureKey, options: ExtractOptions) -> str:
     """Return what the figures depend on, hashed: the machine as far as its name and cores tell."""
     try:
         openvino = version("openvino")
     except PackageNotFoundError:
         openvino = ""
     parts = [
-        key.fingerprint, recipe.engine, recipe.device, recipe.batch_size, installed(), openvino,
+        key.fingerprint, options.engine, options.device, options.batch_size, installed(), openvino,
         platform.node(), platform.machine(), usable_cores(),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _measure(trunk: LoadedTrunk, key: FeatureKey, recipe: Recipe, cache: Cache) -> Cost:
+def _measure(trunk: LoadedTrunk, key: FeatureKey, options: ExtractOptions, cache: Cache) -> Cost:
     import torch
 
     from pipeline.trunks.feature_net import FeatureNet
 
-    engine = engines.make_engine(trunk, key, recipe, cache)
+    engine = engines.make_engine(trunk, key, options, cache)
     side = key.preprocess.crop
     generator = torch.Generator().manual_seed(0)
-    batch_size = engines.batches_of(key, recipe).size
+    batch_size = engines.batches_of(key, options).size
     noise = torch.randint(0, 256, (batch_size, 3, side, side), generator=generator)
     crops = noise.to(torch.uint8).contiguous(memory_format=torch.channels_last)
     once = min(_seconds(engine, [crops]) for _ in range(2))  # the first one warms up

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from pipeline.analysis.advising.advice import Advice
-from pipeline.analysis.advising.advise import AdviceRecipe, run
+from pipeline.analysis.advising.advise import advise_on_table
+from pipeline.analysis.options import AdviseOptions
 from pipeline.cli import options
 from pipeline.cli.boards import aligned
 from pipeline.cli.options import shown
@@ -17,23 +18,10 @@ from pipeline.store.cache import Cache
 
 @click.command()
 @click.argument("table", required=False)
-@click.option(
-    "--sample",
-    default=1000,
-    show_default=True,
-    metavar="N",
-    help="Training images that random weights are compared on; 0 leaves it out.",
-)
-@click.option("--data", metavar="DIR", help="Where the images of the table lie now.")
-@options.device
-@options.workers
-@click.option("--seed", default=0, show_default=True, help="Of folds, samples and permutations.")
-@click.option("-o", "--output", metavar="FILE", help="Write the learning curve there, a PNG.")
+@options.options_of(AdviseOptions)
 @options.cache
 @options.as_json
-def command(
-    table: str | None, cache: str | None, as_json: bool, output: str | None, **values: Any
-) -> None:
+def command(table: str | None, cache: str | None, as_json: bool, **values: Any) -> None:
     """Say what to train on TABLE: the head, the last stage, more stages, or all from scratch.
 
     Without TABLE the current one: that of the last extract. Measures how large it is, how similar
@@ -46,20 +34,20 @@ def command(
       pipeline advise
       pipeline advise -o curve.png
     """
-    store = Cache.at(cache)
+    asked, store = AdviseOptions(**values), Cache.at(cache)
     opened = store.open_table(table)
     if not as_json:
         which = "" if table else "current "
         click.echo(shown(f"On the {which}table {opened.path}"), err=True)
     with reporter(quiet=as_json) as progress:
-        found = run(opened, AdviceRecipe(**values), store, progress)
+        found = advise_on_table(opened, asked, store, progress)
     if as_json:
         options.print_json(found.to_json())
     else:
         _print(found)
-    if output:
-        found.draw(output)
-        click.echo(shown(f"Drawn in {output}"), err=True)
+    if asked.output is not None:
+        found.draw(asked.output)
+        click.echo(shown(f"Drawn in {asked.output}"), err=True)
 
 
 def _print(found: Advice) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.analysis.options import AuditOptions
 from pipeline.cli import options
 from pipeline.cli.boards import aligned
 from pipeline.cli.options import shown
@@ -28,13 +29,11 @@ _TITLES = {
 @click.command()
 @click.argument("table", required=False)
 @click.option("--all", "every", is_flag=True, help=f"Print all, not the first {_FIRST} of a kind.")
-@click.option(
-    "-o", "--output", metavar="FILE.csv", help="The list to write.  [default: beside the table]"
-)
+@options.options_of(AuditOptions)
 @options.cache
 @options.as_json
 def command(
-    table: str | None, every: bool, output: str | None, cache: str | None, as_json: bool
+    table: str | None, every: bool, cache: str | None, as_json: bool, **values: Any
 ) -> None:
     """Look for faults in TABLE (the current one without it), from its features alone.
 
@@ -46,11 +45,11 @@ def command(
     Example:
       pipeline audit
     """
-    from pipeline.analysis.auditing.audit import run
+    from pipeline.analysis.auditing.audit import audit_table
 
     try:
         with reporter(quiet=as_json) as progress:
-            done, place = run(table, output, Cache.at(cache), progress)
+            done, place = audit_table(table, AuditOptions(**values), Cache.at(cache), progress)
     except KeyboardInterrupt as stop:
         stop.args = ("Stopped. Nothing was written.",)
         raise

@@ -8,69 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.analysis.comparing.contenders import CompareOptions
 from pipeline.cli import options
 from pipeline.cli.boards import accuracy, aligned, share
 from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
-from pipeline.cores import usable_cores
-from pipeline.errors import UsageError
-from pipeline.extraction.options import DEFAULT_TRUNK
 from pipeline.store.cache import Cache
 
 if TYPE_CHECKING:
-    from pipeline.analysis.comparing.compare_trunks import Race, Result
+    from pipeline.analysis.comparing.results import Race, Result
 
 
 @click.command()
 @click.argument("data", required=False)
-@click.option(
-    "--trunks",
-    default=DEFAULT_TRUNK,
-    show_default=True,
-    metavar="NAME[:WEIGHTS],…",
-    help="Trunks, each perhaps with its weights: resnet18:random, resnet50:weights.pth.",
-)
-@click.option(
-    "--layers",
-    metavar="own|stem|layer1|…|neck,…",
-    help="Layers to take features from; A+B for two side by side.  [default: own, what enters "
-    "the last Linear]",
-)
-@click.option("--pools", metavar="avg|max|gem|flat,…", help="How to pool these layers.")
-@click.option(
-    "--clf",
-    default="linear",
-    show_default=True,
-    metavar="NAME[,NAME…]|all",
-    help="Heads to fit; the best by selection counts.",
-)
-@click.option(
-    "--folds",
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="Folds of the training images that choose.",
-)
-@click.option(
-    "--image-size", type=int, metavar="PX", help="Side of the input.  [default: the weights' own]"
-)
-@click.option("--precision", default="auto", show_default=True, metavar="auto|fp32|bf16|fp16")
-@options.device
-@click.option("--engine", default="auto", show_default=True, metavar="auto|torch|openvino")
-@options.batch_size
-@options.workers
-@click.option("--jobs", type=int, metavar="N", help="Processes.  [default: all cores]")
-@click.option("--seed", default=0, show_default=True, help="Of automatic splits and folds.")
-@click.option(
-    "--output",
-    metavar="FILE.png",
-    help="The picture.  [default: comparisons/NAME.png in the cache]",
-)
+@options.options_of(CompareOptions)
 @options.cache
 @options.as_json
-def command(
-    data: str | None, output: str | None, cache: str | None, as_json: bool, **values: Any
-) -> None:
+def command(data: str | None, cache: str | None, as_json: bool, **values: Any) -> None:
     """Compare trunks, layers and poolings on the images of DATA: how good, how fast, how large.
 
     Of each the best head counts: its accuracy on folds of the training images, which marks the
@@ -83,19 +37,10 @@ def command(
       pipeline compare --layers layer2,layer3,own --pools avg,max
       pipeline compare digits --trunks efficientnet_lite0,resnet18:random
     """
-    from pipeline.analysis.comparing.compare_picture import draw
-    from pipeline.analysis.comparing.compare_trunks import run
-    from pipeline.analysis.comparing.contenders import CompareRecipe
+    from pipeline.analysis.comparing.compare_trunks import race
 
-    if output is not None and Path(output).suffix.lower() != ".png":
-        raise UsageError(f"--output '{output}' does not end in .png: the picture is a PNG.")
-    store = Cache.at(cache)
-    jobs = values.pop("jobs")
-    recipe = CompareRecipe(**values, jobs=usable_cores() if jobs is None else jobs)
     with reporter(quiet=as_json) as progress:
-        done = run(data, recipe, store, progress)
-    picture = Path(output) if output else store.root / "comparisons" / f"{done.name}.png"
-    draw(picture, done.results)
+        done, picture = race(data, CompareOptions(**values), Cache.at(cache), progress)
     if as_json:
         options.print_json({**done.to_json(), "picture": str(picture)})
     else:

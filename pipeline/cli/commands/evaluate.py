@@ -12,6 +12,7 @@ from pipeline.cli.commands.predict import calibrated
 from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
 from pipeline.errors import UsageError
+from pipeline.inference.options import ComputeOptions, EvaluateOptions
 from pipeline.store.cache import Cache
 from pipeline.store.records import Metrics
 
@@ -26,26 +27,20 @@ _COMMONEST = 10
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[MODEL|HEAD] [TABLE|DATA]")
-@options.artefact
+@options.model
 @click.option(
     "--compare",
     nargs=2,
     metavar="A B",
     help="Two heads or models: is one better by more than chance?",
 )
-@click.option(
-    "--split",
-    metavar="train|val|test|all",
-    help="Whose images.  [default: val and test; all where there is neither]",
-)
-@options.calibration
-@click.option("--data", metavar="DIR", help="Where the images of a table lie now.")
-@options.means
+@options.options_of(EvaluateOptions)
+@options.options_of(ComputeOptions)
 @options.cache
 @options.as_json
 def command(
     words: tuple[str, ...],
-    asked: str | None,
+    model: str | None,
     compare: tuple[str, str] | None,
     cache: str | None,
     as_json: bool,
@@ -67,21 +62,22 @@ def command(
       pipeline evaluate logreg digits --split test
       pipeline evaluate --compare logreg lda
     """
-    if compare and (asked or len(words) > 1):
+    if compare and (model or len(words) > 1):
         raise UsageError("--compare names the two; give it and perhaps a table or data.")
     try:
         from pipeline.heads.resolve import find
-        from pipeline.inference import paired_test as comparing
-        from pipeline.inference.evaluate import EvaluateRecipe, run, understand
+        from pipeline.inference.evaluate import evaluate_predictor, understand
+        from pipeline.inference.paired_test import compare_predictors
 
-        store, recipe = Cache.at(cache), EvaluateRecipe(**values)
+        store, asked = Cache.at(cache), EvaluateOptions(**values)
         with reporter(quiet=as_json) as progress:
             if compare:
                 one, other = (find(store, name) for name in compare)
-                data = next(iter(words), None)
-                both = comparing.compare(one, other, data, recipe, store, progress)
+                images = next(iter(words), None)
+                both = compare_predictors(one, other, images, asked, store, progress)
             else:
-                done = run(*understand(words, store, asked), recipe, store, progress)
+                artefact, images = understand(words, store, model)
+                done = evaluate_predictor(artefact, images, asked, store, progress)
     except KeyboardInterrupt as stop:
         stop.args = ("Stopped. There are no figures of a part of the images.",)
         raise

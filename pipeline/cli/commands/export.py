@@ -10,34 +10,18 @@ from pipeline.cli import options
 from pipeline.cli.options import shown, size
 from pipeline.cli.progress import reporter
 from pipeline.errors import UsageError
+from pipeline.inference.options import ExportOptions
 from pipeline.store.cache import Cache
 
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[MODEL|HEAD]")
-@options.artefact
-@click.option(
-    "--format",
-    default="onnx",
-    show_default=True,
-    metavar="onnx|openvino|safetensors",
-    help="onnx and openvino run without torch; safetensors is for the library's own model.",
-)
-@click.option(
-    "--output", metavar="DIR", help="The folder to write.  [default: TRUNK-ID-FORMAT, here]"
-)
-@click.option(
-    "--with-preprocess",
-    is_flag=True,
-    help="Resizing and cropping inside the file, for images of any size.",
-)
-@click.option(
-    "--head-only", is_flag=True, help="Only what goes on top of cached features: a few kilobytes."
-)
+@options.model
+@options.options_of(ExportOptions)
 @options.cache
 @options.as_json
 def command(
-    words: tuple[str, ...], asked: str | None, cache: str | None, as_json: bool, **values: Any
+    words: tuple[str, ...], model: str | None, cache: str | None, as_json: bool, **values: Any
 ) -> None:
     """Write a MODEL or HEAD as a folder that runs without this package.
 
@@ -54,15 +38,15 @@ def command(
       pipeline export logreg --format safetensors --head-only --output head
     """
     from pipeline.heads.resolve import find
-    from pipeline.inference.exporting.export import ExportRecipe, run
+    from pipeline.inference.exporting.export import export_predictor
 
-    if len(words) + bool(asked) > 1:
+    if len(words) + bool(model) > 1:
         raise UsageError("One head or model can be exported at a time.")
     store = Cache.at(cache)
     try:
         with reporter(quiet=as_json) as progress:
-            done = run(find(store, next(iter(words), asked)), ExportRecipe(**values), store,
-                       progress)  # fmt: skip
+            artefact = find(store, next(iter(words), model))
+            done = export_predictor(artefact, ExportOptions(**values), store, progress)
     except KeyboardInterrupt as stop:
         stop.args = ("Stopped. Nothing was written.",)
         raise

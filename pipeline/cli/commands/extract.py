@@ -9,108 +9,15 @@ import click
 from pipeline.cli import options
 from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
-from pipeline.extraction.extract import Extraction, run
-from pipeline.extraction.options import DEFAULT_TRUNK, Recipe
+from pipeline.extraction.extract import Extraction, extract_table
+from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.scan import DEFAULT_DATA
 from pipeline.store.cache import Cache
 
 
 @click.command()
 @click.argument("data", required=False)
-@click.option(
-    "--trunk",
-    default=DEFAULT_TRUNK,
-    show_default=True,
-    metavar="NAME",
-    help="Pretrained network: built-in, torchvision's name, or timm/NAME.",
-)
-@click.option(
-    "--weights",
-    default="default",
-    show_default=True,
-    metavar="NAME|FILE",
-    help="default, a name of the library's, random, or a .pth, .pt, .safetensors file.",
-)
-@click.option(
-    "--keys",
-    default="name",
-    show_default=True,
-    metavar="name|order",
-    help="Match a file's tensors by name, or by order where all shapes agree.",
-)
-@click.option(
-    "--layer",
-    metavar="stem|layer1|…|layer4|neck[,…]",
-    help="Pool the end of this stage, or of several, side by side.  [default: what enters the "
-    "last Linear]",
-)
-@click.option(
-    "--pool",
-    metavar="avg|max|gem|flat",
-    help="How to pool the layer.  [default: as the trunk does]",
-)
-@click.option(
-    "--views",
-    default=0,
-    show_default=True,
-    metavar="V",
-    help="Keep V random crops and flips of each training image besides, for `fit-head --views`.",
-)
-@click.option(
-    "--image-size", type=int, metavar="PX", help="Side of the input.  [default: the weights' own]"
-)
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    metavar="auto|fp32|bf16|fp16",
-    help="auto: what the cache already holds, else what the hardware is fast in.",
-)
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
-@click.option(
-    "--engine",
-    default="auto",
-    show_default=True,
-    metavar="auto|torch|openvino",
-    help="What runs the trunk. auto: OpenVINO on a CPU where it is installed.",
-)
-@click.option(
-    "--batch-size",
-    type=int,
-    metavar="N",
-    help="Images at once.  [default: 32 on a CPU, 128 on CUDA, 64 on MPS]",
-)
-@click.option(
-    "--workers",
-    type=int,
-    metavar="N",
-    help="Decoding threads.  [default: the cores that the process may use]",
-)
-@click.option("--name", help="The table's name.  [default: the data's]")
-@click.option(
-    "--val-fraction",
-    type=float,
-    metavar="F",
-    help="Share of val where the data have no splits.  [default: 0.15]",
-)
-@click.option(
-    "--test-fraction",
-    type=float,
-    metavar="F",
-    help="Share of test where the data have no splits.  [default: 0.15]",
-)
-@click.option("--seed", default=0, show_default=True, help="Of the automatic splits.")
-@click.option(
-    "--max-bad",
-    type=int,
-    metavar="N",
-    help="Fail when more images than this cannot be decoded.  [default: no limit]",
-)
-@click.option(
-    "--rehash",
-    is_flag=True,
-    help="Read every file again, whatever its times say, and try bad images again.",
-)
+@options.options_of(ExtractOptions)
 @options.cache
 @options.as_json
 def command(data: str | None, cache: str | None, as_json: bool, **values: Any) -> None:
@@ -133,7 +40,7 @@ def command(data: str | None, cache: str | None, as_json: bool, **values: Any) -
             err=True,
         )
     with reporter(quiet=as_json) as progress:
-        done = run(data, Recipe(**values), Cache.at(cache), progress)
+        done = extract_table(data, ExtractOptions(**values), Cache.at(cache), progress)
     if as_json:
         options.print_json(done.to_json())
     else:

@@ -9,75 +9,16 @@ import click
 from pipeline.cli import boards, options
 from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
-from pipeline.cores import usable_cores
-from pipeline.heads.fit_head import Fitting, run
+from pipeline.heads.fit_head import Fitting, fit_heads
 from pipeline.heads.leaderboard import rank_heads
-from pipeline.heads.options import HeadRecipe
+from pipeline.heads.options import FitHeadOptions
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD
 
 
 @click.command()
 @click.argument("table", required=False)
-@click.option(
-    "--clf",
-    default="logreg",
-    show_default=True,
-    metavar="NAME[,NAME…]|all",
-    help="linear, logreg, ridge, svm, svm-rbf, lda, nb, knn, ncm, mlp, or all.",
-)
-@click.option(
-    "--folds",
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="Folds of the training images that choose.",
-)
-@click.option(
-    "--grid",
-    metavar="V,V…|LOW:HIGH:COUNT",
-    help="Values to try in place of the head's own, such as 1e-6:1e5:45.",
-)
-@click.option(
-    "--normalize",
-    metavar="none|standard|l2",
-    help="What is done to features first.  [default: what the head wants]",
-)
-@click.option(
-    "--select",
-    default="accuracy",
-    show_default=True,
-    metavar="accuracy|balanced-accuracy|log-loss|f1-macro",
-    help="What the best head is best in.",
-)
-@click.option(
-    "--select-on",
-    default="cv",
-    show_default=True,
-    metavar="cv|val",
-    help="Choose by folds of train, or by the val split and report test.",
-)
-@click.option("--shots", type=int, metavar="K", help="Train on K images of each class.")
-@click.option(
-    "--train-fraction", type=float, metavar="F", help="Train on this share of each class."
-)
-@click.option(
-    "--views",
-    default=0,
-    show_default=True,
-    metavar="V",
-    help="Learn from V augmented views of each training image besides (`extract --views V`).",
-)
-@click.option("--class-weight", metavar="balanced", help="Weigh classes by 1 / their share.")
-@click.option(
-    "--repeats",
-    default=0,
-    show_default=True,
-    metavar="R",
-    help="Repeat on R other splits of the same images; report mean and spread.",
-)
-@click.option("--jobs", type=int, metavar="N", help="Processes.  [default: all cores]")
-@click.option("--seed", default=0, show_default=True, help="Of folds, samples and estimators.")
+@options.options_of(FitHeadOptions)
 @options.cache
 @options.as_json
 def command(table: str | None, cache: str | None, as_json: bool, **values: Any) -> None:
@@ -96,10 +37,8 @@ def command(table: str | None, cache: str | None, as_json: bool, **values: Any) 
     if not as_json:
         which = "" if table else "current "
         click.echo(shown(f"On the {which}table {opened.path}"), err=True)
-    jobs = values.pop("jobs")
-    recipe = HeadRecipe(**values, jobs=usable_cores() if jobs is None else jobs)
     with reporter(quiet=as_json) as progress:
-        done = run(opened, recipe, store, progress)
+        done = fit_heads(opened, FitHeadOptions(**values), store, progress)
     if as_json:
         options.print_json(done.to_json())
         return

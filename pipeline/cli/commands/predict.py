@@ -15,6 +15,7 @@ from pipeline.cli import options
 from pipeline.cli.options import shown
 from pipeline.cli.progress import Sentences
 from pipeline.errors import UsageError
+from pipeline.inference.options import ComputeOptions, PredictOptions
 from pipeline.store.cache import Cache
 
 if TYPE_CHECKING:
@@ -27,30 +28,16 @@ _WIDEST = 30
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[MODEL|HEAD] IMAGES…")
-@options.artefact
-@click.option(
-    "--top", type=int, metavar="K", help="Classes to give, likeliest first.  [default: 3]"
-)
-@click.option(
-    "--min-confidence",
-    type=float,
-    metavar="P",
-    help="Abstain where the likeliest class is below P; the row is marked.",
-)
-@options.calibration
-@click.option(
-    "--use-cache",
-    is_flag=True,
-    help="Take a head's features from the cache, and keep those that it lacks.",
-)
+@options.model
+@options.options_of(PredictOptions)
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
 @click.option("--jsonl", "form", flag_value="jsonl", help="Print a JSON object for each image.")
-@options.means
+@options.options_of(ComputeOptions)
 @options.cache
 @options.as_json
 def command(
     words: tuple[str, ...],
-    asked: str | None,
+    model: str | None,
     form: str | None,
     cache: str | None,
     as_json: bool,
@@ -78,13 +65,16 @@ def command(
         raise UsageError(f"--json and --{form} are two forms; give one.")
     done: Predicting | None = None
     try:
-        from pipeline.inference.predict import PredictRecipe, run
+        from pipeline.inference.predict import start
 
-        recipe, store = PredictRecipe(**values), Cache.at(cache)
-        done = run(
-            words, recipe, store, asked=asked, lines=lambda: sys.stdin.buffer,
+        done = start(
+            words,
+            PredictOptions(**values),
+            Cache.at(cache),
+            model=model,
+            lines=lambda: sys.stdin.buffer,
             progress=Sentences(),
-        )  # fmt: skip
+        )
         _print_object(done) if as_json else _print(done, form)
     except KeyboardInterrupt as stop:
         count = done.tally.images if done else 0
@@ -95,7 +85,7 @@ def command(
 def _print(done: Predicting, form: str | None) -> None:
     if done.why:
         click.echo(shown(done.why), err=True)
-    click.echo(calibrated(done.predictor, done.recipe.calibration), err=True)
+    click.echo(calibrated(done.predictor, done.options.calibration), err=True)
     forms: dict[str | None, Callable[[Predicting], None]] = {
         None: _print_table, "csv": _print_csv, "jsonl": _print_jsonl,
     }  # fmt: skip
@@ -127,14 +117,14 @@ def _print_table(done: Predicting) -> None:
             _tell_error(one)
             continue
         cells = [f"{p:.3f} {shown(name):<{width}}" for name, p in one.top]
-        mark = ("? " if one.abstains else "  ") if done.recipe.min_confidence is not None else ""
+        mark = ("? " if one.abstains else "  ") if done.options.min_confidence is not None else ""
         click.echo(shown(f"{mark}{'  '.join(cells)}  {one.path}"))
 
 
 def _print_csv(done: Predicting) -> None:
     from pipeline.inference.predict import TOP
 
-    count = min(done.recipe.top or TOP, len(done.predictor.classes))
+    count = min(done.options.top or TOP, len(done.predictor.classes))
     pairs = [f"{what}_{k + 1}" for k in range(count) for what in ("class", "probability")]
     _print_row(["path", "prediction", "note", *pairs])
     for one in done:
@@ -164,7 +154,7 @@ def _print_object(done: Predicting) -> None:
             done.predictor.kind: done.predictor.id,
             "why": done.why,
             "classes": list(done.predictor.classes),
-            "temperature": done.predictor.temperature if done.recipe.calibration else 1.0,
+            "temperature": done.predictor.temperature if done.options.calibration else 1.0,
             **vars(done.tally),
             "notes": done.notes,
             "predictions": predictions,
@@ -177,13 +167,13 @@ def _tell_error(one: Prediction) -> None:
 
 
 def _print_tally(done: Predicting) -> None:
-    tally, least = done.tally, done.recipe.min_confidence
+    tally, least = done.tally, done.options.min_confidence
     parts = [f"{tally.images:,} images"]
     if tally.unreadable:
         parts.append(f"{tally.unreadable:,} could not be read")
     if least is not None:
         parts.append(f"{tally.abstained:,} below {least:g}")
-    if done.recipe.use_cache:
+    if done.options.use_cache:
         parts.append(f"{tally.reused:,} features from the cache")
     rate = f", {tally.images / tally.seconds:.0f} a second" if tally.seconds else ""
     click.echo(f"{', '.join(parts)}; {tally.seconds:.1f} s{rate}", err=True)

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from pipeline.cli import options
 from pipeline.cli.options import shown, size
 from pipeline.cli.progress import reporter
+from pipeline.reporting.options import ReportOptions
 from pipeline.store.cache import Cache
 
 
 @click.command()
 @click.argument("table", required=False)
-@options.artefact
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    help="The page to write.  [default: reports/<table>.html in the cache]",
-)
-@click.option("--data", metavar="DIR", help="Where the images lie now, if they have moved.")
+@options.model
+@options.options_of(ReportOptions)
 @click.option("--open", "opens", is_flag=True, help="Show it in the browser.")
 @options.cache
 @options.as_json
 def command(
     table: str | None,
-    asked: str | None,
-    output: str | None,
-    data: str | None,
+    model: str | None,
     opens: bool,
     cache: str | None,
     as_json: bool,
+    **values: Any,
 ) -> None:
     """Write one page that shows TABLE: a file, a name or an id; the current one without it.
 
@@ -44,11 +40,11 @@ def command(
       pipeline report
       pipeline report -o flowers.html --with logreg
     """
-    from pipeline.reporting.page.report import run
+    from pipeline.reporting.page.report import write_report
 
     store = Cache.at(cache)
     with reporter(quiet=as_json) as progress:
-        done = run(table, store, asked=asked, output=output, data=data, progress=progress)
+        done = write_report(table, model, ReportOptions(**values), store, progress)
     if opens:
         click.launch(done.path.absolute().as_uri())
     if as_json:

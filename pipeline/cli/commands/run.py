@@ -16,13 +16,12 @@ from pipeline.cli.boards import accuracy, aligned
 from pipeline.cli.commands import extract, finetune, fit_head
 from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
-from pipeline.cores import usable_cores
 from pipeline.extraction.extract import Extraction
 from pipeline.heads.fit_head import Fitting
-from pipeline.options import option
+from pipeline.options import flag
 from pipeline.store.cache import Cache
 from pipeline.workflow.costs import Cost
-from pipeline.workflow.options import SETTINGS, RunRecipe, only_finetune
+from pipeline.workflow.options import SETTINGS, RunOptions, only_finetune
 from pipeline.workflow.run import Run, Stage, run_stages
 
 _COMMANDS = {
@@ -80,7 +79,7 @@ def _options() -> list[click.Parameter]:
         taken = copy.copy(given)
         assert isinstance(taken, click.Option)
         if name != field:
-            taken.name, taken.opts = name, [option(name)]
+            taken.name, taken.opts = name, [flag(name)]
         if name == "unfreeze":
             taken.default, taken.show_default = None, False
         taken.help = _HELP.get(name, taken.help)
@@ -117,15 +116,11 @@ def command(
       pipeline run
       pipeline run digits --clf logreg,lda --unfreeze layer4 --epochs 3 --views 1
     """
-    context = click.get_current_context()
-    typed = [n for n in values if context.get_parameter_source(n) is ParameterSource.COMMANDLINE]
-    if values["jobs"] is None:
-        values["jobs"] = usable_cores()
-    recipe = RunRecipe.of(values, report=report)
-    recipe.check(typed)
+    asked = RunOptions.of({**values, "report": report})
+    asked.check()
     store = Cache.at(cache)
     done = run_stages(
-        data, recipe, store,
+        data, asked, store,
         reporter=partial(reporter, quiet=as_json),
         ended=(lambda stage: None) if as_json else partial(_show_stage, store),
     )  # fmt: skip

@@ -9,39 +9,13 @@ import click
 from pipeline.cli import options
 from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
+from pipeline.reporting.options import ShowOptions
 from pipeline.store.cache import Cache
 
 
 @click.command()
 @click.argument("what", required=False, metavar="[DATA|TABLE|MODEL|HEAD]")
-@click.option(
-    "--kind",
-    metavar="classes|views|predictions",
-    help="What to show.  [default: predictions of a MODEL or HEAD, else classes]",
-)
-@click.option(
-    "--split",
-    metavar="train|val|test|all",
-    help="Whose images.  [default: all; views: train; predictions: test, else val]",
-)
-@click.option(
-    "--class", "classes", multiple=True, metavar="NAME", help="Only this class, or these."
-)
-@click.option(
-    "--count",
-    type=int,
-    metavar="N",
-    help="Images of each class, of all, or of right and wrong each.  [default: what fits]",
-)
-@click.option(
-    "--seed", type=int, metavar="N", help="A random choice, in place of the first or the surest."
-)
-@click.option("--wrong", is_flag=True, help="Of predictions the mistakes alone, the surest first.")
-@click.option("--data", metavar="DIR", help="Where the images of a table lie now.")
-@click.option(
-    "-o", "--output", metavar="FILE.png", help="The picture to write.  [default: in the cache]"
-)
-@options.workers
+@options.options_of(ShowOptions)
 @options.cache
 @options.as_json
 def command(what: str | None, cache: str | None, as_json: bool, **values: Any) -> None:
@@ -60,12 +34,12 @@ def command(what: str | None, cache: str | None, as_json: bool, **values: Any) -
       pipeline show digits --kind views --count 4
       pipeline show logreg --wrong -o mistakes.png
     """
-    from pipeline.reporting.sheets.show import ShowRecipe, run
+    from pipeline.reporting.sheets.show import draw_sheet
 
     store = Cache.at(cache)
     try:
         with reporter(quiet=as_json) as progress:
-            done = run(what, ShowRecipe(**values), store, progress)
+            done = draw_sheet(what, ShowOptions(**values), store, progress)
     except KeyboardInterrupt as stop:
         stop.args = ("Stopped. Nothing was drawn.",)
         raise

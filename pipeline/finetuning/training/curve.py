@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.finetuning.training.records import Epoch
+from pipeline.plotting import plain_figure, png
 
 
 def draw(path: Path, history: Sequence[Epoch], *, best: int, selected_on: str) -> None:
@@ -17,11 +18,7 @@ def draw(path: Path, history: Sequence[Epoch], *, best: int, selected_on: str) -
         best: number of the epoch that was kept.
         selected_on: what the scores were measured on.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = plain_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     numbers = [epoch.number for epoch in history]
     left.plot(numbers[1:], [e.train_loss for e in history[1:]], color="0.6", label="train")
@@ -36,4 +33,4 @@ def draw(path: Path, history: Sequence[Epoch], *, best: int, selected_on: str) -
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=120)
+    path.write_bytes(png(figure))

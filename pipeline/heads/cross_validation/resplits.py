@@ -10,13 +10,13 @@ import numpy as np
 from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.search import Plan, search
-from pipeline.heads.options import HeadRecipe
+from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.task import Task, make_folds, units
 from pipeline.store.table import FeatureTable
 
 
 def resplit(
-    name: str, table: FeatureTable, task: Task, recipe: HeadRecipe, plan: Plan
+    name: str, table: FeatureTable, task: Task, options: FitHeadOptions, plan: Plan
 ) -> dict[str, Any]:
     """Return accuracies over resplits of train and the reported split, of the same sizes."""
     split = "test" if "test" in task.reported else next(iter(task.reported), None)
@@ -27,17 +27,17 @@ def resplit(
     unit = units(table, pool)
     parts = max(2, round(len(pool) / len(held)))
     accuracies = []
-    for number in range(recipe.repeats):
-        seed = recipe.seed + 1 + number
+    for number in range(options.repeats):
+        seed = options.seed + 1 + number
         of = folding.assign(table.labels[pool], unit, parts, seed)
         inside, outside = pool[of != 0], pool[of == 0]
         labels, inner = table.labels[inside], units(table, inside)
-        if recipe.shots is not None or recipe.train_fraction is not None:
+        if options.shots is not None or options.train_fraction is not None:
             part = folding.subsample(
-                labels, inner, shots=recipe.shots, fraction=recipe.train_fraction, seed=seed
+                labels, inner, shots=options.shots, fraction=options.train_fraction, seed=seed
             )
             inside, labels, inner = inside[part], labels[part], inner[part]
-        folds = make_folds(inside, labels, inner, count=recipe.folds, seed=seed)
+        folds = make_folds(inside, labels, inner, count=options.folds, seed=seed)
         found = search(
             name, table.features, table.labels, classes=len(table.classes), train=inside,
             folds=folds, plan=replace(plan, seed=seed),

@@ -11,22 +11,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import PipelineError
+from pipeline.finetuning.model import Model
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads import resolve
+from pipeline.heads.head import Head
 from pipeline.images.datasets.builtin import builtin
 from pipeline.images.decoding.decode import decode
 from pipeline.images.decoding.reading import read_unknown
 from pipeline.inference.exporting import onnx_file, openvino_file, safetensors_file
 from pipeline.inference.exporting.graph import linear_of, require
 from pipeline.inference.exporting.readme import readme
+from pipeline.inference.options import ExportOptions
 from pipeline.inference.predictors import open_predictor
-from pipeline.options import faults, from_options
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.folders import commit_folder
 
-FORMATS = ("onnx", "openvino", "safetensors")
 #: Largest difference of a probability between what is written and Headstart in fp32.
 TOLERANCE = 1e-3
 #: The same where resizing is inside: its kernels round differently, by up to two grey levels.
@@ -34,37 +35,6 @@ TOLERANCE_RESIZED = 0.02
 #: Images that an export is checked on.
 CHECKED = 16
 INFO = "headstart.json"
-
-
-@dataclass(frozen=True)
-class ExportRecipe:
-    """The options of `export`. Equal recipes give equal folders.
-
-    Args:
-        format: `onnx`, `openvino` or `safetensors`.
-        output: the folder; None for one named by trunk, id and format, here.
-        with_preprocess: resizing and cropping inside, for images of any size.
-        head_only: only what goes on top of cached features.
-    """
-
-    format: str = "onnx"
-    output: str | None = None
-    with_preprocess: bool = False
-    head_only: bool = False
-
-    def check(self) -> None:
-        """Refuse values that cannot be right, all in one message.
-
-        Raises:
-            UsageError: what was given, what is allowed, the nearest name.
-        """
-        found = faults(self, least={}, allowed={"format": FORMATS})
-        if self.with_preprocess and self.head_only:
-            found.append("--head-only starts from features: there is nothing to preprocess.")
-        if self.with_preprocess and self.format == "safetensors":
-            found.append("safetensors holds tensors and no graph: leave --with-preprocess out.")
-        if found:
-            raise UsageError(" ".join(found))
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,63 +61,72 @@ class Export:
 
 
 def export(
-    artefact: Any = None,
-    format: str = "onnx",
+    model: Head | Model | str | Path | None = None,
     *,
+    format: str = "onnx",
+    output: str | Path | None = None,
+    with_preprocess: bool = False,
+    head_only: bool = False,
     cache: str | Path | None = None,
-    **options: Any,
 ) -> Path:
     """Write a head or model as a folder that runs without this package, and return the folder.
 
     Args:
-        artefact: a `Head` or `Model`, its id or folder, a kind of head; the best of the current
-            table without it.
+        model: a `Head` or `Model`, its id or folder, a kind of head; the best of the current
+            table without it. Heads must be linear.
         format: `onnx`, `openvino` or `safetensors`.
+        output: the folder; None for one named by trunk, id and format, here.
+        with_preprocess: resizing and cropping inside, for images of any size.
+        head_only: only what goes on top of cached features.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
-        **options: any other field of `ExportRecipe`.
+
+    Returns:
+        The folder: the file, `headstart.json` and a README whose lines run without this package.
 
     Raises:
-        PipelineError: with a sentence that says what to do.
+        UsageError: an option that cannot be right; a `ValueError` too.
+        PipelineError: there is no such head or model, it is not linear, what was written differs
+            from the original, or the folder holds other files.
     """
-    recipe = from_options(ExportRecipe, {"format": format, **options}, verb="export")
+    options = ExportOptions.of(locals())
     store = Cache.at(cache)
-    return run(resolve.find(store, artefact), recipe, store).folder
+    return export_predictor(resolve.find(store, model), options, store).folder
 
 
-def run(
+def export_predictor(
     artefact: resolve.Artefact,
-    recipe: ExportRecipe,
+    options: ExportOptions,
     cache: Cache,
     progress: Progress | None = None,
 ) -> Export:
     """Do what `export` does and report on it."""
     progress = progress or Silent()
-    recipe.check()
-    if recipe.format == "onnx":
+    options.check()
+    if options.format == "onnx":
         require(*onnx_file.NEEDS, extra="onnx")
-    if recipe.format == "openvino":
+    if options.format == "openvino":
         require("openvino", extra="openvino")
     predictor = open_predictor(artefact, cache)
     linear_of(predictor)  # says why not
     trunk = predictor.info.trunk.replace("/", "-")
-    folder = Path(recipe.output or f"{trunk}-{predictor.id}-{recipe.format}").expanduser()
+    folder = Path(options.output or f"{trunk}-{predictor.id}-{options.format}").expanduser()
     _check_place(folder)
     progress.start("exporting", 0)
-    inputs, want, source = _examples(cache, predictor, recipe)
-    info = _info(predictor, recipe)
+    inputs, want, source = _examples(cache, predictor, options)
+    info = _info(predictor, options)
 
     def write(into: Path) -> None:
-        got, library = _write(predictor, recipe, into, info, inputs)
+        got, library = _write(predictor, options, into, info, inputs)
         if library is not None:
             info["library"] = library
         difference = float(np.abs(got - want).max())
-        allowed = TOLERANCE_RESIZED if recipe.with_preprocess else TOLERANCE
+        allowed = TOLERANCE_RESIZED if options.with_preprocess else TOLERANCE
         info["checked"] = {
             "on": source, "images": len(inputs), "difference": difference, "tolerance": allowed,
         }  # fmt: skip
         if not difference <= allowed:
             raise PipelineError(
-                f"The {recipe.format} file gives other probabilities than the {predictor.title}: "
+                f"The {options.format} file gives other probabilities than the {predictor.title}: "
                 f"they differ by up to {difference:.3g} on {len(inputs)} of {source}, and "
                 f"{allowed:g} is allowed. Nothing was kept. Try another --format."
             )
@@ -161,18 +140,18 @@ def run(
 
 def _write(
     predictor: Predictor,
-    recipe: ExportRecipe,
+    options: ExportOptions,
     into: Path,
     info: dict[str, Any],
     inputs: list[np.ndarray],
 ) -> tuple[np.ndarray, dict[str, str] | None]:
     """Write the files, read them back, and return their probabilities [N, K] of the inputs."""
-    if recipe.format == "safetensors":
-        library = safetensors_file.save(predictor, into, head_only=recipe.head_only)
+    if options.format == "safetensors":
+        library = safetensors_file.save(predictor, into, head_only=options.head_only)
         return safetensors_file.probabilities(predictor, into, library, inputs), library
-    form: Any = onnx_file if recipe.format == "onnx" else openvino_file
+    form: Any = onnx_file if options.format == "onnx" else openvino_file
     model = form.build(
-        predictor, with_preprocess=recipe.with_preprocess, head_only=recipe.head_only
+        predictor, with_preprocess=options.with_preprocess, head_only=options.head_only
     )
     form.save(model, into, info)
     return form.probabilities(into, inputs), None
@@ -188,33 +167,33 @@ def _check_place(folder: Path) -> None:
         )
 
 
-def _info(predictor: Predictor, recipe: ExportRecipe) -> dict[str, Any]:
+def _info(predictor: Predictor, options: ExportOptions) -> dict[str, Any]:
     linear, calibration = linear_of(predictor), predictor.info.calibration
-    whole = "images" if recipe.with_preprocess else "crops"
+    whole = "images" if options.with_preprocess else "crops"
     return {
         "title": predictor.title[0].upper() + predictor.title[1:],
         "kind": predictor.kind,
         "id": predictor.id,
-        "format": recipe.format,
+        "format": options.format,
         "trunk": predictor.info.trunk,
         "classes": list(predictor.classes),
-        "input": "features" if recipe.head_only else whole,
+        "input": "features" if options.head_only else whole,
         "preprocess": predictor.preprocess.to_json(),
         "dim": int(linear.weight.shape[1]),
         "l2": linear.l2,
         "temperature": predictor.temperature,
         "calibration": calibration and calibration.to_json(),
-        **({"opset": onnx_file.OPSET} if recipe.format == "onnx" else {}),
+        **({"opset": onnx_file.OPSET} if options.format == "onnx" else {}),
         "versions": {name: version(name) for name in ("headstart", "torch")},
     }
 
 
 def _examples(
-    cache: Cache, predictor: Predictor, recipe: ExportRecipe
+    cache: Cache, predictor: Predictor, options: ExportOptions
 ) -> tuple[list[np.ndarray], np.ndarray, str]:
     """Return inputs, the probabilities [N, K] that they should give, and what they are."""
     table = resolve.table_of(cache, predictor.info)
-    if recipe.head_only:
+    if options.head_only:
         if table is not None and predictor.kind == "head":
             rows = np.linspace(0, len(table.labels) - 1, min(64, len(table.labels))).astype(int)
             features, source = np.asarray(table.features[rows]), "the table's features"
@@ -239,7 +218,7 @@ def _examples(
         pictures = _pictures([str(path) for path in digits[:: len(digits) // CHECKED]])
     crops = torch.stack([predictor.preprocess.apply(picture) for picture in pictures])
     engine = predictor.torch_engine(device="cpu", precision="fp32")
-    given = pictures if recipe.with_preprocess else list(crops)
+    given = pictures if options.with_preprocess else list(crops)
     inputs = [np.ascontiguousarray(one.permute(1, 2, 0).numpy()) for one in given]
     (logits,) = predictor.logits(engine, [crops])
     return inputs, predictor.probabilities(logits), source

@@ -12,6 +12,8 @@ from typing import Any
 
 #: The page's scripts, in the order in which they run.
 SCRIPTS = ("page.js", "map.js")
+#: What stands near the beginning of every page.
+MARK = b'<meta name="headstart-made-from"'
 #: How a page says what it was made from, within so many bytes of its beginning.
 _ORIGIN, _WITHIN = re.compile(rb'<meta name="headstart-made-from" content="(\w*)">'), 400
 
@@ -29,7 +31,7 @@ def page(record: dict[str, Any]) -> str:
     from markupsafe import Markup
 
     environment = Environment(
-        loader=PackageLoader("pipeline.pages"),
+        loader=PackageLoader("pipeline.reporting.page"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -88,7 +90,7 @@ def seconds(value: float | None) -> str:
 
 
 def _own(name: str) -> str:
-    return files("pipeline.pages").joinpath("templates", name).read_text("utf-8")
+    return files("pipeline.reporting.page").joinpath("templates", name).read_text("utf-8")
 
 
 def _hash(text: str) -> str:

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.analysis.advising.advise import AdviceRecipe
-from pipeline.finetuning.options import TuneRecipe
-from pipeline.heads.options import HeadRecipe
-from pipeline.options import command_line
+from pipeline.analysis.options import AdviseOptions
+from pipeline.finetuning.options import FinetuneOptions
+from pipeline.heads.options import FitHeadOptions
 from pipeline.store.records import HeadInfo, ModelInfo
 from pipeline.store.table import FeatureTable
-
-#: Options that say how to compute, and not what.
-_MEANS = ("jobs", "device", "workers", "resume")
 
 
 def commands(
@@ -33,15 +29,15 @@ def commands(
     found = [table.provenance.command]
     for info in heads:
         words = [table.table_id[:12], "--clf", info.clf]
-        recipe = HeadRecipe(**info.recipe)
-        found.append(command_line("fit-head", words, recipe, without=("clf", *_MEANS)))
+        options = FitHeadOptions(**info.recipe)
+        found.append(options.command_line("fit-head", words, without=("clf",)))
     for model in models:
         words = [model.head, "--unfreeze", model.unfreeze]
-        tuned = TuneRecipe(**model.recipe)
-        found.append(command_line("finetune", words, tuned, without=("unfreeze", *_MEANS)))
+        tuned = FinetuneOptions(**model.recipe)
+        found.append(tuned.command_line("finetune", words, without=("unfreeze",)))
     if advice is not None:
-        asked = AdviceRecipe(**advice["recipe"])
-        found.append(command_line("advise", [table.table_id[:12]], asked, without=_MEANS))
+        asked = AdviseOptions(**advice["recipe"])
+        found.append(asked.command_line("advise", [table.table_id[:12]]))
     return [*dict.fromkeys(found), f"pipeline report {table.table_id[:12]}"]
 
 

@@ -9,32 +9,41 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.analysis.advising import quadrant
 from pipeline.analysis.advising.advise import at_hand
-from pipeline.analysis.auditing.audit import Audit, audit
+from pipeline.analysis.auditing import audit
+from pipeline.analysis.auditing.audit import Audit
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.heads import predictions, resolve
+from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import Ranked, rank_heads, rank_models
 from pipeline.heads.resolve import Artefact
 from pipeline.images.decoding.thumbnails import Picture
 from pipeline.images.names import counted, shown
 from pipeline.progress import Progress, Silent
+from pipeline.reporting.options import ReportOptions
 from pipeline.reporting.page import album as albums
 from pipeline.reporting.page import answers, contents, embedding, findings, mistakes
 from pipeline.reporting.page.album import Album
 from pipeline.reporting.page.answers import Answers
 from pipeline.reporting.page.record import Gathered, record
-from pipeline.reporting.page.render import made_from, page
+from pipeline.reporting.page.render import MARK, made_from, page
 from pipeline.reporting.pictures import of_rows, root_of
 from pipeline.store import advice
-from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
+from pipeline.store.outputs import output_path, write_output
 from pipeline.store.records import HeadInfo, ModelInfo
 from pipeline.store.results import HEAD, MODEL
 from pipeline.store.table import FeatureTable
+
+if TYPE_CHECKING:
+    from pipeline.finetuning.model import Model
+
+#: What a page is called where a file that is none stands in its way.
+PAGE = "a page of `pipeline report`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +93,7 @@ class Report:
 
 def report(
     table: FeatureTable | str | Path | None = None,
-    artefact: Any = None,
+    model: Head | Model | str | Path | None = None,
     *,
     output: str | Path | None = None,
     data: str | Path | None = None,
@@ -94,14 +103,19 @@ def report(
 
     Args:
         table: a table, its file, name or id; the cache's current one without it.
-        artefact: the head or model whose mistakes are shown: itself, its id, folder or kind; the
+        model: the head or model whose mistakes are shown: itself, its id, folder or kind; the
             best of the table without it.
-        output: file to write; `cache/reports/<table>.html` without it.
+        output: file to write; `reports/<table>.html` in the cache without it. The list of its
+            findings stands beside it.
         data: folder in which the images lie now; None for where they were.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
 
+    Returns:
+        The path of the page.
+
     Raises:
-        PipelineError: with a sentence that says what to do.
+        PipelineError: there is no such table, head or model, or a file that is no report stands
+            in the way.
 
     Example:
         >>> import pipeline
@@ -109,16 +123,14 @@ def report(
         >>> pipeline.report(table).suffix  # doctest: +SKIP
         '.html'
     """
-    return run(table, Cache.at(cache), asked=artefact, output=output, data=data).path
+    return write_report(table, model, ReportOptions.of(locals()), Cache.at(cache)).path
 
 
-def run(
+def write_report(
     table: FeatureTable | str | Path | None,
+    model: Head | Model | str | Path | None,
+    options: ReportOptions,
     cache: Cache,
-    *,
-    asked: Any = None,
-    output: str | Path | None = None,
-    data: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Do what `report` does and report on it."""
@@ -126,12 +138,16 @@ def run(
     progress = progress or Silent()
     if not isinstance(table, FeatureTable):
         table = cache.open_table(table)
-    path = place(table, cache) if output is None else Path(output)
+    options.check()
+    path = Path(options.output or place(table, cache)).expanduser().absolute()
     listing = path.with_name(f"{path.stem}.audit.csv")
-    found = _find(table, cache, asked, data)
+    output_path(path, mark=MARK, what=PAGE)
+    output_path(listing, mark=audit.MARK, what=audit.LIST)
+    data = options.data
+    found = _find(table, cache, model, data)
     looked, info = found.looked, found.info
     said = [] if looked is None or info is None else _answers(looked, info, table)
-    audited = audit(table, progress=progress)
+    audited = audit.find_faults(table, progress=progress)
     album = _album(table, said, audited, data, progress)
     progress.start("drawing the map", 0)
     layouts = embedding.layouts(table.features[album.rows])
@@ -144,8 +160,8 @@ def run(
     )  # fmt: skip
     made = record(gathered, workers=usable_cores())
     html = page(made).encode()
-    write_bytes(listing, audited.to_csv(), what="the list of findings")
-    write_bytes(path, html, what="the report")
+    write_output(listing, audited.to_csv(), mark=audit.MARK, what=audit.LIST)
+    write_output(path, html, mark=MARK, what=PAGE)
     notes = [*audited.notes, *found.damaged, *found.unread, *_notes(table, album)]
     return Report(
         path, listing, table, len(album.rows), len(audited.findings), looked, tuple(notes),

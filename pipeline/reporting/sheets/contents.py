@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.images.names import counted
+from pipeline.reporting.options import MOST
 from pipeline.reporting.sheets.gallery import Gallery
-from pipeline.reporting.sheets.sheet import MOST
 
 #: Up to so many classes each has its own section; beyond, the pictures stand side by side with
 #: their classes' names.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UsageError, nearest
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.scan import gather
 from pipeline.images.names import class_name, joined, shown
 from pipeline.progress import Progress
@@ -112,7 +112,7 @@ def of_data(word: str, cache: Cache, progress: Progress) -> Gallery:
 
     Splits and left-out files are those that `extract` with its defaults would have.
     """
-    images, digests = gather(word, Recipe(), cache, progress)
+    images, digests = gather(word, ExtractOptions(), cache, progress)
     return Gallery(
         name=images.name,
         root=images.root,

@@ -6,7 +6,6 @@ import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
 #: What a sheet says of itself, so that it may be replaced by another.
 SOFTWARE = "Headstart contact sheet"
-#: Most pictures of a sheet: what it is made in, and how long it is, stay bounded.
-MOST = 400
 
 _DPI = 100
 _MARGIN, _GAP = 24, 8  # pixels
@@ -196,14 +193,3 @@ class _Writer:
             fitted = self.lettering.fit(line, room)
             middle = left + (side - self.lettering.width(fitted)) / 2
             self(fitted, start + number * _LINE, middle, room + 1, colour=_GREY)
-
-
-def is_sheet(path: Path) -> bool:
-    """Tell whether a file is a sheet."""
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            return image.info.get("Software") == SOFTWARE
-    except (OSError, SyntaxError, ValueError):
-        return False

@@ -4,78 +4,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError, UsageError
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.heads import predictions, resolve
+from pipeline.heads.head import Head
 from pipeline.heads.resolve import Artefact
 from pipeline.images.decoding import thumbnails
 from pipeline.images.decoding.thumbnails import Picture
 from pipeline.images.names import counted, safe, shown
 from pipeline.images.preprocess import Preprocess
-from pipeline.options import faults, from_options
 from pipeline.progress import Progress, Silent
+from pipeline.reporting.options import ShowOptions
 from pipeline.reporting.sheets import contents, gallery, sheet
 from pipeline.reporting.sheets.contents import Content
 from pipeline.reporting.sheets.gallery import Gallery
-from pipeline.reporting.sheets.sheet import MOST, Section, Tile
-from pipeline.store.atomic import write_bytes
+from pipeline.reporting.sheets.sheet import Section, Tile
 from pipeline.store.cache import Cache
+from pipeline.store.outputs import DRAWN, output_path, write_output
 from pipeline.store.records import HeadInfo
 from pipeline.store.table import FeatureTable
 from pipeline.trunks import spec
 
-KINDS = ("classes", "views", "predictions")
+if TYPE_CHECKING:
+    from pipeline.finetuning.model import Model
+
 #: Pixels of a picture's cell; of many classes, and of crops at most.
 SIDE, SMALL, CROP = 144, 112, 224
-_LEAST = {"count": 1, "seed": 0, "workers": 1}
-
-
-@dataclass(frozen=True)
-class ShowRecipe:
-    """The options of `show`. Equal recipes of equal images give equal sheets.
-
-    Args:
-        kind: one of `KINDS`; None for predictions of a head or model, and else the classes.
-        split: `train`, `val`, `test` or `all`; None for what the kind is about: all images'
-            classes, the views of train, the predictions of the last of val and test.
-        classes: names; none for all.
-        count: images of each class, of all, or of the right and the wrong each; None for what
-            fits the kind.
-        seed: of a random choice; None for the first images, or the surest mistakes.
-        wrong: mistakes alone.
-        data: folder in which the images of a table lie now; None for where they were.
-        output: the PNG to write; None for one in the cache.
-        workers: decoding threads; None for the cores that the process may use.
-    """
-
-    kind: str | None = None
-    split: str | None = None
-    classes: tuple[str, ...] = ()
-    count: int | None = None
-    seed: int | None = None
-    wrong: bool = False
-    data: str | None = None
-    output: str | None = None
-    workers: int | None = None
-
-    def check(self) -> None:
-        """Refuse values that cannot be right, all in one message.
-
-        Raises:
-            UsageError: what was given, what is allowed, the nearest name.
-        """
-        found = faults(self, least=_LEAST, allowed={"kind": (None, *KINDS)})
-        if self.count is not None and self.count > MOST:
-            found.append(f"--count {self.count} is above {MOST}, the pictures that a sheet holds.")
-        if self.output is not None and Path(self.output).suffix.lower() != ".png":
-            found.append(f"--output {shown(self.output)} must end in .png: a sheet is a PNG.")
-        if found:
-            raise UsageError(" ".join(found))
+#: What a sheet is called where a file that is none stands in its way.
+SHEET = "a sheet of `pipeline show`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,42 +85,73 @@ class Shown:
         }
 
 
-def show(what: Any = None, *, cache: str | Path | None = None, **options: Any) -> Path:
+def show(
+    what: FeatureTable | Head | Model | str | Path | None = None,
+    *,
+    kind: str | None = None,
+    split: str | None = None,
+    classes: tuple[str, ...] = (),
+    count: int | None = None,
+    seed: int | None = None,
+    wrong: bool = False,
+    data: str | Path | None = None,
+    output: str | Path | None = None,
+    workers: int | None = None,
+    cache: str | Path | None = None,
+) -> Path:
     """Draw a contact sheet and return the path of the PNG.
 
     Args:
         what: a table, its file, name or id; a `Head` or `Model`, its id or folder, a kind of head;
             a folder of images, a CSV or TSV file, or a built-in set; the current table without it.
+        kind: `classes`, `views` or `predictions`; None for predictions of a head or model, and
+            else the classes.
+        split: `train`, `val`, `test` or `all`; None for what the kind is about: all images'
+            classes, the views of train, the predictions of the last of val and test.
+        classes: names; none for all.
+        count: images of each class, of all, or of the right and the wrong each; None for what
+            fits the kind.
+        seed: of a random choice, from 0; None for the first images, or the surest mistakes.
+        wrong: mistakes alone.
+        data: folder in which the images of a table lie now; None for where they were.
+        output: the PNG to write; None for one in the cache.
+        workers: decoding threads; None for the cores that the process may use.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
-        **options: any field of `ShowRecipe`.
+
+    Returns:
+        The path of the PNG.
 
     Raises:
-        PipelineError: with a sentence that says what to do.
+        UsageError: an option that cannot be right, or is not for what is shown.
+        PipelineError: there is nothing to show, or a file that is no sheet stands in its way.
 
     Example:
         >>> import pipeline
         >>> pipeline.show(pipeline.extract("digits"), count=4)  # doctest: +SKIP
     """
-    recipe = from_options(ShowRecipe, options, verb="show")
-    for name in ("path", "folder"):  # of a table; of a head or model
-        what = getattr(what, name, what)
-    return run(None if what is None else str(what), recipe, Cache.at(cache)).path
+    return draw_sheet(what, ShowOptions.of(locals()), Cache.at(cache)).path
 
 
-def run(
-    word: str | None, recipe: ShowRecipe, cache: Cache, progress: Progress | None = None
+def draw_sheet(
+    what: FeatureTable | Head | Model | str | Path | None,
+    options: ShowOptions,
+    cache: Cache,
+    progress: Progress | None = None,
 ) -> Shown:
     """Do what `show` does and report on it."""
-    recipe.check()
+    for name in ("path", "folder"):  # of a table; of a head or model
+        what = getattr(what, name, what)
+    word = None if what is None else str(what)
+    options.check()
     progress = progress or Silent()
     artefact = None if word is None else resolve.recognise(cache, word)
-    kind = recipe.kind or ("classes" if artefact is None else "predictions")
-    if recipe.wrong and kind != "predictions":
+    kind = options.kind or ("classes" if artefact is None else "predictions")
+    if options.wrong and kind != "predictions":
         raise UsageError("--wrong is for predictions: name a head or model, or --kind predictions.")
     table = _table(cache, word, artefact)
     if table is None:
         assert word is not None
-        if recipe.data is not None:
+        if options.data is not None:
             raise UsageError("--data says where the images of a table lie; this is no table.")
         if kind == "predictions":
             raise UsageError(
@@ -167,23 +159,23 @@ def run(
             )
         images = gallery.of_data(word, cache, progress)
     else:
-        images = gallery.of_table(table, recipe.data)
-    labels = images.find_classes(recipe.classes)
+        images = gallery.of_table(table, options.data)
+    labels = images.find_classes(options.classes)
     preprocess = None
     if kind == "predictions":
         artefact = artefact or resolve.best(cache, table)
-        content = _predictions(images, table, artefact, recipe, labels)
+        content = _predictions(images, table, artefact, options, labels)
     elif kind == "views":
         preprocess, trunk = _eyes(table, cache)
-        split = recipe.split or ("train" if "train" in images.splits else None)
+        split = options.split or ("train" if "train" in images.splits else None)
         rows = images.rows(split=split, labels=labels)
-        content = contents.views(images, rows, count=recipe.count, seed=recipe.seed, trunk=trunk)
+        content = contents.views(images, rows, count=options.count, seed=options.seed, trunk=trunk)
     else:
-        rows = images.rows(split=recipe.split, labels=labels)
-        content = contents.classes(images, rows, count=recipe.count, seed=recipe.seed)
-    place = _place(cache, images, kind, artefact, recipe)
-    pictures = _pictures(images, content, preprocess, recipe, progress)
-    write_bytes(place, _draw(content, pictures, preprocess), what="the sheet")
+        rows = images.rows(split=options.split, labels=labels)
+        content = contents.classes(images, rows, count=options.count, seed=options.seed)
+    place = _place(cache, images, kind, artefact, options)
+    pictures = _pictures(images, content, preprocess, options, progress)
+    write_output(place, _draw(content, pictures, preprocess), mark=DRAWN, what=SHEET)
     reasons = tuple(picture.reason for picture in pictures)
     return Shown(place, kind, images, content, reasons, _notes(artefact, reasons))
 
@@ -205,7 +197,7 @@ def _predictions(
     images: Gallery,
     table: FeatureTable | None,
     artefact: Artefact,
-    recipe: ShowRecipe,
+    options: ShowOptions,
     labels: list[int],
 ) -> Content:
     assert table is not None
@@ -214,7 +206,7 @@ def _predictions(
     if info.table_id != table.table_id:
         raise UsageError(f"The {name} was not made on {images.name}: name the head or model.")
     there = predictions.splits(artefact.folder)
-    split = recipe.split or next((one for one in ("test", "val") if one in there), None)
+    split = options.split or next((one for one in ("test", "val") if one in there), None)
     if split not in there:
         have = f"it has those of {', '.join(there)}" if there else "it has none"
         raise UsageError(f"The {name} has no stored predictions of {split or 'any split'}: {have}.")
@@ -225,8 +217,8 @@ def _predictions(
     chances = stored.calibrated(info.calibration_temperature)[kept]
     how = f"{info.clf} on" if isinstance(info, HeadInfo) else "fine-tuned"
     return contents.predictions(
-        images, stored.rows[kept], chances, count=recipe.count, seed=recipe.seed,
-        wrong=recipe.wrong, title=f"{images.name} {split}: {name} ({how} {info.trunk})",
+        images, stored.rows[kept], chances, count=options.count, seed=options.seed,
+        wrong=options.wrong, title=f"{images.name} {split}: {name} ({how} {info.trunk})",
     )  # fmt: skip
 
 
@@ -235,9 +227,9 @@ def _eyes(table: FeatureTable | None, cache: Cache) -> tuple[Preprocess, str]:
     if table is not None:
         given = table.provenance
         return Preprocess.from_json(given.preprocess), given.trunk
-    recipe = Recipe()
+    options = ExtractOptions()
     facts, _ = spec.resolve(
-        recipe.trunk, recipe.weights, recipe.keys, memo=cache.memo, state_dir=cache.weights
+        options.trunk, options.weights, options.keys, memo=cache.memo, state_dir=cache.weights
     )
     return facts.preprocess, facts.name
 
@@ -246,10 +238,10 @@ def _pictures(
     images: Gallery,
     content: Content,
     preprocess: Preprocess | None,
-    recipe: ShowRecipe,
+    options: ShowOptions,
     progress: Progress,
 ) -> list[Picture]:
-    workers = recipe.workers or usable_cores()
+    workers = options.workers or usable_cores()
     items = list(content.items)
     progress.start("showing", len(items))
     files = [(images.file(item.row), images.digests[item.row]) for item in items]
@@ -282,18 +274,13 @@ def _fitted(picture: Picture, side: int) -> Picture:
 
 
 def _place(
-    cache: Cache, images: Gallery, kind: str, artefact: Artefact | None, recipe: ShowRecipe
+    cache: Cache, images: Gallery, kind: str, artefact: Artefact | None, options: ShowOptions
 ) -> Path:
     """Return where to write; refuse to replace what is no sheet."""
-    if recipe.output is None:
+    if options.output is None:
         of = f"-{artefact.folder.name}" if artefact is not None and kind == "predictions" else ""
         return cache.root / "sheets" / f"{safe(images.name)}-{kind}{of}.png"
-    place = Path(recipe.output).expanduser().absolute()
-    if place.is_dir() or (place.exists() and not sheet.is_sheet(place)):
-        raise PipelineError(
-            f"{shown(place)} is there and is no sheet of `pipeline show`: name another file."
-        )
-    return place
+    return output_path(options.output, mark=DRAWN, what=SHEET)
 
 
 def _notes(artefact: Artefact | None, reasons: tuple[str, ...]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from tables import digest, make_table
 import pipeline
 from pipeline.analysis.advising import advise as module
 from pipeline.analysis.advising import learning_curve
-from pipeline.analysis.advising.advise import AdviceRecipe, run
+from pipeline.analysis.advising.advise import AdviseOptions, run
 from pipeline.analysis.advising.learning_curve import sizes
 from pipeline.errors import PipelineError, UsageError
 from pipeline.store import advice as kept
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def ask(table, cache, **options):
-    return run(table, AdviceRecipe(**options), cache)
+    return run(table, AdviseOptions(**options), cache)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -68,7 +68,7 @@ def test_what_was_found_is_kept_with_its_time_and_its_recipe(found, tmp_path):
     advice = ask(found.table, cache, seed=3, sample=0, data=tmp_path)
     values = kept.read(cache, found.table.table_id)
     assert {name: values[name] for name in advice.to_json()} == advice.to_json()
-    assert values["recipe"] == {**vars(AdviceRecipe(seed=3, sample=0)), "data": str(tmp_path)}
+    assert values["recipe"] == {**vars(AdviseOptions(seed=3, sample=0)), "data": str(tmp_path)}
     assert values["created"].endswith("Z")
     ask(found.table, cache)
     assert kept.read(cache, found.table.table_id)["recipe"]["seed"] == 0
@@ -249,7 +249,7 @@ def test_images_that_are_gone_leave_the_comparison_out_and_that_is_said(pretrain
 
 def test_what_fine_tuning_did_is_told(work):
     done = tune(work, epochs=1, views=1)
-    advice = run(None, AdviceRecipe(sample=0), Cache.at(work / "cache"), Heard())
+    advice = run(None, AdviseOptions(sample=0), Cache.at(work / "cache"), Heard())
     (gain,) = advice.gains
     assert kept.read(Cache.at(work / "cache"), done.info.table_id)["gains"] == [gain.to_json()]
     assert gain.model == done.folder.name and gain.unfreeze == "layer4" and gain.split == "val"

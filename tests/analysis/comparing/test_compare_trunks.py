@@ -16,12 +16,12 @@ import pipeline
 from pipeline.analysis.comparing import feature_cost
 from pipeline.analysis.comparing.compare_picture import draw
 from pipeline.analysis.comparing.compare_trunks import Result, marked, run
-from pipeline.analysis.comparing.contenders import CompareRecipe, Contender
+from pipeline.analysis.comparing.contenders import CompareOptions, Contender
 from pipeline.analysis.comparing.feature_cost import Cost
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction import engines
 from pipeline.extraction.extract import extract
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.images import digest
 from pipeline.images.decoding import loader
 from pipeline.store.cache import Cache
@@ -30,7 +30,7 @@ from pipeline.trunks.engines.torch_engine import TorchEngine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RECIPE = CompareRecipe(
+RECIPE = CompareOptions(
     trunks="resnet18:random,squeezenet1_1:random,resnet18:none.pth",
     layers="own,layer3,layer2+layer4,layer1",
     pools="avg,max",
@@ -81,15 +81,15 @@ def test_every_trunk_meets_every_layer_and_pooling_once():
         "a:random own", "a:random layer3 avg", "a:random layer3 max", "a:random neck",
         "b own", "b layer3 avg", "b layer3 max", "b neck",
     ]  # fmt: skip
-    assert CompareRecipe().contenders() == [Contender("efficientnet_lite0")]
-    assert CompareRecipe(pools="max").contenders()[0].title == "efficientnet_lite0 layer4 max"
-    twice = CompareRecipe(layers="layer3+layer2,layer2+layer3+layer2,own,own").contenders()
+    assert CompareOptions().contenders() == [Contender("efficientnet_lite0")]
+    assert CompareOptions(pools="max").contenders()[0].title == "efficientnet_lite0 layer4 max"
+    twice = CompareOptions(layers="layer3+layer2,layer2+layer3+layer2,own,own").contenders()
     assert [one.layer for one in twice] == ["layer2+layer3", None]
-    assert CompareRecipe(trunks="r:w.pth").contenders()[0].weights == "w.pth"
+    assert CompareOptions(trunks="r:w.pth").contenders()[0].weights == "w.pth"
 
 
 def test_all_faults_of_the_options_come_in_one_message():
-    recipe = CompareRecipe(
+    recipe = CompareOptions(
         trunks=":random", layers="layr3,layer2+x", pools="mx", clf="linera", workers=0
     )
     with pytest.raises(UsageError) as error:
@@ -165,7 +165,7 @@ def test_a_second_run_loads_no_torch(raced):
     program = (
         "import sys\nfrom pipeline.store.cache import Cache\n"
         "from pipeline.analysis.comparing.compare_trunks import run\n"
-        "from pipeline.analysis.comparing.contenders import CompareRecipe\n"
+        "from pipeline.analysis.comparing.contenders import CompareOptions\n"
         f"done = run({str(root / 'photos')!r}, {recipe!r}, Cache.at({str(root / 'cache')!r}))\n"
         "print(done.extracted, 'torch' in sys.modules)"
     )
@@ -262,7 +262,7 @@ def test_the_picture_shows_any_name_and_any_number(tmp_path):
 
 def test_a_cost_is_measured_once_on_a_machine_and_again_on_another(tmp_path, monkeypatch):
     cache, loads = Cache.at(tmp_path / "c"), []
-    recipe = Recipe(trunk="squeezenet1_1", weights="random", engine="torch", batch_size=2)
+    recipe = ExtractOptions(trunk="squeezenet1_1", weights="random", engine="torch", batch_size=2)
     trunk = registry.load("squeezenet1_1", "random", state_dir=tmp_path)
 
     def load():

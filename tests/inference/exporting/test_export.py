@@ -22,7 +22,7 @@ from pipeline.heads.metrics import softmax
 from pipeline.heads.resolve import find
 from pipeline.images.decoding.decode import decode
 from pipeline.inference.exporting import onnx_file, openvino_file, safetensors_file
-from pipeline.inference.exporting.export import ExportRecipe, run
+from pipeline.inference.exporting.export import ExportOptions, run
 from pipeline.inference.predictors import open_predictor
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
@@ -46,7 +46,7 @@ def only(kind, work):
 
 def export(work, folder, output, **options):
     cache = Cache.at(work / "cache")
-    return run(find(cache, folder), ExportRecipe(output=str(output), **options), cache)
+    return run(find(cache, folder), ExportOptions(output=str(output), **options), cache)
 
 
 def alone(folder, argument, program=ALONE):
@@ -204,7 +204,7 @@ def test_a_head_that_is_not_linear_is_refused(tmp_path):
     head = fitted(make_table(tmp_path / "t.h5", val=20), cache, "knn").heads[0]
     for form in ("onnx", "openvino", "safetensors"):
         with pytest.raises(PipelineError, match=r"is not linear .* linear, logreg.*head\.skops"):
-            run(find(cache, head), ExportRecipe(format=form, output=str(tmp_path / "o")), cache)
+            run(find(cache, head), ExportOptions(format=form, output=str(tmp_path / "o")), cache)
 
 
 @pytest.mark.parametrize(
@@ -226,11 +226,11 @@ def test_a_package_that_is_missing_is_told_with_what_to_install(
 
 def test_options_that_cannot_go_together_are_refused():
     with pytest.raises(UsageError, match=r"'onxx' is not one of .*Did you mean onnx"):
-        ExportRecipe(format="onxx").check()
+        ExportOptions(format="onxx").check()
     with pytest.raises(UsageError, match="nothing to preprocess"):
-        ExportRecipe(with_preprocess=True, head_only=True).check()
+        ExportOptions(with_preprocess=True, head_only=True).check()
     with pytest.raises(UsageError, match="tensors and no graph"):
-        ExportRecipe(with_preprocess=True, format="safetensors").check()
+        ExportOptions(with_preprocess=True, format="safetensors").check()
 
 
 @pytest.mark.slow

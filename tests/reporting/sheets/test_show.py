@@ -14,12 +14,12 @@ from pipeline.images.decoding.reading import ABSENT
 from pipeline.images.decoding.thumbnails import CHANGED
 from pipeline.images.preprocess import Preprocess
 from pipeline.reporting.sheets import show
-from pipeline.reporting.sheets.show import ShowRecipe
+from pipeline.reporting.sheets.show import ShowOptions
 from pipeline.store.cache import Cache
 
 
 def run(work, word=None, **options):
-    return show.run(word, ShowRecipe(**options), Cache.at(work / "cache"))
+    return show.run(word, ShowOptions(**options), Cache.at(work / "cache"))
 
 
 def paths(done):
@@ -61,7 +61,7 @@ def test_views_are_the_crops_that_fine_tuning_caches(work):
         for item in items
     ]
     (batch,) = load(files, preprocess, batch_size=len(files), workers=2)
-    shown = show._pictures(done.gallery, done.content, preprocess, ShowRecipe(), show.Silent())
+    shown = show._pictures(done.gallery, done.content, preprocess, ShowOptions(), show.Silent())
     for crop, picture_ in zip(batch.crops, shown, strict=True):
         assert (crop.permute(1, 2, 0).numpy() == picture_.rgb).all()
 
@@ -105,7 +105,7 @@ def test_wrong_shows_mistakes_alone_and_says_where_there_is_none(work):
 
 def test_a_model_shows_its_stored_predictions(modelled):
     (folder,) = (modelled / "cache" / "models").iterdir()
-    done = show.run(folder.name, ShowRecipe(split="val", data=str(modelled / "photos")),
+    done = show.run(folder.name, ShowOptions(split="val", data=str(modelled / "photos")),
                     Cache.at(modelled / "cache"))  # fmt: skip
     assert len(done.to_json()["images"]) >= 16 and f"model {folder.name}" in done.content.title
     assert not any(done.reasons)

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction import engines
-from pipeline.extraction.options import Recipe
+from pipeline.extraction.options import ExtractOptions
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.cache import Cache
 from pipeline.trunks.engines import openvino_engine
@@ -227,7 +227,7 @@ def test_auto_goes_on_with_pytorch_where_openvino_cannot_run_the_trunk(
 
     monkeypatch.setattr(openvino_engine, "converted", refuse)
     trunk = load("resnet18", "random", state_dir=tmp_path)
-    cache, recipe = Cache.at(tmp_path / "cache"), Recipe(device="cpu")
+    cache, recipe = Cache.at(tmp_path / "cache"), ExtractOptions(device="cpu")
     engine = engines.make_engine(trunk, key(), recipe, cache)
     assert engine.name == "torch-cpu"
     assert engine.notes == ["OpenVINO cannot run this trunk (a reason). Going on with PyTorch."]
@@ -241,9 +241,9 @@ def test_without_openvino_auto_is_pytorch_and_asking_for_it_says_what_to_install
     monkeypatch.setattr(openvino_engine, "available", lambda: False)
     trunk = load("resnet18", "random", state_dir=tmp_path)
     cache = Cache.at(tmp_path / "cache")
-    assert engines.make_engine(trunk, key(), Recipe(device="cpu"), cache).name == "torch-cpu"
+    assert engines.make_engine(trunk, key(), ExtractOptions(device="cpu"), cache).name == "torch-cpu"
     with pytest.raises(UsageError, match=r"pip install 'headstart\[openvino\]'"):
-        engines.make_engine(trunk, key(), Recipe(device="cpu", engine="openvino"), cache)
+        engines.make_engine(trunk, key(), ExtractOptions(device="cpu", engine="openvino"), cache)
 
 
 def test_openvino_is_not_for_a_gpu(monkeypatch):
@@ -276,7 +276,7 @@ def test_a_run_that_was_stopped_and_goes_on_gives_the_same_bits(tmp_path, monkey
 
     monkeypatch.setattr(rows, "SHARD_ROWS", 8)
     folder = make_folder(tmp_path / "photos", each=22)
-    recipe = Recipe(trunk="resnet18", weights="random", image_size=32, batch_size=4,
+    recipe = ExtractOptions(trunk="resnet18", weights="random", image_size=32, batch_size=4,
                     precision="bf16", device="cpu", engine="openvino")  # fmt: skip
     whole = run(folder, recipe, Cache.at(tmp_path / "whole"))
     cache = Cache.at(tmp_path / "cache")
