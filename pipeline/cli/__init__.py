@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from pipeline import __version__
@@ -23,7 +24,7 @@ COMMANDS = {
     "run": ("run", "All stages in one: features, heads, fine-tuning."),
     "extract": ("extract", "Run a trunk over images and keep the features."),
     "fit-head": ("fit_head", "Choose and fit heads on cached features."),
-    "heads": ("leaderboards:heads", "Compare the heads of a table."),
+    "heads": ("listings:heads", "Compare the heads of a table."),
     "compare": ("compare", "Compare trunks, layers and poolings."),
     "advise": ("advise", "Say which part to train, from measurements."),
     "finetune": (
@@ -31,7 +32,7 @@ COMMANDS = {
         "Fine-tune the last stages, starting from a head.",
     ),
     "models": (
-        "leaderboards:models",
+        "listings:models",
         "Compare the fine-tuned models of a table.",
     ),
     "predict": ("predict", "Say what is on images, with probabilities."),
@@ -49,9 +50,9 @@ COMMANDS = {
         "report",
         "Write a page that shows data, choice, mistakes and faults.",
     ),
-    "trunks": ("trunks", "List the trunks there are."),
+    "trunks": ("listings:trunks", "List the trunks there are."),
     "status": (
-        "status",
+        "listings:status",
         "List the tables and heads of the cache, newest first.",
     ),
     "cache": ("cache", "Show, verify and tidy the cache."),
@@ -86,8 +87,8 @@ class LazyGroup(click.Group):
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
         """Run a command line, and write its exit code to the log file where there is one."""
         words = sys.argv[1:] if args is None else list(args)
-        with log.Log(words) as heard:
-            return super().main(words, *more, **extra, obj=heard)
+        with log.told(words):
+            return super().main(words, *more, **extra, obj=words)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return commands without importing them, and the options of the program itself."""
@@ -119,10 +120,16 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except PipelineError as error:
-            click.echo(f"Error: {error}", err=True)
+            log.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except click.ClickException as error:
+            if isinstance(error, click.BadParameter) and _from_file(error):
+                where = f"{error.format_message()} It stands in {settings.FILE}."
+                error = click.UsageError(where, error.ctx)
+            log.TOLD.info(f"Error: {error.format_message()}")
+            raise error
         except KeyboardInterrupt as error:
-            click.echo(str(error) or STOPPED, err=True)
+            log.echo(str(error) or STOPPED, err=True)
             ctx.exit(128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
         except BrokenPipeError:
             sys.stdout = None  # the reader left, as `head` does
@@ -132,10 +139,18 @@ class LazyGroup(click.Group):
                 raise  # a library's own, not the system's
             reason = getattr(error, "strerror", None) or "No memory left"
             place = f": {name}" if (name := getattr(error, "filename", None)) else ""
-            click.echo(f"Error: {reason}{place}. What was committed stays in the cache.", err=True)
+            log.echo(f"Error: {reason}{place}. What was committed stays in the cache.", err=True)
             ctx.exit(1)
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def _from_file(error: click.BadParameter) -> bool:
+    """Say whether the value that click refuses came from `pipeline.toml`."""
+    if error.ctx is None or error.param is None:
+        return False
+    source = error.ctx.get_parameter_source(error.param.name or "")
+    return source is ParameterSource.DEFAULT_MAP
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-import click
-
-from pipeline.cli.options import print_json, shown
+from pipeline.cli.log import echo, shown
+from pipeline.cli.options import print_json
 from pipeline.heads.leaderboard import Ranked
 from pipeline.store.cache import Cache
 from pipeline.store.records import HeadInfo, Metrics, ModelInfo
@@ -125,13 +124,13 @@ def show_board(
         listed = [one.to_json() for one in board]
         print_json({"table": str(opened.path), f"{kind.name}s": listed, "damaged": damaged})
         return
-    click.echo(shown(f"{opened.path}"), err=True)
+    echo(f"{opened.path}", err=True)
     if not board:
-        click.echo(none)
+        echo(none)
     for sentence in damaged:
-        click.echo(shown(f"Left out: {sentence}"), err=True)
+        echo(f"Left out: {sentence}", err=True)
     for number in sorted({one.group for one in board}):
         group = [one for one in board if one.group == number]
-        click.echo(title(group[0].info))
+        echo(title(group[0].info))
         for line in lines(group):
-            click.echo(line)
+            echo(line)

@@ -1,120 +1,74 @@
-"""`--log-file`: what is told to the person is appended to a file, each line with the time."""
+"""What is told to the person: printed, and with `--log-file` appended to a file with the time."""
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TextIO
 
 import click
 from click.core import ParameterSource
 
 from pipeline import __version__
 
-
-class Tee:
-    """A text stream whose whole lines a log hears; anything else is the stream's own.
-
-    Args:
-        stream: standard output or error.
-        log: hears.
-    """
-
-    def __init__(self, stream: TextIO, log: Log):
-        self.stream, self.log, self.rest, self.heard = stream, log, "", True
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def write(self, text: str) -> int:
-        """Write, and tell the log of the lines that are whole now."""
-        count = self.stream.write(text)
-        if self.heard:
-            *lines, self.rest = (self.rest + text).split("\n")
-            self.log.tell(lines)
-        return count
-
-    def finish(self) -> None:
-        """Tell the log of a last line without an end."""
-        if self.rest:
-            self.log.tell([self.rest])
+#: Hears all that is told; results for programs are printed past it.
+TOLD = logging.getLogger("pipeline.told")
+TOLD.propagate = False
 
 
-class Log:
-    """A file that hears all that is told, from `open` to the end of the `with` block.
+def shown(text: object) -> str:
+    """Return text that any terminal takes: bytes that are not UTF-8 are replaced."""
+    return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def echo(text: object, *, err: bool = False) -> None:
+    """Tell the person a line, on standard output or standard error."""
+    line = shown(text)
+    click.echo(line, err=err)
+    TOLD.info(line)
+
+
+class LogFile(logging.FileHandler):
+    """Appends what is told, each line with the time (UTC); a full disk ends it and not the work."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a message's lines, each with the time."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        return "\n".join(f"{now} {line}" for line in str(record.msg).split("\n"))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Say why the file ends, and hear no more."""
+        TOLD.removeHandler(self)
+        error = sys.exc_info()[1]
+        click.echo(f"The log file ends here: {getattr(error, 'strerror', error)}.", err=True)
+
+
+@contextmanager
+def told(words: Sequence[str]) -> Iterator[None]:
+    """Write how the command line of the block ended to the log file, if it opens one.
 
     Args:
         words: of the command line, without the program's name.
     """
-
-    def __init__(self, words: Sequence[str]):
-        self.words = words
-        self.file: TextIO | None = None
-        self.out: Tee | None = None
-        self.err: Tee | None = None
-
-    def open(self, path: str) -> None:
-        """Append to `path` from now on.
-
-        Raises:
-            click.ClickException: it cannot be written.
-        """
-        try:
-            self.file = open(  # noqa: SIM115 - closed at the end of the block
-                path, "a", encoding="utf-8", errors="backslashreplace", buffering=1
-            )
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise click.ClickException(
-                f"The log file {path} cannot be written: {reason}. Name another with --log-file."
-            ) from error
-        self.tell([f"headstart {__version__}: {shlex.join(['pipeline', *self.words])}"])
-        sys.stdout = self.out = Tee(sys.stdout, self)
-        sys.stderr = self.err = Tee(sys.stderr, self)
-
-    def tell(self, lines: Sequence[str]) -> None:
-        """Write lines, each with the time (UTC); where that fails, say so and go on without."""
-        if self.file is None:
-            return
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        try:
-            self.file.writelines(f"{now} {part}\n" for line in lines for part in line.split("\n"))
-        except OSError as error:
-            self.file = None  # first, since the sentence is told here too
-            click.echo(f"The log file ends here: {error.strerror}.", err=True)
-
-    def leave_out_results(self) -> None:
-        """Keep standard output out: results for programs are not told to a person."""
-        if self.out is not None:
-            self.out.heard = False
-
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for tee in (self.out, self.err):
-            if tee is not None:
-                tee.finish()
-        # unless somebody took its place, as for a reader that left
-        if self.out is not None and sys.stdout is self.out:
-            sys.stdout = self.out.stream
-        if self.err is not None and sys.stderr is self.err:
-            sys.stderr = self.err.stream
-        if isinstance(error, SystemExit):
-            self.tell([f"exit code {error.code or 0}"])
-        elif error is not None:
-            self.tell([f"ended by {error!r}"])
-        if self.file is not None:
-            self.file.close()
+    before, level = list(TOLD.handlers), TOLD.level
+    TOLD.setLevel(logging.INFO)
+    try:
+        yield
+    except SystemExit as error:
+        TOLD.info(f"exit code {error.code or 0}")
+        raise
+    except BaseException as error:
+        TOLD.info(f"ended by {error!r}")
+        raise
+    finally:
+        for handler in [one for one in TOLD.handlers if one not in before]:
+            TOLD.removeHandler(handler)
+            handler.close()
+        TOLD.setLevel(level)
 
 
 def option() -> click.Option:
@@ -129,10 +83,19 @@ def option() -> click.Option:
 
 
 def _open(context: click.Context, param: click.Parameter, value: str | None) -> None:
-    log = context.find_object(Log)
-    if value is None or log is None or context.resilient_parsing:
+    words = context.find_object(list)
+    if value is None or words is None or context.resilient_parsing:
         return
-    if log.file is None:
-        log.open(str(Path(value).expanduser()))
-    elif context.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE:
-        raise click.UsageError("--log-file is given twice; give it once.", context)
+    if any(isinstance(handler, LogFile) for handler in TOLD.handlers):
+        if context.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--log-file is given twice; give it once.", context)
+        return
+    path = Path(value).expanduser()
+    try:
+        TOLD.addHandler(LogFile(path, encoding="utf-8", errors="backslashreplace"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise click.ClickException(
+            f"The log file {path} cannot be written: {reason}. Name another with --log-file."
+        ) from error
+    TOLD.info(f"headstart {__version__}: {shlex.join(['pipeline', *words])}")

@@ -73,8 +73,3 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def shown(text: object) -> str:
-    """Return text that any terminal takes: bytes that are not UTF-8 are replaced."""
-    return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -7,10 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import click
-
-from pipeline.cli.log import Log, Tee
-from pipeline.cli.options import shown
+from pipeline.cli.log import TOLD, echo, shown
 from pipeline.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -28,16 +25,15 @@ def reporter(quiet: bool = False) -> Iterator[Progress]:
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
-    tee = sys.stderr if isinstance(sys.stderr, Tee) else None  # the log hears sentences, not bars
     with RichProgress(
         TextColumn("{task.description:<10}"),
         BarColumn(),
         TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[bad]}", style="red"),
-        console=Console(file=sys.stderr if tee is None else tee.stream),
+        console=Console(file=sys.stderr),
     ) as bars:
-        yield _Bars(bars, None if tee is None else tee.log)
+        yield _Bars(bars)
 
 
 class Sentences(Silent):
@@ -45,12 +41,12 @@ class Sentences(Silent):
 
     def say(self, sentence: str) -> None:
         """Print a sentence on standard error."""
-        click.echo(shown(sentence), err=True)
+        echo(sentence, err=True)
 
 
 class _Bars:
-    def __init__(self, bars: Bars, log: Log | None):
-        self.bars, self.log = bars, log
+    def __init__(self, bars: Bars):
+        self.bars = bars
         self.task: TaskID | None = None
         self.bad = 0
 
@@ -77,6 +73,6 @@ class _Bars:
         self.bars.update(self.task, state=shown(text))
 
     def say(self, sentence: str) -> None:
-        self.bars.console.print(shown(sentence), highlight=False, markup=False)
-        if self.log is not None:
-            self.log.tell([shown(sentence)])
+        line = shown(sentence)
+        self.bars.console.print(line, highlight=False, markup=False)
+        TOLD.info(line)

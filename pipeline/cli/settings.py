@@ -4,41 +4,34 @@ from __future__ import annotations
 
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from pipeline.cli.options import shown
 from pipeline.errors import PipelineError, UsageError, nearest
 
 FILE = "pipeline.toml"
-#: click's type to what TOML must hold for it, and how that is said.
-_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "boolean": ((bool,), "true or false"),
-    "integer": ((int,), "a whole number"),
-    "float": ((int, float), "a number"),
-    "text": ((str,), "text in quotes"),
-}
 
 
 def read(group: click.Group, context: click.Context) -> dict[str, Any]:
     """Return what the file says, as click's `default_map` of a group; empty without a file.
+
+    click checks the values when the command runs, as those of the command line.
 
     Args:
         group: whose commands the sections are of.
         context: of the group.
 
     Raises:
-        UsageError: it is no TOML, or sections, options and types that cannot be, all in one
+        UsageError: it is no TOML, or has sections and options that there are not, all in one
             message.
         PipelineError: the system cannot read it.
     """
-    path = Path(FILE)
     try:
-        values = tomllib.loads(path.read_bytes().decode())
+        values = tomllib.loads(Path(FILE).read_bytes().decode())
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -84,42 +77,20 @@ def _options(
         for param in command.params
         if isinstance(param, click.Option)
         for name in param.opts
-        if name.startswith("--")
     }
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in values.items():
         param = known.get(key.replace("_", "-"))
         if param is None:
             faults.append(f"{FILE}: [{section}] has no option {key}.{nearest(key, known)}")
-        elif (wrong := _wrong(param, value)) is not None:
-            faults.append(f"{FILE}: {key} in [{section}] must be {wrong}, not {_toml(value)}.")
-        elif not param.is_flag:
-            found[param.name or ""] = value
+        elif not param.is_flag:  # as text, so that click takes no 2.5 and no true for a number
+            found[param.name or ""] = [*map(str, value)] if isinstance(value, list) else str(value)
+        elif not isinstance(value, bool):
+            faults.append(f"{FILE}: {key} in [{section}] must be true or false, not {value!r}.")
         elif value or param.is_bool_flag:
             on = param.flag_activation_value
             found[param.name or ""] = on if value else not on
     return found
-
-
-def _wrong(param: click.Option, value: Any) -> str | None:
-    """Return what a value must be, None where it is that."""
-    types, said = _KINDS["boolean" if param.is_flag else param.type.name]
-    if param.nargs != 1 or param.multiple:
-        fits = isinstance(value, list) and (param.multiple or len(value) == param.nargs)
-        if fits and all(_is(types, one) for one in value):
-            return None
-        return f"a list{'' if param.multiple else f' of {param.nargs}'}, each {said}"
-    return None if _is(types, value) else said
-
-
-def _is(types: tuple[type, ...], value: Any) -> bool:
-    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"'{value}'" if isinstance(value, str) else str(value)
 
 
 def _fallback(found: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +107,7 @@ def _fallback(found: dict[str, Any]) -> dict[str, Any]:
 
 def taken(context: click.Context) -> str:
     """Return what a command took from the file, as it would be typed; empty for nothing."""
-    return shown(" ".join(_words(context)))
+    return " ".join(_words(context))
 
 
 def _words(context: click.Context) -> Iterator[str]:
@@ -147,9 +118,8 @@ def _words(context: click.Context) -> Iterator[str]:
         assert isinstance(param, click.Option)
         value = (context.default_map or {})[name]
         if param.multiple:
-            yield shlex.join(word for one in value for word in (param.opts[-1], str(one)))
+            yield shlex.join(word for one in value for word in (param.opts[-1], one))
         elif not param.is_flag:
-            values = value if isinstance(value, list) else [value]
-            yield shlex.join([param.opts[-1], *map(str, values)])
+            yield shlex.join([param.opts[-1], *(value if isinstance(value, list) else [value])])
         elif value == param.flag_activation_value:
             yield param.opts[-1]

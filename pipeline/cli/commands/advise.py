@@ -11,7 +11,7 @@ from pipeline.analysis.advising.advise import advise_on_table
 from pipeline.analysis.options import AdviseOptions
 from pipeline.cli import options
 from pipeline.cli.boards import aligned
-from pipeline.cli.options import shown
+from pipeline.cli.log import echo
 from pipeline.cli.progress import reporter
 from pipeline.store.cache import Cache
 
@@ -38,7 +38,7 @@ def command(table: str | None, cache: str | None, as_json: bool, **values: Any) 
     opened = store.open_table(table)
     if not as_json:
         which = "" if table else "current "
-        click.echo(shown(f"On the {which}table {opened.path}"), err=True)
+        echo(f"On the {which}table {opened.path}", err=True)
     with reporter(quiet=as_json) as progress:
         found = advise_on_table(opened, asked, store, progress)
     if as_json:
@@ -47,45 +47,45 @@ def command(table: str | None, cache: str | None, as_json: bool, **values: Any) 
         _print(found)
     if asked.output is not None:
         found.draw(asked.output)
-        click.echo(shown(f"Drawn in {asked.output}"), err=True)
+        echo(f"Drawn in {asked.output}", err=True)
 
 
 def _print(found: Advice) -> None:
     size = found.size
     each = f"{size.smallest:,} to {size.largest:,} a class, median {size.median:,.0f}"
-    click.echo(f"How large        {size.images:,} training images, {size.classes} classes: {each}")
+    echo(f"How large        {size.images:,} training images, {size.classes} classes: {each}")
     rows = [["How similar", "right [95%]", "by chance", ""]]
     rows.append(["  nearest neighbour", *_agreement(found.neighbours.to_json())])
     if found.linear is not None:
         rows.append(["  linear, by folds", *_agreement(found.linear.to_json())])
     rows.append(["  the commonest class", f"{found.majority:.3f}", "", ""])
     for line in aligned(rows):
-        click.echo(line)
+        echo(line)
     if (of := found.reference) is not None:
         rows = [[f"  of {of.images:,} images", "linear", "nearest neighbour"]]
         rows.append(["  pretrained weights", f"{of.linear:.3f}", f"{of.neighbours:.3f}"])
         rows.append(["  random weights", f"{of.random_linear:.3f}", f"{of.random_neighbours:.3f}"])
         for line in aligned(rows):
-            click.echo(line)
+            echo(line)
     if found.curve is not None:
         for line in _curve(found):
-            click.echo(line)
+            echo(line)
     for gain in found.gains:
-        click.echo(
+        echo(
             f"Fine-tuning      {gain.unfreeze}: {_percent(gain.head, gain.head_interval)} → "
             f"{_percent(gain.accuracy, gain.interval)} on {gain.split}, {gain.model}"
         )
     advice = found.recommendation
-    click.echo(f"Quadrant         {advice.size}, {advice.similarity}")
-    click.echo(f"Advice           {advice.title}")
+    echo(f"Quadrant         {advice.size}, {advice.similarity}")
+    echo(f"Advice           {advice.title}")
     for line in advice.commands:
-        click.echo(shown(f"  {line}"))
+        echo(f"  {line}")
     for label, sentences in (("Why", advice.reasons), ("Source", advice.sources)):
         for sentence in sentences:
-            click.echo(f"{label:<17}{sentence}")
+            echo(f"{label:<17}{sentence}")
             label = ""
     for note in found.notes:
-        click.echo(shown(f"Note             {note}"))
+        echo(f"Note             {note}")
 
 
 def _agreement(values: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ import click
 from pipeline.analysis.options import AuditOptions
 from pipeline.cli import options
 from pipeline.cli.boards import aligned
-from pipeline.cli.options import shown
+from pipeline.cli.log import echo, shown
 from pipeline.cli.progress import reporter
 from pipeline.store.cache import Cache
 
@@ -56,28 +56,28 @@ def command(
     if as_json:
         options.print_json({**done.to_json(), "csv": str(place)})
         return
-    click.echo(shown(done.table.path), err=True)
+    echo(done.table.path, err=True)
     _print(done, every)
     for note in done.notes:
-        click.echo(shown(f"Note     {note}"))
-    click.echo(shown(f"List     {place}"))
-    click.echo(f"Time     {done.seconds:.1f} s")
+        echo(f"Note     {note}")
+    echo(f"List     {place}")
+    echo(f"Time     {done.seconds:.1f} s")
 
 
 def _print(done: Audit, every: bool) -> None:
     for kind, title in _TITLES.items():
         found = done.of_kind(kind)
-        click.echo(f"{title}  {len(found):,}" if found else f"{title}  none")
+        echo(f"{title}  {len(found):,}" if found else f"{title}  none")
         lines = [row for one in found[: None if every else _FIRST] for row in done.rows(one)]
         cells = []
         for row in lines[: None if every else _FIRST]:
             other = f"{row['other_path']}  " if row["other_path"] else ""
             cells.append(["", row["path"], f"{other}{row['reason']}"])
         for line in aligned([[_plain(cell) for cell in row] for row in cells]) if cells else []:
-            click.echo(line)
+            echo(line)
         if not every and len(found) > _FIRST:
-            click.echo(f"  and {len(found) - _FIRST:,} more, which --all prints")
-        click.echo("")
+            echo(f"  and {len(found) - _FIRST:,} more, which --all prints")
+        echo("")
 
 
 def _plain(text: str) -> str:

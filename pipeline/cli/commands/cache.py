@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from pipeline.cli import options
-from pipeline.cli.options import shown, size
+from pipeline.cli.log import echo, shown
+from pipeline.cli.options import size
 from pipeline.errors import PipelineError
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
@@ -52,13 +53,13 @@ def info(cache: str | None, as_json: bool) -> None:
             }
         )
         return
-    click.echo(shown(f"{store.root}: {size(sum(part.bytes for part in parts.values()))}"))
+    echo(shown(f"{store.root}: {size(sum(part.bytes for part in parts.values()))}"))
     for name, part in parts.items():
-        click.echo(f"  {name:<8} {part.files:>7,} files  {size(part.bytes):>10}")
+        echo(f"  {name:<8} {part.files:>7,} files  {size(part.bytes):>10}")
     for entry in fingerprints:
-        click.echo(f"  rows of {entry['fingerprint'][:12]}: {entry['shards']:,} shards")
+        echo(f"  rows of {entry['fingerprint'][:12]}: {entry['shards']:,} shards")
     if unfinished:
-        click.echo(f"  {len(unfinished)} unfinished runs; their rows are kept for the next try")
+        echo(f"  {len(unfinished)} unfinished runs; their rows are kept for the next try")
 
 
 @command.command()
@@ -78,16 +79,16 @@ def verify(cache: str | None, as_json: bool) -> None:
         options.print_json(vars(verdict))
     else:
         for problem in verdict.problems.values():
-            click.echo(shown(problem))
-        click.echo(
+            echo(problem)
+        echo(
             f"{verdict.shards:,} shards, {verdict.tables:,} tables and {verdict.results:,} heads, "
             f"models and advice read, {len(verdict.problems):,} damaged or missing."
         )
         for note in verdict.notes:
-            click.echo(note)
+            echo(note)
         where = f" --cache {shlex.quote(cache)}" if cache else ""
         for repair in verdict.repairs:
-            click.echo(shown(f"To repair, computing only what is lost: {repair}{where}"))
+            echo(f"To repair, computing only what is lost: {repair}{where}")
     if verdict.problems:
         sys.exit(1)
 
@@ -124,8 +125,8 @@ def gc(
     total = sum(found.values())
     if not as_json:
         for path, count in found.items():
-            click.echo(shown(f"{size(count):>10}  {path}"))
-        click.echo(f"{len(found):,} files that nothing names, {size(total)}.")
+            echo(f"{size(count):>10}  {path}")
+        echo(f"{len(found):,} files that nothing names, {size(total)}.")
     asked = bool(found) and not dry_run
     if asked and not yes:
         if not sys.stdin.isatty():
@@ -137,4 +138,4 @@ def gc(
         files = {str(path): count for path, count in found.items()}
         options.print_json({"files": files, "bytes": total, "removed": asked})
     elif asked:
-        click.echo(f"Removed, {size(total)} free.")
+        echo(f"Removed, {size(total)} free.")

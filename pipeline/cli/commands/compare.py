@@ -11,7 +11,7 @@ import click
 from pipeline.analysis.comparing.contenders import CompareOptions
 from pipeline.cli import options
 from pipeline.cli.boards import accuracy, aligned, share
-from pipeline.cli.options import shown
+from pipeline.cli.log import echo
 from pipeline.cli.progress import reporter
 from pipeline.store.cache import Cache
 
@@ -57,14 +57,14 @@ def _print(done: Race, picture: Path) -> None:
     ]  # fmt: skip
     rows = [_row(number, one, splits) for number, one in enumerate(done.results, 1)]
     for line in aligned([header, *rows], right={0, 3, 4, 5}):
-        click.echo(line)
-    click.echo("* nothing else here is both as fast and as accurate on folds of train")
+        echo(line)
+    echo("* nothing else here is both as fast and as accurate on folds of train")
     for title, reason in done.failed.items():
-        click.echo(shown(f"Failed   {title}: {reason}"))
+        echo(f"Failed   {title}: {reason}")
     for note in done.notes:
-        click.echo(shown(f"Note     {note}"))
-    click.echo(shown(f"Picture  {picture}"))
-    click.echo(f"Time     {done.seconds:.1f} s, {done.extracted:,} images through a trunk")
+        echo(f"Note     {note}")
+    echo(f"Picture  {picture}")
+    echo(f"Time     {done.seconds:.1f} s, {done.extracted:,} images through a trunk")
 
 
 def _row(number: int, one: Result, splits: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ import click
 from pipeline.cli import options
 from pipeline.cli.boards import aligned, figures
 from pipeline.cli.commands.predict import calibrated
-from pipeline.cli.options import shown
+from pipeline.cli.log import echo, shown
 from pipeline.cli.progress import reporter
 from pipeline.errors import UsageError
 from pipeline.inference.options import ComputeOptions, EvaluateOptions
@@ -91,32 +91,32 @@ def command(
 
 def _print(done: Evaluation) -> None:
     if done.why:
-        click.echo(shown(done.why), err=True)
-    click.echo(shown(f"The {done.predictor.title} on {done.on}"))
-    click.echo(calibrated(done.predictor, done.calibrated))
+        echo(done.why, err=True)
+    echo(f"The {done.predictor.title} on {done.on}")
+    echo(calibrated(done.predictor, done.calibrated))
     for split, metrics in done.metrics.items():
-        click.echo(f"\n{split}, {metrics.images:,} images: {figures(metrics)}")
+        echo(f"\n{split}, {metrics.images:,} images: {figures(metrics)}")
         rows = [["class", "images", "precision", "recall", "F1"]]
         rows += [
             [one["class"], f"{one['images']:,}", *(_known(one[k]) for k in _OF_CLASS)]
             for one in metrics.classes
         ]
         for line in aligned(rows, right={1, 2, 3, 4}):
-            click.echo(f"  {line}")
+            echo(f"  {line}")
         for line in _confusion(metrics):
-            click.echo(f"  {line}")
-    click.echo("")
+            echo(f"  {line}")
+    echo("")
     for name, count in done.unknown.items():
-        click.echo(shown(f"Unknown  {count:,} images of '{name}', a class that it does not know"))
+        echo(f"Unknown  {count:,} images of '{name}', a class that it does not know")
     if done.unlabelled:
-        click.echo(f"Left out {done.unlabelled:,} images without a label")
+        echo(f"Left out {done.unlabelled:,} images without a label")
     for path, reason in done.bad[:5]:
-        click.echo(shown(f"Bad      {path}: {reason}"))
+        echo(f"Bad      {path}: {reason}")
     if len(done.bad) > 5:
-        click.echo(f"         and {len(done.bad) - 5:,} more; --json lists all")
+        echo(f"         and {len(done.bad) - 5:,} more; --json lists all")
     for note in done.notes:
-        click.echo(shown(f"Note     {note}"))
-    click.echo(f"Time     {done.seconds:.1f} s")
+        echo(f"Note     {note}")
+    echo(f"Time     {done.seconds:.1f} s")
 
 
 _OF_CLASS = ("precision", "recall", "f1")
@@ -146,9 +146,9 @@ def _confusion(values: Metrics) -> list[str]:
 
 def _print_comparison(both: Comparison) -> None:
     for name, predictor in zip(both.names, both.predictors, strict=True):
-        click.echo(shown(f"{name}: the {predictor.title}"))
-    click.echo(shown(f"on {both.on}"))
+        echo(f"{name}: the {predictor.title}")
+    echo(f"on {both.on}")
     for one in both.splits:
-        click.echo(shown(one.sentence(both.names)))
+        echo(one.sentence(both.names))
     for note in both.notes:
-        click.echo(shown(f"Note     {note}"))
+        echo(f"Note     {note}")

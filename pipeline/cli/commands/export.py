@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from pipeline.cli import options
-from pipeline.cli.options import shown, size
+from pipeline.cli.log import echo
+from pipeline.cli.options import size
 from pipeline.cli.progress import reporter
 from pipeline.errors import UsageError
 from pipeline.inference.options import ExportOptions
@@ -54,13 +55,13 @@ def command(
         options.print_json(done.to_json())
         return
     if done.why:
-        click.echo(shown(done.why), err=True)
+        echo(done.why, err=True)
     checked = done.info["checked"]
-    click.echo(shown(f"Exported the {done.predictor.title}"))
-    click.echo(
+    echo(f"Exported the {done.predictor.title}")
+    echo(
         f"Checked  on {checked['images']} of {checked['on']}: probabilities differ by at most "
         f"{checked['difference']:.2g} ({checked['tolerance']:g} is allowed)"
     )
     files = ", ".join(f"{name} {size(count)}" for name, count in done.sizes.items())
-    click.echo(shown(f"Files    {files}"))
-    click.echo(shown(f"Kept in  {done.folder}"))
+    echo(f"Files    {files}")
+    echo(f"Kept in  {done.folder}")

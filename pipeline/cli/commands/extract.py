@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pipeline.cli import options
-from pipeline.cli.options import shown
+from pipeline.cli.log import echo
 from pipeline.cli.progress import reporter
 from pipeline.extraction.extract import Extraction, extract_table
 from pipeline.extraction.options import ExtractOptions
@@ -34,7 +34,7 @@ def command(data: str | None, cache: str | None, as_json: bool, **values: Any) -
       pipeline extract digits --layer layer2,layer3,layer4
     """
     if data is None:
-        click.echo(
+        echo(
             f"No DATA given: taking the built-in {DEFAULT_DATA} (scikit-learn's 1,797 "
             "handwritten digits).",
             err=True,
@@ -81,4 +81,4 @@ def show(done: Extraction) -> None:
     lines.append(("Time", f"{done.seconds:.1f} s{speed}"))
     lines += [("Note", note) for note in done.notes]
     for label, text in lines:
-        click.echo(shown(f"{label:<8} {text}"))
+        echo(f"{label:<8} {text}")

@@ -9,7 +9,7 @@ import click
 
 from pipeline.cli import options
 from pipeline.cli.boards import accuracy, aligned
-from pipeline.cli.options import shown
+from pipeline.cli.log import echo
 from pipeline.cli.progress import reporter
 from pipeline.finetuning.finetune import Tuning, finetune_head
 from pipeline.finetuning.options import FinetuneOptions
@@ -47,24 +47,22 @@ def show(done: Tuning) -> None:
     """Print what a fine-tuning did."""
     info = done.info
     unfrozen = "from scratch" if info.from_scratch else f"{info.unfreeze} unfrozen"
-    click.echo(f"{info.trunk}, {unfrozen}, epoch {info.best_epoch} of {info.epochs}")
+    echo(f"{info.trunk}, {unfrozen}, epoch {info.best_epoch} of {info.epochs}")
     for line in lines(info):
-        click.echo(line)
+        echo(line)
     if info.head_metrics:
         parts = [f"{split} {accuracy(m)}" for split, m in info.head_metrics.items()]
-        click.echo(
-            f"The head {info.head} itself, fitted on all training images: {', '.join(parts)}"
-        )
+        echo(f"The head {info.head} itself, fitted on all training images: {', '.join(parts)}")
     if not info.beats_head:
-        click.echo(
+        echo(
             f"Fine-tuning did not beat the head on {info.selected_on}: the head {info.head} "
             f"stays best{_though(info)}."
         )
     for note in done.notes:
-        click.echo(shown(f"Note     {note}"))
+        echo(f"Note     {note}")
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in info.seconds.items())
-    click.echo(f"Reused   {info.id}, made already" if done.reused else f"Took     {spent}")
-    click.echo(shown(f"Kept in  {done.folder}"))
+    echo(f"Reused   {info.id}, made already" if done.reused else f"Took     {spent}")
+    echo(f"Kept in  {done.folder}")
 
 
 def _though(info: ModelInfo) -> str:

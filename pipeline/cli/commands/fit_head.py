@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pipeline.cli import boards, options
-from pipeline.cli.options import shown
+from pipeline.cli.log import echo
 from pipeline.cli.progress import reporter
 from pipeline.heads.fit_head import Fitting, fit_heads
 from pipeline.heads.leaderboard import rank_heads
@@ -36,7 +36,7 @@ def command(table: str | None, cache: str | None, as_json: bool, **values: Any) 
     opened = store.open_table(table)
     if not as_json:
         which = "" if table else "current "
-        click.echo(shown(f"On the {which}table {opened.path}"), err=True)
+        echo(f"On the {which}table {opened.path}", err=True)
     with reporter(quiet=as_json) as progress:
         done = fit_heads(opened, FitHeadOptions(**values), store, progress)
     if as_json:
@@ -52,31 +52,31 @@ def show(done: Fitting, store: Cache) -> None:
     ranked = rank_heads(heads, done.table.table_id)
     board = [one for one in ranked if one.info.id in fitted]
     for line in boards.heads(board):
-        click.echo(line)
+        echo(line)
     best = next((one for one in board if one.best), board[0]).info
     for split, values in best.metrics.items():
-        click.echo(f"{best.clf} on {split}, {values.images:,} images: {boards.figures(values)}")
+        echo(f"{best.clf} on {split}, {values.images:,} images: {boards.figures(values)}")
     for info in (one.info for one in board):
         if (repeats := info.repeats) is not None:
-            click.echo(
+            echo(
                 f"{info.clf} over {len(repeats['accuracies'])} resplits of train and "
                 f"{repeats['split']}: {repeats['mean']:.3f} ± {repeats['spread']:.3f}"
             )
         for note in info.notes:
-            click.echo(f"Note     {note}")
+            echo(f"Note     {note}")
     for reason in done.failed.values():
-        click.echo(shown(f"Failed   {reason}"))
+        echo(f"Failed   {reason}")
     if done.leaks:
-        click.echo(f"Leakage  {len(done.leaks)} images stand in two splits, or nearly so:")
+        echo(f"Leakage  {len(done.leaks)} images stand in two splits, or nearly so:")
     for leak in done.leaks[:5]:
         how = "the same file" if leak.same_file else f"cosine {leak.cosine:.3f}"
-        click.echo(shown(
+        echo(
             f"         {leak.split}: {leak.path} = {leak.other_split}: {leak.other} ({how})"
-        ))  # fmt: skip
+        )  # fmt: skip
     if len(done.leaks) > 5:
-        click.echo(f"         and {len(done.leaks) - 5} more; --json lists all")
+        echo(f"         and {len(done.leaks) - 5} more; --json lists all")
     for note in done.notes:
-        click.echo(shown(f"Note     {note}"))
+        echo(f"Note     {note}")
     if done.reused:
-        click.echo(f"Reused   {len(done.reused)} heads that were fitted already")
-    click.echo(shown(f"Kept in  {store.root / 'heads'}"))
+        echo(f"Reused   {len(done.reused)} heads that were fitted already")
+    echo(f"Kept in  {store.root / 'heads'}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli import options
-from pipeline.cli.options import shown
+from pipeline.cli.log import echo, shown
 from pipeline.cli.progress import Sentences
 from pipeline.errors import UsageError
 from pipeline.inference.options import ComputeOptions, PredictOptions
@@ -84,8 +84,8 @@ def command(
 
 def _print(done: Predicting, form: str | None) -> None:
     if done.why:
-        click.echo(shown(done.why), err=True)
-    click.echo(calibrated(done.predictor, done.options.calibration), err=True)
+        echo(done.why, err=True)
+    echo(calibrated(done.predictor, done.options.calibration), err=True)
     forms: dict[str | None, Callable[[Predicting], None]] = {
         None: _print_table, "csv": _print_csv, "jsonl": _print_jsonl,
     }  # fmt: skip
@@ -118,7 +118,7 @@ def _print_table(done: Predicting) -> None:
             continue
         cells = [f"{p:.3f} {shown(name):<{width}}" for name, p in one.top]
         mark = ("? " if one.abstains else "  ") if done.options.min_confidence is not None else ""
-        click.echo(shown(f"{mark}{'  '.join(cells)}  {one.path}"))
+        echo(f"{mark}{'  '.join(cells)}  {one.path}")
 
 
 def _print_csv(done: Predicting) -> None:
@@ -163,7 +163,7 @@ def _print_object(done: Predicting) -> None:
 
 
 def _tell_error(one: Prediction) -> None:
-    click.echo(shown(f"Could not be read: {one.path}: {one.error}"), err=True)
+    echo(f"Could not be read: {one.path}: {one.error}", err=True)
 
 
 def _print_tally(done: Predicting) -> None:
@@ -176,6 +176,6 @@ def _print_tally(done: Predicting) -> None:
     if done.options.use_cache:
         parts.append(f"{tally.reused:,} features from the cache")
     rate = f", {tally.images / tally.seconds:.0f} a second" if tally.seconds else ""
-    click.echo(f"{', '.join(parts)}; {tally.seconds:.1f} s{rate}", err=True)
+    echo(f"{', '.join(parts)}; {tally.seconds:.1f} s{rate}", err=True)
     for note in done.notes:
-        click.echo(shown(note), err=True)
+        echo(note, err=True)

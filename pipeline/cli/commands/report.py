@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from pipeline.cli import options
-from pipeline.cli.options import shown, size
+from pipeline.cli.log import echo
+from pipeline.cli.options import size
 from pipeline.cli.progress import reporter
 from pipeline.reporting.options import ReportOptions
 from pipeline.store.cache import Cache
@@ -51,10 +52,10 @@ def command(
         options.print_json(done.to_json())
         return
     for note in done.notes:
-        click.echo(shown(f"Note     {note}"), err=True)
-    click.echo(
+        echo(f"Note     {note}", err=True)
+    echo(
         f"{done.shown:,} images, {done.findings:,} findings, {size(done.bytes)}, "
         f"{done.seconds:.1f} s",
         err=True,
     )
-    click.echo(shown(done.path))
+    echo(done.path)

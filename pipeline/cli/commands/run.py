@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from pipeline.cli import options
 from pipeline.cli.boards import accuracy, aligned
 from pipeline.cli.commands import extract, finetune, fit_head
-from pipeline.cli.options import shown
+from pipeline.cli.log import echo
 from pipeline.cli.progress import reporter
 from pipeline.extraction.extract import Extraction
 from pipeline.heads.fit_head import Fitting
@@ -128,7 +128,7 @@ def command(
         options.print_json(done.to_json())
         return
     for line in summary(done, cache):
-        click.echo(shown(line))
+        echo(line)
 
 
 command.params[1:1] = _options()
@@ -141,7 +141,7 @@ def _show_stage(store: Cache, stage: Stage) -> None:
         fit_head.show(stage, store)
     else:
         finetune.show(stage)
-    click.echo("")
+    echo("")
 
 
 def summary(done: Run, cache: str | None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pipeline.cli import options
-from pipeline.cli.options import shown
+from pipeline.cli.log import echo
 from pipeline.cli.progress import reporter
 from pipeline.reporting.options import ShowOptions
 from pipeline.store.cache import Cache
@@ -46,7 +46,7 @@ def command(what: str | None, cache: str | None, as_json: bool, **values: Any) -
     if as_json:
         options.print_json(done.to_json())
         return
-    click.echo(shown(done.content.title), err=True)
+    echo(done.content.title, err=True)
     for note in (*done.content.notes, *done.notes):
-        click.echo(shown(note), err=True)
-    click.echo(shown(done.path))
+        echo(note, err=True)
+    echo(done.path)
