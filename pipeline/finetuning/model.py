@@ -27,7 +27,7 @@ class Model:
 
     Attributes:
         info: `model.json`.
-        classes_: K class names; columns of probabilities are in this order.
+        classes_: [K] class names; columns of probabilities are in this order.
         network: from crops to logits, in eval mode.
         predictor: what predicts with it.
         folder: where it is kept.
@@ -35,7 +35,7 @@ class Model:
 
     def __init__(self, info: ModelInfo, network: Network, folder: Path | None = None):
         self.info, self.folder = info, folder
-        self.classes_ = info.classes
+        self.classes_ = np.array(info.classes, dtype=object)
         self.network = network.eval().requires_grad_(False)
         self.predictor = of_model(info, self.network, folder)
 
@@ -45,7 +45,7 @@ class Model:
         return self.info.id
 
     def predict_proba(
-        self, images: Sequence[Any], *, device: str = "auto", calibrated: bool = False
+        self, images: Sequence[Any], *, device: str = "auto", calibrated: bool = True
     ) -> np.ndarray:
         """Return probabilities [N, K] float64, computed in fp32.
 
@@ -63,8 +63,22 @@ class Model:
 
     def predict(self, images: Sequence[Any], *, device: str = "auto") -> np.ndarray:
         """Return the likeliest class's name for each image, [N] of str."""
-        names = np.array(self.classes_, dtype=object)
-        return np.asarray(names[self.predict_proba(images, device=device).argmax(1)])
+        return np.asarray(self.classes_[self.predict_proba(images, device=device).argmax(1)])
+
+    def score(self, images: Sequence[Any], labels: Sequence[str], *, device: str = "auto") -> float:
+        """Return the share of images whose likeliest class is their label.
+
+        Args:
+            images: as in `predict_proba`.
+            labels: N class names.
+            device: as in `predict_proba`.
+
+        Raises:
+            PipelineError: as `predict_proba`, or there is not one label for each image.
+        """
+        if len(labels) != len(images):
+            raise PipelineError(f"{len(images)} images have {len(labels)} labels.")
+        return float((self.predict(images, device=device) == np.array(labels, object)).mean())
 
     @classmethod
     def open(cls, folder: Path, *, state_dir: Path) -> Model:

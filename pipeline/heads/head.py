@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
 from pipeline.store.records import HeadInfo
 from pipeline.store.results import HEAD
+from pipeline.store.table import FeatureTable
 
 #: The head's file: a linear one's, and any other's.
 _LINEAR, _OTHER = "head.safetensors", "head.skops"
@@ -32,7 +34,7 @@ class Head:
 
     Attributes:
         info: `head.json`: the table it was fitted on, its choice and all it scored.
-        classes_: K class names; columns of probabilities are in this order.
+        classes_: [K] class names; columns of probabilities are in this order.
         linear: W and b on raw features, for linear heads; else None.
         folder: where it is kept.
     """
@@ -40,14 +42,14 @@ class Head:
     def __init__(self, info: HeadInfo, *, linear: LinearHead | None, estimator: Any,
                  folder: Path | None = None):  # fmt: skip
         self.info, self.linear, self.estimator, self.folder = info, linear, estimator, folder
-        self.classes_ = info.classes
+        self.classes_ = np.array(info.classes, dtype=object)
 
     @property
     def id(self) -> str:
         """Return the head's id, twelve hexadecimal digits."""
         return self.info.id
 
-    def predict_proba(self, features: Any, *, calibrated: bool = False) -> np.ndarray:
+    def predict_proba(self, features: Any, *, calibrated: bool = True) -> np.ndarray:
         """Return probabilities [N, K] float64.
 
         Args:
@@ -83,8 +85,29 @@ class Head:
 
     def predict(self, features: Any) -> np.ndarray:
         """Return the likeliest class's name for each row, [N] of str."""
-        names = np.array(self.classes_, dtype=object)
-        return np.asarray(names[self.predict_proba(features).argmax(1)])
+        return np.asarray(self.classes_[self.logits(features).argmax(1)])
+
+    def score(self, features: Any, labels: Sequence[str] | None = None) -> float:
+        """Return the share of right predictions.
+
+        Args:
+            features: as in `predict_proba`.
+            labels: N class names; of a `FeatureTable` its own without it, unlabelled rows left out.
+
+        Raises:
+            PipelineError: as `predict_proba`, or there are no labels.
+        """
+        predicted = self.predict(features)
+        if labels is None:
+            table = features if isinstance(features, FeatureTable) else None
+            known = np.empty(0, bool) if table is None else table.labels >= 0
+            if table is None or not known.any():
+                raise PipelineError("There are no labels to score on: give N class names.")
+            names = np.array(table.classes, dtype=object)[table.labels[known]]
+            return float((predicted[known] == names).mean())
+        if len(labels) != len(predicted):
+            raise PipelineError(f"{len(predicted)} rows have {len(labels)} labels.")
+        return float((predicted == np.array(labels, dtype=object)).mean())
 
     def _features(self, features: Any) -> np.ndarray:
         fingerprint = getattr(features, "fingerprint", None)

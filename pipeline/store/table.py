@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,10 @@ from pipeline.store.records import TABLE_SCHEMA, Provenance
 
 _FEATURES = ("features", "views")
 _STRINGS = ("splits", "paths", "digests", "classes", "groups", "shards")
+
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +92,24 @@ class FeatureTable:
     def rows(self, split: str) -> np.ndarray:
         """Return the indices of a split's rows, [n] int64."""
         return np.flatnonzero(np.array(self.splits, dtype=object) == split)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return N rows: path, label (None where unknown), split, digest, group, and D features.
+
+        Raises:
+            PipelineError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise PipelineError("pandas is not installed: `pip install pandas`.") from error
+        names = [self.classes[label] if label >= 0 else None for label in self.labels.tolist()]
+        frame = pandas.DataFrame(np.asarray(self.features))
+        columns = {"path": self.paths, "label": names, "split": self.splits, "digest": self.digests}
+        columns["group"] = self.groups or [None] * len(names)
+        for place, (name, values) in enumerate(columns.items()):
+            frame.insert(place, name, list(values))
+        return frame
 
     @classmethod
     def open(cls, path: str | Path) -> FeatureTable:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli import boards, options
 from pipeline.cli.boards import accuracy
 from pipeline.cli.log import echo
-from pipeline.errors import PipelineError, UsageError
 from pipeline.heads.leaderboard import chosen_by, rank_heads, rank_models, trained_on
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
-from pipeline.workflow.status import tables
+from pipeline.workflow.listings import DESCRIBED, list_tables, list_trunks
 
-#: More trunks than this are listed by name alone: each has to be built to be described.
-DESCRIBED = 24
+if TYPE_CHECKING:
+    from pipeline.trunks.registry import TrunkInfo
 
 
 @click.command()
@@ -69,29 +68,29 @@ def status(cache: str | None, as_json: bool) -> None:
     Example:
       pipeline status
     """
-    store = Cache.at(cache)
-    found = tables(store)
+    found = list_tables(cache)
+    root = Cache.at(cache).root
     if as_json:
-        listed = [
-            {**one, "heads": [head.to_json() for head in one.get("heads", [])]} for one in found
-        ]
-        options.print_json({"cache": str(store.root), "tables": listed})
+        options.print_json({"cache": str(root), "tables": [one.to_json() for one in found]})
         return
     if not found:
-        echo(f"No table in {store.root} yet. Make one with `pipeline extract DATA`.")
-    for table in found:
-        mark = "*" if table["current"] else " "
-        if "damaged" in table:
-            echo(f"{mark} {table['name']}  damaged: {table['damaged']}")
+        echo(f"No table in {root} yet. Make one with `pipeline extract DATA`.")
+    for one in found:
+        mark = "*" if one.current else " "
+        if (table := one.table) is None:
+            echo(f"{mark} {one.path.stem}  damaged: {one.damaged}")
             continue
-        splits = ", ".join(f"{name or 'unlabelled'} {n:,}" for name, n in table["splits"].items())
-        echo(
-            f"{mark} {table['name']}  {table['images']:,}×{table['dim']:,}  "
-            f"{len(table['classes'])} classes  {splits}  {table['precision']}  "
-            f"{table['created']}"
+        rows, dim = table.features.shape
+        splits = ", ".join(
+            f"{name or 'unlabelled'} {n:,}" for name, n in table.split_counts.items()
         )
-        if heads := table["heads"]:
-            best = next((one for one in heads if one.best), heads[0]).info
+        given = table.provenance
+        echo(
+            f"{mark} {one.path.stem}  {rows:,}×{dim:,}  {len(table.classes)} classes  {splits}  "
+            f"{given.precision}  {given.created}"
+        )
+        if heads := one.heads:
+            best = next((head for head in heads if head.best), heads[0]).info
             scores = ", ".join(f"{name} {accuracy(m)}" for name, m in best.metrics.items())
             echo(f"    {len(heads)} heads, best {best.clf} {best.id}  {scores}")
 
@@ -109,49 +108,39 @@ def trunks(pattern: str | None, as_json: bool) -> None:
       pipeline trunks resnet18
       pipeline trunks 'timm/convnext*pico'
     """
-    from pipeline.trunks import registry
-
-    found = registry.names(pattern)
-    if not found:
-        raise UsageError(f"No trunk's name holds '{pattern}'. `pipeline trunks` lists them all.")
-    described = [_describe(name) for name in found] if len(found) <= DESCRIBED else []
+    found = list_trunks(pattern)
+    described = len(found) <= DESCRIBED
     if as_json:
-        options.print_json({"trunks": described or [{"name": name} for name in found]})
+        listed = [
+            {"name": name, "refused": facts} if isinstance(facts, str)
+            else {"name": name} if facts is None
+            else vars(facts)
+            for name, facts in found.items()
+        ]  # fmt: skip
+        options.print_json({"trunks": listed})
         return
-    for facts in described:
-        echo(_text(facts))
+    for name, facts in found.items():
+        echo(name if facts is None else _text(name, facts))
     if not described:
-        for name in found:
-            echo(name)
         echo(
             f"{len(found)} trunks; a pattern that fits at most {DESCRIBED} shows their stages.",
             err=True,
         )
 
 
-def _describe(name: str) -> dict[str, Any]:
-    from pipeline.trunks import registry
-
-    try:
-        return vars(registry.describe(name))
-    except PipelineError as error:
-        return {"name": name, "refused": str(error)}
-
-
-def _text(facts: dict[str, Any]) -> str:
-    if "refused" in facts:
-        return f"{facts['name']}\n  cannot be used: {facts['refused']}"
+def _text(name: str, facts: TrunkInfo | str) -> str:
+    if isinstance(facts, str):
+        return f"{name}\n  cannot be used: {facts}"
     stages = "  ".join(
-        f"{stage} {facts['channels'][stage]}/{facts['strides'][stage]}"
-        for stage in facts["channels"]
+        f"{stage} {channels}/{facts.strides[stage]}" for stage, channels in facts.channels.items()
     )
-    hand = "at hand" if facts["at_hand"] else "not at hand"
-    weights = f"{', '.join(facts['weights'])} ({hand})" if facts["weights"] else "random, FILE"
-    neck = f"  neck {', '.join(facts['neck'])}" if facts["neck"] else ""
+    at_hand = "at hand" if facts.at_hand else "not at hand"
+    weights = f"{', '.join(facts.weights)} ({at_hand})" if facts.weights else "random, FILE"
+    neck = f"  neck {', '.join(facts.neck)}" if facts.neck else ""
     return (
-        f"{facts['name']}  ({facts['family']})\n"
+        f"{facts.name}  ({facts.family})\n"
         f"  stages (channels/stride)  {stages}{neck}\n"
-        f"  D {facts['dim']:,}   parameters {facts['parameters'] / 1e6:.2f} M   "
-        f"multiply-adds {facts['multiply_adds'] / 1e9:.2f} G at {facts['input_size']} px\n"
+        f"  D {facts.dim:,}   parameters {facts.parameters / 1e6:.2f} M   "
+        f"multiply-adds {facts.multiply_adds / 1e9:.2f} G at {facts.input_size} px\n"
         f"  weights {weights}"
     )
