@@ -127,16 +127,17 @@ class Training:
             (self.train.digests[row], int(view)) for row, view in zip(order, views, strict=True)
         ]
         labels = torch.from_numpy(self.train.labels[order]).to(self.device)
-        self.run.train()
         total, lr = 0.0, 0.0
-        with seeded(hash((s.seed, number)) & 0x7FFFFFFF):
-            batches = self.source.batches(keys, s.batch_size)
-            for step, x in enumerate(batches):
-                at = (number - 1) * self.steps + step
-                lr = s.lr * schedule.factor(s.schedule, at, s.epochs * self.steps)
-                first = step * s.batch_size
-                total += self._step(x, labels[first : first + len(x)], lr) * len(x)
-        self.run.train(False)
+        self.run.train()
+        try:
+            with seeded(hash((s.seed, number)) & 0x7FFFFFFF):
+                for step, x in enumerate(self.source.batches(keys, s.batch_size)):
+                    at = (number - 1) * self.steps + step
+                    lr = s.lr * schedule.factor(s.schedule, at, s.epochs * self.steps)
+                    first = step * s.batch_size
+                    total += self._step(x, labels[first : first + len(x)], lr) * len(x)
+        finally:  # what is kept after an interruption is scored without dropout
+            self.run.train(False)
         now = self._copy()
         try:
             share, logits = self._score()
