@@ -1,14 +1,17 @@
 """Options, each declared once.
 
-A command's options are the fields of a frozen dataclass, each with its `Rule`. The checks, the
-command line's options with their help, and the line that asks for the same again derive from it;
-the public function spells out the same names, types and defaults.
+A command's options are the fields of a frozen dataclass, each with its `Rule`, and with its line
+of help in the class's docstring. The checks, the command line's options, and the line that asks
+for the same again derive from it; the public function spells out the same names, types and
+defaults.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
+import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -18,10 +21,6 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from pipeline.errors import UsageError, nearest
 
-THREADS = "Decoding threads.  [default: the cores that the process may use]"
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-ENGINES = ("auto", "torch", "openvino")
 #: Type of an option to what a value must be, and how that is said.
 _TYPES: Mapping[type, tuple[type, str]] = {
     bool: (bool, "true or false"),
@@ -37,7 +36,6 @@ class Rule:
     """What an option may be, and what is said of it. Equal where all of it is.
 
     Args:
-        help: its line in the command's help.
         metavar: what stands there for its value; the choices without it.
         choices: the only values that are allowed, besides None where that is the default.
         least: the smallest number that is allowed.
@@ -46,7 +44,6 @@ class Rule:
         flags: how the command line writes it where not `--name-of-the-field`.
     """
 
-    help: str = ""
     metavar: str | None = None
     choices: tuple[str, ...] = ()
     least: float | None = None
@@ -68,36 +65,46 @@ class Rule:
         return ""
 
 
+#: Options that several commands have: how to compute, and where images lie now.
+SHARED: Mapping[str, tuple[Any, Rule]] = {
+    "precision": ("auto", Rule(choices=("auto", "fp32", "bf16", "fp16"))),
+    "device": ("auto", Rule(choices=("auto", "cpu", "cuda", "mps"), changes=False)),
+    "engine": ("auto", Rule(choices=("auto", "torch", "openvino"), changes=False)),
+    "batch_size": (None, Rule(metavar="N", least=1, changes=False)),
+    "workers": (None, Rule(metavar="N", least=1, changes=False)),
+    "jobs": (None, Rule(metavar="N", changes=False)),
+    "data": (None, Rule(metavar="DIR", changes=False)),
+    "calibration": (True, Rule(flags=("--no-calibration",))),
+}
+
+
 def _inside(value: float, interval: str) -> bool:
     low, high = (float(end) for end in interval[1:-1].split(","))
     above = value > low if interval[0] == "(" else value >= low
     return above and (value < high if interval[-1] == ")" else value <= high)
 
 
-def option(default: Any, help: str = "", **rule: Any) -> Any:
+def option(default: Any, **rule: Any) -> Any:
     """Return a dataclass's field that is an option; `rule` is as `Rule` takes it."""
-    return field(default=default, metadata={"rule": Rule(help, **rule)})
+    return field(default=default, metadata={"rule": Rule(**rule)})
 
 
-def device_option(**rule: Any) -> Any:
-    """Return the option `device`: where to compute."""
-    return option("auto", choices=DEVICES, changes=False, **rule)
+def shared(name: str) -> Any:
+    """Return a new field for one of the options that several commands have; see `SHARED`."""
+    default, rule = SHARED[name]
+    return field(default=default, metadata={"rule": rule})
 
 
-def workers_option(help: str = THREADS) -> Any:
-    """Return the option `workers`: decoding threads."""
-    return option(None, help, metavar="N", least=1, changes=False)
+def output_option(metavar: str) -> Any:
+    """Return the option `output`: a file or folder to write."""
+    return option(None, metavar=metavar, changes=False, flags=("-o", "--output"))
 
 
-def batch_size_option() -> Any:
-    """Return the option `batch_size` of what computes features."""
-    help = "Images at once.  [default: 32 on a CPU, 128 on CUDA, 64 on MPS]"
-    return option(None, help, metavar="N", least=1, changes=False)
-
-
-def data_option(help: str = "Where the images of a table lie now.") -> Any:
-    """Return the option `data`: a folder to which images have moved."""
-    return option(None, help, metavar="DIR", changes=False)
+def helps(kind: type[Options]) -> dict[str, str]:
+    """Return what a class's docstring says of each option, by name: its line in the help."""
+    parts = re.split(r"^    (\w+): ", inspect.getdoc(kind) or "", flags=re.MULTILINE)
+    texts = (" ".join(text.split()).replace(" [default:", "  [default:") for text in parts[2::2])
+    return dict(zip(parts[1::2], texts, strict=True))
 
 
 def rules(kind: type[Options]) -> dict[str, Rule]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pipeline.options import Options, flag, rules, types
+from pipeline.options import Options, flag, helps, rules, types
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -31,24 +31,25 @@ model: Decorator = click.option(
 
 def options_of(kind: type[Options]) -> Decorator:
     """Return what adds an option to a command for each field that a dataclass itself declares."""
+    help = helps(kind)
     own = [field for field in fields(kind) if field.name in kind.__annotations__]
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         for field in reversed(own):
-            command = _option(kind, field.name, field.default)(command)
+            command = _option(kind, field.name, field.default, help.get(field.name))(command)
         return command
 
     return add
 
 
-def _option(kind: type[Options], name: str, default: Any) -> Decorator:
+def _option(kind: type[Options], name: str, default: Any, help: str | None) -> Decorator:
     rule = rules(kind)[name]
     plain = types(kind)[name][0]
     words = [*(rule.flags or (flag(name),)), name]
     if plain is bool and default:
-        return click.option(*words, flag_value=False, default=True, type=bool, help=rule.help)
+        return click.option(*words, flag_value=False, default=True, type=bool, help=help)
     if plain is bool:
-        return click.option(*words, is_flag=True, help=rule.help)
+        return click.option(*words, is_flag=True, help=help)
     several = plain is tuple
     return click.option(
         *words,
@@ -57,7 +58,7 @@ def _option(kind: type[Options], name: str, default: Any) -> Decorator:
         default=() if several else default,
         show_default=default is not None and not several,
         metavar=rule.metavar or "|".join(rule.choices) or None,
-        help=rule.help or None,
+        help=help,
     )
 
 

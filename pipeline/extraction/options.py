@@ -6,15 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import nearest
 from pipeline.images.names import safe
-from pipeline.options import (
-    ENGINES,
-    PRECISIONS,
-    Options,
-    batch_size_option,
-    device_option,
-    option,
-    workers_option,
-)
+from pipeline.options import Options, option, shared
 from pipeline.trunks import spec
 
 DEFAULT_TRUNK = "efficientnet_lite0"
@@ -22,81 +14,48 @@ DEFAULT_TRUNK = "efficientnet_lite0"
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractOptions(Options):
-    """The options of `extract`. Equal options over equal files give equal tables."""
+    """The options of `extract`. Equal options over equal files give equal tables.
 
-    trunk: str = option(
-        DEFAULT_TRUNK,
-        "Pretrained network: built-in, torchvision's name, or timm/NAME.",
-        metavar="NAME",
-    )
-    weights: str = option(
-        "default",
-        "default, a name of the library's, random, or a .pth, .pt, .safetensors file.",
-        metavar="NAME|FILE",
-    )
-    keys: str = option(
-        "name",
-        "Match a file's tensors by name, or by order where all shapes agree.",
-        choices=("name", "order"),
-    )
-    layer: str | None = option(
-        None,
-        "Pool the end of this stage, or of several, side by side.  [default: what enters the "
-        "last Linear]",
-        metavar="stem|layer1|…|layer4|neck[,…]",
-    )
-    pool: str | None = option(
-        None, "How to pool the layer.  [default: as the trunk does]", choices=spec.POOLS
-    )
-    views: int = option(
-        0,
-        "Keep V random crops and flips of each training image besides, for `fit-head --views`.",
-        metavar="V",
-        least=0,
-    )
-    image_size: int | None = option(
-        None, "Side of the input.  [default: the weights' own]", metavar="PX", least=1
-    )
-    precision: str = option(
-        "auto",
-        "auto: what the cache already holds, else what the hardware is fast in.",
-        choices=PRECISIONS,
-    )
-    device: str = device_option()
-    engine: str = option(
-        "auto",
-        "What runs the trunk. auto: OpenVINO on a CPU where it is installed.",
-        choices=ENGINES,
-        changes=False,
-    )
-    batch_size: int | None = batch_size_option()
-    workers: int | None = workers_option()
-    name: str | None = option(None, "The table's name.  [default: the data's]")
-    val_fraction: float | None = option(
-        None,
-        "Share of val where the data have no splits.  [default: 0.15]",
-        metavar="F",
-        within="[0, 1)",
-    )
-    test_fraction: float | None = option(
-        None,
-        "Share of test where the data have no splits.  [default: 0.15]",
-        metavar="F",
-        within="[0, 1)",
-    )
-    seed: int = option(0, "Of the automatic splits.", least=0)
-    max_bad: int | None = option(
-        None,
-        "Fail when more images than this cannot be decoded.  [default: no limit]",
-        metavar="N",
-        least=0,
-        changes=False,
-    )
-    rehash: bool = option(
-        False,
-        "Read every file again, whatever its times say, and try bad images again.",
-        changes=False,
-    )
+    Args:
+        trunk: Pretrained network: built-in, torchvision's name, or timm/NAME.
+        weights: default, a name of the library's, random, or a .pth, .pt, .safetensors file.
+        keys: Match a file's tensors by name, or by order where all shapes agree.
+        layer: Pool the end of this stage, or of several, side by side. [default: what enters
+            the last Linear]
+        pool: How to pool the layer. [default: as the trunk does]
+        views: Keep V random crops and flips of each training image besides, for `fit-head
+            --views`.
+        image_size: Side of the input. [default: the weights' own]
+        precision: auto: what the cache already holds, else what the hardware is fast in.
+        engine: What runs the trunk. auto: OpenVINO on a CPU where it is installed.
+        batch_size: Images at once. [default: 32 on a CPU, 128 on CUDA, 64 on MPS]
+        workers: Decoding threads. [default: the cores that the process may use]
+        name: The table's name. [default: the data's]
+        val_fraction: Share of val where the data have no splits. [default: 0.15]
+        test_fraction: Share of test where the data have no splits. [default: 0.15]
+        seed: Of the automatic splits.
+        max_bad: Fail when more images than this cannot be decoded. [default: no limit]
+        rehash: Read every file again, whatever its times say, and try bad images again.
+    """
+
+    trunk: str = option(DEFAULT_TRUNK, metavar="NAME")
+    weights: str = option("default", metavar="NAME|FILE")
+    keys: str = option("name", choices=("name", "order"))
+    layer: str | None = option(None, metavar="stem|layer1|…|layer4|neck[,…]")
+    pool: str | None = option(None, choices=spec.POOLS)
+    views: int = option(0, metavar="V", least=0)
+    image_size: int | None = option(None, metavar="PX", least=1)
+    precision: str = shared("precision")
+    device: str = shared("device")
+    engine: str = shared("engine")
+    batch_size: int | None = shared("batch_size")
+    workers: int | None = shared("workers")
+    name: str | None = option(None)
+    val_fraction: float | None = option(None, metavar="F", within="[0, 1)")
+    test_fraction: float | None = option(None, metavar="F", within="[0, 1)")
+    seed: int = option(0, least=0)
+    max_bad: int | None = option(None, metavar="N", least=0, changes=False)
+    rehash: bool = option(False, changes=False)
 
     def conflicts(self) -> list[str]:
         """Return a sentence for each layer that there is not, and for a name that no file can have.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.finetuning.training.schedule import SCHEDULES
-from pipeline.options import PRECISIONS, Options, data_option, device_option, option, workers_option
+from pipeline.options import Options, option, shared
 
 OPTIMIZERS = ("adamw", "sgd")
 #: Kept random views of each training image.
@@ -22,79 +22,60 @@ SCRATCH_LR = {"adamw": 1e-3, "sgd": 5e-2}
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(Options):
-    """The options of `finetune`. Equal options on one head take the same steps."""
+    """The options of `finetune`. Equal options on one head take the same steps.
 
-    unfreeze: str = option(
-        "layer4",
-        "What learns: stages, neck, native modules, the last N stages.",
-        metavar="NAME[,NAME…]|N|all|none",
-    )
-    epochs: int = option(10, "At most.", metavar="N", least=1)
-    batch_size: int = option(32, "Training images a step.", metavar="N", least=1)
-    lr: float | None = option(
-        None,
-        "Largest learning rate of the trunk.  [default: adamw 2e-4, sgd 0.01; from scratch "
-        "1e-3, 0.05]",
-        metavar="LR",
-        within="(0, inf)",
-    )
-    head_lr_factor: float | None = option(
-        None,
-        "The head learns so much faster.  [default: 10; from scratch 1]",
-        metavar="X",
-        within="(0, inf)",
-    )
+    Args:
+        unfreeze: What learns: stages, neck, native modules, the last N stages.
+        epochs: At most.
+        batch_size: Training images a step.
+        lr: Largest learning rate of the trunk. [default: adamw 2e-4, sgd 0.01; from scratch
+            1e-3, 0.05]
+        head_lr_factor: The head learns so much faster. [default: 10; from scratch 1]
+        schedule: Of the learning rate, after a warm-up over a tenth of the steps.
+        views: Random crops kept of each training image. [default: 4; with --live new ones in
+            every epoch]
+        augment: Random crops and flips, or the evaluation view.
+        live: Keep no activations: whole trunk, every epoch.
+        train_bn: Unfrozen BatchNorms follow their batches.
+        ema: Score and keep the moving average of the weights over E epochs; 0: the weights.
+        blend: Score weights at this share of the way from the head to those too; 0: do not.
+        patience: End after N epochs without a better.
+        select_on: Whose log-loss chooses the epoch; auto: val where there is a test split too.
+        start: What the last layer starts from.
+        from_scratch: Everything from random weights, to compare.
+        data: Where the images lie now.
+        workers: Decoding threads. [default: all cores]
+        seed: Of order, views and dropout.
+        resume: Go on with an unfinished run of the same.
+        standalone: Keep the frozen part in the model's file too.
+    """
+
+    unfreeze: str = option("layer4", metavar="NAME[,NAME…]|N|all|none")
+    epochs: int = option(10, metavar="N", least=1)
+    batch_size: int = option(32, metavar="N", least=1)
+    lr: float | None = option(None, metavar="LR", within="(0, inf)")
+    head_lr_factor: float | None = option(None, metavar="X", within="(0, inf)")
     optimizer: str = option("adamw", choices=OPTIMIZERS)
     weight_decay: float = option(0.01, metavar="W", least=0)
-    schedule: str = option(
-        "cosine",
-        "Of the learning rate, after a warm-up over a tenth of the steps.",
-        choices=SCHEDULES,
-    )
+    schedule: str = option("cosine", choices=SCHEDULES)
     label_smoothing: float = option(0.1, metavar="S", within="[0, 1)")
-    views: int | None = option(
-        None,
-        f"Random crops kept of each training image.  [default: {VIEWS}; with --live new ones "
-        "in every epoch]",
-        metavar="K",
-        least=1,
-    )
-    augment: str = option(
-        "standard",
-        "Random crops and flips, or the evaluation view.",
-        choices=("standard", "none"),
-    )
-    live: bool = option(False, "Keep no activations: whole trunk, every epoch.")
-    train_bn: bool = option(False, "Unfrozen BatchNorms follow their batches.")
-    ema: float = option(
-        EMA,
-        "Score and keep the moving average of the weights over E epochs; 0: the weights.",
-        metavar="E",
-        least=0,
-    )
-    blend: float = option(
-        BLEND,
-        "Score weights at this share of the way from the head to those too; 0: do not.",
-        metavar="S",
-        within="[0, 1)",
-    )
-    patience: int | None = option(
-        None, "End after N epochs without a better.", metavar="N", least=1
-    )
-    select_on: str = option(
-        "auto",
-        "Whose log-loss chooses the epoch; auto: val where there is a test split too.",
-        choices=("auto", "val", "train-part"),
-    )
-    start: str = option("head", "What the last layer starts from.", choices=("head", "random"))
-    from_scratch: bool = option(False, "Everything from random weights, to compare.")
-    data: str | None = data_option("Where the images lie now.")
-    precision: str = option("auto", choices=PRECISIONS)
-    device: str = device_option()
-    workers: int | None = workers_option("Decoding threads.  [default: all cores]")
-    seed: int = option(0, "Of order, views and dropout.", least=0)
-    resume: bool | None = option(False, "Go on with an unfinished run of the same.", changes=False)
-    standalone: bool = option(False, "Keep the frozen part in the model's file too.")
+    views: int | None = option(None, metavar="K", least=1)
+    augment: str = option("standard", choices=("standard", "none"))
+    live: bool = option(False)
+    train_bn: bool = option(False)
+    ema: float = option(EMA, metavar="E", least=0)
+    blend: float = option(BLEND, metavar="S", within="[0, 1)")
+    patience: int | None = option(None, metavar="N", least=1)
+    select_on: str = option("auto", choices=("auto", "val", "train-part"))
+    start: str = option("head", choices=("head", "random"))
+    from_scratch: bool = option(False)
+    data: str | None = shared("data")
+    precision: str = shared("precision")
+    device: str = shared("device")
+    workers: int | None = shared("workers")
+    seed: int = option(0, least=0)
+    resume: bool | None = option(False, changes=False)
+    standalone: bool = option(False)
 
     def conflicts(self) -> list[str]:
         """Return a sentence for each value that does not fit the others."""

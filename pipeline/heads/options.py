@@ -9,56 +9,43 @@ from pipeline.errors import UsageError
 from pipeline.heads import metrics
 from pipeline.heads.estimators.normalize import NORMALIZATIONS
 from pipeline.heads.registry import HEADS, parse_grid, parse_names
-from pipeline.options import Options, option
+from pipeline.options import Options, option, shared
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitHeadOptions(Options):
-    """The options of `fit-head`. Equal options on one table fit the same heads."""
+    """The options of `fit-head`. Equal options on one table fit the same heads.
 
-    clf: str = option(
-        "logreg",
-        "linear, logreg, ridge, svm, svm-rbf, lda, nb, knn, ncm, mlp, or all.",
-        metavar="NAME[,NAME…]|all",
-    )
-    folds: int = option(5, "Folds of the training images that choose.", metavar="N", least=2)
-    grid: str | None = option(
-        None,
-        "Values to try in place of the head's own, such as 1e-6:1e5:45.",
-        metavar="V,V…|LOW:HIGH:COUNT",
-    )
-    normalize: str | None = option(
-        None,
-        "What is done to features first.  [default: what the head wants]",
-        choices=NORMALIZATIONS,
-    )
-    select: str = option("accuracy", "What the best head is best in.", choices=metrics.SELECTIONS)
-    select_on: str = option(
-        "cv",
-        "Choose by folds of train, or by the val split and report test.",
-        choices=("cv", "val"),
-    )
-    shots: int | None = option(None, "Train on K images of each class.", metavar="K", least=1)
-    train_fraction: float | None = option(
-        None, "Train on this share of each class.", metavar="F", within="(0, 1]"
-    )
-    views: int = option(
-        0,
-        "Learn from V augmented views of each training image besides (`extract --views V`).",
-        metavar="V",
-        least=0,
-    )
-    class_weight: str | None = option(
-        None, "Weigh classes by 1 / their share.", choices=("balanced",)
-    )
-    repeats: int = option(
-        0,
-        "Repeat on R other splits of the same images; report mean and spread.",
-        metavar="R",
-        least=0,
-    )
-    jobs: int | None = option(None, "Processes.  [default: all cores]", metavar="N", changes=False)
-    seed: int = option(0, "Of folds, samples and estimators.", least=0)
+    Args:
+        clf: linear, logreg, ridge, svm, svm-rbf, lda, nb, knn, ncm, mlp, or all.
+        folds: Folds of the training images that choose.
+        grid: Values to try in place of the head's own, such as 1e-6:1e5:45.
+        normalize: What is done to features first. [default: what the head wants]
+        select: What the best head is best in.
+        select_on: Choose by folds of train, or by the val split and report test.
+        shots: Train on K images of each class.
+        train_fraction: Train on this share of each class.
+        views: Learn from V augmented views of each training image besides (`extract --views
+            V`).
+        class_weight: Weigh classes by 1 / their share.
+        repeats: Repeat on R other splits of the same images; report mean and spread.
+        jobs: Processes. [default: all cores]
+        seed: Of folds, samples and estimators.
+    """
+
+    clf: str = option("logreg", metavar="NAME[,NAME…]|all")
+    folds: int = option(5, metavar="N", least=2)
+    grid: str | None = option(None, metavar="V,V…|LOW:HIGH:COUNT")
+    normalize: str | None = option(None, choices=NORMALIZATIONS)
+    select: str = option("accuracy", choices=metrics.SELECTIONS)
+    select_on: str = option("cv", choices=("cv", "val"))
+    shots: int | None = option(None, metavar="K", least=1)
+    train_fraction: float | None = option(None, metavar="F", within="(0, 1]")
+    views: int = option(0, metavar="V", least=0)
+    class_weight: str | None = option(None, choices=("balanced",))
+    repeats: int = option(0, metavar="R", least=0)
+    jobs: int | None = shared("jobs")
+    seed: int = option(0, least=0)
 
     @property
     def names(self) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.images.names import shown
-from pipeline.options import Options, data_option, option, workers_option
+from pipeline.options import Options, option, output_option, shared
 
 KINDS = ("classes", "views", "predictions")
 #: Most pictures of a sheet: what it is made in, and how long it is, stay bounded.
@@ -15,40 +15,29 @@ MOST = 400
 
 @dataclass(frozen=True, kw_only=True)
 class ShowOptions(Options):
-    """The options of `show`. Equal options of equal images give equal sheets."""
+    """The options of `show`. Equal options of equal images give equal sheets.
 
-    kind: str | None = option(
-        None,
-        "What to show.  [default: predictions of a MODEL or HEAD, else classes]",
-        choices=KINDS,
-    )
-    split: str | None = option(
-        None,
-        "Whose images.  [default: all; views: train; predictions: test, else val]",
-        metavar="train|val|test|all",
-    )
-    classes: tuple[str, ...] = option(
-        (), "Only this class, or these.", metavar="NAME", flags=("--class",)
-    )
-    count: int | None = option(
-        None,
-        "Images of each class, of all, or of right and wrong each.  [default: what fits]",
-        metavar="N",
-        least=1,
-    )
-    seed: int | None = option(
-        None, "A random choice, in place of the first or the surest.", metavar="N", least=0
-    )
-    wrong: bool = option(False, "Of predictions the mistakes alone, the surest first.")
-    data: str | None = data_option()
-    output: str | None = option(
-        None,
-        "The picture to write.  [default: in the cache]",
-        metavar="FILE.png",
-        changes=False,
-        flags=("-o", "--output"),
-    )
-    workers: int | None = workers_option()
+    Args:
+        kind: What to show. [default: predictions of a MODEL or HEAD, else classes]
+        split: Whose images. [default: all; views: train; predictions: test, else val]
+        classes: Only this class, or these.
+        count: Images of each class, of all, or of right and wrong each. [default: what fits]
+        seed: A random choice, in place of the first or the surest.
+        wrong: Of predictions the mistakes alone, the surest first.
+        data: Where the images of a table lie now.
+        output: The picture to write. [default: in the cache]
+        workers: Decoding threads. [default: the cores that the process may use]
+    """
+
+    kind: str | None = option(None, choices=KINDS)
+    split: str | None = option(None, metavar="train|val|test|all")
+    classes: tuple[str, ...] = option((), metavar="NAME", flags=("--class",))
+    count: int | None = option(None, metavar="N", least=1)
+    seed: int | None = option(None, metavar="N", least=0)
+    wrong: bool = option(False)
+    data: str | None = shared("data")
+    output: str | None = output_option("FILE.png")
+    workers: int | None = shared("workers")
 
     def conflicts(self) -> list[str]:
         """Return a sentence for each value that cannot be."""
@@ -62,13 +51,12 @@ class ShowOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(Options):
-    """The options of `report`."""
+    """The options of `report`.
 
-    output: str | None = option(
-        None,
-        "The page to write.  [default: reports/<table>.html in the cache]",
-        metavar="FILE",
-        changes=False,
-        flags=("-o", "--output"),
-    )
-    data: str | None = data_option("Where the images lie now, if they have moved.")
+    Args:
+        output: The page to write. [default: reports/<table>.html in the cache]
+        data: Where the images lie now, if they have moved.
+    """
+
+    output: str | None = output_option("FILE")
+    data: str | None = shared("data")
