@@ -102,7 +102,8 @@ def _print(done: Evaluation) -> None:
         click.echo(f"\n{split}, {metrics.images:,} images: {figures(metrics)}")
         rows = [["class", "images", "precision", "recall", "F1"]]
         rows += [
-            [one["class"], f"{one['images']:,}", *(_known(one[k]) for k in _OF_CLASS)]
+            [one["class"], f"{one['images']:,}"]
+            + [_known(value) for value in (one["precision"], one["recall"], one["f1"])]
             for one in metrics.classes
         ]
         for line in aligned(rows, right={1, 2, 3, 4}):
@@ -121,9 +122,6 @@ def _print(done: Evaluation) -> None:
     for note in done.notes:
         click.echo(shown(f"Note     {note}"))
     click.echo(f"Time     {done.seconds:.1f} s")
-
-
-_OF_CLASS = ("precision", "recall", "f1")
 
 
 def _known(value: float | None) -> str:

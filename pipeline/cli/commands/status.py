@@ -24,8 +24,9 @@ def command(cache: str | None, as_json: bool) -> None:
     store = Cache.at(cache)
     found = tables(store)
     if as_json:
-        listed = [
-            {**one, "heads": [head.to_json() for head in one.get("heads", [])]} for one in found
+        listed = [  # a damaged table has none
+            {**one, "heads": [head.to_json() for head in one["heads"]]} if "heads" in one else one
+            for one in found
         ]
         options.print_json({"cache": str(store.root), "tables": listed})
         return
