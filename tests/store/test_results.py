@@ -88,9 +88,7 @@ def test_a_list_of_files_that_leads_elsewhere_is_refused_before_it_is_read(kind,
         {"": ""},
     ):
         path.write_text(json.dumps({**json.loads(path.read_text()), "files": files}))
-        with pytest.raises(
-            DamagedError, match=r"its files are no list|for files, not an object|has \[?.*for files"
-        ):
+        with pytest.raises(DamagedError, match=r"its files are no list|for files, not an object"):
             kind.read(folder)
         assert list(verify(folder).problems) == [str(folder)]
 
