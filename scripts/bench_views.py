@@ -14,18 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from pipeline.heads.fit_head import fit_head
 from pipeline.store.cache import Cache
+from pipeline.store.records import HeadInfo
 
 
-def accuracy(info: dict[str, Any]) -> float:
+def accuracy(info: HeadInfo) -> float:
     """Return the accuracy on all reported images."""
-    parts = [(values["images"], values["accuracy"]) for values in info["metrics"].values()]
+    parts = [(values.images, values.accuracy) for values in info.metrics.values()]
     return sum(n * a for n, a in parts) / sum(n for n, _ in parts)
 
 

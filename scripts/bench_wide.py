@@ -21,6 +21,7 @@ import numpy as np
 
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.search import Plan, search
+from pipeline.store.records import Provenance
 from pipeline.store.table import FeatureTable
 
 CLASSES, FOLDS = 10, 3
@@ -49,7 +50,28 @@ def make(folder: Path, rows: int, features: int) -> FeatureTable:
         classes=tuple(f"{k}" for k in range(CLASSES)),
         groups=None,
         shards=(),
-        provenance={"fingerprint": "0" * 64, "command": "scripts/bench_wide.py"},
+        provenance=Provenance(
+            fingerprint="0" * 64,
+            key={},
+            trunk="none",
+            weights="none",
+            weights_digest="",
+            weights_asked="none",
+            keys="name",
+            layer="feature",
+            pool="own",
+            precision="fp32",
+            preprocess={},
+            data="wide",
+            root=str(folder),
+            seed=0,
+            command="scripts/bench_wide.py",
+            cache=str(folder),
+            engine="none",
+            cost=None,
+            versions={},
+            created="",
+        ),
     ).write(folder / "wide.h5")
     (folder / "raw").unlink()
     return table

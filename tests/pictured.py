@@ -56,7 +56,7 @@ def pictured(
         digests=tuple(digests),
         names=classes,
     )
-    given = {**made.provenance, "root": str(root), "data": name}
+    given = replace(made.provenance, root=str(root), data=name)
     made = replace(made, paths=paths, provenance=given)
     path = cache.tables / f"{name}--fake--{made.table_id[:12]}.h5"
     opened = made.write(path)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hostile import MAKERS, Bomb, put
+from records import model_info
 from safetensors.numpy import save
 from tables import make_table
 from watching import listening, watching
@@ -98,11 +99,9 @@ def payloads(tmp_path):
 def model_folder(tmp_path, weights=None, **info):
     folder = tmp_path / "cache" / "models" / "0123456789ab"
     folder.mkdir(parents=True)
-    fields = dict.fromkeys(MODEL.fields, "") | {"schema": MODEL.schema, "shards": []}
-    fields |= {"trunk": "resnet18", "keys": "name", "standalone": False, "classes": ["a", "b"]}
     data = save({"head.weight": np.zeros((2, 512), "f4")}) if weights is None else weights
     (folder / "model.safetensors").write_bytes(data)
-    MODEL.write(folder, fields | info)  # a stranger can record digests too
+    MODEL.write(folder, model_info(trunk="resnet18", **info))  # a stranger can record digests too
     return folder
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 
 from pipeline.cli.log import echo, shown
 from pipeline.cli.options import print_json
 from pipeline.heads.leaderboard import Ranked
 from pipeline.store.cache import Cache
-from pipeline.store.records import HeadInfo, Metrics, ModelInfo
+from pipeline.store.records import HeadInfo, Metrics, ModelInfo, SplitMetrics
 from pipeline.store.results import Info, Kind
 
 
@@ -25,9 +24,10 @@ def aligned(rows: list[list[str]], *, right: Collection[int] = ()) -> list[str]:
     ]  # fmt: skip
 
 
-def accuracy(values: Metrics) -> str:
+def accuracy(values: Metrics, *, chose: bool = False) -> str:
     """Return `0.954 [0.908, 0.978]`, and `chose` behind a split that chose."""
-    return share(values.accuracy, values.interval) + (" chose" if values.selected_on else "")
+    chose = chose or (isinstance(values, SplitMetrics) and values.selected_on)
+    return share(values.accuracy, values.interval) + (" chose" if chose else "")
 
 
 def share(value: float | None, interval: tuple[float, float] | None) -> str:
@@ -79,13 +79,12 @@ def models(board: Sequence[Ranked[ModelInfo]]) -> list[str]:
     rows = [[*header, "seconds", "id"]]
     for one in board:
         info = one.info
-        tuned = (replace(info.metrics[split].model, selected_on=False) for split in reported)
         rows.append([
             "*" if one.best else "",
             "from scratch" if info.from_scratch else info.unfreeze,
             f"{info.best_epoch}/{info.epochs}" + ("" if info.finished else " stopped"),
             f"{info.chosen.model.log_loss:.4f}",
-            *[accuracy(values) for values in tuned],
+            *[accuracy(info.metrics[split].model) for split in reported],
             *[f"{info.metrics[split].start.accuracy:.3f}" for split in reported],
             f"{sum(info.seconds.values()):.1f}",
             info.id,

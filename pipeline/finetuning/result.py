@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 from torch import Tensor
@@ -25,7 +25,15 @@ from pipeline.heads import calibration, metrics, predictions
 from pipeline.heads.cross_validation.search import Found
 from pipeline.heads.metrics import softmax
 from pipeline.store.folders import commit_folder
-from pipeline.store.records import Calibration, HeadInfo, Metrics, ModelInfo, ModelScores, Paired
+from pipeline.store.records import (
+    Calibration,
+    EpochFigures,
+    HeadInfo,
+    Metrics,
+    ModelInfo,
+    ModelScores,
+    Paired,
+)
 from pipeline.store.results import MODEL
 from pipeline.store.table import FeatureTable
 from pipeline.trunks.registry import LoadedTrunk
@@ -249,8 +257,9 @@ def _moved(outcome: Outcome) -> dict[str, float]:
     return found
 
 
-def _plain(epoch: Epoch) -> dict[str, Any]:
-    return {name: None if value != value else value for name, value in asdict(epoch).items()}
+def _plain(epoch: Epoch) -> EpochFigures:
+    values = {name: None if value != value else value for name, value in asdict(epoch).items()}
+    return cast(EpochFigures, values)
 
 
 def _write_history(path: Path, history: list[Epoch]) -> None:

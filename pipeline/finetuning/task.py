@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +137,7 @@ def part_rows(table: FeatureTable, info: HeadInfo, select_on: str, notes: list[s
         PipelineError: too few images to set a part aside.
     """
     check_table(table)
-    options = FitHeadOptions(**{**info.recipe, "select_on": "cv", "repeats": 0})
+    options = replace(FitHeadOptions(**info.recipe), select_on="cv", repeats=0)
     head = split_rows(table, options, [])
     both = {"val", "test"} <= set(head.reported)
     if select_on == "val" and not both:

@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.heads import calibration, metrics, predictions
 from pipeline.heads.cross_validation import near_duplicates
 from pipeline.heads.cross_validation.resplits import resplit
-from pipeline.heads.cross_validation.search import Found, Plan, search
+from pipeline.heads.cross_validation.search import Found, Plan, Trial, search
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import rank_heads
 from pipeline.heads.options import FitHeadOptions
@@ -25,7 +25,15 @@ from pipeline.heads.task import Task, check_table, check_views, learned, split_r
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.folders import commit_folder
-from pipeline.store.records import FeatureSource, HeadInfo, Metrics
+from pipeline.store.records import (
+    FeatureSource,
+    HeadInfo,
+    HeadOptions,
+    HeadTrial,
+    Metrics,
+    Repeats,
+    SplitMetrics,
+)
 from pipeline.store.results import HEAD
 from pipeline.store.table import FeatureTable
 
@@ -253,7 +261,7 @@ def _info(
     found: Found,
     head_id: str,
     scored: dict[str, Metrics],
-    repeats: dict[str, Any] | None,
+    repeats: Repeats | None,
     majority: int,
 ) -> HeadInfo:
     kind = HEADS[name]
@@ -275,7 +283,7 @@ def _info(
         features=FeatureSource.from_json(table.provenance.to_json()),
         classes=table.classes,
         majority=table.classes[majority],
-        recipe=asdict(replace(options, clf=name)),
+        recipe=cast(HeadOptions, asdict(replace(options, clf=name))),
         normalize=found.normalizer.kind,
         parameters=chosen.parameters,
         temperature=chosen.temperature if uses_scores else None,
@@ -285,10 +293,10 @@ def _info(
         folds=len(task.folds) if task.selects == "cv" else 0,
         score=_json_number(chosen.score),
         spread=chosen.spread,
-        trials=tuple({**asdict(t), "score": _json_number(t.score)} for t in found.trials),
+        trials=tuple(_trial(trial) for trial in found.trials),
         train_images=len(task.train),
         metrics={
-            split: replace(values, selected_on=split == task.selects)
+            split: SplitMetrics(**vars(values), selected_on=split == task.selects)
             for split, values in scored.items()
         },
         repeats=repeats,
@@ -297,6 +305,11 @@ def _info(
         versions=_versions(name),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
+
+
+def _trial(trial: Trial) -> HeadTrial:
+    numbers = {"score": _json_number(trial.score), "spread": _json_number(trial.spread)}
+    return cast(HeadTrial, {**asdict(trial), **numbers})
 
 
 def _short(value: Any) -> str:

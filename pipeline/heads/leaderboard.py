@@ -56,13 +56,15 @@ def rank_heads(heads: Iterable[HeadInfo], table_id: str) -> list[Ranked[HeadInfo
     Only heads that were chosen by the same measure on the same images can be compared: they stand
     in one `group`, and each group has a best. Ties go to the simpler kind.
     """
-    simplicity = list(HEADS)
+    simplicity = {name: place for place, name in enumerate(HEADS)}
 
     def order(info: HeadInfo) -> tuple[bool, float, int]:
-        return info.score is None, -(info.score or 0), simplicity.index(info.clf)
+        if info.score is None:  # those stay in the order that they came in
+            return True, 0, 0
+        return False, -info.score, simplicity.get(info.clf, len(HEADS))
 
     return _rank(
-        (info for info in heads if info.clf in HEADS), table_id,
+        heads, table_id,
         group=group_of, order=order, can_win=lambda info: info.score is not None,
     )  # fmt: skip
 
@@ -84,8 +86,9 @@ def rank_models(models: Iterable[ModelInfo], table_id: str) -> list[Ranked[Model
 
 def group_of(info: HeadInfo) -> tuple[Any, ...]:
     """Return what two heads must share for their selection scores to be compared."""
-    names = ("select", "select_on", "folds", "shots", "train_fraction", "seed")
-    return tuple(info.recipe[name] for name in names)
+    asked = info.recipe
+    part = asked["shots"], asked["train_fraction"]
+    return asked["select"], asked["select_on"], asked["folds"], *part, asked["seed"]
 
 
 def chosen_by(info: HeadInfo) -> str:

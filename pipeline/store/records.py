@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+import reprlib
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from types import NoneType
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from typing import Any, Self, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
 #: Of a table's file; one of another schema is to be made again.
 TABLE_SCHEMA = 2
+#: Levels that values may be nested, so that none exhausts the stack.
+DEEPEST = 32
 
 
 @dataclass(frozen=True)
@@ -18,18 +22,23 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; fields whose metadata say `stored: False` stay out."""
-        left_out = {f.name for f in fields(self) if not f.metadata.get("stored", True)}
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        kept = {f.name for f in _stored(self)}
+        return {name: value for name, value in asdict(self).items() if name in kept}
 
     @classmethod
     def from_json(cls, values: Any) -> Self:
         """Return the inverse of `to_json`; keys that are no fields are ignored.
 
         Raises:
-            ValueError: fields are missing, or one is not of its type; they are named.
+            ValueError: what is missing, or which value is not of its type: the rest of a sentence
+                that begins with the file's name.
         """
-        found: Self = _parsed(cls, values, "")
-        return found
+        if not isinstance(values, dict):
+            raise ValueError("holds no JSON object")
+        if not _shallow(values, DEEPEST):
+            raise ValueError(f"is nested deeper than {DEEPEST} levels")
+        read: Self = _parsed(cls, values, "")
+        return read
 
 
 @cache
@@ -37,35 +46,86 @@ def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
+def _stored(record: Any) -> list[Field[Any]]:
+    """Return the fields of a record, or of its type, that JSON holds."""
+    return [f for f in fields(record) if f.metadata.get("stored", True)]
+
+
 def _parsed(kind: Any, value: Any, name: str) -> Any:
     """Return a JSON value as a field's type says.
 
     Args:
-        kind: a record, `tuple`, `dict`, `X | None`, `Any` or a plain type.
+        kind: a record, a `TypedDict`, `tuple`, `dict`, `X | None`, `Any` or a plain type.
         value: from JSON.
-        name: of the field, for the message.
+        name: of the field, with the names of those that it is in, for the message.
     """
-    arguments = get_args(kind)
-    if kind is Any or (value is None and NoneType in arguments):
-        return value
+    arguments, origin = get_args(kind), get_origin(kind)
     if NoneType in arguments:
-        return _parsed(arguments[0], value, name)
-    if is_dataclass(kind) and isinstance(value, dict):
-        needed = {f.name for f in fields(kind) if f.default is f.default_factory is MISSING}
-        if lost := sorted(needed - set(value)):
-            raise ValueError(f"it lacks {', '.join(lost)}")
-        hints = _hints(kind)  # type: ignore[arg-type]
-        return kind(**{n: _parsed(hints[n], value[n], n) for n in hints if n in value})  # type: ignore[operator]
-    if get_origin(kind) is tuple and isinstance(value, list):
-        types = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(types) == len(value):
-            return tuple(_parsed(t, one, name) for t, one in zip(types, value, strict=True))
-    if get_origin(kind) is dict and isinstance(value, dict):
-        return {key: _parsed(arguments[1], one, name) for key, one in value.items()}
-    wanted = (int, float) if kind is float else kind
-    if get_origin(kind) is None and isinstance(value, wanted):
+        return None if value is None else _parsed(arguments[0], value, name)
+    if kind is Any:
         return value
-    raise ValueError(f"{name or 'it'} is {value!r:.40}")
+    if is_typeddict(kind) and isinstance(value, dict):
+        return {**value, **_members(kind, sorted(_hints(kind)), value, name)}
+    if is_dataclass(kind) and isinstance(value, dict):
+        return kind(**_members(kind, sorted(f.name for f in _stored(kind)), value, name))  # type: ignore
+    if origin in (tuple, list) and isinstance(value, list):
+        of = arguments[0]
+        if origin is tuple and arguments[-1] is not Ellipsis:
+            if len(arguments) == len(value):
+                pairs = zip(arguments, value, strict=True)
+                return tuple(_parsed(one, item, name) for one, item in pairs)
+        elif of in (int, str) and {type(item) for item in value} <= {of}:  # a large confusion
+            return origin(value)
+        else:
+            return origin(_parsed(of, item, f"{name}[{n}]") for n, item in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {key: _parsed(arguments[1], one, f"{name}.{key:.20}") for key, one in value.items()}
+    if type(value) is kind and kind is not float:
+        return value
+    if kind is float and type(value) in (int, float) and _finite(value):
+        return value
+    raise ValueError(f"has {reprlib.repr(value)} for {name}, not {_word(kind)}")
+
+
+def _members(kind: Any, names: list[str], value: dict[str, Any], within: str) -> dict[str, Any]:
+    place = f"{within}." if within else ""
+    if lost := [place + name for name in names if name not in value]:
+        raise ValueError(f"lacks {', '.join(lost)}")
+    hints = _hints(kind)
+    return {name: _parsed(hints[name], value[name], place + name) for name in names}
+
+
+def _shallow(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value
+    parts = (one for one in inner if isinstance(one, dict | list))
+    return levels > 0 and all(_shallow(one, levels - 1) for one in parts)
+
+
+def _finite(value: float) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
+
+
+def _word(kind: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    if get_origin(kind) in (tuple, list):
+        fixed = get_origin(kind) is tuple and get_args(kind)[-1] is not Ellipsis
+        return f"a list of {len(get_args(kind))}" if fixed else "a list"
+    return words.get(kind, "an object")
+
+
+ClassMetrics = TypedDict(
+    "ClassMetrics",
+    {
+        "class": str,
+        "images": int,
+        "precision": float | None,
+        "recall": float | None,
+        "f1": float | None,
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +144,6 @@ class Metrics(Record):
         baseline: accuracy of always predicting the training images' commonest class.
         classes: per class: name, images, precision, recall, F1 (None where undefined).
         confusion: [K][K] counts, rows are labels and columns predictions.
-        selected_on: whether these images chose what is scored on them.
     """
 
     images: int
@@ -96,9 +155,19 @@ class Metrics(Record):
     top5: float | None
     calibration_error: float
     baseline: float
-    classes: tuple[dict[str, Any], ...]
+    classes: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
-    selected_on: bool = False
+
+
+@dataclass(frozen=True)
+class SplitMetrics(Metrics):
+    """What a head scored on a split. See also `Metrics`.
+
+    Attributes:
+        selected_on: whether these images chose the head.
+    """
+
+    selected_on: bool
 
 
 @dataclass(frozen=True)
@@ -235,7 +304,6 @@ class ResultInfo(Record):
         trunk: name of the trunk.
         classes: K names; columns of logits and probabilities are in this order.
         majority: the commonest class of the training images.
-        recipe: the options as they were asked for.
         selected_on: what chose the head's penalty or the model's epoch: `cv`, `val`, `train-part`.
         train_images: that were learned from.
         calibration: None where no image was held out.
@@ -255,7 +323,6 @@ class ResultInfo(Record):
     trunk: str
     classes: tuple[str, ...]
     majority: str
-    recipe: dict[str, Any]
     selected_on: str
     train_images: int
     calibration: Calibration | None
@@ -266,10 +333,58 @@ class ResultInfo(Record):
     checksum: str = ""
     folder: Path | None = field(default=None, metadata={"stored": False}, compare=False)
 
+    def __post_init__(self) -> None:
+        """Refuse a record that contradicts itself.
+
+        Raises:
+            ValueError: what is wrong, as `from_json` says it.
+        """
+        if self.majority not in self.classes:
+            raise ValueError(f"has {self.majority!r:.40} for majority, which is no class of it")
+
     @property
     def calibration_temperature(self) -> float:
         """Return what logits are divided by for calibrated probabilities; 1 without calibration."""
         return 1.0 if self.calibration is None else self.calibration.temperature
+
+
+class HeadOptions(TypedDict):
+    """What is read again of the options of `fit-head`; the others are kept beside."""
+
+    select: str
+    select_on: str
+    folds: int
+    shots: int | None
+    train_fraction: float | None
+    views: int
+    seed: int
+
+
+class HeadTrial(TypedDict):
+    """What is read again of `pipeline.heads.cross_validation.search.Trial`."""
+
+    parameters: dict[str, Any]
+    score: float | None
+    spread: float | None
+
+
+class Repeats(TypedDict):
+    """Accuracies on resplits of train and a split, their mean and standard deviation."""
+
+    split: str
+    accuracies: list[float]
+    mean: float
+    spread: float
+
+
+class EpochFigures(TypedDict):
+    """What is read again of `pipeline.finetuning.training.records.Epoch`; None is not a number."""
+
+    number: int
+    train_loss: float | None
+    loss: float | None
+    accuracy: float | None
+    seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +398,7 @@ class HeadInfo(ResultInfo):
         linear: whether the head is one linear layer on raw features.
         dim: D, length of its features.
         features: what computes these.
+        recipe: the options as they were asked for.
         normalize: what is done to features first.
         parameters: of the estimator, as chosen.
         temperature: what the estimator's scores are divided by to become logits; None where it
@@ -303,6 +419,7 @@ class HeadInfo(ResultInfo):
     linear: bool
     dim: int
     features: FeatureSource
+    recipe: HeadOptions
     normalize: str
     parameters: dict[str, Any]
     temperature: float | None
@@ -310,9 +427,9 @@ class HeadInfo(ResultInfo):
     folds: int
     score: float | None
     spread: float
-    trials: tuple[dict[str, Any], ...]
-    metrics: dict[str, Metrics]
-    repeats: dict[str, Any] | None
+    trials: tuple[HeadTrial, ...]
+    metrics: dict[str, SplitMetrics]
+    repeats: Repeats | None
     seconds: float
 
     @property
@@ -341,6 +458,7 @@ class ModelInfo(ResultInfo):
         l2: whether features are divided by their length.
         standalone: whether the file holds the frozen part too.
         live: whether no activations were kept.
+        recipe: the options as they were asked for.
         settings: of the training, `auto` settled.
         epochs: that were trained.
         best_epoch: that was kept; 0 is the head.
@@ -359,7 +477,7 @@ class ModelInfo(ResultInfo):
     finished: bool
     head: str
     head_clf: str
-    head_metrics: dict[str, Metrics]
+    head_metrics: dict[str, SplitMetrics]
     weights: str
     weights_asked: str
     weights_digest: str
@@ -376,6 +494,7 @@ class ModelInfo(ResultInfo):
     l2: bool
     standalone: bool
     live: bool
+    recipe: dict[str, Any]
     settings: dict[str, Any]
     epochs: int
     best_epoch: int
@@ -384,11 +503,19 @@ class ModelInfo(ResultInfo):
     metrics: dict[str, ModelScores]
     handover: dict[str, float] | None
     moved: dict[str, float]
-    history: tuple[dict[str, float | None], ...]
+    history: tuple[EpochFigures, ...]
     activations: str
     shards: tuple[str, ...]
     activations_computed: int
     seconds: dict[str, float]
+
+    def __post_init__(self) -> None:
+        """Refuse a record that contradicts itself; see `ResultInfo`."""
+        super().__post_init__()
+        if self.selected_on not in self.metrics:
+            raise ValueError(f"lacks metrics.{self.selected_on:.20}")
+        if lost := {"activations", "head", "training", "evaluation"} - set(self.seconds):
+            raise ValueError(f"lacks {', '.join(sorted(f'seconds.{part}' for part in lost))}")
 
     @property
     def chosen(self) -> ModelScores:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -50,6 +51,25 @@ class Kind(Generic[Info]):
             DamagedError: it is damaged, or of another schema.
             PipelineError: the system cannot read it now.
         """
+        values = self._values(folder)
+        if (schema := values.get("schema")) != self.schema:
+            newer = isinstance(schema, int) and schema > self.schema
+            raise DamagedError(
+                f"The {self.name} {folder} is of schema {reprlib.repr(schema)}, and this release "
+                f"reads {self.schema}: "
+                + ("update Headstart." if newer else f"make it again with `{self.makes}`.")
+            )
+        try:
+            info = self.record.from_json(values)
+        except ValueError as error:
+            raise DamagedError(
+                f"The {self.name} {folder} is damaged: {self.name}.json {error}."
+            ) from error
+        if any(not name or Path(name).name != name for name in info.files):
+            raise DamagedError(f"The {self.name} {folder} is damaged: its files are no list.")
+        return replace(info, folder=folder)
+
+    def _values(self, folder: Path) -> dict[str, Any]:
         try:
             values = json.loads((folder / f"{self.name}.json").read_text())
         except FileNotFoundError as error:
@@ -60,26 +80,11 @@ class Kind(Generic[Info]):
             ) from error
         except OSError as error:
             raise cannot_read(f"the {self.name}", folder / f"{self.name}.json", error) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DamagedError(f"The {self.name} {folder} is damaged: {error}") from error
         if not isinstance(values, dict):
             raise DamagedError(f"The {self.name} {folder} is damaged: it holds no JSON object.")
-        if (schema := values.get("schema")) != self.schema:
-            newer = isinstance(schema, int) and schema > self.schema
-            raise DamagedError(
-                f"The {self.name} {folder} is of schema {schema}, and this release reads "
-                f"{self.schema}: "
-                + ("update Headstart." if newer else f"make it again with `{self.makes}`.")
-            )
-        try:
-            info = self.record.from_json(values)
-        except ValueError as error:
-            raise DamagedError(
-                f"The {self.name} {folder} is damaged: of {self.name}.json {error}."
-            ) from error
-        if any(not name or Path(name).name != name for name in info.files):
-            raise DamagedError(f"The {self.name} {folder} is damaged: its files are no list.")
-        return replace(info, folder=folder)
+        return values
 
     def write(self, folder: Path, info: Info) -> Info:
         """Write the JSON file beside all others, whose sha256 it adds; return what was written."""
@@ -117,7 +122,7 @@ class Kind(Generic[Info]):
     def damaged(self, folder: Path, info: Info) -> dict[str, str]:
         """Return each of a result's files that is damaged or missing, with what is wrong."""
         found: dict[str, str] = {}
-        if info.checksum != checksum(info.to_json()):
+        if info.checksum != checksum(self._values(folder)):  # keys that are no fields, too
             found[str(folder / f"{self.name}.json")] = (
                 f"The {self.name} {folder} is damaged: {self.name}.json is not what was written. "
                 f"Make it again: `{self.makes}` with the same options."

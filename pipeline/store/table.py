@@ -145,9 +145,7 @@ class FeatureTable:
         try:
             provenance = Provenance.from_json(values)
         except ValueError as error:
-            raise DamagedError(
-                f"The table {path} is damaged: of its provenance {error}."
-            ) from error
+            raise DamagedError(f"The table {path} is damaged: its provenance {error}.") from error
         texts = {n: hdf5.to_strings(arrays[n]) for n in _STRINGS if n in arrays}
         rows = len(arrays["features"])
         lengths = {len(arrays["labels"]), *(len(texts[n]) for n in ("splits", "paths", "digests"))}

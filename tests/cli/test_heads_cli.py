@@ -38,7 +38,9 @@ def test_every_field_of_the_recipe_is_an_option_and_the_other_way_round():
     options = {p.name for p in command_module.command.params if isinstance(p, click.Option)}
     assert options - {"cache", "as_json"} == set(FitHeadOptions.__dataclass_fields__)
     with command_module.command.make_context("fit-head", []) as context:
-        given = {k: v for k, v in context.params.items() if k in FitHeadOptions.__dataclass_fields__}
+        given = {
+            k: v for k, v in context.params.items() if k in FitHeadOptions.__dataclass_fields__
+        }
     assert FitHeadOptions(**given) == FitHeadOptions()
 
 

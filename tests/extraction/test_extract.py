@@ -106,7 +106,9 @@ def test_what_does_not_change_the_numbers_does_not_change_the_fingerprint(
     folder, cache, fake_trunk
 ):
     one = run(folder, RECIPE, cache)
-    other = run(folder, ExtractOptions(precision="fp32", batch_size=3, workers=1, seed=9, name="x"), cache)
+    other = run(
+        folder, ExtractOptions(precision="fp32", batch_size=3, workers=1, seed=9, name="x"), cache
+    )
     assert one.table.fingerprint == other.table.fingerprint and other.extracted == 0
 
 

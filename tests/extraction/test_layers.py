@@ -58,7 +58,9 @@ def passes(monkeypatch):
 
 def several(data, layers, cache, progress=None, **options):
     """Return the extractions of several layers, as `compare` makes them."""
-    recipes = [ExtractOptions(**{**OPTIONS, **options}, layer=layer, pool=pool) for layer, pool in layers]
+    recipes = [
+        ExtractOptions(**{**OPTIONS, **options}, layer=layer, pool=pool) for layer, pool in layers
+    ]
     progress = progress or Silent()
     facts, trunk = spec.resolve(
         recipes[0].trunk, recipes[0].weights, "name", memo=cache.memo, state_dir=cache.weights

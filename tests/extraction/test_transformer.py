@@ -28,7 +28,9 @@ def features(tmp_path, fake_trunk):
 def test_it_gives_the_rows_that_extract_gives(tmp_path, paths, features):
     from pipeline.store.cache import Cache
 
-    table = run(tmp_path / "photos", ExtractOptions(precision="fp32"), Cache.at(tmp_path / "cache")).table
+    table = run(
+        tmp_path / "photos", ExtractOptions(precision="fp32"), Cache.at(tmp_path / "cache")
+    ).table
     np.testing.assert_array_equal(features.fit_transform(paths), table.features)
     assert features.fingerprint_ == table.fingerprint
 

@@ -288,7 +288,7 @@ def test_fine_tuning_starts_from_a_head_that_learned_from_views(work):
     table = pipeline.extract(work / "photos", cache=work / "cache", views=2, **OPTIONS)
     head = pipeline.fit_head(table, "logreg", cache=work / "cache", views=2)
     info = tune(work, head, epochs=1, views=1).info
-    assert info["head"] == head.id and info["handover"]["logits"] < 0.005
+    assert info.head == head.id and info.handover["logits"] < 0.005
     plain = pipeline.extract(work / "photos", cache=work / "cache", **OPTIONS)
     assert plain.views is not None, "no run takes views away"
     replace(plain, views=None).write(plain.path)

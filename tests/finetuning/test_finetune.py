@@ -25,17 +25,17 @@ def test_it_starts_from_the_head_and_keeps_all_that_it_found(work):
         "model.json", "model.safetensors", "history.csv", "curve.png",
         "predictions-train-part.csv", "predictions-val.csv",
     }  # fmt: skip
-    assert info["selected_on"] == "train-part" and info["boundary"] == "layer3"
-    assert info["handover"]["logits"] < 0.005 and info["handover"]["images"] == 5
-    assert info["metrics"]["train-part"]["selected_on"] is True
-    assert info["metrics"]["val"]["selected_on"] is False
-    assert len(info["metrics"]["val"]["model"]["interval"]) == 2
-    assert info["head_metrics"]["val"]["images"] == 24 and info["train_images"] == 19
+    assert info.selected_on == "train-part" and info.boundary == "layer3"
+    assert info.handover["logits"] < 0.005 and info.handover["images"] == 5
+    assert info.metrics["train-part"].selected_on is True
+    assert info.metrics["val"].selected_on is False
+    assert len(info.metrics["val"].model.interval) == 2
+    assert info.head_metrics["val"].images == 24 and info.train_images == 19
     with (folder / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["number"] for row in rows] == ["0", "1", "2"] and rows[0]["train_loss"] == ""
     # step 0 is the head's own score
-    start = info["metrics"]["train-part"]["start"]["log_loss"]
+    start = info.metrics["train-part"].start.log_loss
     assert float(rows[0]["loss"]) == pytest.approx(start, rel=1e-2)
     assert json.loads((folder / "model.json").read_text()) == info
     with Image.open(folder / "curve.png") as picture:
@@ -118,8 +118,8 @@ def test_cached_and_live_training_on_the_same_views_have_the_same_losses(tmp_pat
         run("linear", FinetuneOptions(unfreeze=unfreeze, live=live, lr=1e-5, **FAST), store).info
         for live in (False, True)
     ]
-    assert [info["live"] for info in found] == [False, True]
-    for one, other in zip(*(info["history"] for info in found), strict=True):
+    assert [info.live for info in found] == [False, True]
+    for one, other in zip(*(info.history for info in found), strict=True):
         for value in ("train_loss", "loss"):
             if one[value] is not None:
                 assert one[value] == pytest.approx(other[value], rel=0.01, abs=2e-3)
@@ -128,15 +128,15 @@ def test_cached_and_live_training_on_the_same_views_have_the_same_losses(tmp_pat
 def test_from_scratch_trains_every_stage_and_norm_from_random_weights(work):
     done = tune(work, from_scratch=True)
     info = done.info
-    assert info["places"] == ["stem", "layer1", "layer2", "layer3", "layer4"]
-    assert info["handover"] is None and info["standalone"] and info["boundary"] == "pixels"
-    assert info["settings"]["lr"] == 1e-3 and info["settings"]["head_lr_factor"] == 1
+    assert info.places == ("stem", "layer1", "layer2", "layer3", "layer4")
+    assert info.handover is None and info.standalone and info.boundary == "pixels"
+    assert info.settings["lr"] == 1e-3 and info.settings["head_lr_factor"] == 1
 
 
 def test_a_random_last_layer_can_be_compared(work):
     head, random = tune(work).info, tune(work, start="random").info
-    assert random["handover"] is None and random["id"] != head["id"]
-    assert random["history"][0]["loss"] > head["history"][0]["loss"]
+    assert random.handover is None and random.id != head.id
+    assert random.history[0]["loss"] > head.history[0]["loss"]
 
 
 def test_heads_are_found_by_kind_id_folder_and_object_and_others_are_named(work):
@@ -155,7 +155,7 @@ def test_heads_are_found_by_kind_id_folder_and_object_and_others_are_named(work)
 def test_a_head_not_fitted_by_log_loss_gets_a_temperature_and_then_hands_over(work):
     pipeline.fit_head(Cache.at(work / "cache").open_table(), clf="svm", cache=work / "cache")
     info = tune(work, "svm").info
-    assert info["head_clf"] == "svm" and info["handover"]["logits"] < 0.005
+    assert info.head_clf == "svm" and info.handover["logits"] < 0.005
 
 
 def test_val_selects_where_test_can_be_reported(tmp_path):
@@ -164,10 +164,10 @@ def test_val_selects_where_test_can_be_reported(tmp_path):
     pipeline.fit_head(table, clf="logreg", cache=tmp_path / "c", folds=2)
     store = Cache.at(tmp_path / "c")
     info = run(None, FinetuneOptions(**FAST), store).info
-    assert info["selected_on"] == "val" and info["train_images"] == 12
-    assert info["metrics"]["val"]["selected_on"] and not info["metrics"]["test"]["selected_on"]
+    assert info.selected_on == "val" and info.train_images == 12
+    assert info.metrics["val"].selected_on and not info.metrics["test"].selected_on
     part = run(None, FinetuneOptions(**FAST, select_on="train-part"), store).info
-    assert part["selected_on"] == "train-part" and set(part["metrics"]) == {
+    assert part.selected_on == "train-part" and set(part.metrics) == {
         "train-part", "val", "test",
     }  # fmt: skip
 
@@ -207,5 +207,5 @@ def test_a_model_beats_its_head_by_log_loss_unless_it_is_less_often_right(
 
 def test_where_no_epoch_is_better_the_model_is_the_head_and_does_not_beat_it(work):
     info = tune(work, lr=1.0, epochs=1, label_smoothing=0.0).info
-    assert info["best_epoch"] == 0 and info["beats_head"] is False
-    assert set(info["moved"].values()) == {0.0}
+    assert info.best_epoch == 0 and info.beats_head is False
+    assert set(info.moved.values()) == {0.0}

@@ -36,7 +36,7 @@ def test_an_interrupted_run_keeps_the_best_and_resumes_bit_identically(work, mon
         tune(work, epochs=3, heard=heard)
     assert any("--resume" in s for s in heard.said)
     kept = json.loads((whole.folder / "model.json").read_text())
-    assert kept["finished"] is False and kept["epochs"] == 2
+    assert kept.finished is False and kept.epochs == 2
     assert list((work / "cache" / "training").iterdir())
     monkeypatch.setattr(training.Training, "epoch", real)
     heard = Heard()
@@ -271,7 +271,7 @@ def test_without_room_and_without_augmentation_the_evaluation_view_is_trained_on
     usage = shutil.disk_usage(work)._replace(free=0)
     monkeypatch.setattr(boundary.shutil, "disk_usage", lambda path: usage)
     info = tune(work, augment="none", views=None).info
-    assert info["live"] and info["settings"]["views"] == 0
+    assert info.live and info.settings["views"] == 0
 
 
 def test_a_class_without_training_images_starts_far_below_and_learns_finitely(tmp_path):
@@ -282,8 +282,8 @@ def test_a_class_without_training_images_starts_far_below_and_learns_finitely(tm
     for clf in ("linear", "logreg"):
         pipeline.fit_head(table, clf=clf, cache=tmp_path / "c", folds=2)
         info = run(clf, FinetuneOptions(**FAST), Cache.at(tmp_path / "c")).info
-        assert info["classes"] == ["blue", "green", "red"]
-        assert info["history"][-1]["train_loss"] < 10 and info["handover"]["logits"] < 0.005
+        assert info.classes == ("blue", "green", "red")
+        assert info.history[-1]["train_loss"] < 10 and info.handover["logits"] < 0.005
 
 
 def test_memory_for_not_even_one_image_is_a_sentence(work, monkeypatch):

@@ -1,8 +1,16 @@
+import json
+
 import numpy as np
+import pytest
+from fitting import fitted
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import make_table
 
-from pipeline.finetuning.task import _aside
+from pipeline.errors import PipelineError
+from pipeline.finetuning.task import _aside, find_head
+from pipeline.heads.resolve import find
+from pipeline.store.results import MODEL
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=2, max_size=60))
@@ -26,3 +34,52 @@ def test_a_class_of_one_image_stays_where_it_can_be_learned(seed):
 
 def test_two_images_of_two_classes_are_too_few():
     assert _aside(np.array([0, 1]), np.array([0, 1]), 0) is None
+
+
+@pytest.fixture
+def current(cache):
+    """Return the current table, with heads and a newer fit on a few shots."""
+    made = make_table(cache.tables / "photos--fake--0123456789ab.h5", train=60, val=24, dim=8)
+    cache.set_current(made.path)
+    for clf in ("logreg", "ridge"):
+        fitted(made, cache, clf, grid="1")
+    few = fitted(made, cache, "logreg", grid="1", shots=5).heads[0]
+    path = few.folder / "head.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "created": "2999"}))
+    return made
+
+
+def test_fine_tuning_starts_from_the_head_that_predict_takes_and_no_few_shots(cache, current):
+    for word in ("logreg", None):
+        info, table = find_head(cache, word, [])
+        assert info.clf == "logreg" and not info.partial, word
+        assert info.id == find(cache, "logreg").folder.name
+        assert table.table_id == current.table_id == info.table_id
+
+
+def test_a_head_on_a_few_shots_is_taken_where_it_is_named_or_alone(cache, current):
+    few = fitted(current, cache, "logreg", grid="1", shots=5).heads[0]
+    for asked in (few, few.id, few.id[:6], few.folder, str(few.folder)):
+        assert find_head(cache, asked, [])[0].id == few.id, asked
+    fitted(current, cache, "lda", shots=5)
+    assert find_head(cache, "lda", [])[0].partial
+
+
+def test_what_is_no_head_is_told_as_what_it_is(cache, current):
+    folder = cache.root / "models" / "feedfeedfeed"
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text("{}")
+    assert MODEL.folders(cache.root) == [folder]
+    with pytest.raises(PipelineError, match=r"model feedfeedfeed is no head: fine-tuning starts"):
+        find_head(cache, folder.name, [])
+    with pytest.raises(PipelineError, match=r"no head or model 'logrge'.*Did you mean logreg"):
+        find_head(cache, "logrge", [])
+    with pytest.raises(PipelineError, match=r"no head of kind svm; it has ridge \w+, logreg"):
+        find_head(cache, "svm", [])
+
+
+def test_the_table_of_a_head_that_is_gone_is_told_with_its_id(cache, current):
+    current.path.unlink()
+    (folder, *_) = sorted((cache.root / "heads").iterdir())
+    with pytest.raises(PipelineError, match=rf"\({current.table_id[:12]}\) is not in the cache"):
+        find_head(cache, folder, [])

@@ -21,30 +21,30 @@ def noisy(n: int = 4000, *, temperature: float = 1.0):
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
 def test_it_finds_by_how_much_logits_are_too_large(temperature):
     found = calibration.fit(*noisy(temperature=temperature), on="cv")
-    assert found["temperature"] == pytest.approx(temperature, rel=0.1)
-    assert found["after"] <= found["before"] and (found["on"], found["images"]) == ("cv", 4000)
+    assert found.temperature == pytest.approx(temperature, rel=0.1)
+    assert found.after <= found.before and (found.on, found.images) == ("cv", 4000)
 
 
 def test_faultless_images_give_no_certainty():
     labels = np.arange(30) % 3
     logits = 4.0 * np.eye(3)[labels]
     found = calibration.fit(logits, labels, on="val")
-    wrong = 1 - softmax(logits, found["temperature"]).max()
+    wrong = 1 - softmax(logits, found.temperature).max()
     assert 1 / 1000 < wrong < 1 / 10  # about one image in thirty, shared by the classes
 
 
 def test_a_temperature_that_does_not_help_is_none():
     logits, labels = noisy(40)
     found = calibration.fit(np.zeros_like(logits), labels, on="cv")
-    assert found["temperature"] == 1.0 and found["before"] == found["after"]
+    assert found.temperature == 1.0 and found.before == found.after
 
 
 def test_a_class_that_was_never_seen_stays_impossible():
     logits, labels = noisy(300, temperature=3)
     logits[:, 2] = -np.inf
     found = calibration.fit(logits, labels % 2, on="cv")
-    p = softmax(logits, found["temperature"])
-    assert np.isfinite(found["temperature"]) and (p[:, 2] == 0).all()
+    p = softmax(logits, found.temperature)
+    assert np.isfinite(found.temperature) and (p[:, 2] == 0).all()
 
 
 @pytest.mark.parametrize("clf", ["logreg", "lda", "nb", "knn", "linear"])
@@ -55,18 +55,18 @@ def test_a_head_keeps_the_temperature_of_images_that_it_was_not_fitted_on(tmp_pa
     done = run(table, FitHeadOptions(clf=clf, folds=3, jobs=1, select_on=select_on), cache)
     head = Head.open(done.heads[0].folder)
     fitted = head.info.calibration
-    assert (fitted["on"], fitted["images"]) == (select_on, 60 if select_on == "val" else 240)
+    assert (fitted.on, fitted.images) == (select_on, 60 if select_on == "val" else 240)
     test = table.rows("test")
     x, y = np.asarray(table.features[test]), table.labels[test]
     plain, better = head.predict_proba(x), head.predict_proba(x, calibrated=True)
     np.testing.assert_array_equal(plain.argmax(1), better.argmax(1))
     np.testing.assert_allclose(softmax(head.logits(x)), plain, atol=1e-12)
-    np.testing.assert_allclose(softmax(head.logits(x), fitted["temperature"]), better, atol=1e-12)
+    np.testing.assert_allclose(softmax(head.logits(x), fitted.temperature), better, atol=1e-12)
     assert log_loss(y, better) <= log_loss(y, plain) + 0.05
     if select_on == "val":  # chosen and fitted on these very images
         val = table.rows("val")
         held = log_loss(table.labels[val], head.predict_proba(table.features[val]))
-        assert fitted["before"] == pytest.approx(held, abs=1e-3)
+        assert fitted.before == pytest.approx(held, abs=1e-3)
 
 
 def test_without_held_out_images_there_is_no_temperature(tmp_path):

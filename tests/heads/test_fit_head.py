@@ -33,7 +33,7 @@ def test_other_values_in_val_and_test_leave_the_chosen_head_bit_identical(tmp_pa
         a, b = (fitted(t, cache, name, grid=grid.get(name)).heads[0] for t in (one, other))
         assert a.id != b.id
         for field in ("trials", "parameters", "temperature", "score"):
-            assert a.info[field] == b.info[field], (name, field)
+            assert getattr(a.info, field) == getattr(b.info, field), (name, field)
         if a.linear is not None:
             files = [(h.folder / "head.safetensors").read_bytes() for h in (a, b)]
             assert files[0] == files[1]
@@ -63,14 +63,14 @@ def test_the_folds_see_the_training_split_alone(table):
 def test_val_may_choose_and_is_marked_so_that_it_is_never_reported_as_if_it_had_not(table, cache):
     head = fitted(table, cache, select_on="val").heads[0]
     info = head.info
-    assert info["selected_on"] == "val" and info["folds"] == 0
-    assert {k: v["selected_on"] for k, v in info["metrics"].items()} == {
+    assert info.selected_on == "val" and info.folds == 0
+    assert {k: v.selected_on for k, v in info.metrics.items()} == {
         "val": True,
         "test": False,
     }
-    assert info["score"] == pytest.approx(info["metrics"]["val"]["accuracy"])
+    assert info.score == pytest.approx(info.metrics["val"].accuracy)
     by_folds = fitted(table, cache).heads[0].info
-    assert not any(values["selected_on"] for values in by_folds["metrics"].values())
+    assert not any(values.selected_on for values in by_folds.metrics.values())
 
 
 @pytest.mark.parametrize(("val", "test", "have"), [(24, 0, "train, val"), (0, 24, "train, test")])
@@ -173,21 +173,23 @@ def test_an_option_that_there_is_not_is_refused_with_the_nearest(cache, table):
 
 def test_the_description_says_what_on_what_and_how(cache, table):
     head = fitted(table, cache, "ridge").heads[0]
-    info = json.loads((head.folder / "head.json").read_text())
-    assert info == json.loads(json.dumps(head.info))
-    assert (info["clf"], info["table_id"], info["fingerprint"], info["dim"]) == (
+    info = head.info
+    assert json.loads((head.folder / "head.json").read_text()) == json.loads(
+        json.dumps(info.to_json())
+    )
+    assert (info.clf, info.table_id, info.fingerprint, info.dim) == (
         "ridge", table.table_id, table.fingerprint, 32,
     )  # fmt: skip
-    assert info["recipe"]["folds"] == 3 and info["classes"] == list(table.classes)
-    scores = [trial["score"] for trial in info["trials"]]
-    assert info["score"] == max(scores) and len(scores) > len(HEADS["ridge"].grid)
-    assert info["parameters"] in [trial["parameters"] for trial in info["trials"]]
-    assert all(len(trial["folds"]) == 3 for trial in info["trials"])
-    assert info["normalize"] == "standard" and info["seconds"] > 0
-    assert {"headstart", "numpy", "scikit-learn"} <= set(info["versions"])
-    for values in info["metrics"].values():
-        low, high = values["interval"]
-        assert low <= values["accuracy"] <= high and len(values["confusion"]) == 3
+    assert info.recipe["folds"] == 3 and info.classes == table.classes
+    scores = [trial["score"] for trial in info.trials]
+    assert info.score == max(scores) and len(scores) > len(HEADS["ridge"].grid)
+    assert info.parameters in [trial["parameters"] for trial in info.trials]
+    assert all(len(trial["folds"]) == 3 for trial in info.trials)
+    assert info.normalize == "standard" and info.seconds > 0
+    assert {"headstart", "numpy", "scikit-learn"} <= set(info.versions)
+    for values in info.metrics.values():
+        low, high = values.interval
+        assert low <= values.accuracy <= high and len(values.confusion) == 3
 
 
 @pytest.mark.parametrize("name", QUICK.split(","))
@@ -237,7 +239,7 @@ def test_a_second_fit_reuses_the_head_and_changes_no_file(cache, table):
     again = run(table, FitHeadOptions(clf="lda,ncm", folds=3, jobs=2), cache)
     assert again.reused == (first.heads[0].id,)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert again.heads[0].info == json.loads(json.dumps(first.heads[0].info))
+    assert again.heads[0].info == first.heads[0].info
 
 
 def test_another_recipe_or_table_is_another_head(cache, table):
@@ -273,14 +275,14 @@ from pipeline.store.cache import Cache
 from pipeline.heads.fit_head import run
 from pipeline.heads.options import FitHeadOptions
 from pipeline.store.results import HEAD
-from pipeline.heads.leaderboard import leaderboard
+from pipeline.heads.leaderboard import rank_heads
 from pipeline.heads.head import Head
 cache = Cache.at({str(tmp_path / "c")!r})
 pipeline.fit_head({str(table.path)!r}, clf="logreg", cache=cache.root, folds=2, grid="0.1", jobs=1)
 done = run({str(table.path)!r}, FitHeadOptions(clf={names!r}, folds=2, jobs=1), cache)
 for head in done.heads:
     Head.open(head.folder).predict(done.table)
-assert leaderboard(HEAD.every(cache.root)[0], done.table.table_id) and not done.failed
+assert rank_heads(HEAD.every(cache.root)[0], done.table.table_id) and not done.failed
 assert "sklearn" in sys.modules
 print([name for name in ("torch", "torchvision", "timm", "PIL") if name in sys.modules])
 """

@@ -35,7 +35,7 @@ def test_a_class_with_one_image_works_with_every_head(cache):
     done = fitted(make_table(train=31, labels=labels, apart=4), cache, "all", grid=None)
     assert not done.failed and len(done.heads) == len(HEADS)
     for head in done.heads:
-        json.dumps(head.info, allow_nan=False)
+        json.dumps(head.info.to_json(), allow_nan=False)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -91,7 +91,7 @@ def test_a_thousand_classes_work(cache):
     ]
     for head in heads:
         values = head.info.metrics["test"]
-        assert values["top5"] >= values["accuracy"] and len(values["classes"]) == 1000
+        assert values.top5 >= values.accuracy and len(values.classes) == 1000
     assert heads[1].info.metrics["test"].accuracy > 0.5
 
 
@@ -121,7 +121,7 @@ def test_rows_without_a_label_are_left_out_and_counted(cache):
     labels[[3, 4, 70]] = -1
     done = fitted(make_table(train=60, val=24, labels=labels), cache)
     info = done.heads[0].info
-    assert info["train_images"] == 58 and info["metrics"]["val"]["images"] == 23
+    assert info.train_images == 58 and info.metrics["val"].images == 23
     assert done.notes == ("2 training images without a label were left out.",)
 
 
@@ -130,5 +130,5 @@ def test_severe_imbalance_is_seen_beside_the_accuracy(cache):
     done = fitted(make_table(train=200, val=100, labels=labels, classes=2), cache, QUICK)
     for head in done.heads:
         values = head.info.metrics["val"]
-        assert values["baseline"] == 0.97 and values["classes"][1]["images"] == 3
-        assert 0 <= values["balanced_accuracy"] <= 1
+        assert values.baseline == 0.97 and values.classes[1]["images"] == 3
+        assert 0 <= values.balanced_accuracy <= 1

@@ -75,7 +75,7 @@ def test_accuracies_and_f1_are_scikit_learns(data):
     f1 = theirs.f1_score(labels, predicted, average="macro", zero_division=0)
     assert found.f1_macro == pytest.approx(f1)
     confusion = theirs.confusion_matrix(labels, predicted, labels=range(p.shape[1]))
-    assert found.confusion == confusion.tolist()
+    assert [list(row) for row in found.confusion] == confusion.tolist()
     each = theirs.precision_recall_fscore_support(
         labels, predicted, labels=range(p.shape[1]), zero_division=np.nan
     )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from records import head_info
 from tables import clouds
 
 from pipeline.errors import PipelineError, UsageError
@@ -12,7 +13,6 @@ from pipeline.heads.head import Head
 from pipeline.heads.metrics import SELECTIONS
 from pipeline.heads.registry import HEADS, decades, parse_grid, parse_names
 from pipeline.heads.task import make_folds
-from pipeline.store.results import HEAD
 
 MADE = [name for name, kind in HEADS.items() if kind.make is not None]
 SMALL = {"linear": (0.01, 1.0), "logreg": (0.01, 1.0), "svm": (1e-4, 1e-2), "mlp": (1.0,)}
@@ -190,15 +190,11 @@ def test_kept_and_opened_again_it_gives_the_same_probabilities(name, tmp_path):
     x, y = clouds(50, 8, 3)
     got = found(name, x[:40], y[:40])
     uses_scores = got.linear is not None or not HEADS[name].probabilities
-    info = {
-        "schema": HEAD.schema, "id": "0" * 12, "classes": ["a", "b", "c"], "dim": 8,
-        "trunk": "fake",
-        "fingerprint": "f" * 64, "temperature": got.chosen.temperature if uses_scores else None,
-        "clf": name, "table_id": "t", "recipe": {}, "created": "", "parameters": {}, "metrics": {},
-        "score": 0.5, "spread": 0.0, "seconds": 0.0, "notes": [], "repeats": None,
-        "normalize": got.normalizer.kind, "linear": got.linear is not None,
-        "features": {}, "majority": "a", "calibration": None,
-    }  # fmt: skip
+    info = head_info(
+        classes=("a", "b", "c"), majority="a", dim=8, clf=name, normalize=got.normalizer.kind,
+        temperature=got.chosen.temperature if uses_scores else None,
+        linear=got.linear is not None,
+    )  # fmt: skip
     Head(info, linear=got.linear, estimator=_estimator(got)).write(tmp_path)
     back = Head.open(tmp_path)
     np.testing.assert_allclose(back.predict_proba(x), got.probabilities(x, 3), atol=2e-5)

@@ -31,9 +31,9 @@ def change(folder, name, **values):
 def test_without_a_name_the_leaderboards_best_head_is_taken_and_it_says_so(there):
     for folder in HEAD.folders(there.root):
         info = HEAD.read(folder)
-        change(folder, "head", score=0.9 if info["clf"] == "ridge" else 0.5)
+        change(folder, "head", score=0.9 if info.clf == "ridge" else 0.5)
     found = best(there)
-    assert HEAD.read(found.folder)["clf"] == "ridge"
+    assert HEAD.read(found.folder).clf == "ridge"
     assert found.why == (
         f"Taking the head {found.folder.name} (ridge on fake): accuracy 0.9000 on cv, "
         "the best of 3 heads."
@@ -64,7 +64,7 @@ def test_a_model_that_beats_its_head_comes_before_any_head_and_one_that_does_not
 
 def test_a_word_is_an_id_its_beginning_a_folder_or_a_kind(there):
     folder = HEAD.folders(there.root)[0]
-    kind = HEAD.read(folder)["clf"]
+    kind = HEAD.read(folder).clf
     for word in (folder.name, folder.name[:4], str(folder), kind):
         found, rest = split(there, [word, "a.jpg"])
         assert (found.folder, rest, found.why) == (folder, ["a.jpg"], ""), word

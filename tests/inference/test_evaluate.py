@@ -35,7 +35,7 @@ def test_a_head_on_its_table_scores_what_it_scored_and_reads_no_image(modelled, 
     monkeypatch.setattr(registry, "load", None)  # no trunk
     folder = only(HEAD, modelled)
     done = evaluate(modelled, folder)
-    want = {**HEAD.read(folder)["metrics"]["val"]}
+    want = HEAD.read(folder).to_json()["metrics"]["val"]
     want.pop("selected_on")
     assert list(done.metrics) == ["val"]
     got = done.metrics["val"].to_json()
@@ -48,7 +48,7 @@ def test_a_head_on_its_table_scores_what_it_scored_and_reads_no_image(modelled, 
 def test_a_model_on_its_table_scores_what_it_scored(modelled):
     folder = only(MODEL, modelled)
     done = evaluate(modelled, folder)
-    want = MODEL.read(folder)["metrics"]["val"]["model"]
+    want = MODEL.read(folder).to_json()["metrics"]["val"]["model"]
     got = done.metrics["val"].to_json()
     assert got["log_loss"] == pytest.approx(want["log_loss"], abs=5e-3)
     assert got["confusion"] == want["confusion"] and got["baseline"] == want["baseline"]

@@ -44,8 +44,7 @@ def test_two_heads_are_compared_on_the_same_images_of_the_table(tmp_path):
     table = make_table(tmp_path / "t.h5", train=60, val=60, test=90, dim=16, apart=0.7)
     fitted(table, cache, "lda,knn")
     lda, knn = (
-        next(f for f in HEAD.folders(cache.root) if HEAD.read(f)["clf"] == c)
-        for c in ("lda", "knn")
+        next(f for f in HEAD.folders(cache.root) if HEAD.read(f).clf == c) for c in ("lda", "knn")
     )
     found = compare(find(cache, lda), find(cache, knn), None, EvaluateOptions(), cache)
     assert [one.split for one in found.splits] == ["val", "test"]

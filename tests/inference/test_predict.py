@@ -65,7 +65,7 @@ def test_calibration_changes_probabilities_by_the_stored_temperature_alone(model
     plain, fitted = (
         dict(next(iter(head([file], recipe))).top) for recipe in (PLAIN, PredictOptions())
     )
-    odds = np.log(plain["blue"] / plain["red"]) / info["calibration"]["temperature"]
+    odds = np.log(plain["blue"] / plain["red"]) / info.calibration.temperature
     assert fitted["blue"] == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-6)
 
 

@@ -116,7 +116,7 @@ def test_a_model_that_learned_again_is_converted_again(work, names):
 
 
 def test_evaluate_takes_the_engine_too(work, names):
-    wanted = MODEL.read(only(MODEL, work))["metrics"]["val"]["model"]["log_loss"]
+    wanted = MODEL.read(only(MODEL, work)).metrics["val"].model.log_loss
     found = find(work.cache, only(MODEL, work))
     recipe = EvaluateOptions(calibration=False, engine="openvino", data=str(work.photos))
     done = evaluate(found, None, recipe, work.cache)

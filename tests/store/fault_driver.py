@@ -23,6 +23,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from records import model_info
+from tables import provenance
 from tracing import CALLS, Call, calls, in_child
 
 from pipeline.errors import PipelineError
@@ -72,7 +74,7 @@ def work(root: Path) -> None:
         classes=("ants",),
         groups=None,
         shards=tuple(index.shards(good)),
-        provenance={"fingerprint": FINGERPRINT, "command": "driver"},
+        provenance=provenance(FINGERPRINT, command="driver"),
     ).write(home.tables / "photos--driver--0123456789ab.h5")
     home.set_current(home.tables / "photos--driver--0123456789ab.h5")
     for epoch in (1, 2):  # the second takes the place of the first
@@ -85,8 +87,7 @@ def work(root: Path) -> None:
 
 
 def model(into: Path, shards: list[str], epoch: int) -> None:
-    info = dict.fromkeys(sorted(MODEL.fields), epoch)
-    info |= {"schema": MODEL.schema, "activations": FINGERPRINT, "shards": shards}
+    info = model_info(epochs=epoch, activations=FINGERPRINT, shards=tuple(shards))
     (into / "model.safetensors").write_bytes(bytes([epoch]) * 5000)
     MODEL.write(into, info)
 

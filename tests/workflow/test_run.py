@@ -83,10 +83,10 @@ def test_passes_and_savings_are_what_was_counted_and_measured(tmp_path, monkeypa
     features, heads, tuning = first.costs
     assert (features.passes, features.saved_passes, features.saved_seconds) == (32, 0, 0)
     assert (heads.passes, heads.saved_seconds) == (0, 0)
-    train, chose, val = info["train_images"], 16 - info["train_images"], 16
-    assert tuning.passes == info["activations_computed"] == train * 2 + chose + val
+    train, chose, val = info.train_images, 16 - info.train_images, 16
+    assert tuning.passes == info.activations_computed == train * 2 + chose + val
     assert tuning.saved_passes == len(read) - tuning.passes
-    each = info["seconds"]["activations"] / tuning.passes
+    each = info.seconds["activations"] / tuning.passes
     assert tuning.saved_seconds == pytest.approx(tuning.saved_passes * each)
     second = run_stages_alone(tmp_path / "photos", cache=tmp_path / "c", **options)
     features, heads, tuning = second.costs
@@ -97,7 +97,7 @@ def test_passes_and_savings_are_what_was_counted_and_measured(tmp_path, monkeypa
     memo.unlink()  # may be lost: then what the rows took is not known any more
     third = run_stages_alone(tmp_path / "photos", cache=tmp_path / "c", **options)
     assert third.costs[0].saved_seconds is None and third.costs[0].saved_passes == 32
-    assert third.costs[2].saved_seconds == pytest.approx(sum(info["seconds"].values()))
+    assert third.costs[2].saved_seconds == pytest.approx(sum(info.seconds.values()))
 
 
 def test_it_starts_from_the_best_head_fitted_by_log_loss_and_says_so(done):

@@ -30,9 +30,9 @@ class Gain:
         accuracy: the model's.
         interval: 95%.
         log_loss_fell: by how much, the head's minus the model's.
-        log_loss_error: its standard error over the images; None for a model that kept none.
-        head_alone: images that the head alone has right; None likewise.
-        model_alone: images that the model alone has right; None likewise.
+        log_loss_error: its standard error over the images.
+        head_alone: images that the head alone has right.
+        model_alone: images that the model alone has right.
         kept_head: whether no epoch beat the head, so that the model is the head.
     """
 
@@ -47,9 +47,9 @@ class Gain:
     accuracy: float
     interval: tuple[float, float]
     log_loss_fell: float
-    log_loss_error: float | None
-    head_alone: int | None
-    model_alone: int | None
+    log_loss_error: float
+    head_alone: int
+    model_alone: int
     kept_head: bool
 
     @property
@@ -67,7 +67,7 @@ class Gain:
         """
         if self.kept_head or self.gained <= 0 or self.log_loss_fell <= 0:
             return "nothing"
-        sure = self.log_loss_error is not None and self.log_loss_fell > SURE * self.log_loss_error
+        sure = self.log_loss_fell > SURE * self.log_loss_error
         return "gained" if sure else "unclear"
 
     def to_json(self) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def _print(done: Evaluation) -> None:
         echo(f"\n{split}, {metrics.images:,} images: {figures(metrics)}")
         rows = [["class", "images", "precision", "recall", "F1"]]
         rows += [
-            [one["class"], f"{one['images']:,}", *(_known(one[k]) for k in _OF_CLASS)]
+            [one["class"], f"{one['images']:,}"]
+            + [_known(value) for value in (one["precision"], one["recall"], one["f1"])]
             for one in metrics.classes
         ]
         for line in aligned(rows, right={1, 2, 3, 4}):
@@ -117,9 +118,6 @@ def _print(done: Evaluation) -> None:
     for note in done.notes:
         echo(f"Note     {note}")
     echo(f"Time     {done.seconds:.1f} s")
-
-
-_OF_CLASS = ("precision", "recall", "f1")
 
 
 def _known(value: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -84,6 +83,6 @@ def lines(info: ModelInfo) -> list[str]:
         cells = [split + (" (chose)" if scored.selected_on else "")]
         cells.append(f"{scored.model.images:,}")
         for values in (scored.start, scored.model):
-            cells += [accuracy(replace(values, selected_on=False)), f"{values.log_loss:.4f}"]
+            cells += [accuracy(values), f"{values.log_loss:.4f}"]
         rows.append(cells)
     return aligned(rows)

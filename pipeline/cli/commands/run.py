@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import shlex
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -161,8 +160,7 @@ def summary(done: Run, cache: str | None) -> list[str]:
     if done.tuning is not None:
         info = done.tuning.info
         reported = ", ".join(
-            f"{split} {accuracy(replace(m.model, selected_on=m.selected_on))}"
-            for split, m in info.metrics.items()
+            f"{split} {accuracy(m.model, chose=m.selected_on)}" for split, m in info.metrics.items()
         )
         verdict = "beats its head" if info.beats_head else "does not beat its head"
         lines.append(f"Model    {info.id} {info.unfreeze} unfrozen, {verdict}: {reported}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -12,12 +11,13 @@ from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.search import Plan, search
 from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.task import Task, make_folds, units
+from pipeline.store.records import Repeats
 from pipeline.store.table import FeatureTable
 
 
 def resplit(
     name: str, table: FeatureTable, task: Task, options: FitHeadOptions, plan: Plan
-) -> dict[str, Any]:
+) -> Repeats:
     """Return accuracies over resplits of train and the reported split, of the same sizes."""
     split = "test" if "test" in task.reported else next(iter(task.reported), None)
     if split is None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from pipeline.heads.leaderboard import Ranked
-from pipeline.store.records import HeadInfo, Metrics, ModelInfo
+from pipeline.store.records import HeadInfo, HeadTrial, Metrics, ModelInfo
 
 #: Penalty curves are drawn of so many heads at most, one of each kind, and learning curves of so
 #: many models, the best ones.
@@ -31,7 +30,10 @@ def heads(board: Sequence[Ranked[HeadInfo]], shown: str) -> list[dict[str, Any]]
             "choice": ", ".join(f"{k} = {short(v)}" for k, v in info.parameters.items()),
             "score": None if info.score is None else abs(info.score),
             "spread": info.spread,
-            "splits": {split: _accuracy(values) for split, values in info.metrics.items()},
+            "splits": {
+                split: _accuracy(values, values.selected_on)
+                for split, values in info.metrics.items()
+            },
             "images": info.train_images,
             "seconds": info.seconds,
         }
@@ -61,7 +63,7 @@ def models(board: Sequence[Ranked[ModelInfo]], shown: str) -> list[dict[str, Any
             "head_loss": info.chosen.start.log_loss,
             "splits": {
                 split: {
-                    **_accuracy(replace(values.model, selected_on=values.selected_on)),
+                    **_accuracy(values.model, values.selected_on),
                     "head": values.start.accuracy,
                 }
                 for split, values in info.metrics.items()
@@ -75,18 +77,18 @@ def models(board: Sequence[Ranked[ModelInfo]], shown: str) -> list[dict[str, Any
     ]
 
 
-def _accuracy(values: Metrics) -> dict[str, Any]:
+def _accuracy(values: Metrics, chose: bool) -> dict[str, Any]:
     return {
         "accuracy": values.accuracy,
         "interval": values.interval,
         "images": values.images,
-        "chose": values.selected_on,
+        "chose": chose,
     }
 
 
 def lowest(heads: Sequence[Ranked[HeadInfo]], models: Sequence[Ranked[ModelInfo]]) -> float:
     """Return where the scale of all intervals begins: a tenth, at most 0.9."""
-    shown = [values for one in heads for values in one.info.metrics.values()]
+    shown: list[Metrics] = [values for one in heads for values in one.info.metrics.values()]
     shown += [values.model for one in models for values in one.info.metrics.values()]
     return scale(values.interval for values in shown)
 
@@ -122,7 +124,7 @@ def penalty_curve(info: HeadInfo) -> dict[str, Any] | None:
     parameter = max(values, key=lambda name: len(values[name]))
     if len(values[parameter]) < 2:
         return None
-    lines: dict[str, list[dict[str, Any]]] = {}
+    lines: dict[str, list[HeadTrial]] = {}
     for trial in trials:
         others = {k: v for k, v in trial["parameters"].items() if k != parameter}
         label = ", ".join(f"{name} = {short(value)}" for name, value in others.items())
@@ -144,12 +146,12 @@ def penalty_curve(info: HeadInfo) -> dict[str, Any] | None:
     }
 
 
-def _line(label: str, parameter: str, trials: list[dict[str, Any]]) -> dict[str, Any]:
+def _line(label: str, parameter: str, trials: list[HeadTrial]) -> dict[str, Any]:
     trials = sorted(trials, key=lambda trial: trial["parameters"][parameter])
     return {
         "label": label or "mean, and spread over folds",
         "x": [trial["parameters"][parameter] for trial in trials],
-        "y": [abs(trial["score"]) for trial in trials],
+        "y": [abs(trial["score"] or 0) for trial in trials],
         "spread": [trial["spread"] for trial in trials],
     }
 

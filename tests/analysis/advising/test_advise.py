@@ -254,5 +254,5 @@ def test_what_fine_tuning_did_is_told(work):
     assert kept.read(Cache.at(work / "cache"), done.info.table_id)["gains"] == [gain.to_json()]
     assert gain.model == done.folder.name and gain.unfreeze == "layer4" and gain.split == "val"
     paired = done.info.metrics["val"].paired
-    assert paired["model_alone"] - paired["head_alone"] == round(24 * gain.gained)
+    assert paired.model_alone - paired.head_alone == round(24 * gain.gained)
     assert gain.log_loss_error == paired["log_loss_error"] >= 0

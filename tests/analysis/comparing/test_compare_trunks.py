@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from photos import paint
 from PIL import Image
+from records import head_info
 from watching import watching
 
 import pipeline
@@ -219,7 +220,7 @@ def test_a_head_that_cannot_be_fitted_is_told_beside_those_that_can(tmp_path, mo
     monkeypatch.setattr(fit_head, "_fit", fit)
     recipe = replace(RECIPE, trunks="resnet18:random", layers="own", pools=None)
     done = run(paint(tmp_path / "photos", each=3), recipe, Cache.at(tmp_path / "c"))
-    assert [one.head["clf"] for one in done.results] == ["ncm"]
+    assert [one.head.clf for one in done.results] == ["ncm"]
     assert done.failed == {"resnet18:random own knn": "knn could not be fitted: no neighbours."}
 
 
@@ -233,7 +234,7 @@ def test_where_nothing_is_left_the_reasons_are_the_error(tmp_path):
 
 
 def result(milliseconds, accuracy, title="a") -> Result:
-    head = {"score": accuracy, "train_images": 100, "metrics": {}, "clf": "ncm", "id": "0" * 12}
+    head = head_info(score=accuracy, train_images=100, clf="ncm", id="0" * 12)
     return Result(Contender(title), None, head, Cost(milliseconds, 1.0, "fake", 1))
 
 

@@ -142,7 +142,7 @@ def test_names_classes_preprocessing_and_temperature_are_in_the_files(modelled, 
     info = json.loads((tmp_path / "out/headstart.json").read_text())
     assert inside == {name: value for name, value in info.items() if name != "checked"}
     assert info["classes"] == ["blue", "red"] and info["opset"] == 20
-    assert info["temperature"] == HEAD.read(folder)["calibration"]["temperature"]
+    assert info["temperature"] == HEAD.read(folder).calibration.temperature
     assert info["preprocess"]["crop"] == 64 and info["input"] == "crops"
     assert session.get_inputs()[0].shape == ["batch", 64, 64, 3]
     import onnx

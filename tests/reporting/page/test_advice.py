@@ -1,5 +1,6 @@
 import pytest
 from advising import advice
+from records import head_info, model_info
 
 from pipeline.reporting.page.advice import section
 from pipeline.reporting.page.choice import scale
@@ -8,8 +9,12 @@ ID = "a" * 64
 MADE = advice(ID)["created"]
 
 
-def made(*times):
-    return [{"created": time} for time in times]
+def heads(*times):
+    return [head_info(created=time) for time in times]
+
+
+def models(*times):
+    return [model_info(created=time) for time in times]
 
 
 def test_the_figures_stand_beside_chance_and_random_weights():
@@ -44,15 +49,15 @@ def test_the_curve_is_said_in_a_sentence():
 
 
 @pytest.mark.parametrize(
-    ("heads", "models", "newer"),
+    ("made", "tuned", "newer"),
     [
-        (made(MADE), made("2024-05-06T07:08:08Z"), None),
-        (made(MADE, "2024-05-06T07:08:10Z"), [], "1 head"),
-        (made("2025"), made("2025", "2026"), "1 head and 2 models"),
+        (heads(MADE), models("2024-05-06T07:08:08Z"), None),
+        (heads(MADE, "2024-05-06T07:08:10Z"), [], "1 head"),
+        (heads("2025"), models("2025", "2026"), "1 head and 2 models"),
     ],
 )
-def test_what_is_newer_than_the_advice_is_counted(heads, models, newer):
-    assert section(advice(ID), heads=heads, models=models)["newer"] == newer
+def test_what_is_newer_than_the_advice_is_counted(made, tuned, newer):
+    assert section(advice(ID), heads=made, models=tuned)["newer"] == newer
 
 
 def test_a_model_that_never_beat_its_head_says_so():

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from records import calibration, head_info
 from tables import make_table
 
 from pipeline.heads.metrics import log_loss, softmax
@@ -19,8 +20,8 @@ def logits():
 def said_of(table, logits, temperature=2.0):
     """Return the answers whose stored probabilities are those of logits, to six digits."""
     chances = np.array([[float(f"{p:.6g}") for p in row] for row in softmax(logits)])
-    fitted = None if temperature is None else {"temperature": temperature}
-    info = {"majority": table.classes[0], "calibration": fitted}
+    fitted = None if temperature is None else calibration(temperature)
+    info = head_info(classes=table.classes, majority=table.classes[0], calibration=fitted)
     return answers.of("val", table.rows("val"), chances, table=table, info=info)
 
 

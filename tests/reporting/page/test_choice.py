@@ -1,5 +1,7 @@
 import pytest
+from records import head_info, model_info, model_scores, split_metrics
 
+from pipeline.heads.leaderboard import Ranked
 from pipeline.reporting.page import choice
 
 
@@ -7,25 +9,15 @@ def trial(score, **parameters):
     return {"parameters": parameters, "score": score, "spread": 0.01, "folds": [score]}
 
 
-def head(trials, **fields):
+def head(trials, **changes):
     chosen = max((t for t in trials if t["score"] is not None), key=lambda t: t["score"])
-    info = {
-        "id": "0123456789ab",
-        "clf": "logreg",
-        "group": 0,
-        "best": True,
-        "parameters": chosen["parameters"],
-        "score": chosen["score"],
-        "spread": 0.01,
-        "trials": trials,
-        "recipe": {"select": "accuracy"},
-        "selected_on": "cv",
-        "folds": 5,
-        "metrics": {"val": {"accuracy": 0.8, "interval": [0.7, 0.9], "images": 50}},
-        "train_images": 100,
-        "seconds": 1.5,
-    }
-    return {**info, **fields}
+    given = {"parameters": chosen["parameters"], "score": chosen["score"]}
+    scored = {"metrics": {"val": split_metrics()}, "train_images": 100}
+    return head_info(**{**given, **scored, "trials": tuple(trials), **changes})
+
+
+def ranked(info, best=True):
+    return Ranked(info, 0, best)
 
 
 def test_the_curve_is_in_the_order_of_the_penalty_whatever_the_order_of_the_search():
@@ -62,23 +54,27 @@ def test_nothing_is_drawn_where_there_is_nothing_to_compare(trials):
 def test_the_best_of_each_kind_alone_is_drawn():
     trials = [trial(0.7, C=1.0), trial(0.8, C=2.0)]
     board = [head(trials, id="a"), head(trials, id="b"), head(trials, id="c", clf="svm")]
-    assert [curve["head"] for curve in choice.penalty_curves(board)] == ["a", "c"]
+    assert [curve["head"] for curve in choice.penalty_curves(list(map(ranked, board)))] == [
+        "a",
+        "c",
+    ]
 
 
 def test_a_head_that_was_never_compared_has_no_score():
     trials = [trial(0.8, C=1.0), trial(0.7, C=2.0)]
-    (row,) = choice.heads([head(trials, score=None)], "")
+    (row,) = choice.heads([ranked(head(trials, score=None))], "")
     assert row["score"] is None
     assert choice.penalty_curve(head(trials, score=None)) is None
 
 
 def test_a_row_of_the_leaderboard_says_what_is_best_and_what_is_shown():
     trials = [trial(0.8, C=1.0)]
-    rows = choice.heads([head(trials, id="a"), head(trials, id="b", best=False)], "b")
+    board = [ranked(head(trials, id="a")), ranked(head(trials, id="b"), best=False)]
+    rows = choice.heads(board, "b")
     assert [(row["best"], row["shown"]) for row in rows] == [(True, False), (False, True)]
     assert rows[0]["splits"]["val"] == {
         "accuracy": 0.8,
-        "interval": [0.7, 0.9],
+        "interval": (0.7, 0.9),
         "images": 50,
         "chose": False,
     }
@@ -86,5 +82,9 @@ def test_a_row_of_the_leaderboard_says_what_is_best_and_what_is_shown():
 
 @pytest.mark.parametrize(("low", "scale"), [(0.97, 0.9), (0.71, 0.7), (0.7, 0.7), (0.05, 0.0)])
 def test_the_scale_of_intervals_begins_at_a_tenth(low, scale):
-    metrics = {"val": {"accuracy": 0.98, "interval": [low, 0.99], "images": 50}}
-    assert choice.lowest([head([trial(0.8, C=1.0)], metrics=metrics)]) == pytest.approx(scale)
+    wide = (low, 0.99)
+    of_head = head([trial(0.8, C=1.0)], metrics={"val": split_metrics(interval=wide)})
+    assert choice.lowest([ranked(of_head)], []) == pytest.approx(scale)
+    scores = model_scores(model={"interval": wide}, start={"interval": (0, 1)}, selected_on=True)
+    of_model = model_info(metrics={"val": scores})
+    assert choice.lowest([], [ranked(of_model)]) == pytest.approx(scale)

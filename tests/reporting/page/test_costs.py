@@ -1,34 +1,33 @@
 import pytest
+from records import head_info, model_info, model_scores
 
 from pipeline.reporting.page.costs import costs
+from pipeline.store.records import PassCost
 
-HEAD = {"clf": "lda", "id": "a" * 12, "trials": [1, 2], "train_images": 80, "seconds": 1.5}
+HEAD = head_info(clf="lda", trials=({}, {}))
 
 
-def model(**fields):
-    scored = {"model": {"images": 10}}
-    info = {
-        "id": "b" * 12,
-        "live": False,
+def model(**changes):
+    scored = model_scores(model={"images": 10})
+    values = {
         "epochs": 4,
         "train_images": 60,
-        "selected_on": "val",
         "metrics": {"val": scored, "test": scored},
         "activations_computed": 260,
         "seconds": {"activations": 26.0, "head": 1.0, "training": 3.0, "evaluation": 0.5},
     }
-    return {**info, **fields}
+    return model_info(**{**values, **changes})
 
 
 def test_every_stage_has_its_time():
-    found = costs(100, {"computed": 100, "seconds": 50.0}, [HEAD], [model()])
+    found = costs(100, PassCost(100, 50.0), [HEAD], [model()])
     stages = [(row["stage"], row["seconds"]) for row in found["rows"]]
     assert stages == [("features", 50.0), ("head", 1.5), ("model", 30.5)]
     assert "100 through the trunk, 2 a second" in found["rows"][0]["what"]
 
 
 def test_heads_saved_a_pass_for_each_image_at_what_a_pass_took():
-    found = costs(100, {"computed": 50, "seconds": 25.0}, [HEAD, HEAD, HEAD], [])
+    found = costs(100, PassCost(50, 25.0), [HEAD, HEAD, HEAD], [])
     (saved,) = found["saved"]
     assert saved["passes"] == 300
     assert saved["seconds"] == pytest.approx(150.0)
@@ -41,7 +40,7 @@ def test_a_model_saved_what_its_epochs_read_less_what_it_computed():
     assert saved["seconds"] == pytest.approx(saved["passes"] * 0.1)
 
 
-@pytest.mark.parametrize("cost", [None, {"computed": 0, "seconds": 0.0}])
+@pytest.mark.parametrize("cost", [None, PassCost(0, 0.0)])
 def test_what_was_not_measured_is_not_estimated(cost):
     found = costs(100, cost, [HEAD], [model(activations_computed=0)])
     assert [row["seconds"] for row in found["saved"]] == [None, None]

@@ -284,7 +284,7 @@ def test_a_page_that_lacks_pictures_is_never_current(cache, photos, tmp_path):
 
 def test_a_page_of_one_artefact_is_not_the_one_of_the_best(cache, photos):
     fitted(photos, cache, "lda,ncm")
-    ids = {info["id"] for info in HEAD.every(cache.root)[0]}
+    ids = {info.id for info in HEAD.every(cache.root)[0]}
     best, _ = report(cache)
     (other,) = ids - {best.artefact.folder.name}
     report(cache, asked=other)

@@ -241,7 +241,9 @@ def test_without_openvino_auto_is_pytorch_and_asking_for_it_says_what_to_install
     monkeypatch.setattr(openvino_engine, "available", lambda: False)
     trunk = load("resnet18", "random", state_dir=tmp_path)
     cache = Cache.at(tmp_path / "cache")
-    assert engines.make_engine(trunk, key(), ExtractOptions(device="cpu"), cache).name == "torch-cpu"
+    assert (
+        engines.make_engine(trunk, key(), ExtractOptions(device="cpu"), cache).name == "torch-cpu"
+    )
     with pytest.raises(UsageError, match=r"pip install 'headstart\[openvino\]'"):
         engines.make_engine(trunk, key(), ExtractOptions(device="cpu", engine="openvino"), cache)
 
