@@ -76,12 +76,6 @@ def completable(param: click.Parameter) -> click.types.ParamType[Any]:
     return Value(known or (lambda ctx: words), paths)
 
 
-def _trunks(ctx: click.Context) -> list[str]:
-    from pipeline.trunks.sources import catalog
-
-    return catalog.names()
-
-
 def _heads(ctx: click.Context) -> list[str]:
     from pipeline.heads.registry import HEADS
 
@@ -113,9 +107,6 @@ def _tables(ctx: click.Context) -> list[str]:
 
 
 _NAMES: Mapping[str, Callable[[click.Context], Iterable[str]]] = {
-    "trunk": _trunks,
-    "trunks": _trunks,
-    "pattern": _trunks,
     "weights": lambda ctx: ("default", "random"),
     "clf": _heads,
     "head": _heads,

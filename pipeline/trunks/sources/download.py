@@ -27,8 +27,8 @@ def failed(what: str, reason: object) -> PipelineError:
     )
 
 
-def reach(url: str, what: str) -> None:
-    """Ask for the head of a page, so that a missing network shows at once.
+def check_reachable(url: str, what: str) -> None:
+    """Raise at once where there is no network, by asking for the head of a page.
 
     Raises:
         PipelineError: no answer.

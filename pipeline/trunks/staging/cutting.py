@@ -9,23 +9,34 @@ from itertools import pairwise
 from torch import fx, nn
 
 from pipeline.errors import PipelineError
-from pipeline.trunks.staging.graph import Link, assemble, is_sequential, learns, links, measure
+from pipeline.trunks.staging.architecture import Architecture
+from pipeline.trunks.staging.graph import (
+    Segment,
+    has_parameters,
+    is_sequential,
+    measure,
+    module_of,
+    segments,
+)
 from pipeline.trunks.staging.stages import Piece, StagedTrunk, cut
 
 
-def stage_trunk(name: str, model: nn.Module, graph: fx.Graph, size: int) -> StagedTrunk:
+def stage_trunk(architecture: Architecture, model: nn.Module) -> StagedTrunk:
     """Cut a model into stages, pool and neck.
 
     Args:
-        name: what to call it in errors.
-        model: the library's model, in eval mode.
-        graph: traced from it; gives the feature.
-        size: the input side that its weights were made for, in pixels.
+        architecture: that the model was built of; says how to trace it and how large its input is.
+        model: the library's model, in eval mode; its own tensors are those of the result.
+
+    Returns:
+        The trunk in eval mode, nothing in it trainable.
 
     Raises:
         PipelineError: it is no chain of C×H×W activations that ends in one pooled vector.
     """
-    chain = links(graph, measure(model, graph, size))
+    name, size = architecture.name, architecture.preprocess.crop
+    graph = architecture.trace(model)
+    chain = segments(graph, measure(model, graph, size))
     body, pooling, neck = _parts(name, model, _whole_maps(chain))
     body = _collapsed(model, body, size)
     pieces = _pieces(model, body, size)
@@ -37,27 +48,32 @@ def stage_trunk(name: str, model: nn.Module, graph: fx.Graph, size: int) -> Stag
         )
     stages, channels, strides, native, stride = {}, {}, {}, {}, 1
     for stage, where in slices.items():
-        stages[stage] = assemble(model, [n for link in body[where] for n in link.nodes], stage)
+        stages[stage] = module_of(model, _nodes(body[where]), stage)
         channels[stage] = pieces[where][-1].channels
         stride *= math.prod(piece.reduction for piece in pieces[where])
         strides[stage] = stride
-        native.update({module: stage for link in body[where] for module in link.modules})
+        native.update({module: stage for segment in body[where] for module in segment.modules})
     for place, part in (("pool", pooling), ("neck", neck)):
-        native.update({module: place for link in part for module in link.modules})
+        native.update({module: place for segment in part for module in segment.modules})
     flat = len(pooling[-1].shape) == 2
-    return StagedTrunk(
+    after_pooling = None
+    if neck:
+        wide = len(neck[-1].shape) > 2
+        after_pooling = module_of(model, _nodes(neck), "neck", unflatten=not flat, flatten=wide)
+    trunk = StagedTrunk(
         stages=stages,
-        pool=assemble(model, _nodes(pooling), "pool", flatten=not flat),
-        neck=_neck(model, neck, unflatten=not flat) if neck else None,
+        pool=module_of(model, _nodes(pooling), "pool", flatten=not flat),
+        neck=after_pooling,
         native=native,
         channels=channels,
         strides=strides,
         dim=math.prod([*pooling, *neck][-1].shape[1:]),
     )
+    return trunk.eval().requires_grad_(False)
 
 
-def _nodes(chain: Sequence[Link]) -> list[fx.Node]:
-    return [node for link in chain for node in link.nodes]
+def _nodes(chain: Sequence[Segment]) -> list[fx.Node]:
+    return [node for segment in chain for node in segment.nodes]
 
 
 def _is_map(shape: Sequence[int]) -> bool:
@@ -65,29 +81,29 @@ def _is_map(shape: Sequence[int]) -> bool:
     return len(shape) == 4 and shape[2] == shape[3] > 1
 
 
-def _whole_maps(chain: Sequence[Link]) -> list[Link]:
-    """Join links until each gives a C×H×W map, or comes after the last that does."""
-    last = max((i for i, link in enumerate(chain) if _is_map(link.shape)), default=-1)
-    joined: list[Link] = []
-    run: list[Link] = []
-    for i, link in enumerate(chain):
-        run.append(link)
-        if _is_map(link.shape) or i > last:
+def _whole_maps(chain: Sequence[Segment]) -> list[Segment]:
+    """Join segments until each gives a C×H×W map, or comes after the last that does."""
+    last = max((i for i, segment in enumerate(chain) if _is_map(segment.shape)), default=-1)
+    joined: list[Segment] = []
+    run: list[Segment] = []
+    for i, segment in enumerate(chain):
+        run.append(segment)
+        if _is_map(segment.shape) or i > last:
             joined.append(_merged(run))
             run = []
     return joined
 
 
-def _merged(run: Sequence[Link], modules: tuple[str, ...] | None = None) -> Link:
-    names = tuple(dict.fromkeys(name for link in run for name in link.modules))
-    return Link(tuple(_nodes(run)), run[-1].shape, names if modules is None else modules)
+def _merged(run: Sequence[Segment], modules: tuple[str, ...] | None = None) -> Segment:
+    names = tuple(dict.fromkeys(name for segment in run for name in segment.modules))
+    return Segment(tuple(_nodes(run)), run[-1].shape, names if modules is None else modules)
 
 
 def _parts(
-    name: str, model: nn.Module, chain: list[Link]
-) -> tuple[list[Link], list[Link], list[Link]]:
+    name: str, model: nn.Module, chain: list[Segment]
+) -> tuple[list[Segment], list[Segment], list[Segment]]:
     """Part a chain into what runs on maps, what pools them, and the neck."""
-    end = max((i + 1 for i, link in enumerate(chain) if _is_map(link.shape)), default=0)
+    end = max((i + 1 for i, segment in enumerate(chain) if _is_map(segment.shape)), default=0)
     while end and _is_adaptive_pool(model, chain[end - 1]):
         end -= 1  # AlexNet's and VGG's average pool to 7×7
     body, tail = chain[:end], chain[end:]
@@ -96,36 +112,40 @@ def _parts(
             f"Trunk {name} cannot be cut into stages: it has no C×H×W activations that one "
             "pooling turns into a vector."
         )
-    pooled = next(i for i, link in enumerate(tail) if not _is_map(link.shape)) + 1
+    pooled = next(i for i, segment in enumerate(tail) if not _is_map(segment.shape)) + 1
     while pooled < len(tail) and len(tail[pooled - 1].shape) > 2:
-        if learns(model, tail[pooled].nodes):
+        if has_parameters(model, tail[pooled].nodes):
             break
-        if len(tail[pooled].shape) > 2 and learns(model, _nodes(tail[pooled:])):
+        if len(tail[pooled].shape) > 2 and has_parameters(model, _nodes(tail[pooled:])):
             break  # an activation in front of a learned layer: the neck's
         pooled += 1
-    if not tail[pooled:] or not learns(model, _nodes(tail[pooled:])):
+    if not tail[pooled:] or not has_parameters(model, _nodes(tail[pooled:])):
         return body, tail, []
     return body, tail[:pooled], tail[pooled:]
 
 
-def _is_adaptive_pool(model: nn.Module, link: Link) -> bool:
+def _is_adaptive_pool(model: nn.Module, segment: Segment) -> bool:
     adaptive = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
     return all(
         node.op == "call_module" and isinstance(model.get_submodule(str(node.target)), adaptive)
-        for node in link.nodes
+        for node in segment.nodes
     )
 
 
-def _pieces(model: nn.Module, body: Sequence[Link], size: int) -> list[Piece]:
+def _pieces(model: nn.Module, body: Sequence[Segment], size: int) -> list[Piece]:
     pieces, side = [], size
-    for link in body:
-        reduction = max(1, round(side / link.shape[2]))
-        pieces.append(Piece(link.modules, reduction, learns(model, link.nodes), link.shape[1]))
-        side = link.shape[2]
+    for segment in body:
+        reduction = max(1, round(side / segment.shape[2]))
+        pieces.append(
+            Piece(
+                segment.modules, reduction, has_parameters(model, segment.nodes), segment.shape[1]
+            )
+        )
+        side = segment.shape[2]
     return pieces
 
 
-def _collapsed(model: nn.Module, body: list[Link], size: int) -> list[Link]:
+def _collapsed(model: nn.Module, body: list[Segment], size: int) -> list[Segment]:
     """Put Sequentials in which the resolution drops at most once together again.
 
     So a cut never falls inside `layer2`, or between ConvNeXt's downsampling norm and convolution.
@@ -134,19 +154,14 @@ def _collapsed(model: nn.Module, body: list[Link], size: int) -> list[Link]:
     for name in sorted(sequentials, key=lambda n: n.count(".")):
         inside = [
             i
-            for i, link in enumerate(body)
-            if link.modules and all(m.startswith(name + ".") for m in link.modules)
+            for i, segment in enumerate(body)
+            if segment.modules and all(m.startswith(name + ".") for m in segment.modules)
         ]
         if not inside or inside != list(range(inside[0], inside[-1] + 1)):
             continue
         run = body[inside[0] : inside[-1] + 1]
         before = body[inside[0] - 1].shape[2] if inside[0] else size
-        sides = [before, *(link.shape[2] for link in run)]
+        sides = [before, *(segment.shape[2] for segment in run)]
         if sum(round(a / b) > 1 for a, b in pairwise(sides)) <= 1:
             body = [*body[: inside[0]], _merged(run, (name,)), *body[inside[-1] + 1 :]]
     return body
-
-
-def _neck(model: nn.Module, neck: Sequence[Link], *, unflatten: bool) -> nn.Module:
-    flatten = len(neck[-1].shape) > 2
-    return assemble(model, _nodes(neck), "neck", unflatten=unflatten, flatten=flatten)
