@@ -120,7 +120,7 @@ def find(name: str) -> Architecture:
 
 
 def load(
-    name: str, weights: str = "default", *, keys: str = "name", state_dir: Path
+    name: str, weights: str | Path = "default", *, keys: str = "name", state_dir: Path
 ) -> LoadedTrunk:
     """Return a trunk with its weights.
 
@@ -147,7 +147,7 @@ def load(
         label, source = path.name, f"Weights file {path}"
         given: Mapping[str, Tensor] = read_weights(path)  # before the network is built
     else:
-        label = source = "random" if weights == "random" else architecture.label(weights)
+        label = source = "random" if weights == "random" else architecture.label(str(weights))
     with seeded(SEED):
         model = architecture.build().float().eval()
     trunk = stage_trunk(architecture, model)
@@ -170,8 +170,10 @@ def load(
     )
 
 
-def _as_path(weights: str, architecture: Architecture) -> Path | None:
-    """Return the file that is meant, None where it is a name."""
+def _as_path(weights: str | Path, architecture: Architecture) -> Path | None:
+    """Return the file that is meant, None where it is a name; a `Path` is always a file."""
+    if isinstance(weights, Path):
+        return weights.expanduser()
     if weights in ("default", "random") or weights in architecture.weights:
         return None
     path = Path(weights).expanduser()

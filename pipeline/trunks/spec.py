@@ -156,7 +156,7 @@ def check_layer(facts: TrunkFacts, layer: str | None, pool: str | None) -> tuple
 
 
 def resolve(
-    name: str, weights: str, keys: str, *, memo: Path, state_dir: Path
+    name: str, weights: str | Path, keys: str, *, memo: Path, state_dir: Path
 ) -> tuple[TrunkFacts, LoadedTrunk | None]:
     """Return a trunk's facts, and the trunk itself where it had to be loaded for them.
 
@@ -167,6 +167,8 @@ def resolve(
         memo: SQLite file that remembers; losing it costs a load and nothing else.
         state_dir: where calibrated random weights are kept.
     """
+    if isinstance(weights, Path):  # absolute, so that it is never taken for a name
+        weights = str(weights.expanduser().absolute())
     request = json.dumps([name, weights, keys, _stat(weights), installed(), SCHEMA])
     remembered = _query(memo, "SELECT facts FROM trunks WHERE asked = ?", (request,))
     if remembered is not None:
