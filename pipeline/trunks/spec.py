@@ -66,8 +66,8 @@ class TrunkFacts:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        values = {**vars(self), "preprocess": self.preprocess.to_json()}
-        return {**values, "stages": list(self.stages)}
+        preprocess = self.preprocess.to_json()
+        return {**vars(self), "preprocess": preprocess, "stages": list(self.stages)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrunkFacts:

@@ -100,12 +100,12 @@ def test_a_trunk_is_loaded_once_and_remembered_until_its_file_changes(tmp_path, 
     import torch
 
     path = tmp_path / "w.pth"
-    trunk = real("squeezenet1_1", "random", state_dir=tmp_path)
+    trunk = real("timm/test_resnet", "random", state_dir=tmp_path)
     torch.save(trunk.module.native_state(), path)
 
     def resolve():
         facts, _ = spec.resolve(
-            "squeezenet1_1", str(path), "name", memo=tmp_path / "memo", state_dir=tmp_path
+            "timm/test_resnet", str(path), "name", memo=tmp_path / "memo", state_dir=tmp_path
         )
         return facts
 

@@ -16,6 +16,7 @@ from pipeline.trunks.staging.graph import (
     is_sequential,
     measure,
     module_of,
+    runs,
     segments,
 )
 from pipeline.trunks.staging.stages import Piece, StagedTrunk, cut
@@ -49,7 +50,7 @@ def stage_trunk(architecture: Architecture, model: nn.Module) -> StagedTrunk:
     stages, channels, strides, native, stride = {}, {}, {}, {}, 1
     for stage, where in slices.items():
         stages[stage] = module_of(model, _nodes(body[where]), stage)
-        channels[stage] = pieces[where][-1].channels
+        channels[stage] = body[where][-1].shape[1]
         stride *= math.prod(piece.reduction for piece in pieces[where])
         strides[stage] = stride
         native.update({module: stage for segment in body[where] for module in segment.modules})
@@ -125,24 +126,15 @@ def _parts(
 
 
 def _is_adaptive_pool(model: nn.Module, segment: Segment) -> bool:
-    adaptive = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-    return all(
-        node.op == "call_module" and isinstance(model.get_submodule(str(node.target)), adaptive)
-        for node in segment.nodes
-    )
+    pools = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+    return all(runs(model, node, *pools) for node in segment.nodes)
 
 
 def _pieces(model: nn.Module, body: Sequence[Segment], size: int) -> list[Piece]:
-    pieces, side = [], size
-    for segment in body:
-        reduction = max(1, round(side / segment.shape[2]))
-        pieces.append(
-            Piece(
-                segment.modules, reduction, has_parameters(model, segment.nodes), segment.shape[1]
-            )
-        )
-        side = segment.shape[2]
-    return pieces
+    sides = [size, *(segment.shape[2] for segment in body)]
+    reductions = [max(1, round(before / after)) for before, after in pairwise(sides)]
+    learned = [has_parameters(model, segment.nodes) for segment in body]
+    return [Piece(*values) for values in zip(reductions, learned, strict=True)]
 
 
 def _collapsed(model: nn.Module, body: list[Segment], size: int) -> list[Segment]:

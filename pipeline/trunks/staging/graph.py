@@ -90,7 +90,7 @@ def trace_forward(model: nn.Module, *, ends_at: str | None = None) -> fx.Graph:
         with graph.inserting_after(pooled):
             feature = graph.call_function(torch.flatten, (pooled, 1))
         return _ended(graph, model, feature)
-    linear = [n for n in nodes if isinstance(model.get_submodule(str(n.target)), nn.Linear)]
+    linear = [node for node in nodes if runs(model, node, nn.Linear)]
     return _ended(graph, model, linear[-1].args[0])
 
 
@@ -134,7 +134,8 @@ def _ended(graph: fx.Graph, model: nn.Module, feature: Any) -> fx.Graph:
     for node in reversed(graph.nodes):
         if has_parameters(model, [node]):
             break
-        if _is_dropout(node, model):
+        is_function = node.op == "call_function" and node.target is torch.nn.functional.dropout
+        if is_function or runs(model, node, nn.Dropout, nn.Dropout2d, nn.Identity):
             node.replace_all_uses_with(node.all_input_nodes[0])
     _erase_unused(graph)
     return graph
@@ -156,11 +157,9 @@ def has_parameters(model: nn.Module, nodes: Sequence[fx.Node]) -> bool:
     )
 
 
-def _is_dropout(node: fx.Node, model: nn.Module) -> bool:
-    if node.op == "call_module":
-        module = model.get_submodule(str(node.target))
-        return isinstance(module, (nn.Dropout, nn.Dropout2d, nn.Identity))
-    return node.op == "call_function" and node.target is torch.nn.functional.dropout
+def runs(model: nn.Module, node: fx.Node, *kinds: type[nn.Module]) -> bool:
+    """Return whether a node runs a module of one of these kinds."""
+    return node.op == "call_module" and isinstance(model.get_submodule(str(node.target)), kinds)
 
 
 class _Shapes(fx.Interpreter):
@@ -205,16 +204,17 @@ def segments(graph: fx.Graph, shapes: Shapes) -> list[Segment]:
     Returns:
         The segments in order; what one gives is what the next takes.
     """
-    nodes = [node for node in graph.nodes if node.op != "output"]
-    position = {node: i for i, node in enumerate(graph.nodes)}
-    last_use = {node: max((position[u] for u in node.users), default=-1) for node in nodes}
     found: list[Segment] = []
     run: list[fx.Node] = []
     alive: set[fx.Node] = set()
-    for i, node in enumerate(nodes):
+    readers: dict[fx.Node, int] = {}  # of what each node gives, those that are still to come
+    for node in graph.nodes:
         if node.op != "placeholder":
             run.append(node)
-        alive = {n for n in {*alive, node} if last_use[n] > i}
+        readers[node] = len(node.users)
+        for read in node.all_input_nodes:
+            readers[read] -= 1
+        alive = {n for n in {*alive, node} if readers[n]}
         shape = shapes.get(node)
         if run and alive == {node} and shape is not None:
             modules = dict.fromkeys(str(n.target) for n in run if n.op == "call_module")

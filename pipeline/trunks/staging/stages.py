@@ -19,16 +19,12 @@ class Piece:
     """One native module, or a few that cannot be parted, between two single C×H×W tensors.
 
     Args:
-        modules: native module names, in the order in which they run (empty: functions alone).
         reduction: resolution before divided by resolution after, rounded to a whole number.
         has_parameters: whether anything in it is learned.
-        channels: C of what it gives.
     """
 
-    modules: tuple[str, ...]
     reduction: int
     has_parameters: bool
-    channels: int = 0
 
 
 def cut(pieces: Sequence[Piece]) -> dict[str, slice]:

@@ -10,12 +10,7 @@ from pipeline.trunks.registry import find
 from pipeline.trunks.staging.cutting import stage_trunk
 from pipeline.trunks.staging.stages import STAGES, Piece, StagedTrunk, cut
 
-
-def piece(reduction: int, learned: bool) -> Piece:
-    return Piece((), reduction, learned)
-
-
-CONV, DOWN, POOL, RELU = piece(1, True), piece(2, True), piece(2, False), piece(1, False)
+CONV, DOWN, POOL, RELU = Piece(1, True), Piece(2, True), Piece(2, False), Piece(1, False)
 
 
 def spans(*pieces: Piece) -> dict[str, tuple[int, int]]:
@@ -55,7 +50,7 @@ def test_a_trunk_of_one_resolution_is_cut_behind_what_lowers_it() -> None:
 def test_stages_cover_all_pieces_once_and_learn_from_the_second_on(
     raw: list[tuple[int, bool]],
 ) -> None:
-    pieces = [piece(*values) for values in raw]
+    pieces = [Piece(*values) for values in raw]
     stages = cut(pieces)
     if not stages:
         return
