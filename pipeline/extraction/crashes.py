@@ -10,17 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from pipeline.errors import PipelineError
 from pipeline.images.decoding.probe import REASON, looking
+from pipeline.images.decoding.reading import Guard, unguarded
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
 from pipeline.store.in_flight import NAME, Flight, claimed
 from pipeline.store.shards import RowStore
-
-if TYPE_CHECKING:
-    from pipeline.images.decoding.loader import Guard
 
 
 @contextmanager
@@ -44,8 +41,6 @@ def noted_apart(cache: Cache, progress: Progress) -> Iterator[Guard]:
 
     Where they cannot be written (a cache for reading only) the run goes on without.
     """
-    from pipeline.images.decoding.loader import unguarded
-
     with ExitStack() as stack:
         try:
             path = stack.enter_context(claimed(cache.decoding))

@@ -51,7 +51,6 @@ from pipeline.images.decoding.formats import (
 )
 from pipeline.images.decoding.modes import to_rgb
 from pipeline.images.decoding.pngs import holds_every_row
-from pipeline.images.decoding.quiet import quiet
 from pipeline.images.preprocess import DECODE_POLICY as DECODE_POLICY
 
 try:  # torchvision 0.29 deprecates it: a release without it is slower and gives the same pixels
@@ -109,7 +108,7 @@ _one_large = threading.Lock()
 def decode(data: bytes, *, least: int | None = None) -> torch.Tensor:
     """Return the picture in an image file's bytes.
 
-    Safe in threads, prints nothing and warns of nothing.
+    Safe in threads. Libraries warn and print: whoever calls this holds `quiet.quiet` around it.
 
     Args:
         data: a whole file: JPEG, PNG, WebP, GIF, BMP or TIFF, recognised by its content.
@@ -126,20 +125,19 @@ def decode(data: bytes, *, least: int | None = None) -> torch.Tensor:
     kind = sniff(data[:HEAD])
     if not kind:
         raise BadImage(NOT_AN_IMAGE if data else EMPTY)
-    with quiet():
-        if kind == "jpeg" and (header := jpeg_header(data)) is not None:
-            width, height, scans = header
-            room = _room(width, height)
-            if scans > MAX_SCANS or scans * width * height > MAX_SCANNED:
-                raise BadImage(TOO_MANY_SCANS)
-            with room:
-                picture = _reduced(data, header, least) if least else None
-                picture = _jpeg(data) if picture is None else picture
-            if picture is not None:
-                return picture
-        if kind == "webp" and (size := webp_size(data)) is not None:
-            _room(*size)
-        return _pillow(data, kind)
+    if kind == "jpeg" and (header := jpeg_header(data)) is not None:
+        width, height, scans = header
+        room = _room(width, height)
+        if scans > MAX_SCANS or scans * width * height > MAX_SCANNED:
+            raise BadImage(TOO_MANY_SCANS)
+        with room:
+            picture = _reduced(data, header, least) if least else None
+            picture = _jpeg(data) if picture is None else picture
+        if picture is not None:
+            return picture
+    if kind == "webp" and (size := webp_size(data)) is not None:
+        _room(*size)
+    return _pillow(data, kind)
 
 
 def reduction(data: bytes, least: int) -> int:

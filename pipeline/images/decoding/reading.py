@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+from typing import Protocol
 
 from pipeline.errors import BadImage, PipelineError
 from pipeline.images.decoding.formats import HEAD, NOT_AN_IMAGE, sniff
@@ -13,6 +15,54 @@ from pipeline.images.names import shown
 ABSENT = "no such file"
 NO_PERMISSION = "no permission to read it"
 NOT_A_PATH = "not a path that this system can have"
+
+
+class Guard(Protocol):
+    """Asked in the thread that is about to decode an image; see `pipeline.extraction.crashes`."""
+
+    def __call__(self, digest: bytes, data: bytes, name: str) -> str:
+        """Return why the image must not be decoded; empty where it may be.
+
+        Args:
+            digest: sha256 of the file's bytes, 32 bytes.
+            data: the file's bytes.
+            name: of the file, for people.
+        """
+        ...
+
+
+def unguarded(digest: bytes, data: bytes, name: str) -> str:
+    """Let every image be decoded."""
+    return ""
+
+
+def admit(
+    data: bytes, expected: bytes | None, name: str, *, guard: Guard, changed: Exception
+) -> bytes:
+    """Return the digest of an image that may be decoded.
+
+    Args:
+        data: the file's bytes.
+        expected: the digest that it must have; None for any.
+        name: of the file, for people.
+        guard: asked last.
+        changed: raised where the digest is another.
+
+    Raises:
+        BadImage: the guard refuses it.
+    """
+    digest = hashlib.sha256(data).digest()
+    if expected not in (None, digest):
+        raise changed
+    if reason := guard(digest, data, name):
+        raise BadImage(reason)
+    return digest
+
+
+def machine_error(verb: str, name: str, error: MemoryError | OSError) -> PipelineError:
+    """Return the sentence for what is the machine's fault and not the image's."""
+    reason = getattr(error, "strerror", None) or "no memory left"
+    return PipelineError(f"Cannot {verb} {name}: {reason}.")
 
 
 def read(path: str) -> bytes:

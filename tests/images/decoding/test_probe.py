@@ -62,7 +62,7 @@ def test_a_process_that_does_not_start_blames_no_image(monkeypatch, program):
 TORCHVISION = """
 import sys, types, torch
 from torchvision.io import decode_png
-from pipeline.images import probe
+from pipeline.images.decoding import probe
 
 def decode(data):
     try:
