@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
+from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.engines import make_engine
 from pipeline.finetuning import boundary
 from pipeline.finetuning.boundary import Wanted
@@ -161,6 +163,7 @@ def make_source(
     live = Live(
         engine, wanted.paths, key.preprocess,
         workers=recipe.workers or usable_cores(), device=place,
+        guarded=partial(noted_apart, cache, progress),
     )  # fmt: skip
     views = recipe.drawn if recipe.live or not recipe.drawn else -1
     return Prepared(live, views, True, "", [], [], 0, 0.0)

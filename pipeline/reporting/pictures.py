@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
+from pipeline.images.decoding.reading import Guard, unguarded
 from pipeline.images.decoding.thumbnails import Picture, pictures
 from pipeline.images.names import shown
 from pipeline.store.table import FeatureTable
@@ -36,6 +37,7 @@ def of_rows(
     side: int,
     data: str | Path | None = None,
     workers: int | None = None,
+    guard: Guard = unguarded,
 ) -> Iterator[Picture]:
     """Yield a small picture of each row's image, in order; a bounded number is on its way.
 
@@ -48,9 +50,10 @@ def of_rows(
         side: pixels that a picture must fit into.
         data: folder in which the images lie now; None for where they were.
         workers: threads; None for the cores that the process may use.
+        guard: asked before each image is decoded.
     """
     root = root_of(table, data)
     files = (
         (os.path.join(root, table.paths[row]), bytes.fromhex(table.digests[row])) for row in rows
     )
-    return pictures(files, side=side, workers=workers or usable_cores())
+    return pictures(files, side=side, workers=workers or usable_cores(), guard=guard)

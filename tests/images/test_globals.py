@@ -124,6 +124,7 @@ def test_scikit_learn_works_after_and_between_batches(files):
         RandomForestClassifier(n_estimators=2, n_jobs=jobs).fit(x, y)
         assert len(cross_val_score(LogisticRegression(), x, y, cv=2, n_jobs=jobs)) == 2
 
+    learn(2)  # its import adds filters
     before = list(warnings.filters)
     with closing(load(files, PRE, batch_size=4, workers=2)) as batches:
         for _ in batches:

@@ -16,10 +16,12 @@ from pipeline.analysis.advising.advise import at_hand
 from pipeline.analysis.auditing.audit import Audit, audit
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
+from pipeline.extraction.crashes import noted_apart
 from pipeline.heads import predictions, resolve
 from pipeline.heads.leaderboard import leaderboard
 from pipeline.heads.models import board
 from pipeline.heads.resolve import Artefact
+from pipeline.images.decoding.reading import Guard
 from pipeline.images.decoding.thumbnails import Picture
 from pipeline.images.names import counted, shown
 from pipeline.progress import Progress, Silent
@@ -132,17 +134,18 @@ def run(
     looked, info = found.looked, found.info
     said = [] if looked is None or info is None else _answers(looked, info, table)
     audited = audit(table, progress=progress)
-    album = _album(table, said, audited, data, progress)
-    progress.start("drawing the map", 0)
-    layouts = embedding.layouts(table.features[album.rows])
-    gathered = Gathered(
-        table=table, root=found.root, heads=found.heads, models=found.models, info=info,
-        why="" if looked is None else looked.why, answers=said, audit=audited, album=album,
-        layouts=layouts, damaged=found.damaged, listing=shown(listing.name),
-        advice=found.advice, advice_note="".join(found.unread),
-        origin="" if album.missing else found.digest,  # so that they are looked for again
-    )  # fmt: skip
-    made = record(gathered, workers=usable_cores())
+    with noted_apart(cache, progress) as guard:
+        album = _album(table, said, audited, data, progress, guard)
+        progress.start("drawing the map", 0)
+        layouts = embedding.layouts(table.features[album.rows])
+        gathered = Gathered(
+            table=table, root=found.root, heads=found.heads, models=found.models, info=info,
+            why="" if looked is None else looked.why, answers=said, audit=audited, album=album,
+            layouts=layouts, damaged=found.damaged, listing=shown(listing.name),
+            advice=found.advice, advice_note="".join(found.unread),
+            origin="" if album.missing else found.digest,  # so that they are looked for again
+        )  # fmt: skip
+        made = record(gathered, workers=usable_cores(), guard=guard)
     html = page(made).encode()
     write_bytes(listing, audited.to_csv(), what="the list of findings")
     write_bytes(path, html, what="the report")
@@ -249,6 +252,7 @@ def _album(
     audited: Audit,
     data: str | Path | None,
     progress: Progress,
+    guard: Guard,
 ) -> Album:
     """Return the pictures: of what a section shows first, then of a draw of the others."""
     first = [row for rows in contents.samples(table).values() for row in rows]
@@ -258,7 +262,7 @@ def _album(
     side = albums.side(min(len(rows), albums.MOST))
 
     def pictures(part: Sequence[int]) -> Iterator[Picture]:
-        return of_rows(table, part, side=side, data=data)
+        return of_rows(table, part, side=side, data=data, guard=guard)
 
     progress.start("pictures", min(len(rows), albums.MOST))
     made = Album()

@@ -10,10 +10,12 @@ import numpy as np
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError, UsageError
+from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.options import Recipe
 from pipeline.heads import predictions, resolve, tables
 from pipeline.heads.resolve import Artefact
 from pipeline.images.decoding import thumbnails
+from pipeline.images.decoding.reading import Guard
 from pipeline.images.decoding.thumbnails import Picture
 from pipeline.images.names import counted, safe, shown
 from pipeline.images.preprocess import Preprocess
@@ -182,7 +184,11 @@ def run(
         rows = images.rows(split=recipe.split, labels=labels)
         content = contents.classes(images, rows, count=recipe.count, seed=recipe.seed)
     place = _place(cache, images, kind, artefact, recipe)
-    pictures = _pictures(images, content, preprocess, recipe, progress)
+    with noted_apart(cache, progress) as guard:
+        pictures = _pictures(
+            images, content, preprocess, workers=recipe.workers or usable_cores(), guard=guard,
+            progress=progress,
+        )  # fmt: skip
     write_bytes(place, _draw(content, pictures, preprocess), what="the sheet")
     reasons = tuple(picture.reason for picture in pictures)
     return Shown(place, kind, images, content, reasons, _notes(artefact, reasons))
@@ -246,18 +252,19 @@ def _pictures(
     images: Gallery,
     content: Content,
     preprocess: Preprocess | None,
-    recipe: ShowRecipe,
+    *,
+    workers: int,
+    guard: Guard,
     progress: Progress,
 ) -> list[Picture]:
-    workers = recipe.workers or usable_cores()
     items = list(content.items)
     progress.start("showing", len(items))
     files = [(images.file(item.row), images.digests[item.row]) for item in items]
     if preprocess is None:
-        stream = thumbnails.pictures(files, side=SIDE, workers=workers)
+        stream = thumbnails.pictures(files, side=SIDE, workers=workers, guard=guard)
     else:
         numbered = [(*file, item.view or 0) for file, item in zip(files, items, strict=True)]
-        stream = thumbnails.views(numbered, preprocess, workers=workers)
+        stream = thumbnails.views(numbered, preprocess, workers=workers, guard=guard)
     found = []
     for picture in stream:
         found.append(picture)

@@ -10,7 +10,7 @@ import pipeline
 from pipeline.errors import DamagedError, PipelineError, UsageError
 from pipeline.heads import predictions
 from pipeline.images.decoding.loader import load
-from pipeline.images.decoding.reading import ABSENT
+from pipeline.images.decoding.reading import ABSENT, unguarded
 from pipeline.images.decoding.thumbnails import CHANGED
 from pipeline.images.preprocess import Preprocess
 from pipeline.reporting.sheets import show
@@ -61,7 +61,10 @@ def test_views_are_the_crops_that_fine_tuning_caches(work):
         for item in items
     ]
     (batch,) = load(files, preprocess, batch_size=len(files), workers=2)
-    shown = show._pictures(done.gallery, done.content, preprocess, ShowRecipe(), show.Silent())
+    shown = show._pictures(
+        done.gallery, done.content, preprocess,
+        workers=2, guard=unguarded, progress=show.Silent(),
+    )  # fmt: skip
     for crop, picture_ in zip(batch.crops, shown, strict=True):
         assert (crop.permute(1, 2, 0).numpy() == picture_.rgb).all()
 
