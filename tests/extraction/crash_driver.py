@@ -75,7 +75,7 @@ def arm(folder: Path, plan: dict) -> None:
 class Heard:
     """A progress that remembers."""
 
-    start = advance = update = lambda *args: None
+    start = advance = update = lambda *args, **options: None
 
     def __init__(self) -> None:
         self.said: list[str] = []

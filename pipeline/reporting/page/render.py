@@ -29,7 +29,7 @@ def page(record: dict[str, Any]) -> str:
     from markupsafe import Markup
 
     environment = Environment(
-        loader=PackageLoader("pipeline.pages"),
+        loader=PackageLoader("pipeline.reporting.page"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -88,7 +88,7 @@ def seconds(value: float | None) -> str:
 
 
 def _own(name: str) -> str:
-    return files("pipeline.pages").joinpath("templates", name).read_text("utf-8")
+    return files("pipeline.reporting.page").joinpath("templates", name).read_text("utf-8")
 
 
 def _hash(text: str) -> str:
