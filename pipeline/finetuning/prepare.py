@@ -13,6 +13,7 @@ from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.engines import make_engine
+from pipeline.extraction.scan import check_images
 from pipeline.finetuning import boundary
 from pipeline.finetuning.boundary import Wanted
 from pipeline.finetuning.network.folding import fold, sharing, spare_depthwise
@@ -158,7 +159,7 @@ def make_source(
                 source, fitting.views, False, done.key.fingerprint, keys,
                 done.index.shards(keys), len(done.computed), done.seconds,
             )  # fmt: skip
-    boundary.check_images(wanted.paths, cache, loads)
+    check_images(wanted.paths, cache, workers=recipe.workers)
     engine = make_engine(trunk, key, loads, cache)
     live = Live(
         engine, wanted.paths, key.preprocess,

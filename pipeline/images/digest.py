@@ -23,6 +23,8 @@ VANISHED = "vanished"
 NOT_REGULAR = "not a regular file"
 TOO_BIG = "a file of more than 1 GiB"
 MAX_BYTES = 1 << 30
+#: Every reason why a file is found to be no image.
+UNREAD = frozenset((VANISHED, NOT_REGULAR, EMPTY, TOO_BIG, NOT_AN_IMAGE))
 #: A file that changed less than this before it was hashed may change again without its time
 #: changing (git's racy index), so it is hashed again the next time. Two seconds is FAT's clock.
 RACY_NS = 2_000_000_000
@@ -74,7 +76,7 @@ def digest_all(
     *,
     rehash: bool = False,
     threads: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], None] = lambda count: None,
     clock: Callable[[], int] = time.time_ns,
 ) -> list[FileId]:
     """Return what each file holds; a file that the memo knows unchanged is not opened.
@@ -85,7 +87,7 @@ def digest_all(
         memo: remembers files between runs; None for none.
         rehash: read every file all the same.
         threads: how many files are read at once.
-        progress: called with (files done, N), often.
+        progress: called with how many more files are done, often.
         clock: the time now, in nanoseconds since 1970, as the file system counts.
 
     Raises:
@@ -104,9 +106,7 @@ def digest_all(
             ids[row] = _id(before)
         else:
             todo.append(row)
-    done = len(files) - len(todo)
-    if progress is not None:
-        progress(done, len(files))
+    progress(len(files) - len(todo))
     pool = ThreadPoolExecutor(max(1, threads), "hash")
     try:
         for start in range(0, len(todo), _WINDOW):
@@ -118,9 +118,7 @@ def digest_all(
                     forbidden.append(files[row])
                 if hashed.known is not None:
                     learnt[files[row]] = hashed.known
-                done += 1
-                if progress is not None:
-                    progress(done, len(files))
+                progress(1)
             if memo is not None and learnt:
                 memo.put_files(learnt)
     finally:

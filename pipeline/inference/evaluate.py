@@ -13,16 +13,18 @@ from pipeline.errors import UsageError
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads import resolve
 from pipeline.heads.metrics import Metrics, measure
-from pipeline.images.names import counted
-from pipeline.inference import options, sample
+from pipeline.images.datasets.imageset import ALL, ImageSet
+from pipeline.images.digest import UNREAD
+from pipeline.images.names import SPLITS, counted
+from pipeline.inference import answers, options
+from pipeline.inference.answers import Answers
 from pipeline.inference.options import Means
 from pipeline.inference.predictors import open_predictor
-from pipeline.inference.sample import Answers, Sample
 from pipeline.options import faults, from_options
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 
-_ALLOWED = {**options.ALLOWED, "split": (None, *sample.SPLITS)}
+_ALLOWED = {**options.ALLOWED, "split": (None, *SPLITS, ALL)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,41 +158,36 @@ def run(
     progress = progress or Silent()
     recipe.check()
     predictor = open_predictor(artefact, cache)
-    found = find_sample(cache, data, predictor, recipe, progress)
+    images, table = answers.find(
+        cache, data, predictor, data=recipe.data, workers=recipe.workers, progress=progress
+    )
     metrics: dict[str, Metrics] = {}
     unknown: Counter[str] = Counter()
-    bad, notes = list(found.bad), list[str]()
-    for split, positions in found.parts(recipe.split).items():
-        said = sample.answer(
-            predictor, found, positions, means=recipe, cache=cache, progress=progress
+    bad = [(path, reason) for path, reason in images.left_out if reason in UNREAD]
+    notes: list[str] = []
+    for split, rows in answers.parts(images, recipe.split).items():
+        said = answers.answer(
+            predictor, images, rows, table=table, means=recipe, cache=cache, progress=progress
         )
         majority = predictor.classes.index(predictor.info["majority"])
         chances = predictor.probabilities(said.logits, calibrated=recipe.calibration)
         metrics[split] = measure(said.labels, chances, predictor.classes, majority)
         unknown.update(said.unknown)
         bad += said.bad
-        notes += seen_notes(cache, predictor, found, split, said)
+        notes += seen_notes(cache, predictor, images, split, said)
     return Evaluation(
-        predictor, artefact.why, found.name, metrics, dict(unknown), found.unlabelled, tuple(bad),
-        recipe.calibration, tuple(notes), time.monotonic() - began,
+        predictor, artefact.why, answers.place(images, table), metrics, dict(unknown),
+        int((images.labels < 0).sum()), tuple(bad), recipe.calibration,
+        tuple(notes), time.monotonic() - began,
     )  # fmt: skip
 
 
-def find_sample(
-    cache: Cache, data: str | None, predictor: Predictor, recipe: EvaluateRecipe, progress: Progress
-) -> Sample:
-    """Return the images that are meant; see `sample.find`."""
-    return sample.find(
-        cache, data, predictor, data=recipe.data, workers=recipe.workers, progress=progress
-    )
-
-
 def seen_notes(
-    cache: Cache, predictor: Predictor, found: Sample, split: str, said: Answers
+    cache: Cache, predictor: Predictor, images: ImageSet, split: str, said: Answers
 ) -> list[str]:
     """Return a sentence where images are among those that the predictor was fitted on."""
-    known = sample.learned_from(cache, predictor.info)
-    seen = sum(found.digests[at] in known for at in said.positions)
+    known = answers.learned_from(cache, predictor.info)
+    seen = sum(images.digests[row] in known for row in said.rows)
     if not seen:
         return []
     return [

@@ -7,27 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.cores import usable_cores
-from pipeline.errors import PipelineError
+from pipeline.extraction.scan import root_of
 from pipeline.images.decoding.reading import Guard, unguarded
 from pipeline.images.decoding.thumbnails import Picture, pictures
-from pipeline.images.names import shown
 from pipeline.store.table import FeatureTable
-
-
-def root_of(table: FeatureTable, data: str | Path | None = None) -> Path:
-    """Return the folder that a table's paths are relative to.
-
-    Args:
-        table: names the folder that it was extracted from.
-        data: where the images lie now; None for where they were.
-
-    Raises:
-        PipelineError: `data` is not a folder.
-    """
-    root = Path(data or table.provenance["root"]).expanduser().absolute()
-    if data is not None and not root.is_dir():
-        raise PipelineError(f"--data {shown(root)} is not a folder.")
-    return root
 
 
 def of_rows(

@@ -160,7 +160,7 @@ def run(
         failed=race.failed,
         notes=tuple(dict.fromkeys(race.notes)),
         extracted=race.extracted,
-        name=gathered[0].name,
+        name=gathered.name,
         seconds=time.monotonic() - began,
     )
 

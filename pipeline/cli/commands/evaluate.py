@@ -12,6 +12,7 @@ from pipeline.cli.commands.predict import calibrated
 from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
 from pipeline.errors import UsageError
+from pipeline.images.names import counted
 from pipeline.store.cache import Cache
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _print(done: Evaluation) -> None:
     for name, count in done.unknown.items():
         click.echo(shown(f"Unknown  {count:,} images of '{name}', a class that it does not know"))
     if done.unlabelled:
-        click.echo(f"Left out {done.unlabelled:,} images without a label")
+        click.echo(f"Left out {counted(done.unlabelled, 'image')} without a label")
     for path, reason in done.bad[:5]:
         click.echo(shown(f"Bad      {path}: {reason}"))
     if len(done.bad) > 5:

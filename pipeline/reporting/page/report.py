@@ -17,6 +17,7 @@ from pipeline.analysis.auditing.audit import Audit, audit
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.extraction.crashes import noted_apart
+from pipeline.extraction.scan import root_of
 from pipeline.heads import predictions, resolve
 from pipeline.heads.leaderboard import leaderboard
 from pipeline.heads.models import board
@@ -31,7 +32,7 @@ from pipeline.reporting.page.album import Album
 from pipeline.reporting.page.answers import Answers
 from pipeline.reporting.page.record import Gathered, record
 from pipeline.reporting.page.render import made_from, page
-from pipeline.reporting.pictures import of_rows, root_of
+from pipeline.reporting.pictures import of_rows
 from pipeline.store import advice
 from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache

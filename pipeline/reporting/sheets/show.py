@@ -10,10 +10,12 @@ import numpy as np
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError, UsageError
+from pipeline.extraction import scan
 from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.options import Recipe
 from pipeline.heads import predictions, resolve, tables
 from pipeline.heads.resolve import Artefact
+from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.decoding import thumbnails
 from pipeline.images.decoding.reading import Guard
 from pipeline.images.decoding.thumbnails import Picture
@@ -21,9 +23,8 @@ from pipeline.images.names import counted, safe, shown
 from pipeline.images.preprocess import Preprocess
 from pipeline.options import faults, from_options
 from pipeline.progress import Progress, Silent
-from pipeline.reporting.sheets import contents, gallery, sheet
+from pipeline.reporting.sheets import contents, sheet
 from pipeline.reporting.sheets.contents import Content
-from pipeline.reporting.sheets.gallery import Gallery
 from pipeline.reporting.sheets.sheet import MOST, Section, Tile
 from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
@@ -87,7 +88,7 @@ class Shown:
     Attributes:
         path: of the PNG.
         kind: one of `KINDS`.
-        gallery: whose images they are.
+        images: that the content's rows are of.
         content: of the sheet.
         reasons: for each item of the content, why it has no picture; empty where it has one.
         notes: sentences for the person.
@@ -95,7 +96,7 @@ class Shown:
 
     path: Path
     kind: str
-    gallery: Gallery
+    images: ImageSet
     content: Content
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
@@ -106,11 +107,11 @@ class Shown:
         reasons = iter(self.reasons)
         for heading, items in self.content.sections:
             for item in items:
-                label = int(self.gallery.labels[item.row])
+                label = int(self.images.labels[item.row])
                 images.append({
-                    "path": self.gallery.paths[item.row],
-                    "label": self.gallery.classes[label] if label >= 0 else None,
-                    "split": self.gallery.splits[item.row],
+                    "path": self.images.paths[item.row],
+                    "label": self.images.classes[label] if label >= 0 else None,
+                    "split": self.images.splits[item.row] if self.images.splits else "",
                     "section": heading,
                     **dict(item.said),
                     "missing": next(reasons) or None,
@@ -118,8 +119,8 @@ class Shown:
         return {
             "sheet": str(self.path),
             "kind": self.kind,
-            "on": self.gallery.name,
-            "root": str(self.gallery.root),
+            "on": self.images.name,
+            "root": str(self.images.root),
             "title": self.content.title,
             "images": images,
             "notes": [*self.content.notes, *self.notes],
@@ -167,9 +168,9 @@ def run(
             raise UsageError(
                 f"There are no predictions of {shown(word)}: name a head, a model or a table."
             )
-        images = gallery.of_data(word, cache, progress)
+        images = scan.gather(word, Recipe(), cache, progress)
     else:
-        images = gallery.of_table(table, recipe.data)
+        images = scan.of_table(table, recipe.data)
     labels = images.find_classes(recipe.classes)
     preprocess = None
     if kind == "predictions":
@@ -177,7 +178,7 @@ def run(
         content = _predictions(images, table, artefact, recipe, labels)
     elif kind == "views":
         preprocess, trunk = _eyes(table, cache)
-        split = recipe.split or ("train" if "train" in images.splits else None)
+        split = recipe.split or ("train" if "train" in images.split_names else None)
         rows = images.rows(split=split, labels=labels)
         content = contents.views(images, rows, count=recipe.count, seed=recipe.seed, trunk=trunk)
     else:
@@ -208,7 +209,7 @@ def _table(cache: Cache, word: str | None, artefact: Artefact | None) -> Feature
 
 
 def _predictions(
-    images: Gallery,
+    images: ImageSet,
     table: FeatureTable | None,
     artefact: Artefact,
     recipe: ShowRecipe,
@@ -249,7 +250,7 @@ def _eyes(table: FeatureTable | None, cache: Cache) -> tuple[Preprocess, str]:
 
 
 def _pictures(
-    images: Gallery,
+    images: ImageSet,
     content: Content,
     preprocess: Preprocess | None,
     *,
@@ -289,7 +290,7 @@ def _fitted(picture: Picture, side: int) -> Picture:
 
 
 def _place(
-    cache: Cache, images: Gallery, kind: str, artefact: Artefact | None, recipe: ShowRecipe
+    cache: Cache, images: ImageSet, kind: str, artefact: Artefact | None, recipe: ShowRecipe
 ) -> Path:
     """Return where to write; refuse to replace what is no sheet."""
     if recipe.output is None:
