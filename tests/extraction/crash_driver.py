@@ -45,7 +45,7 @@ def serve() -> None:
     stub.fits = lambda pixels: True
     stub.decode = lambda data, **options: decode(hashlib.sha256(data).hexdigest())
     sys.modules["pipeline.images.decoding.decode"] = stub
-    probe._serve(sys.stdin.buffer, sys.stdout.buffer)
+    probe.main()
 
 
 def arm(folder: Path, plan: dict) -> None:

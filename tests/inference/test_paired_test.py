@@ -45,7 +45,7 @@ def test_images_without_a_label_are_left_out_and_told(tmp_path):
     labels[[70, 80]] = -1
     table = make_table(tmp_path / "t.h5", train=60, val=30, dim=16, labels=labels)
     fitted(table, cache, "lda,knn")
-    one, other = (find(cache, kind) for kind in ("lda", "knn"))
+    one, other = (find(cache, folder) for folder in HEAD.folders(cache.root))
     found = compare(one, other, None, EvaluateRecipe(), cache)
     assert found.splits[0].images == 28
     assert "Left out 2 images without a label." in found.notes

@@ -69,7 +69,7 @@ def test_a_split_or_class_that_there_is_not_is_a_usage_error(make):
         images.rows(split="val")
     with pytest.raises(UsageError, match="No image of data is of these classes and in this split"):
         images.rows(split="test", labels=[0])
-    with pytest.raises(UsageError, match="--class 'ant' is no class of data: it has a and ants."):
+    with pytest.raises(UsageError, match=r"--class 'ant' is no class of data: it has a and ants\."):
         images.find_classes(["a", "ant"])
     with pytest.raises(UsageError, match="--split val: other has no splits"):
         scan(make("a/1", "b/2", root="other")).rows(split="val")
