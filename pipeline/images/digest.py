@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from pipeline.errors import PipelineError
 from pipeline.images.decoding.formats import EMPTY, HEAD, NOT_AN_IMAGE, sniff
 from pipeline.images.memo import Known, StatMemo
 from pipeline.images.names import counted, listed, shown
 
-__all__ = ["FileId", "Memo", "StatMemo", "digest_all"]
+__all__ = ["FileId", "StatMemo", "digest_all"]
 
 VANISHED = "vanished"
 NOT_REGULAR = "not a regular file"
@@ -51,18 +51,6 @@ class FileId(NamedTuple):
     reason: str = ""
 
 
-class Memo(Protocol):
-    """What remembers the files of earlier runs."""
-
-    def get_files(self, paths: Sequence[bytes]) -> dict[bytes, Known]:
-        """Return what is known of these absolute paths."""
-        ...
-
-    def put_files(self, files: dict[bytes, Known]) -> None:
-        """Remember these."""
-        ...
-
-
 class _Hashed(NamedTuple):
     id: FileId
     known: Known | None = None  # None: not to be remembered
@@ -72,7 +60,7 @@ class _Hashed(NamedTuple):
 def digest_all(
     root: Path,
     paths: Sequence[str],
-    memo: Memo | None,
+    memo: StatMemo | None,
     *,
     rehash: bool = False,
     threads: int = 2,
@@ -213,6 +201,6 @@ def _hash(descriptor: int) -> tuple[bytes, str]:
 
 def _cannot_read(file: bytes, error: OSError) -> PipelineError:
     return PipelineError(
-        f"Cannot read {shown(os.fsdecode(file))}: {error.strerror}. This is the system's trouble "
-        "and not the image's; run the same command again once it is mended."
+        f"Cannot read {shown(os.fsdecode(file))}: {error.strerror}. This is a system error; "
+        "the file may be intact. Run the same command again once it is solved."
     )

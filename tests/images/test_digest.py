@@ -166,8 +166,8 @@ def test_trouble_of_the_system_is_an_error_and_no_bad_image(make, monkeypatch, n
         digest_all(root, ["a.png"], None)
     monkeypatch.undo()
     assert str(caught.value) == (
-        f"Cannot read {root}/a.png: {os.strerror(number)}. This is the system's trouble and not "
-        "the image's; run the same command again once it is mended."
+        f"Cannot read {root}/a.png: {os.strerror(number)}. This is a system error; the file "
+        "may be intact. Run the same command again once it is solved."
     )
 
 

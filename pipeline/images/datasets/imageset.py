@@ -10,10 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UsageError, nearest
-from pipeline.images.names import SPLITS, class_name, counted, joined, listed, shown
+from pipeline.images.names import SPLITS, class_name, counted, joined, listed, safe, shown
 
 #: What stands for all splits together, and for the class of images without a label.
 ALL, UNLABELLED = "all", "(no label)"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image: its path, class ("" unknown), split ("" none) and group ("" none)."""
+
+    path: str
+    label: str = ""
+    split: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +58,30 @@ class ImageSet:
     digests: tuple[bytes, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of_entries(
+        cls, name: str, root: Path, entries: Sequence[Entry], left_out: Sequence[tuple[str, str]]
+    ) -> ImageSet:
+        """Return the set of some images, in this order.
+
+        The set has splits where an image has one, or where there is no class to split by; it has
+        groups where an image has one.
+        """
+        classes = sorted({entry.label for entry in entries} - {""})
+        number = {label: index for index, label in enumerate(classes)}
+        given = not classes or any(entry.split for entry in entries)
+        grouped = any(entry.group for entry in entries)
+        return cls(
+            name=safe(name),
+            root=root,
+            paths=tuple(entry.path for entry in entries),
+            labels=np.array([number.get(entry.label, -1) for entry in entries], np.int64),
+            classes=tuple(classes),
+            splits=tuple(entry.split for entry in entries) if given else None,
+            groups=tuple(entry.group for entry in entries) if grouped else None,
+            left_out=tuple(left_out),
+        )
 
     def take(self, rows: Sequence[int]) -> ImageSet:
         """Return the set of these rows, with everything else as it is."""
@@ -123,14 +157,14 @@ class ImageSet:
             return self
         kept = self.take([row for row in range(len(self.paths)) if row not in reasons])
         left_out = tuple((self.paths[row], reason) for row, reason in sorted(reasons.items()))
-        there = np.unique(kept.labels[kept.labels >= 0])
+        left = np.unique(kept.labels[kept.labels >= 0])
         place = np.full(len(self.classes) + 1, -1, np.int64)  # the last answers to label -1
-        place[there] = np.arange(len(there))
+        place[left] = np.arange(len(left))
         lost = [name for label, name in enumerate(self.classes) if place[label] < 0]
         kept = replace(
             kept,
             labels=place[kept.labels],
-            classes=tuple(self.classes[label] for label in there.tolist()),
+            classes=tuple(self.classes[label] for label in left.tolist()),
             left_out=self.left_out + left_out,
         )
         old = class_notes(self)

@@ -23,20 +23,12 @@ from __future__ import annotations
 import io
 import threading
 from contextlib import nullcontext
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import BadImage
 from pipeline.images.decoding.formats import (
@@ -62,6 +54,10 @@ except ImportError:  # pragma: no cover
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+# Pillow finds the six formats by these modules; importing them keeps it from importing all.
+for _name in ("Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP"):
+    import_module(f"PIL.{_name}ImagePlugin")
+
 #: More pixels than this are refused from the header: Pillow's own limit for an error
 #: (2 × `Image.MAX_IMAGE_PIXELS`).
 MAX_PIXELS = 178_956_970
@@ -82,15 +78,6 @@ DAMAGED = "damaged"
 UNSUPPORTED = "damaged, or a variant of its format that is not read"
 SENSELESS = "asks for more memory than its size needs"
 
-#: Pillow finds the six formats by these modules; naming them here keeps it from importing all.
-_PLUGINS = (
-    BmpImagePlugin,
-    GifImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
 _ORIENTATION = 0x0112
 #: EXIF orientation → what brings the picture upright (Exif 2.32, table 4.6.4 A).
 _UPRIGHT = {
