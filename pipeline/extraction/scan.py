@@ -10,6 +10,7 @@ from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction.options import Recipe
 from pipeline.images.datasets import sources, split
+from pipeline.images.datasets.builtin import BUILTIN, builtin
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.digest import VANISHED, StatMemo, digest_all
 from pipeline.images.names import shown
@@ -74,8 +75,8 @@ def of_data(
     """
     if data is None:
         data = DEFAULT_DATA
-    if str(data) in sources.BUILTIN and not Path(data).exists():
-        data = sources.builtin(str(data), cache.data)
+    if str(data) in BUILTIN and not Path(data).exists():
+        data = builtin(str(data), cache.data)
     images = sources.scan(data)
     progress.start("hashing", len(images.paths))
     files = digest_all(

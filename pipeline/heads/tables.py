@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.errors import UsageError, nearest
-from pipeline.images.datasets import sources
+from pipeline.images.datasets.builtin import BUILTIN
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
 
@@ -26,9 +26,9 @@ def named(cache: Cache, word: str) -> FeatureTable | None:
     known = {*stems, *(stem.split("--")[0] for stem in stems), *(s.split("--")[-1] for s in stems)}
     if word in known:
         return cache.open_table(word)
-    if word in sources.BUILTIN:
+    if word in BUILTIN:
         return None
     raise UsageError(
-        f"There is no table, folder or file '{word}'.{nearest(word, [*known, *sources.BUILTIN])} "
+        f"There is no table, folder or file '{word}'.{nearest(word, [*known, *BUILTIN])} "
         "`pipeline status` lists the tables."
     )

@@ -5,30 +5,21 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from typing import Protocol
+from collections.abc import Callable
 
 from pipeline.errors import BadImage, PipelineError
 from pipeline.images.decoding.formats import HEAD, NOT_AN_IMAGE, sniff
 from pipeline.images.digest import FLAGS, FORBIDDEN, GONE, unread
 from pipeline.images.names import shown
 
+#: Asked in the thread that is about to decode an image: takes the sha256 of the file's bytes (32
+#: bytes), the bytes, and the file's name for people; returns why the image must not be decoded,
+#: empty where it may be. See `pipeline.extraction.crashes`.
+Guard = Callable[[bytes, bytes, str], str]
+
 ABSENT = "no such file"
 NO_PERMISSION = "no permission to read it"
 NOT_A_PATH = "not a path that this system can have"
-
-
-class Guard(Protocol):
-    """Asked in the thread that is about to decode an image; see `pipeline.extraction.crashes`."""
-
-    def __call__(self, digest: bytes, data: bytes, name: str) -> str:
-        """Return why the image must not be decoded; empty where it may be.
-
-        Args:
-            digest: sha256 of the file's bytes, 32 bytes.
-            data: the file's bytes.
-            name: of the file, for people.
-        """
-        ...
 
 
 def unguarded(digest: bytes, data: bytes, name: str) -> str:

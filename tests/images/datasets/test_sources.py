@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.images.datasets.sources import safe, scan
+from pipeline.images.datasets.sources import scan
+from pipeline.images.names import safe
 
 
 def refusal(data):
