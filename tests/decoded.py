@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from pipeline.errors import BadImage
-from pipeline.images.decoding.decode import decode
+from pipeline.images.decoding import decode as module
+from pipeline.images.decoding.quiet import quiet
+
+
+def decode(data, **options):
+    """Decode as every caller does: quietly."""
+    with quiet():
+        return module.decode(data, **options)
 
 
 def pixels(data):

@@ -10,17 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from pipeline.errors import PipelineError
-from pipeline.images.decoding.probe import REASON, looking
+from pipeline.images.decoding.probe import REASON, crashes
+from pipeline.images.decoding.reading import Guard, unguarded
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
 from pipeline.store.in_flight import NAME, Flight, claimed
 from pipeline.store.shards import RowStore
-
-if TYPE_CHECKING:
-    from pipeline.images.decoding.loader import Guard
 
 
 @contextmanager
@@ -34,8 +31,8 @@ def noted(store: RowStore, progress: Progress) -> Iterator[Guard]:
     Raises:
         PipelineError: the notes cannot be written.
     """
-    with Flight(store.folder / NAME) as flight, _guarding(flight, progress) as guard:
-        yield guard
+    with Flight(store.folder / NAME) as flight:
+        yield _guard(flight, progress)
 
 
 @contextmanager
@@ -44,8 +41,6 @@ def noted_apart(cache: Cache, progress: Progress) -> Iterator[Guard]:
 
     Where they cannot be written (a cache for reading only) the run goes on without.
     """
-    from pipeline.images.decoding.loader import unguarded
-
     with ExitStack() as stack:
         try:
             path = stack.enter_context(claimed(cache.decoding))
@@ -54,30 +49,27 @@ def noted_apart(cache: Cache, progress: Progress) -> Iterator[Guard]:
             progress.say(f"{error} An image that crashes the decoder would not be found out.")
             yield unguarded
         else:
-            yield stack.enter_context(_guarding(flight, progress))
+            yield _guard(flight, progress)
 
 
-@contextmanager
-def _guarding(flight: Flight, progress: Progress) -> Iterator[Guard]:
-    """Give what notes an image before it is decoded, and refuses one that is known to crash."""
+def _guard(flight: Flight, progress: Progress) -> Guard:
+    """Return what notes an image before it is decoded, and refuses one that is known to crash."""
     turn = Lock()  # the same image may be in several threads
 
-    with looking() as crashes:
+    def guard(digest: bytes, data: bytes, name: str) -> str:
+        if digest in flight.held:
+            with turn:
+                if digest in flight.held:
+                    progress.say(
+                        f"An earlier run ended suddenly while it decoded {name}: looking at it "
+                        "apart."
+                    )
+                    flight.judge(digest, crashes=crashes(data))
+                    if digest in flight.crashing:
+                        progress.say(f"{name} crashes the decoder and is left out.")
+        if digest in flight.crashing:
+            return REASON
+        flight.note(digest)
+        return ""
 
-        def guard(digest: bytes, data: bytes, name: str) -> str:
-            if digest in flight.held:
-                with turn:
-                    if digest in flight.held:
-                        progress.say(
-                            f"An earlier run ended suddenly while it decoded {name}: looking at it "
-                            "apart."
-                        )
-                        flight.judge(digest, crashes=crashes(data))
-                        if digest in flight.crashing:
-                            progress.say(f"{name} crashes the decoder and is left out.")
-            if digest in flight.crashing:
-                return REASON
-            flight.note(digest)
-            return ""
-
-        yield guard
+    return guard

@@ -183,7 +183,7 @@ def tables(
     cache: Cache,
     progress: Progress,
     *,
-    gathered: tuple[ImageSet, list[bytes]],
+    gathered: ImageSet,
     facts: TrunkFacts,
     trunk: LoadedTrunk | None,
 ) -> list[Extraction]:
@@ -194,7 +194,7 @@ def tables(
         several: checked, that differ in layer and pooling alone.
         cache: where rows and tables are kept.
         progress: told of what is computed.
-        gathered: images and digests, from `gather`.
+        gathered: the images, from `gather`.
         facts: of the trunk.
         trunk: where it is loaded already.
 
@@ -202,12 +202,12 @@ def tables(
         PipelineError: no image could be decoded, or more are bad than `max_bad`.
         UsageError: views where there are no training images, or a layer that there is not.
     """
-    (images, digests), options = gathered, several[0]
+    images, options = gathered, several[0]
     if options.views and not _trains(images):
         raise UsageError(
             f"--views are of labelled training images, and {images.root} has none: leave it out."
         )
-    bad = BadImages(images, digests, options.max_bad)
+    bad = BadImages(images, images.digests, options.max_bad)
     sources: dict[Key, str | bytes] = {}
     for key, path in zip(bad.keys, images.paths, strict=True):
         sources.setdefault(key, f"{images.root}/{path}")

@@ -28,7 +28,8 @@ from pipeline.trunks.spec import FeatureKey, TrunkFacts
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.images.decoding.loader import Batch, Guard
+    from pipeline.images.decoding.loader import Batch
+    from pipeline.images.decoding.reading import Guard
     from pipeline.trunks.engines.choice import Batches
     from pipeline.trunks.engines.engine import Engine
     from pipeline.trunks.registry import LoadedTrunk

@@ -1,7 +1,8 @@
-"""From DATA to images with digests and splits."""
+"""From DATA, or from a table, to images with digests and splits."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,13 @@ from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction.options import ExtractOptions
 from pipeline.images.datasets import sources, split
+from pipeline.images.datasets.builtin import BUILTIN, builtin
 from pipeline.images.datasets.imageset import ImageSet
-from pipeline.images.digest import StatMemo, digest_all
+from pipeline.images.digest import VANISHED, StatMemo, digest_all
+from pipeline.images.names import shown
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
+from pipeline.store.table import FeatureTable
 
 DEFAULT_DATA = "digits"
 FRACTION = 0.15  # of val and of test, where the data have no splits
@@ -20,64 +24,148 @@ FRACTION = 0.15  # of val and of test, where the data have no splits
 
 def gather(
     data: str | Path | None, options: ExtractOptions, cache: Cache, progress: Progress
-) -> tuple[ImageSet, list[bytes]]:
-    """Return the images, each with a split, and the digest of each.
+) -> ImageSet:
+    """Return the images of DATA with their digests, each with a split.
 
     Args:
-        data: a folder, a CSV or TSV file, or the name of a built-in set; `digits` without it.
+        data: as in `of_data`.
+        options: fractions and seed of the splits, where the data have none.
+        cache: its memo spares reading unchanged files.
+        progress: told of hashing.
 
     Raises:
         PipelineError: there is nothing to work on, or a file cannot be read.
         UsageError: fractions for data that bring their own splits.
     """
-    if data is None:
-        data = DEFAULT_DATA
-    if str(data) in sources.BUILTIN and not Path(data).exists():
-        data = sources.builtin(str(data), cache.data)
-    images = sources.scan(data)
-    images, digests = _digest(images, options, cache, progress)
+    images = of_data(data, cache, progress, workers=options.workers, rehash=options.rehash)
     if images.splits is None:
         val = FRACTION if options.val_fraction is None else options.val_fraction
         test = FRACTION if options.test_fraction is None else options.test_fraction
         splits = split.assign(
-            digests, images.labels, images.groups, val=val, test=test, seed=options.seed
+            images.digests, images.labels, images.groups, val=val, test=test, seed=options.seed
         )
-        told = split.notes(splits, images.labels, images.classes, val=val, test=test)
-        return replace(images, splits=tuple(splits), notes=(*images.notes, *told)), digests
+        notes = split.notes(splits, images.labels, images.classes, val=val, test=test)
+        return replace(images, splits=tuple(splits), notes=(*images.notes, *notes))
     if options.val_fraction is not None or options.test_fraction is not None:
-        there = ", ".join(sorted({*images.splits} - {""}))
-        why = f"{data} has {there}" if there else f"{data} has no labels, and so no splits"
+        have = ", ".join(images.split_names)
+        why = f"{data} has {have}" if have else f"{data} has no labels, and so no splits"
         raise UsageError(
             f"--val-fraction and --test-fraction are for labelled data without splits; {why}."
         )
-    return replace(images, notes=(*images.notes, *split.leaks(digests, images.splits))), digests
+    return replace(images, notes=(*images.notes, *split.leaks(images.digests, images.splits)))
 
 
-def _digest(
-    images: ImageSet, options: ExtractOptions, cache: Cache, progress: Progress
-) -> tuple[ImageSet, list[bytes]]:
-    """Hash every file; what is not an image is left out with its reason."""
+def of_data(
+    data: str | Path | None,
+    cache: Cache,
+    progress: Progress,
+    *,
+    workers: int | None = None,
+    rehash: bool = False,
+) -> ImageSet:
+    """Return the images of DATA with their digests; splits are those that the data bring.
+
+    Args:
+        data: a folder, a CSV or TSV file, or the name of a built-in set; `digits` without it.
+        cache: its memo spares reading unchanged files.
+        progress: told of hashing.
+        workers: threads; None for the cores that the process may use.
+        rehash: read every file all the same.
+
+    Raises:
+        PipelineError: there is no image, or a file cannot be read.
+    """
+    if data is None:
+        data = DEFAULT_DATA
+    if str(data) in BUILTIN and not Path(data).exists():
+        data = builtin(str(data), cache.data)
+    images = sources.scan(data)
     progress.start("hashing", len(images.paths))
-    done = 0
-
-    def tell(count: int, total: int) -> None:
-        nonlocal done
-        progress.advance(count - done)
-        done = count
-
     files = digest_all(
         images.root,
         images.paths,
         StatMemo(cache.memo),
-        rehash=options.rehash,
-        threads=options.workers or usable_cores(),
-        progress=tell,
+        rehash=rehash,
+        threads=workers or usable_cores(),
+        progress=progress.advance,
     )
-    digests = [file.digest for file in files if file.digest is not None]
     reasons = {row: file.reason for row, file in enumerate(files) if file.digest is None}
-    if not digests:
-        listed = "; ".join(f"{images.paths[row]}: {reasons[row]}" for row in list(reasons)[:3])
+    if len(reasons) == len(files):
+        first = "; ".join(f"{images.paths[row]}: {reasons[row]}" for row in list(reasons)[:3])
         raise PipelineError(
-            f"{images.root} holds no images: all {len(reasons)} files were left out ({listed})."
+            f"{images.root} holds no images: all {len(reasons)} files were left out ({first})."
         )
-    return images.without(reasons), digests
+    digests = tuple(file.digest for file in files if file.digest is not None)
+    return replace(images.without(reasons), digests=digests)
+
+
+def of_table(table: FeatureTable, data: str | Path | None = None) -> ImageSet:
+    """Return the images of a table, row by row.
+
+    Args:
+        table: names them.
+        data: folder in which they lie now; None for where they were.
+
+    Raises:
+        PipelineError: `data` is not a folder.
+    """
+    return ImageSet(
+        name="the table" if table.path is None else table.path.stem.split("--")[0],
+        root=root_of(table, data),
+        paths=table.paths,
+        labels=table.labels,
+        classes=table.classes,
+        splits=table.splits,
+        groups=table.groups,
+        digests=tuple(bytes.fromhex(digest) for digest in table.digests),
+    )
+
+
+def root_of(table: FeatureTable, data: str | Path | None = None) -> Path:
+    """Return the folder that a table's paths are relative to.
+
+    Args:
+        table: names the folder that it was extracted from.
+        data: where the images lie now; None for where they were.
+
+    Raises:
+        PipelineError: `data` is not a folder.
+    """
+    root = Path(data or table.provenance.root).expanduser().absolute()
+    if data is not None and not root.is_dir():
+        raise PipelineError(f"--data {shown(root)} is not a folder.")
+    return root
+
+
+def check_images(paths: Mapping[bytes, str], cache: Cache, *, workers: int | None) -> None:
+    """Refuse images that are not where they were, or not what they were, in one message.
+
+    Args:
+        paths: digest to path of each image that will be read.
+        cache: its memo spares reading unchanged files.
+        workers: threads; None for the cores that the process may use.
+
+    Raises:
+        PipelineError: images are missing, or have changed.
+    """
+    files = digest_all(
+        Path("/"),
+        list(paths.values()),
+        StatMemo(cache.memo),
+        threads=workers or usable_cores(),
+    )
+    pairs = list(zip(paths.items(), files, strict=True))
+    gone = [path for (_, path), file in pairs if file.reason == VANISHED]
+    changed = [
+        path for (digest, path), file in pairs if file.reason != VANISHED and file.digest != digest
+    ]
+    if gone or changed:
+        parts = [
+            f"{len(listed):,} {what} ({listed[0]}{', …' if len(listed) > 1 else ''})"
+            for listed, what in ((gone, "are missing"), (changed, "have changed"))
+            if listed
+        ]
+        raise PipelineError(
+            f"Of the {len(paths):,} images that must be read, {' and '.join(parts)}. Say with "
+            "--data where they lie now, or run `pipeline extract` and `pipeline fit-head` again."
+        )

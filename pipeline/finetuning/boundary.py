@@ -5,16 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.extraction import rows
 from pipeline.extraction.options import ExtractOptions
+from pipeline.extraction.scan import check_images
 from pipeline.extraction.shard_writer import HalfRangeError
-from pipeline.images.digest import VANISHED, StatMemo, digest_all
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
@@ -105,7 +103,9 @@ def collect(
             return None
         keys = fitting.every()
         missing = [wanted_key for wanted_key in keys if wanted_key not in there.index]
-        check_images({digest: fitting.paths[digest] for digest, _ in missing}, cache, options)
+        check_images(
+            {digest: fitting.paths[digest] for digest, _ in missing}, cache, workers=options.workers
+        )
         sources: dict[Key, str | bytes] = {k: fitting.paths[k[0]] for k in keys}
         try:
             done = rows.fill(
@@ -168,33 +168,3 @@ def _room(
             "with these. --live needs no room."
         )
     return fitting
-
-
-def check_images(paths: dict[bytes, str], cache: Cache, options: ExtractOptions) -> None:
-    """Refuse images that are not where they were, or not what they were, in one message.
-
-    Args:
-        paths: digest to path of each image that will be read.
-        cache: its memo spares reading unchanged files.
-        options: how many threads.
-    """
-    found = digest_all(
-        Path("/"), list(paths.values()), StatMemo(cache.memo),
-        threads=options.workers or usable_cores(),
-    )  # fmt: skip
-    gone, changed = [], []
-    for (digest, path), file in zip(paths.items(), found, strict=True):
-        if file.reason == VANISHED:
-            gone.append(path)
-        elif file.digest != digest:
-            changed.append(path)
-    if gone or changed:
-        parts = [
-            f"{len(listed):,} {what} ({listed[0]}{', …' if len(listed) > 1 else ''})"
-            for listed, what in ((gone, "are missing"), (changed, "have changed"))
-            if listed
-        ]
-        raise PipelineError(
-            f"Of the {len(paths):,} images that must be read, {' and '.join(parts)}. Say with "
-            "--data where they lie now, or run `pipeline extract` and `pipeline fit-head` again."
-        )

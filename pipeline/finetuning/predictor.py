@@ -24,6 +24,7 @@ from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
 from pipeline.images.decoding.decode import decode
 from pipeline.images.decoding.pictures import as_source
+from pipeline.images.decoding.quiet import quiet
 from pipeline.images.decoding.reading import read
 from pipeline.images.preprocess import Preprocess
 from pipeline.images.views import least_side
@@ -163,7 +164,8 @@ class Predictor:
         name = source if isinstance(source, str) else "a picture"
         try:
             data = source if isinstance(source, bytes) else read(source)
-            picture = decode(data, least=least_side(self.preprocess, 0))
+            with quiet():
+                picture = decode(data, least=least_side(self.preprocess, 0))
         except BadImage as error:
             raise PipelineError(f"{name} could not be decoded: {error}.") from error
         return self.preprocess.apply(picture)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from torch import nn
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
+from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.engines import make_engine
+from pipeline.extraction.scan import check_images
 from pipeline.finetuning import boundary
 from pipeline.finetuning.boundary import Wanted
 from pipeline.finetuning.network.folding import fold, sharing, spare_depthwise
@@ -156,11 +159,12 @@ def make_source(
                 source, fitting.views, False, done.key.fingerprint, keys,
                 done.index.shards(keys), len(done.computed), done.seconds,
             )  # fmt: skip
-    boundary.check_images(wanted.paths, cache, loads)
+    check_images(wanted.paths, cache, workers=options.workers)
     engine = make_engine(trunk, key, loads, cache)
     live = Live(
         engine, wanted.paths, key.preprocess,
         workers=options.workers or usable_cores(), device=place,
+        guarded=partial(noted_apart, cache, progress),
     )  # fmt: skip
     views = options.drawn if options.live or not options.drawn else -1
     return Prepared(live, views, True, "", [], [], 0, 0.0)

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.heads.leaderboard import Ranked, rank_heads, rank_models
 from pipeline.heads.registry import HEADS
-from pipeline.images.datasets import sources
+from pipeline.images.datasets.builtin import BUILTIN
 from pipeline.store.cache import Cache
 from pipeline.store.records import HeadInfo, ResultInfo
 from pipeline.store.results import HEAD, MODEL, Kind
@@ -52,10 +52,10 @@ def find_table(cache: Cache, word: str) -> FeatureTable | None:
     known = {*stems, *(stem.split("--")[0] for stem in stems), *(s.split("--")[-1] for s in stems)}
     if word in known:
         return cache.open_table(word)
-    if word in sources.BUILTIN:
+    if word in BUILTIN:
         return None
     raise UsageError(
-        f"There is no table, folder or file '{word}'.{nearest(word, [*known, *sources.BUILTIN])} "
+        f"There is no table, folder or file '{word}'.{nearest(word, [*known, *BUILTIN])} "
         "`pipeline status` lists the tables."
     )
 

@@ -10,23 +10,26 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from pipeline.errors import PipelineError
 from pipeline.images.decoding.formats import EMPTY, HEAD, NOT_AN_IMAGE, sniff
 from pipeline.images.memo import Known, StatMemo
 from pipeline.images.names import counted, listed, shown
 
-__all__ = ["FileId", "Memo", "StatMemo", "digest_all"]
+__all__ = ["FileId", "StatMemo", "digest_all"]
 
 VANISHED = "vanished"
 NOT_REGULAR = "not a regular file"
 TOO_BIG = "a file of more than 1 GiB"
 MAX_BYTES = 1 << 30
+#: Every reason why a file is found to be no image.
+UNREAD = frozenset((VANISHED, NOT_REGULAR, EMPTY, TOO_BIG, NOT_AN_IMAGE))
 #: A file that changed less than this before it was hashed may change again without its time
 #: changing (git's racy index), so it is hashed again the next time. Two seconds is FAT's clock.
 RACY_NS = 2_000_000_000
 
+_NO_PERMISSION = "no permission to read it"
 _PIECE = 1 << 20
 _WINDOW = 2000  # files between two writes of the memo
 # Not blocking: a FIFO that takes the place of a file must not hang the run.
@@ -49,32 +52,14 @@ class FileId(NamedTuple):
     reason: str = ""
 
 
-class Memo(Protocol):
-    """What remembers the files of earlier runs."""
-
-    def get_files(self, paths: Sequence[bytes]) -> dict[bytes, Known]:
-        """Return what is known of these absolute paths."""
-        ...
-
-    def put_files(self, files: dict[bytes, Known]) -> None:
-        """Remember these."""
-        ...
-
-
-class _Hashed(NamedTuple):
-    id: FileId
-    known: Known | None = None  # None: not to be remembered
-    forbidden: bool = False
-
-
 def digest_all(
     root: Path,
     paths: Sequence[str],
-    memo: Memo | None,
+    memo: StatMemo | None,
     *,
     rehash: bool = False,
     threads: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], None] = lambda count: None,
     clock: Callable[[], int] = time.time_ns,
 ) -> list[FileId]:
     """Return what each file holds; a file that the memo knows unchanged is not opened.
@@ -85,7 +70,7 @@ def digest_all(
         memo: remembers files between runs; None for none.
         rehash: read every file all the same.
         threads: how many files are read at once.
-        progress: called with (files done, N), often.
+        progress: called with how many more files are done, often.
         clock: the time now, in nanoseconds since 1970, as the file system counts.
 
     Raises:
@@ -93,63 +78,62 @@ def digest_all(
             a reason that is not its content.
     """
     files = [os.fsencode(os.path.join(root, path)) for path in paths]
-    found, forbidden = _stat_all(files)
+    stamps = [_stat(file) for file in files]
     known = memo.get_files(files) if memo is not None and not rehash else {}
     ids: list[FileId | None] = [None] * len(files)
     todo = []
-    for row, (file, stamp) in enumerate(zip(files, found, strict=True)):
+    for row, (file, stamp) in enumerate(zip(files, stamps, strict=True)):
         if isinstance(stamp, FileId):
             ids[row] = stamp
         elif (before := known.get(file)) is not None and before.stamp == stamp:
             ids[row] = _id(before)
         else:
             todo.append(row)
-    done = len(files) - len(todo)
-    if progress is not None:
-        progress(done, len(files))
+    progress(len(files) - len(todo))
     pool = ThreadPoolExecutor(max(1, threads), "hash")
     try:
         for start in range(0, len(todo), _WINDOW):
             rows, learnt = todo[start : start + _WINDOW], {}
             results = pool.map(lambda row: _read(files[row], clock), rows)
-            for row, hashed in zip(rows, results, strict=True):
-                ids[row] = hashed.id
-                if hashed.forbidden:
-                    forbidden.append(files[row])
-                if hashed.known is not None:
-                    learnt[files[row]] = hashed.known
-                done += 1
-                if progress is not None:
-                    progress(done, len(files))
+            for row, (ids[row], fresh) in zip(rows, results, strict=True):
+                if fresh is not None:
+                    learnt[files[row]] = fresh
+                progress(1)
             if memo is not None and learnt:
                 memo.put_files(learnt)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    if forbidden:
+    done = [one for one in ids if one is not None]
+    if forbidden := [
+        os.fsdecode(file)
+        for file, one in zip(files, done, strict=True)
+        if one.reason == _NO_PERMISSION
+    ]:
         raise PipelineError(
             f"No permission to read {counted(len(forbidden), 'file')} of {shown(root)}: "
-            f"{listed([os.fsdecode(file) for file in forbidden])}. Allow reading "
-            "(chmod u+r), or move them elsewhere."
+            f"{listed(forbidden)}. Allow reading (chmod u+r), or move them elsewhere."
         )
-    return [file for file in ids if file is not None]
+    return done
 
 
-def _stat_all(files: Sequence[bytes]) -> tuple[list[str | FileId], list[bytes]]:
-    """Return each file's stamp, or what it is without being opened; and which are forbidden."""
-    found: list[str | FileId] = []
-    forbidden: list[bytes] = []
-    for file in files:
-        try:
-            status = os.stat(file)  # noqa: PTH116 - bytes, and a Path each would cost more
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in FORBIDDEN:
-                forbidden.append(file)
-            elif isinstance(error, OSError) and error.errno not in GONE:
-                raise _cannot_read(file, error) from error
-            found.append(FileId(None, "", VANISHED))
-        else:
-            found.append(unread(status) or _stamp(status))
-    return found, forbidden
+def _stat(file: bytes) -> str | FileId:
+    """Return a file's stamp, or what it is without being opened."""
+    try:
+        status = os.stat(file)  # noqa: PTH116 - bytes, and a Path each would cost more
+    except ValueError:  # a path with a zero byte
+        return FileId(None, "", VANISHED)
+    except OSError as error:
+        return _not_opened(file, error)
+    return unread(status) or _stamp(status)
+
+
+def _not_opened(file: bytes, error: OSError) -> FileId:
+    """Return what a file is that cannot be opened; raise where the system is to blame."""
+    if error.errno in FORBIDDEN:
+        return FileId(None, "", _NO_PERMISSION)
+    if error.errno in GONE:
+        return FileId(None, "", VANISHED)
+    raise _cannot_read(file, error) from error
 
 
 def unread(status: os.stat_result) -> FileId | None:
@@ -170,26 +154,22 @@ def _id(known: Known) -> FileId:
     return FileId(known.digest, known.format) if known.format else FileId(None, "", NOT_AN_IMAGE)
 
 
-def _read(file: bytes, clock: Callable[[], int]) -> _Hashed:
-    """Hash one file."""
+def _read(file: bytes, clock: Callable[[], int]) -> tuple[FileId, Known | None]:
+    """Return what a file holds, and what is to be remembered of it."""
     try:
         descriptor = os.open(file, FLAGS)
     except OSError as error:
-        if error.errno in GONE:
-            return _Hashed(FileId(None, "", VANISHED))
-        if error.errno in FORBIDDEN:
-            return _Hashed(FileId(None, ""), forbidden=True)
-        raise _cannot_read(file, error) from error
+        return _not_opened(file, error), None
     try:
         for _ in range(3):
             now, status = clock(), os.fstat(descriptor)
             if (reason := unread(status)) is not None:
-                return _Hashed(reason)
+                return reason, None
             digest, kind = _hash(descriptor)
             if _stamp(os.fstat(descriptor)) == _stamp(status):
                 known = Known(_stamp(status), digest, kind)
                 racy = now - status.st_ctime_ns < RACY_NS
-                return _Hashed(_id(known), None if racy else known)
+                return _id(known), None if racy else known
             os.lseek(descriptor, 0, os.SEEK_SET)
     except OSError as error:
         raise _cannot_read(file, error) from error
@@ -215,6 +195,6 @@ def _hash(descriptor: int) -> tuple[bytes, str]:
 
 def _cannot_read(file: bytes, error: OSError) -> PipelineError:
     return PipelineError(
-        f"Cannot read {shown(os.fsdecode(file))}: {error.strerror}. This is the system's trouble "
-        "and not the image's; run the same command again once it is mended."
+        f"Cannot read {shown(os.fsdecode(file))}: {error.strerror}. This is a system error; "
+        "the file may be intact. Run the same command again once it is solved."
     )

@@ -36,7 +36,7 @@ class StatMemo:
     """Files and their digests, kept between runs.
 
     Nothing depends on it but speed: where the file cannot be used, nothing is remembered and
-    `trouble` says why; where it is damaged, it is made anew. Several processes may use it.
+    `problem` says why; where it is damaged, it is made anew. Several processes may use it.
 
     Args:
         path: SQLite file, which may hold other tables; None to remember in memory.
@@ -44,7 +44,7 @@ class StatMemo:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.trouble = ""
+        self.problem = ""
         self._here: dict[bytes, Known] = {}
 
     def get_files(self, paths: Sequence[bytes]) -> dict[bytes, Known]:
@@ -63,7 +63,7 @@ class StatMemo:
                         found[path] = Known(stamp, digest, kind)
             return found
 
-        return self._run(ask) or {}
+        return self._with_database(ask) or {}
 
     def put_files(self, files: dict[bytes, Known]) -> None:
         """Remember what was found in these files."""
@@ -72,12 +72,12 @@ class StatMemo:
             return
         rows = [(path, *known, _checksum(path, *known)) for path, known in files.items()]
 
-        def tell(connection: sqlite3.Connection) -> None:
+        def put(connection: sqlite3.Connection) -> None:
             connection.executemany("INSERT OR REPLACE INTO files_1 VALUES (?,?,?,?,?)", rows)
 
-        self._run(tell)
+        self._with_database(put)
 
-    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+    def _with_database(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
         assert self.path is not None
         for last in (False, True):
             try:
@@ -89,10 +89,10 @@ class StatMemo:
                     connection.execute(_TABLE)
                     return work(connection)
             except sqlite3.OperationalError as error:
-                self.trouble = str(error)  # read-only, full, locked: not damaged
+                self.problem = str(error)  # read-only, full, locked: not damaged
                 return None
             except sqlite3.DatabaseError as error:
-                self.trouble = str(error)
+                self.problem = str(error)
                 if last or not self._remove():
                     return None
         return None
@@ -104,7 +104,7 @@ class StatMemo:
             for end in ("-journal", "-wal", "-shm", ""):
                 self.path.with_name(self.path.name + end).unlink(missing_ok=True)
         except OSError as error:
-            self.trouble = str(error)
+            self.problem = str(error)
             return False
         return True
 

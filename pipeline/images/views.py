@@ -81,17 +81,13 @@ def _draws(digest: bytes, number: int) -> Iterator[float]:
 def _box(height: int, width: int, draws: Iterator[float]) -> tuple[int, int, int, int]:
     """Return top, left, height and width of a random crop, in pixels."""
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
-    found = None
     for _ in range(_TRIES):
         area = height * width * (SCALE[0] + (SCALE[1] - SCALE[0]) * next(draws))
         ratio = math.exp(low + (high - low) * next(draws))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            found = (h, w)
-            break
-    if found is None:  # a strip: the largest crop of an allowed shape, in the middle
-        h = max(1, min(height, round(width / RATIO[0])))
-        w = max(1, min(width, round(height * RATIO[1])))
-        return (height - h) // 2, (width - w) // 2, h, w
-    h, w = found
-    return int((height - h + 1) * next(draws)), int((width - w + 1) * next(draws)), h, w
+            return int((height - h + 1) * next(draws)), int((width - w + 1) * next(draws)), h, w
+    # a strip: the largest crop of an allowed shape, in the middle
+    h = max(1, min(height, round(width / RATIO[0])))
+    w = max(1, min(width, round(height * RATIO[1])))
+    return (height - h) // 2, (width - w) // 2, h, w

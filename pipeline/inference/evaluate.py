@@ -15,11 +15,13 @@ from pipeline.finetuning.predictor import Predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import measure
+from pipeline.images.datasets.imageset import ImageSet
+from pipeline.images.digest import UNREAD
 from pipeline.images.names import counted
-from pipeline.inference import sample
+from pipeline.inference import answers
+from pipeline.inference.answers import Answers
 from pipeline.inference.options import EvaluateOptions
 from pipeline.inference.predictors import open_predictor
-from pipeline.inference.sample import Answers, Sample
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.records import Metrics
@@ -149,13 +151,16 @@ def evaluate_predictor(
     progress = progress or Silent()
     options.check()
     predictor = open_predictor(artefact, cache)
-    found = find_sample(cache, images, predictor, options, progress)
+    found, table = answers.find(
+        cache, images, predictor, data=options.data, workers=options.workers, progress=progress
+    )
     metrics: dict[str, Metrics] = {}
     unknown: Counter[str] = Counter()
-    bad, notes = list(found.bad), list[str]()
-    for split, positions in found.parts(options.split).items():
-        said = sample.answer(
-            predictor, found, positions, means=options, cache=cache, progress=progress
+    bad = [(path, reason) for path, reason in found.left_out if reason in UNREAD]
+    notes: list[str] = []
+    for split, rows in answers.parts(found, options.split).items():
+        said = answers.answer(
+            predictor, found, rows, table=table, means=options, cache=cache, progress=progress
         )
         majority = predictor.classes.index(predictor.info.majority)
         chances = predictor.probabilities(said.logits, calibrated=options.calibration)
@@ -164,36 +169,18 @@ def evaluate_predictor(
         bad += said.bad
         notes += seen_notes(cache, predictor, found, split, said)
     return Evaluation(
-        predictor, artefact.why, found.name, metrics, dict(unknown), found.unlabelled, tuple(bad),
-        options.calibration, tuple(notes), time.monotonic() - began,
+        predictor, artefact.why, answers.place(found, table), metrics, dict(unknown),
+        int((found.labels < 0).sum()), tuple(bad), options.calibration,
+        tuple(notes), time.monotonic() - began,
     )  # fmt: skip
 
 
-def find_sample(
-    cache: Cache,
-    images: FeatureTable | str | Path | None,
-    predictor: Predictor,
-    options: EvaluateOptions,
-    progress: Progress,
-) -> Sample:
-    """Return the images that are meant; see `sample.find`."""
-    place = images.path if isinstance(images, FeatureTable) else images
-    return sample.find(
-        cache,
-        None if place is None else str(place),
-        predictor,
-        data=options.data,
-        workers=options.workers,
-        progress=progress,
-    )
-
-
 def seen_notes(
-    cache: Cache, predictor: Predictor, found: Sample, split: str, said: Answers
+    cache: Cache, predictor: Predictor, images: ImageSet, split: str, said: Answers
 ) -> list[str]:
     """Return a sentence where images are among those that the predictor was fitted on."""
-    known = sample.learned_from(cache, predictor.info)
-    seen = sum(found.digests[at] in known for at in said.positions)
+    known = answers.learned_from(cache, predictor.info)
+    seen = sum(images.digests[row] in known for row in said.rows)
     if not seen:
         return []
     return [

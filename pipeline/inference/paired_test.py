@@ -15,8 +15,8 @@ from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import McNemar, mcnemar
 from pipeline.images.names import counted, joined
-from pipeline.inference import sample
-from pipeline.inference.evaluate import find_sample, seen_notes
+from pipeline.inference import answers
+from pipeline.inference.evaluate import seen_notes
 from pipeline.inference.options import EvaluateOptions
 from pipeline.inference.predictors import open_predictor
 from pipeline.progress import Progress, Silent
@@ -175,31 +175,34 @@ def compare_predictors(
     progress = progress or Silent()
     options.check()
     pair = tuple(open_predictor(one, cache) for one in (first, second))
-    found = find_sample(cache, images, pair[0], options, progress)
+    found, table = answers.find(
+        cache, images, pair[0], data=options.data, workers=options.workers, progress=progress
+    )
+    on = answers.place(found, table)
     splits: list[Compared] = []
-    notes: list[str] = []
-    for split, positions in found.parts(options.split).items():
+    notes = answers.unlabelled_note(found)
+    for split, rows in answers.parts(found, options.split).items():
         right: list[dict[int, bool]] = []
         left_out: list[str] = []
         for predictor in pair:
-            said = sample.answer(
-                predictor, found, positions, means=options, cache=cache, progress=progress
+            said = answers.answer(
+                predictor, found, rows, table=table, means=options, cache=cache, progress=progress
             )
             hits = said.logits.argmax(1) == said.labels
-            right.append(dict(zip(said.positions.tolist(), hits.tolist(), strict=True)))
+            right.append(dict(zip(said.rows.tolist(), hits.tolist(), strict=True)))
             left_out += said.unknown
             notes += seen_notes(cache, predictor, found, split, said)
         shared = [at for at in right[0] if at in right[1]]
         one, other = (np.array([hits[at] for at in shared], bool) for hits in right)
         if not shared:
-            raise UsageError(f"The two have no class of {found.name} in common.")
+            raise UsageError(f"The two have no class of {on} in common.")
         if left_out:
             notes.append(
                 f"Left out, since one of the two does not know {joined(sorted(set(left_out)))}."
             )
         accuracies = float(one.mean()), float(other.mean())
         splits.append(Compared(split, len(shared), accuracies, mcnemar(one, other)))
-    return Comparison((pair[0], pair[1]), found.name, tuple(splits), tuple(dict.fromkeys(notes)))
+    return Comparison((pair[0], pair[1]), on, tuple(splits), tuple(dict.fromkeys(notes)))
 
 
 def _short(p: float) -> str:

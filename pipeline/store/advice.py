@@ -71,6 +71,6 @@ def read(cache: Cache, table_id: str) -> dict[str, Any] | None:
         )
     if schema != SCHEMA or info.get("checksum") != checksum(info):
         raise DamagedError(f"The advice {path} is damaged: it is not what was written. {again}")
-    if info["table_id"] != table_id:
+    if info.table_id != table_id:
         raise DamagedError(f"The advice {path} is on another table. {again}")
     return dict(info)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -12,6 +12,17 @@ from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.staging.stages import StagedTrunk
 
 GEM_POWER = 3.0  # Radenović et al. 2018, "Fine-tuning CNN Image Retrieval with No Human Annotation"
+
+#: Pooling → what it makes of an activation, float32 [B, C, H, W].
+_POOLS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "avg": lambda x: x.mean((2, 3)),
+    "max": lambda x: x.amax((2, 3)),
+    "gem": lambda x: (
+        F.adaptive_avg_pool2d(x.clamp_min(1e-6) ** GEM_POWER, 1).flatten(1) ** (1 / GEM_POWER)
+    ),
+    "flat": lambda x: x.flatten(1),
+    "map": lambda x: x.permute(0, 2, 3, 1),
+}
 
 
 class FeatureNet(nn.Module):
@@ -89,19 +100,7 @@ class FeatureNet(nn.Module):
         return {block: self._pool(x.float(), block[1]) for block in sorted(wanted)}
 
     def _pool(self, x: torch.Tensor, pool: str) -> torch.Tensor:
-        if pool == "map":
-            return x.permute(0, 2, 3, 1)
-        if pool == "own":
-            return self.trunk.forward_head(x)
-        if pool == "flat":
-            return x.flatten(1)
-        if pool == "max":
-            return x.amax((2, 3))
-        if pool == "gem":
-            return F.adaptive_avg_pool2d(x.clamp_min(1e-6) ** GEM_POWER, 1).flatten(1) ** (
-                1 / GEM_POWER
-            )
-        return x.mean((2, 3))
+        return self.trunk.forward_head(x) if pool == "own" else _POOLS[pool](x)
 
     dtype: torch.dtype = torch.float32
 

@@ -16,11 +16,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.sources import builtin, from_timm, from_torchvision
-from pipeline.trunks.sources.random_weights import SEED, calibrate, kept, seeded, sees
+from pipeline.trunks.sources.random_weights import (
+    SEED,
+    calibrate,
+    load_or_make,
+    noise,
+    seeded,
+    tell_images_apart,
+)
 from pipeline.trunks.sources.weights import KEYS, SUFFIXES, digest, fill, read_weights
 from pipeline.trunks.staging.architecture import Architecture
-from pipeline.trunks.staging.assembly import stage_trunk
-from pipeline.trunks.staging.meta import ShapesOnly, Weightless
+from pipeline.trunks.staging.cutting import stage_trunk
+from pipeline.trunks.staging.meta import Weightless
 from pipeline.trunks.staging.stages import StagedTrunk
 
 #: Where trunks come from, asked in this order. A module with `names()` and `find(name)`.
@@ -39,9 +46,6 @@ class LoadedTrunk:
         weights_digest: sha256 over the trunk's own tensors, wherever they came from.
         preprocess: what the weights want.
         module: in eval mode, fp32, nothing trainable.
-        dim: D of the feature.
-        channels: stage → C of its activation.
-        strides: stage → input side divided by its activation's, nominally.
     """
 
     name: str
@@ -49,9 +53,6 @@ class LoadedTrunk:
     weights_digest: str
     preprocess: Preprocess
     module: StagedTrunk
-    dim: int
-    channels: dict[str, int]
-    strides: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def find(name: str) -> Architecture:
 
 
 def load(
-    name: str, weights: str = "default", *, keys: str = "name", state_dir: Path
+    name: str, weights: str | Path = "default", *, keys: str = "name", state_dir: Path
 ) -> LoadedTrunk:
     """Return a trunk with its weights.
 
@@ -143,26 +144,22 @@ def load(
             "tensors sorted by name, and other weights are matched by name."
         )
     if path is not None:
+        label, source = path.name, f"Weights file {path}"
         given: Mapping[str, Tensor] = read_weights(path)  # before the network is built
-    label = weights if weights == "random" or path else architecture.label(weights)
+    else:
+        label = source = "random" if weights == "random" else architecture.label(str(weights))
     with seeded(SEED):
         model = architecture.build().float().eval()
-    preprocess = architecture.preprocess
-    trunk = stage_trunk(architecture.name, model, architecture.trace(model), preprocess.crop)
-    trunk.eval().requires_grad_(False)
+    trunk = stage_trunk(architecture, model)
     own = trunk.native_state()
+    preprocess = architecture.preprocess
     if weights == "random":
-        given = kept(
-            state_dir / f"{_random_id(architecture)}.safetensors",
-            lambda: _calibrated(architecture, trunk),
-        )
-    elif path is not None:
-        label = path.name
-    else:
+        file = state_dir / f"{_random_id(architecture)}.safetensors"
+        given = load_or_make(file, lambda: _calibrated(architecture, trunk))
+    elif path is None:
         pretrained = architecture.pretrained(label)
-        preprocess, given = pretrained.preprocess, pretrained.fetch()
-    target = own if weights == "random" else {**model.state_dict(), **own}
-    source = label if path is None else f"Weights file {path}"
+        preprocess, keys, given = pretrained.preprocess, pretrained.keys, pretrained.fetch()
+    target = {**model.state_dict(), **own}
     fill(target, set(own), given, source=source, keys=keys, rename=architecture.rename)
     return LoadedTrunk(
         name=architecture.name,
@@ -170,14 +167,13 @@ def load(
         weights_digest=digest(own),
         preprocess=preprocess,
         module=trunk,
-        dim=trunk.dim,
-        channels=trunk.channels,
-        strides=trunk.strides,
     )
 
 
-def _as_path(weights: str, architecture: Architecture) -> Path | None:
-    """Return the file that is meant, None where it is a name."""
+def _as_path(weights: str | Path, architecture: Architecture) -> Path | None:
+    """Return the file that is meant, None where it is a name; a `Path` is always a file."""
+    if isinstance(weights, Path):
+        return weights.expanduser()
     if weights in ("default", "random") or weights in architecture.weights:
         return None
     path = Path(weights).expanduser()
@@ -195,7 +191,9 @@ def _random_id(architecture: Architecture) -> str:
 def _calibrated(architecture: Architecture, trunk: StagedTrunk) -> dict[str, Tensor]:
     side = architecture.preprocess.crop
     calibrate(trunk, side=side)
-    if not sees(trunk, side=side):
+    with torch.no_grad():
+        features = trunk(noise(4, side))
+    if not tell_images_apart(features):
         raise PipelineError(
             f"Random weights of {architecture.name} give every image the same feature; pass "
             "--weights FILE."
@@ -214,19 +212,21 @@ def describe(name: str) -> TrunkInfo:
     size = architecture.preprocess.crop
     with seeded(SEED), Weightless():
         model = architecture.build()
-    model = model.to("meta").eval()
-    trunk = stage_trunk(architecture.name, model, architecture.trace(model), size).eval()
-    with torch.no_grad(), ShapesOnly(), FlopCounterMode(display=False) as counter:
+    trunk = stage_trunk(architecture, model.to("meta").eval())
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         trunk(torch.empty(1, 3, size, size, device="meta"))
-    made = {place: [n for n, p in trunk.native.items() if p == place] for place in trunk.stages}
+    modules = {
+        place: tuple(name for name, where in trunk.native.items() if where == place)
+        for place in (*trunk.stages, "neck")
+    }
     default = architecture.default
     return TrunkInfo(
         name=architecture.name,
         family=architecture.family,
-        stages={stage: tuple(modules) for stage, modules in made.items()},
+        stages={stage: modules[stage] for stage in trunk.stages},
         channels=trunk.channels,
         strides=trunk.strides,
-        neck=tuple(n for n, place in trunk.native.items() if place == "neck"),
+        neck=modules["neck"],
         dim=trunk.dim,
         parameters=sum(p.numel() for p in trunk.parameters()),
         multiply_adds=counter.get_total_flops() // 2,

@@ -59,15 +59,15 @@ class TrunkFacts:
             weights=trunk.weights,
             weights_digest=trunk.weights_digest,
             preprocess=trunk.preprocess,
-            dim=trunk.dim,
-            stages=tuple(trunk.channels),
+            dim=trunk.module.dim,
+            stages=tuple(trunk.module.stages),
             neck=trunk.module.neck is not None,
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        values = {**vars(self), "preprocess": self.preprocess.to_json()}
-        return {**values, "stages": list(self.stages)}
+        preprocess = self.preprocess.to_json()
+        return {**vars(self), "preprocess": preprocess, "stages": list(self.stages)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrunkFacts:
@@ -156,7 +156,7 @@ def check_layer(facts: TrunkFacts, layer: str | None, pool: str | None) -> tuple
 
 
 def resolve(
-    name: str, weights: str, keys: str, *, memo: Path, state_dir: Path
+    name: str, weights: str | Path, keys: str, *, memo: Path, state_dir: Path
 ) -> tuple[TrunkFacts, LoadedTrunk | None]:
     """Return a trunk's facts, and the trunk itself where it had to be loaded for them.
 
@@ -167,15 +167,18 @@ def resolve(
         memo: SQLite file that remembers; losing it costs a load and nothing else.
         state_dir: where calibrated random weights are kept.
     """
-    asked = json.dumps([name, weights, keys, _stat(weights), installed(), SCHEMA])
-    remembered = _recall(memo, asked)
+    if isinstance(weights, Path):  # absolute, so that it is never taken for a name
+        weights = str(weights.expanduser().absolute())
+    request = json.dumps([name, weights, keys, _stat(weights), installed(), SCHEMA])
+    remembered = _query(memo, "SELECT facts FROM trunks WHERE asked = ?", (request,))
     if remembered is not None:
-        return TrunkFacts.from_json(remembered), None
+        return TrunkFacts.from_json(json.loads(remembered[0])), None
     from pipeline.trunks.registry import load
 
     trunk = load(name, weights, keys=keys, state_dir=state_dir)
     facts = TrunkFacts.of(trunk)
-    _remember(memo, asked, facts.to_json())
+    row = (request, json.dumps(facts.to_json()))
+    _query(memo, "INSERT OR REPLACE INTO trunks VALUES (?, ?)", row)
     return facts, trunk
 
 
@@ -199,25 +202,13 @@ def installed() -> dict[str, str]:
     return found
 
 
-_TABLE = "CREATE TABLE IF NOT EXISTS trunks (asked TEXT PRIMARY KEY, facts TEXT NOT NULL)"
-
-
-def _recall(memo: Path, asked: str) -> dict[str, Any] | None:
-    try:
-        with closing(sqlite3.connect(memo, timeout=10)) as connection:
-            connection.execute(_TABLE)
-            query = "SELECT facts FROM trunks WHERE asked = ?"
-            row = connection.execute(query, (asked,)).fetchone()
-            return json.loads(row[0]) if row else None
-    except sqlite3.Error:
-        return None  # a memo that cannot be read remembers nothing
-
-
-def _remember(memo: Path, asked: str, facts: dict[str, Any]) -> None:
+def _query(memo: Path, query: str, values: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the first row that a query gives; None where the memo cannot be used."""
+    table = "CREATE TABLE IF NOT EXISTS trunks (asked TEXT PRIMARY KEY, facts TEXT NOT NULL)"
     try:
         with closing(sqlite3.connect(memo, timeout=10)) as connection, connection:
-            connection.execute(_TABLE)
-            row = (asked, json.dumps(facts))
-            connection.execute("INSERT OR REPLACE INTO trunks VALUES (?, ?)", row)
+            connection.execute(table)
+            row: tuple[str, ...] | None = connection.execute(query, values).fetchone()
+            return row
     except sqlite3.Error:
-        return  # the next run loads the trunk again
+        return None  # the trunk is loaded again

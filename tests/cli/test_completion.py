@@ -10,7 +10,6 @@ from tables import make_table
 
 from pipeline.cli import COMMANDS, main
 from pipeline.heads.registry import HEADS
-from pipeline.trunks.sources import catalog
 
 
 @pytest.mark.parametrize(
@@ -51,13 +50,6 @@ def test_commands_and_options_are_completed():
     assert values("pipeline cache v") == ["verify"]
     assert values("pipeline run --un") == ["--unfreeze"]
     assert "--log-file" in values("pipeline cache gc --")
-
-
-@pytest.mark.parametrize("command", ["extract", "run"])
-def test_trunks_are_completed(command):
-    assert values(f"pipeline {command} --trunk resnet1") == ["resnet101", "resnet152", "resnet18"]
-    assert set(values(f"pipeline {command} --trunk ")) == set(catalog.names())
-    assert "timm/resnet10t" in values(f"pipeline {command} --trunk timm/resnet1")
 
 
 def test_kinds_of_heads_are_completed_behind_a_comma_too():
@@ -108,8 +100,8 @@ def test_no_completion_loads_anything_heavy():
         "print('HEAVY', [name for name in heavy if name in sys.modules])"
     )
     env = {**os.environ, "_PIPELINE_COMPLETE": "bash_complete", "COMP_CWORD": "3",
-           "COMP_WORDS": "pipeline run --trunk timm/resnet10"}  # fmt: skip
+           "COMP_WORDS": "pipeline run --clf log"}  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
     )
-    assert "timm/resnet10t" in done.stdout and "HEAVY []" in done.stdout
+    assert "logreg" in done.stdout and "HEAVY []" in done.stdout

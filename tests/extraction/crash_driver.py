@@ -45,12 +45,13 @@ def serve() -> None:
     stub.fits = lambda pixels: True
     stub.decode = lambda data, **options: decode(hashlib.sha256(data).hexdigest())
     sys.modules["pipeline.images.decoding.decode"] = stub
-    probe._serve(sys.stdin.buffer, sys.stdout.buffer)
+    probe.main()
 
 
 def arm(folder: Path, plan: dict) -> None:
     """Give this process, and the one that looks at images apart, the decoder of a plan."""
     from pipeline.images.decoding import crops
+    from pipeline.images.decoding import decode as decoder
 
     ends = {
         hashlib.sha256((folder / name).read_bytes()).hexdigest(): number
@@ -68,13 +69,13 @@ def arm(folder: Path, plan: dict) -> None:
             raise BadImage("damaged")
         return real(data, **options)
 
-    crops.decode = decode
+    crops.decode = decoder.decode = decode
 
 
 class Heard:
     """A progress that remembers."""
 
-    start = advance = update = lambda *args: None
+    start = advance = update = lambda *args, **options: None
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -113,6 +114,49 @@ def predict(folder: Path, cache: Path, plan: dict) -> dict:
         done += len(batch.logits)
     notes = [len(path.read_bytes()) for path in (cache / "decoding").iterdir()]
     return {"folder": str(folder), "done": done, "bad": bad, "said": heard.said, "notes": notes}
+
+
+def show(folder: Path, cache: Path, plan: dict) -> dict:
+    """Draw a contact sheet of the pictures."""
+    from pipeline.reporting.sheets import show
+    from pipeline.store.cache import Cache
+
+    arm(folder, plan)
+    heard = Heard()
+    recipe = show.ShowOptions(workers=plan.get("workers", 1))
+    done = show.run(str(folder), recipe, Cache.at(cache), heard)
+    images = done.to_json()["images"]
+    bad = [[one["path"], one["missing"]] for one in images if one["missing"]]
+    return {"folder": str(folder), "done": len(images), "bad": bad, "said": heard.said}
+
+
+def live(folder: Path, cache: Path, plan: dict) -> dict:
+    """Go through the pictures as `finetune --live` does in two epochs."""
+    from functools import partial
+
+    import torch
+    from kill_driver import Engine
+
+    from pipeline.errors import PipelineError
+    from pipeline.extraction.crashes import noted_apart
+    from pipeline.finetuning.training.activations import Live
+    from pipeline.images.preprocess import Preprocess
+    from pipeline.store.cache import Cache
+
+    arm(folder, plan)
+    heard, names = Heard(), sorted(str(path) for path in folder.rglob("*.png"))
+    paths = {hashlib.sha256(Path(name).read_bytes()).digest(): name for name in names}
+    source = Live(
+        Engine(), paths, Preprocess(10, 8), workers=plan.get("workers", 1),
+        device=torch.device("cpu"), guarded=partial(noted_apart, Cache.at(cache), heard),
+    )  # fmt: skip
+    keys, done, error = [(digest, 0) for digest in paths], 0, ""
+    try:
+        for _ in range(2):
+            done += sum(len(rows) for rows in source.batches(keys, 4))
+    except PipelineError as refused:
+        error = str(refused)
+    return {"folder": str(folder), "done": done, "error": error, "said": heard.said}
 
 
 def run(folder: Path, cache: Path, plan: dict) -> dict:
@@ -170,10 +214,11 @@ def main() -> None:
         reader, writer = os.pipe()
         if not (pid := os.fork()):
             try:
-                work = predict if plan.get("predict") else run
-                result = work(folder, cache / plan.get("cache", "c"), plan)
+                work = {"predict": predict, "show": show, "live": live}
+                does = next((work[name] for name in work if plan.get(name)), run)
+                result = does(folder, cache / plan.get("cache", "c"), plan)
             except BaseException as error:
-                result = {"error": repr(error)}
+                result = {"raised": repr(error)}
             os.write(writer, json.dumps(result).encode())
             os._exit(0)
         os.close(writer)

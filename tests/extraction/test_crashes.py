@@ -29,6 +29,8 @@ SCENARIOS = {
     "the trunk": [{"forward": SEGV}, {}],
     "predict": [{"at": {FIRST: SEGV}, "predict": True}] * 3 + [{"predict": True}],
     "predict two": [{"at": {FIRST: SEGV, SECOND: ABRT}, "predict": True, "workers": 4}] * 4,
+    "show": [{"at": {FIRST: SEGV}, "show": True}] * 3,
+    "live": [{"at": {SECOND: SEGV}, "live": True}] * 3 + [{"live": True, "cache": "live well"}],
     "predict killed": [{"at": {FIRST: KILL}, "predict": True}, {"predict": True}],
 }
 
@@ -38,7 +40,7 @@ def runs(tmp_path_factory):
     """Return what became of every run, all made by one process and its children."""
     root = tmp_path_factory.mktemp("crashes")
     folder = make_folder(root / "photos", each=8)
-    plans = [{**plan, "cache": name} for name, plans in SCENARIOS.items() for plan in plans]
+    plans = [{"cache": name, **plan} for name, plans in SCENARIOS.items() for plan in plans]
     command = [sys.executable, DRIVER, folder, root, json.dumps(plans)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -116,3 +118,22 @@ def test_predict_blames_no_image_at_which_the_system_kills_it(runs):
     killed, done = runs["predict killed"]
     assert killed["died"] == KILL
     assert done["bad"] == [] and done["notes"] == []
+
+
+def test_show_after_a_crash_leaves_the_image_out(runs):
+    crashed, done, again = runs["show"]
+    assert crashed["died"] == SEGV
+    for run in (done, again):
+        assert run["died"] == 0 and run["done"] == 16 and run["bad"] == [[FIRST, REASON]]
+    assert len(done["said"]) == 2 and again["said"] == []
+
+
+def test_live_activations_after_a_crash_name_the_image(runs):
+    crashed, done, again, well = runs["live"]
+    assert crashed["died"] == SEGV
+    name = f"{done['folder']}/{SECOND}"
+    for run in (done, again):
+        assert run["died"] == 0
+        assert run["error"] == f"{name} can no longer be decoded: {REASON}."
+    assert len(done["said"]) == 2 and again["said"] == []
+    assert (well["done"], well["error"], well["said"]) == (32, "", [])

@@ -82,7 +82,7 @@ def test_where_nothing_can_be_written_nothing_is_remembered_and_the_reason_is_ke
     memo = StatMemo(tmp_path / "no such folder" / "memo.sqlite")
     memo.put_files(FILES)
     assert memo.get_files(list(FILES)) == {}
-    assert memo.trouble == "unable to open database file"
+    assert memo.problem == "unable to open database file"
 
 
 def test_a_locked_file_is_given_up_and_not_removed(path, monkeypatch):
@@ -92,7 +92,7 @@ def test_a_locked_file_is_given_up_and_not_removed(path, monkeypatch):
         other.execute("BEGIN EXCLUSIVE")
         memo = StatMemo(path)
         assert memo.get_files(list(FILES)) == {}
-        assert memo.trouble == "database is locked"
+        assert memo.problem == "database is locked"
     assert StatMemo(path).get_files(list(FILES)) == FILES
 
 
@@ -105,7 +105,7 @@ def test_a_damaged_file_that_cannot_be_removed_is_given_up(path, monkeypatch):
     monkeypatch.setattr(os, "unlink", refuse)
     memo = StatMemo(path)
     assert memo.get_files([b"/a"]) == {}
-    assert "Permission denied" in memo.trouble
+    assert "Permission denied" in memo.problem
 
 
 def test_two_processes_at_once_lose_nothing(path):
@@ -116,7 +116,7 @@ from pipeline.images.memo import Known, StatMemo
 memo = StatMemo(Path(sys.argv[1]))
 for n in range(60):
     memo.put_files({f"{sys.argv[2]}{n}".encode(): Known("s", b"d" * 32, "png")})
-assert not memo.trouble, memo.trouble
+assert not memo.problem, memo.problem
 """
     runs = [subprocess.Popen([sys.executable, "-c", code, path, who]) for who in "ab"]
     assert [run.wait(60) for run in runs] == [0, 0]

@@ -137,7 +137,7 @@ def test_what_is_not_there_is_a_sentence(modelled, tmp_path):
     folder = only(HEAD, modelled)
     with pytest.raises(UsageError, match=r"no table, folder or file 'photo'. Did you mean photos"):
         evaluate(modelled, folder, "photo")
-    with pytest.raises(UsageError, match=r"--split test: .* has train, val; or give all"):
+    with pytest.raises(UsageError, match=r"--split test: .* has train and val; or give all"):
         evaluate(modelled, folder, None, EvaluateOptions(split="test"))
     with pytest.raises(UsageError, match=r"--split 'tst' is not one of .*Did you mean test"):
         evaluate(modelled, folder, None, EvaluateOptions(split="tst"))

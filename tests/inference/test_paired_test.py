@@ -39,6 +39,18 @@ def test_the_sentence_says_whether_it_is_more_than_chance(one, other, p, text):
     assert found.startswith("On val, 100 images: lda 0.900, knn 0.800. ") and text in found
 
 
+def test_images_without_a_label_are_left_out_and_told(tmp_path):
+    cache = Cache.at(tmp_path / "cache")
+    labels = np.arange(90) % 3
+    labels[[70, 80]] = -1
+    table = make_table(tmp_path / "t.h5", train=60, val=30, dim=16, labels=labels)
+    fitted(table, cache, "lda,knn")
+    one, other = (find(cache, folder) for folder in HEAD.folders(cache.root))
+    found = compare(one, other, None, EvaluateOptions(), cache)
+    assert found.splits[0].images == 28
+    assert "Left out 2 images without a label." in found.notes
+
+
 def test_two_heads_are_compared_on_the_same_images_of_the_table(tmp_path):
     cache = Cache.at(tmp_path / "cache")
     table = make_table(tmp_path / "t.h5", train=60, val=60, test=90, dim=16, apart=0.7)

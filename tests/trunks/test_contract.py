@@ -12,15 +12,65 @@ from torch.nn import functional as F
 
 from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.feature_net import FeatureNet
-from pipeline.trunks.registry import describe, find
-from pipeline.trunks.sources.families import FAMILIES, Family
-from pipeline.trunks.sources.random_weights import calibrate, noise, seeded, sees
-from pipeline.trunks.staging.assembly import stage_trunk
+from pipeline.trunks.registry import find
+from pipeline.trunks.sources.from_torchvision import FAMILIES
+from pipeline.trunks.sources.random_weights import (
+    calibrate,
+    noise,
+    seeded,
+    tell_images_apart,
+)
+from pipeline.trunks.staging.architecture import Architecture
+from pipeline.trunks.staging.cutting import stage_trunk
 from pipeline.trunks.staging.stages import STAGES, StagedTrunk
 
 SIDE = 64
 #: What breaks down below its own size.
 LARGER = {"alexnet": 96, "inception_v3": 96}
+
+
+def cuts(*opens: str, neck: str | None = None) -> dict[str, str]:
+    """Return place → the native module that opens it; stages are named from the end."""
+    stages = ["stem", *[f"layer{i}" for i in range(6 - len(opens), 5)]]
+    found = dict(zip(stages, opens, strict=True))
+    return found if neck is None else {**found, "neck": neck}
+
+
+RESNET = cuts("conv1", "layer1", "layer2", "layer3", "layer4")
+BLOCKS = [f"trunk_output.block{i}" for i in range(1, 5)]
+
+
+def numbered(prefix: str, *indices: int, neck: str | None = None) -> dict[str, str]:
+    return cuts(*[f"{prefix}.{i}" for i in indices], neck=neck)
+
+
+#: A member of each of torchvision's families, and where the rule of `stages.cut` cuts it.
+CUTS = {
+    "alexnet": numbered("features", 0, 3, 6, neck="classifier.0"),
+    "vgg11": numbered("features", 0, 3, 6, 11, 16, neck="classifier.0"),
+    "vgg11_bn": numbered("features", 0, 4, 8, 15, 22, neck="classifier.0"),
+    "resnet18": RESNET,
+    "resnext50_32x4d": RESNET,
+    "wide_resnet50_2": RESNET,
+    "regnet_y_400mf": cuts("stem", *BLOCKS),
+    "densenet121": cuts(
+        "features.conv0",
+        "features.denseblock1",
+        "features.transition1",
+        "features.transition2",
+        "features.transition3",
+    ),
+    "squeezenet1_1": numbered("features", 0, 3, 6, 9),
+    "googlenet": cuts("conv1", "conv2", "inception3a", "inception4a", "inception5a"),
+    "inception_v3": cuts("Conv2d_1a_3x3", "Conv2d_3b_1x1", "Mixed_5b", "Mixed_6a", "Mixed_7a"),
+    "mobilenet_v2": numbered("features", 0, 2, 4, 7, 14),
+    "mobilenet_v3_small": numbered("features", 0, 1, 2, 4, 9, neck="classifier.0"),
+    "shufflenet_v2_x0_5": cuts("conv1", "stage2", "stage3", "stage4"),
+    "mnasnet0_5": numbered("layers", 0, 8, 9, 10, 12),
+    "efficientnet_b0": numbered("features", 0, 2, 3, 4, 6),
+    "efficientnet_v2_s": numbered("features", 0, 2, 3, 4, 6),
+    "convnext_tiny": numbered("features", 0, 2, 4, 6, neck="classifier.0"),
+}
 TIMM = [
     "timm/resnet10t",
     "timm/tf_efficientnet_lite0",
@@ -40,15 +90,26 @@ TIMM = [
     "timm/efficientvit_b0",
     "timm/inception_next_atto",
 ]
-NAMES = [family.member for family in FAMILIES] + ["efficientnet_lite0", *TIMM]
+NAMES = [*CUTS, "efficientnet_lite0", *TIMM]
 
 
 @dataclass(frozen=True)
 class Case:
-    name: str
+    """A trunk, and what it gives for `x`, computed once.
+
+    Attributes:
+        model: the library's own, of whose modules the trunk is made.
+        x: normalised images [3, 3, S, S].
+        activations: stage → activation at its end, one stage run after the other.
+        feature: of the whole trunk [3, D].
+    """
+
+    architecture: Architecture
     model: Any
     trunk: StagedTrunk
     x: Tensor
+    activations: dict[str, Tensor]
+    feature: Tensor
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -56,35 +117,43 @@ def case(request: pytest.FixtureRequest) -> Case:
     architecture = find(request.param)
     with seeded(1):
         model = architecture.build().eval()
-    size = architecture.preprocess.crop
-    trunk = stage_trunk(request.param, model, architecture.trace(model), size)
-    trunk.eval().requires_grad_(False)
+    trunk = stage_trunk(architecture, model)
     side = LARGER.get(request.param, SIDE)
     calibrate(trunk, side=side)
-    return Case(request.param, model, trunk, noise(3, side) * 0.8)
+    x = noise(3, side) * 0.8
+    activations, activation = {}, x
+    with torch.no_grad():
+        for name, stage in trunk.stages.items():
+            activation = stage(activation.clone())  # an activation may be changed in place
+            activations[name] = activation
+        return Case(architecture, model, trunk, x, activations, trunk(x))
 
 
-def enters_last_linear(case: Case) -> Tensor:
-    """Return what the library's own model hands to its last Linear."""
-    if case.name.startswith("squeezenet"):  # its classifier is a convolution
-        return case.model.features(case.x).mean((2, 3))
-    model = case.model
+def plain(case: Case) -> Preprocess:
+    """Return what maps crops of 0 to 255 to 0 to 1 and nothing more."""
+    side = case.x.shape[-1]
+    return Preprocess(side, side, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
+def enters_last_linear(case: Case) -> list[Tensor]:
+    """Return what the library's own model hands to its last Linear, and timm's pre-logits."""
+    model, name = case.model, case.architecture.name
+    if name.startswith("squeezenet"):  # its classifier is a convolution
+        return [model.features(case.x).mean((2, 3))]
     if hasattr(model, "get_classifier"):
         last = model.get_classifier()  # in some of timm's a 1×1 convolution
     else:
-        linear = [m for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-        last = linear[-1]
+        last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
     seen: list[Tensor] = []
-    handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    model(case.x)
+    handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1)))
+    if name.startswith("timm/"):
+        features = model.forward_features(case.x)  # as timm's own `forward` begins
+        seen.append(model.forward_head(features.clone(), pre_logits=True))
+        model.forward_head(features)
+    else:
+        model(case.x)
     handle.remove()
-    return seen[0].flatten(1)
-
-
-def pre_logits(case: Case) -> Tensor:
-    features = case.model.forward_features(case.x)
-    feature: Tensor = case.model.forward_head(features, pre_logits=True)
-    return feature
+    return seen
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
@@ -93,21 +162,20 @@ def relative(found: Tensor, wanted: Tensor) -> float:
 
 @torch.no_grad()
 def test_the_feature_is_what_enters_the_librarys_last_linear(case: Case) -> None:
-    feature = case.trunk(case.x)
-    assert feature.shape == (3, case.trunk.dim)
-    assert relative(feature, enters_last_linear(case)) <= 1e-5
-    if case.name.startswith("timm/"):
-        assert relative(feature, pre_logits(case)) <= 1e-5
+    assert case.feature.shape == (3, case.trunk.dim)
+    wanted = enters_last_linear(case)
+    assert len(wanted) == (2 if case.architecture.name.startswith("timm/") else 1)
+    for feature in wanted:
+        assert relative(case.feature, feature) <= 1e-5
 
 
 @torch.no_grad()
 def test_until_and_after_every_boundary_make_the_whole(case: Case) -> None:
-    whole = case.trunk(case.x)
-    for stage in case.trunk.stages:
-        activation = case.trunk.forward_until(case.x, stage)
+    for stage, activation in case.activations.items():
         before = activation.clone()
         assert activation.shape[:2] == (3, case.trunk.channels[stage])
-        assert relative(case.trunk.forward_after(activation, stage), whole) <= 1e-5
+        rest = FeatureNet(case.trunk, plain(case), "feature", "own", after=stage)
+        assert relative(rest(activation), case.feature) <= 1e-5
         assert torch.equal(activation, before), "what runs on a boundary must leave it alone"
 
 
@@ -119,20 +187,19 @@ def test_every_layer_comes_side_by_side_from_one_pass(case: Case) -> None:
         stage.register_forward_hook(lambda *_, name=name: seen.append(name))
         for name, stage in case.trunk.stages.items()
     ]
-    plain = Preprocess(case.x.shape[-1], case.x.shape[-1], mean=(0.0,) * 3, std=(1.0,) * 3)
-    net = FeatureNet(case.trunk, plain, "+".join(names), "avg")
+    net = FeatureNet(case.trunk, plain(case), "+".join(names), "avg")
     found = net(case.x * 255)
     for hook in hooks:
         hook.remove()
     assert seen == names[:-1], "each stage runs once"
-    want = [case.trunk.forward_until(case.x, name).mean((2, 3)) for name in names[:-1]]
-    blocks = [F.normalize(block, dim=1) for block in (*want, case.trunk(case.x))]
+    want = [activation.mean((2, 3)) for activation in case.activations.values()]
+    blocks = [F.normalize(block, dim=1) for block in (*want, case.feature)]
     assert found.shape[1] == sum(case.trunk.channels.values()) + case.trunk.dim
     assert relative(found, torch.cat(blocks, 1)) <= 1e-4
 
 
 def test_calibrated_random_weights_do_not_collapse(case: Case) -> None:
-    assert sees(case.trunk, side=case.x.shape[-1])
+    assert tell_images_apart(case.feature)
 
 
 def test_stages_are_named_in_order_and_learn_from_the_second_on(case: Case) -> None:
@@ -158,11 +225,14 @@ def test_native_names_resolve_to_their_stage(case: Case) -> None:
             assert case.trunk.stage_of(module) == place
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.member)
-def test_the_table_of_families_tells_the_cuts(family: Family) -> None:
-    info = describe(family.member)
-    opens = {stage: modules[0] for stage, modules in info.stages.items()}
-    if info.neck:
-        opens["neck"] = info.neck[0]
-    assert opens == family.cuts
-    assert info.family == family.title
+def test_cuts_and_family_are_those_of_the_tables(case: Case) -> None:
+    opens: dict[str, str] = {}
+    for module, place in case.trunk.native.items():
+        if place != "pool":
+            opens.setdefault(place, module)
+    assert opens == CUTS.get(case.architecture.name, opens)
+    assert list(opens) == [*case.trunk.stages, *(["neck"] if case.trunk.neck else [])]
+
+
+def test_every_family_has_a_member_here() -> None:
+    assert [find(name).family for name in CUTS] == list(FAMILIES.values())

@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from pipeline.errors import UsageError
@@ -97,12 +100,12 @@ def test_a_trunk_is_loaded_once_and_remembered_until_its_file_changes(tmp_path, 
     import torch
 
     path = tmp_path / "w.pth"
-    trunk = real("squeezenet1_1", "random", state_dir=tmp_path)
+    trunk = real("timm/test_resnet", "random", state_dir=tmp_path)
     torch.save(trunk.module.native_state(), path)
 
     def resolve():
         facts, _ = spec.resolve(
-            "squeezenet1_1", str(path), "name", memo=tmp_path / "memo", state_dir=tmp_path
+            "timm/test_resnet", str(path), "name", memo=tmp_path / "memo", state_dir=tmp_path
         )
         return facts
 
@@ -116,3 +119,38 @@ def test_a_trunk_is_loaded_once_and_remembered_until_its_file_changes(tmp_path, 
     assert resolve().weights_digest != first.weights_digest and len(loads) == 2
     (tmp_path / "memo").write_bytes(b"damaged" * 999)
     assert resolve().weights == "w.pth"
+
+
+@pytest.fixture
+def weights_file(tmp_path, monkeypatch):
+    """Return a weights file in the home folder, which is the current one too."""
+    import torch
+
+    from pipeline.trunks.registry import find
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    torch.save(find("timm/test_resnet").build().state_dict(), tmp_path / "w.pth")
+    return tmp_path / "w.pth"
+
+
+def test_a_weights_file_may_be_a_path_or_text_in_every_spelling(weights_file):
+    def resolve(weights):
+        memo = weights_file.with_name("memo")
+        found = spec.resolve("timm/test_resnet", weights, "name", memo=memo, state_dir=memo)[0]
+        assert TrunkFacts.from_json(json.loads(json.dumps(found.to_json()))) == found
+        return found
+
+    spellings = [str(weights_file), "~/w.pth", "w.pth", Path("~/w.pth"), Path("w.pth")]
+    assert {resolve(weights) for weights in spellings} == {resolve(weights_file)}
+
+
+def test_a_path_is_never_taken_for_a_name(weights_file):
+    from pipeline.trunks.registry import load
+
+    memo = weights_file.with_name("memo")
+    for name in ("random", "default"):
+        with pytest.raises(UsageError, match=rf"/{name} does not exist"):
+            spec.resolve("timm/test_resnet", Path(name), "name", memo=memo, state_dir=memo)
+        with pytest.raises(UsageError, match=rf"Weights file {name} does not exist"):
+            load("timm/test_resnet", Path(name), state_dir=memo)

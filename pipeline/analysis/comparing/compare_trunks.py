@@ -114,7 +114,7 @@ def race(
         failed=running.failed,
         notes=tuple(dict.fromkeys(running.notes)),
         extracted=running.extracted,
-        name=gathered[0].name,
+        name=gathered.name,
         seconds=time.monotonic() - began,
     )
     place = Path(options.output or cache.root / "comparisons" / f"{done.name}.png")

@@ -12,6 +12,7 @@ from pipeline.cli.commands.predict import calibrated
 from pipeline.cli.log import echo, shown
 from pipeline.cli.progress import reporter
 from pipeline.errors import UsageError
+from pipeline.images.names import counted
 from pipeline.inference.options import ComputeOptions, EvaluateOptions
 from pipeline.store.cache import Cache
 from pipeline.store.records import Metrics
@@ -110,7 +111,7 @@ def _print(done: Evaluation) -> None:
     for name, count in done.unknown.items():
         echo(f"Unknown  {count:,} images of '{name}', a class that it does not know")
     if done.unlabelled:
-        echo(f"Left out {done.unlabelled:,} images without a label")
+        echo(f"Left out {counted(done.unlabelled, 'image')} without a label")
     for path, reason in done.bad[:5]:
         echo(f"Bad      {path}: {reason}")
     if len(done.bad) > 5:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import PipelineError
-from pipeline.images.decoding.loader import load
+from pipeline.images.decoding.loader import Batch, load
+from pipeline.images.decoding.reading import Guard
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.shards import Index, Key, RowStore
 from pipeline.trunks.engines.engine import Engine
@@ -92,6 +94,7 @@ class Live:
         preprocess: the trunk's.
         workers: decoding threads.
         device: where batches are wanted.
+        guarded: gives the guard against images that crash the decoder, anew for each use.
     """
 
     def __init__(
@@ -102,21 +105,18 @@ class Live:
         *,
         workers: int,
         device: torch.device,
+        guarded: Callable[[], AbstractContextManager[Guard]],
     ):
         self.engine, self.paths, self.preprocess = engine, paths, preprocess
-        self.workers, self.device = workers, device
+        self.workers, self.device, self.guarded = workers, device, guarded
 
     def batches(self, keys: Sequence[Key], size: int) -> Iterator[Tensor]:
         """Yield batches; decoding runs ahead."""
         files = [(self.paths[digest], digest, view) for digest, view in keys]
-        loaded = load(
-            files, self.preprocess, batch_size=size, workers=self.workers,
-            pin=self.device.type == "cuda",
-        )  # fmt: skip
         counts: deque[int] = deque()  # of batches given to the engine, which may take some ahead
 
-        def crops() -> Iterator[Tensor]:
-            for batch in loaded:
+        def crops(batches: Iterator[Batch]) -> Iterator[Tensor]:
+            for batch in batches:
                 if batch.bad:
                     slot, reason = next(iter(batch.bad.items()))
                     raise PipelineError(
@@ -125,9 +125,16 @@ class Live:
                 counts.append(batch.count)
                 yield batch.crops
 
-        for computed in self.engine.run(crops()):
-            rows = torch.from_numpy(computed[: counts.popleft()])
-            yield _channels_first(rows.to(self.device))
+        with (
+            self.guarded() as guard,
+            closing(load(
+                files, self.preprocess, batch_size=size, workers=self.workers,
+                pin=self.device.type == "cuda", guard=guard,
+            )) as batches,
+        ):  # fmt: skip
+            for computed in self.engine.run(crops(batches)):
+                rows = torch.from_numpy(computed[: counts.popleft()])
+                yield _channels_first(rows.to(self.device))
 
 
 def _channels_first(rows: Tensor) -> Tensor:

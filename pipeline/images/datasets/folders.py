@@ -20,19 +20,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.errors import PipelineError
-from pipeline.images.datasets.imageset import ImageSet, class_notes, no_images
-from pipeline.images.names import (
-    SPLIT_NAMES,
-    class_name,
-    counted,
-    is_hidden,
-    listed,
-    safe,
-    shown,
-)
+from pipeline.images.datasets.imageset import Entry, ImageSet, class_notes, no_images
+from pipeline.images.names import SPLIT_NAMES, class_name, counted, is_hidden, listed, shown
 
 HIDDEN = "hidden"
 BROKEN_LINK = "broken link"
@@ -94,15 +84,6 @@ class _Walk:
         return found
 
 
-@dataclass(frozen=True)
-class _Found:
-    """One image: its path, class ("" unknown) and split ("" none)."""
-
-    path: str
-    label: str = ""
-    split: str = ""
-
-
 def scan_folder(root: Path, name: str) -> ImageSet:
     """Return the data set in a folder.
 
@@ -128,7 +109,7 @@ def scan_folder(root: Path, name: str) -> ImageSet:
             _refuse_wrapper(root, walk, names)
             _leave_out(walk, loose, BESIDE, notes)
         else:
-            images = [_Found(path) for path in loose]
+            images = [Entry(path) for path in loose]
     if walk.unreadable:
         listing = "; ".join(f"{shown(path)}: {why}" for path, why in walk.unreadable[:5])
         raise PipelineError(
@@ -142,18 +123,8 @@ def scan_folder(root: Path, name: str) -> ImageSet:
             "a folder for each class, or in train/ and val/ with a folder for each class."
         )
     images.sort(key=lambda image: os.fsencode(image.path))
-    classes = sorted({image.label for image in images} - {""})
-    number = {label: index for index, label in enumerate(classes)}
-    found = ImageSet(
-        name=safe(name),
-        root=root,
-        paths=tuple(image.path for image in images),
-        labels=np.array([number.get(image.label, -1) for image in images], np.int64),
-        classes=tuple(classes),
-        splits=tuple(image.split for image in images) if splits or not classes else None,
-        left_out=tuple(walk.left_out),
-    )
-    lacking = sorted({class_name(folder) for folder in empty} - set(classes))
+    found = ImageSet.of_entries(name, root, images, walk.left_out)
+    lacking = sorted({class_name(folder) for folder in empty} - set(found.classes))
     return replace(found, notes=(*notes, *no_images(lacking), *class_notes(found)))
 
 
@@ -182,9 +153,9 @@ def _split_folders(walk: _Walk, names: Sequence[str]) -> dict[str, str]:
 
 def _read_splits(
     walk: _Walk, splits: dict[str, str], notes: list[str]
-) -> tuple[list[_Found], list[str]]:
+) -> tuple[list[Entry], list[str]]:
     """Return the images of all splits, and the class folders without any."""
-    images: list[_Found] = []
+    images: list[Entry] = []
     empty: list[str] = []
     loose: list[str] = []
     for folder, split in splits.items():
@@ -196,7 +167,7 @@ def _read_splits(
             images += [replace(image, split=split) for image in labelled]
             loose += paths
         else:
-            images += [_Found(path, split=split) for path in paths]
+            images += [Entry(path, split=split) for path in paths]
     _leave_out(walk, loose, BESIDE, notes)
     for split in dict.fromkeys(splits.values()):
         several = [name for name in splits if splits[name] == split]
@@ -205,13 +176,13 @@ def _read_splits(
     return images, empty
 
 
-def _read_classes(walk: _Walk, folder: str, names: Sequence[str]) -> tuple[list[_Found], list[str]]:
+def _read_classes(walk: _Walk, folder: str, names: Sequence[str]) -> tuple[list[Entry], list[str]]:
     """Return the images in class folders, and the names of those without any."""
-    images: list[_Found] = []
+    images: list[Entry] = []
     empty = []
     for name in names:
         paths = walk.files(f"{folder}/{name}" if folder else name)
-        images += [_Found(path, label=class_name(name)) for path in paths]
+        images += [Entry(path, label=class_name(name)) for path in paths]
         if not paths:
             empty.append(name)
     return images, empty

@@ -1,14 +1,29 @@
-"""`ImageSet`: what a data set consists of, before any of it is read."""
+"""`ImageSet`: images with what is known of each, from a folder, a listing or a table."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.images.names import SPLITS, counted, listed
+from pipeline.errors import UsageError, nearest
+from pipeline.images.names import SPLITS, class_name, counted, joined, listed, safe, shown
+
+#: What stands for all splits together, and for the class of images without a label.
+ALL, UNLABELLED = "all", "(no label)"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image: its path, class ("" unknown), split ("" none) and group ("" none)."""
+
+    path: str
+    label: str = ""
+    split: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +43,7 @@ class ImageSet:
         splits: N of `train`, `val`, `test`, or "" for an image without a label that the data
             give no split; None where the data give none at all and it is to be assigned.
         groups: N group names, "" for an image without a group; None without groups.
+        digests: N sha256 of the files, 32 bytes each; empty where they are not known yet.
         left_out: (path, reason) of each file or folder that is not an image of the set.
         notes: sentences for the person.
     """
@@ -39,8 +55,33 @@ class ImageSet:
     classes: tuple[str, ...]
     splits: tuple[str, ...] | None = None
     groups: tuple[str, ...] | None = None
+    digests: tuple[bytes, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of_entries(
+        cls, name: str, root: Path, entries: Sequence[Entry], left_out: Sequence[tuple[str, str]]
+    ) -> ImageSet:
+        """Return the set of some images, in this order.
+
+        The set has splits where an image has one, or where there is no class to split by; it has
+        groups where an image has one.
+        """
+        classes = sorted({entry.label for entry in entries} - {""})
+        number = {label: index for index, label in enumerate(classes)}
+        given = not classes or any(entry.split for entry in entries)
+        grouped = any(entry.group for entry in entries)
+        return cls(
+            name=safe(name),
+            root=root,
+            paths=tuple(entry.path for entry in entries),
+            labels=np.array([number.get(entry.label, -1) for entry in entries], np.int64),
+            classes=tuple(classes),
+            splits=tuple(entry.split for entry in entries) if given else None,
+            groups=tuple(entry.group for entry in entries) if grouped else None,
+            left_out=tuple(left_out),
+        )
 
     def take(self, rows: Sequence[int]) -> ImageSet:
         """Return the set of these rows, with everything else as it is."""
@@ -50,7 +91,59 @@ class ImageSet:
             labels=self.labels[np.asarray(rows, np.int64)],
             splits=None if self.splits is None else tuple(self.splits[row] for row in rows),
             groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
+            digests=tuple(self.digests[row] for row in rows) if self.digests else (),
         )
+
+    def file(self, row: int) -> str:
+        """Return where an image lies."""
+        return os.path.join(self.root, self.paths[row])
+
+    def title(self, label: int) -> str:
+        """Return a class's name."""
+        return self.classes[label] if label >= 0 else UNLABELLED
+
+    @property
+    def split_names(self) -> list[str]:
+        """The splits that have images, of `train`, `val` and `test`."""
+        return [name for name in SPLITS if name in (self.splits or ())]
+
+    def rows(self, *, split: str | None = None, labels: Sequence[int] = ()) -> np.ndarray:
+        """Return the rows of a split (None or `all` for all) and of some classes, ascending.
+
+        Args:
+            split: `train`, `val`, `test`, `all` or None.
+            labels: of the classes; none for all.
+
+        Raises:
+            UsageError: there is no such split, or nothing in it.
+        """
+        if split not in (None, ALL, *self.split_names):
+            have = joined(self.split_names) or "no splits"
+            raise UsageError(f"--split {split}: {self.name} has {have}; or give all.")
+        wanted = np.ones(len(self.paths), bool)
+        if split not in (None, ALL):
+            wanted = np.array(self.splits, dtype=object) == split
+        if labels:
+            wanted &= np.isin(self.labels, labels)
+        if not wanted.any():
+            raise UsageError(f"No image of {self.name} is of these classes and in this split.")
+        return np.flatnonzero(wanted)
+
+    def find_classes(self, names: Sequence[str]) -> list[int]:
+        """Return the labels of classes given by name.
+
+        Raises:
+            UsageError: there is no such class.
+        """
+        number = {class_name(name): label for label, name in enumerate(self.classes)}
+        unknown = [name for name in names if class_name(name) not in number]
+        if unknown:
+            have = joined([shown(name) for name in self.classes])
+            raise UsageError(
+                f"--class '{shown(unknown[0])}' is no class of {self.name}: it has {have}."
+                f"{shown(nearest(unknown[0], self.classes))}"
+            )
+        return [number[class_name(name)] for name in names]
 
     def without(self, reasons: Mapping[int, str]) -> ImageSet:
         """Return the set without some rows: left out with a reason, classes and notes made anew.
@@ -64,14 +157,14 @@ class ImageSet:
             return self
         kept = self.take([row for row in range(len(self.paths)) if row not in reasons])
         left_out = tuple((self.paths[row], reason) for row, reason in sorted(reasons.items()))
-        there = np.unique(kept.labels[kept.labels >= 0])
+        left = np.unique(kept.labels[kept.labels >= 0])
         place = np.full(len(self.classes) + 1, -1, np.int64)  # the last answers to label -1
-        place[there] = np.arange(len(there))
+        place[left] = np.arange(len(left))
         lost = [name for label, name in enumerate(self.classes) if place[label] < 0]
         kept = replace(
             kept,
             labels=place[kept.labels],
-            classes=tuple(self.classes[label] for label in there.tolist()),
+            classes=tuple(self.classes[label] for label in left.tolist()),
             left_out=self.left_out + left_out,
         )
         old = class_notes(self)

@@ -10,12 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.errors import PipelineError, nearest
-from pipeline.images.datasets.imageset import ImageSet, class_notes
+from pipeline.images.datasets.imageset import Entry, ImageSet, class_notes
 from pipeline.images.decoding.formats import HEAD, sniff
-from pipeline.images.names import SPLIT_NAMES, SPLITS, class_name, counted, listed, safe, shown
+from pipeline.images.names import SPLIT_NAMES, SPLITS, class_name, counted, listed, shown
 
 REQUIRED = ("path", "label")
 COLUMNS = (*REQUIRED, "split", "group")
@@ -25,13 +23,9 @@ NOT_REGULAR = "not a regular file"
 _SHOWN = 5  # faults of one kind that a message lists
 
 
-@dataclass(frozen=True)
-class _Row:
+@dataclass(frozen=True, kw_only=True)
+class _Row(Entry):
     line: int
-    path: str
-    label: str
-    split: str = ""
-    group: str = ""
 
 
 @dataclass
@@ -46,12 +40,12 @@ class _Faults:
     def check(self, path: Path) -> None:
         if not self.found:
             return
-        told = []
+        sentences = []
         for kind, where in self.found.items():
             more = f" and {len(where) - _SHOWN:,} more" if len(where) > _SHOWN else ""
             fault = f"{kind}: {'; '.join(where[:_SHOWN])}{more}"
-            told.append(fault if fault.endswith("?") else f"{fault}.")
-        raise PipelineError(f"{shown(path)} cannot be used. {' '.join(told)}")
+            sentences.append(fault if fault.endswith("?") else f"{fault}.")
+        raise PipelineError(f"{shown(path)} cannot be used. {' '.join(sentences)}")
 
 
 def scan_listing(path: Path, name: str) -> ImageSet:
@@ -71,21 +65,8 @@ def scan_listing(path: Path, name: str) -> ImageSet:
     _check_splits(rows, faults)
     faults.check(path)
     kept, left_out = _existing(path, rows)
-    classes = sorted({row.label for row in kept} - {""})
-    number = {label: index for index, label in enumerate(classes)}
-    found = ImageSet(
-        name=safe(name),
-        root=path.parent,
-        paths=tuple(row.path for row in kept),
-        labels=np.array([number.get(row.label, -1) for row in kept], np.int64),
-        classes=tuple(classes),
-        splits=tuple(row.split for row in kept)
-        if not classes or any(row.split for row in rows)
-        else None,
-        groups=tuple(row.group for row in kept) if any(row.group for row in rows) else None,
-        left_out=tuple(left_out),
-    )
-    return replace(found, notes=(*notes, *class_notes(found)))
+    images = ImageSet.of_entries(name, path.parent, kept, left_out)
+    return replace(images, notes=(*notes, *class_notes(images)))
 
 
 def _text(path: Path) -> str:
@@ -145,11 +126,11 @@ def _read(path: Path) -> tuple[list[_Row], list[str]]:
         else:
             rows.append(
                 _Row(
-                    line,
-                    _relative(values["path"], path.parent),
-                    class_name(values["label"].strip()),
-                    SPLIT_NAMES[split.casefold()] if split else "",
-                    values.get("group", "").strip(),
+                    line=line,
+                    path=_relative(values["path"], path.parent),
+                    label=class_name(values["label"].strip()),
+                    split=SPLIT_NAMES[split.casefold()] if split else "",
+                    group=values.get("group", "").strip(),
                 )
             )
     faults.check(path)
@@ -233,8 +214,8 @@ def _check_splits(rows: list[_Row], faults: _Faults) -> None:
             faults.add("Labelled images without a split, while others have one", f"line {row.line}")
     for group, splits in groups.items():
         if len(splits) > 1:
-            there = " and ".join(split for split in SPLITS if split in splits)
-            faults.add("Groups that cross splits", f"'{shown(group)}' is in {there}")
+            names = " and ".join(split for split in SPLITS if split in splits)
+            faults.add("Groups that cross splits", f"'{shown(group)}' is in {names}")
 
 
 def _existing(path: Path, rows: list[_Row]) -> tuple[list[_Row], list[tuple[str, str]]]:

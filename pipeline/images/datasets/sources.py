@@ -6,13 +6,11 @@ import os
 from pathlib import Path
 
 from pipeline.errors import PipelineError, UsageError, nearest
-from pipeline.images.datasets.builtin import BUILTIN, builtin
+from pipeline.images.datasets.builtin import BUILTIN
 from pipeline.images.datasets.folders import scan_folder
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.datasets.listing import scan_listing
-from pipeline.images.names import is_hidden, safe, shown
-
-__all__ = ["BUILTIN", "ImageSet", "builtin", "safe", "scan"]
+from pipeline.images.names import is_hidden, shown
 
 
 def scan(data: str | Path) -> ImageSet:

@@ -86,7 +86,7 @@ def notes(
         val: fraction for validation; with 0 no class is missed there.
         test: fraction for testing, likewise.
     """
-    told = []
+    missing = []
     names, labels = np.array(splits, dtype=object), np.asarray(labels)
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))
     wanted = {"train": 1.0 - val - test, "val": val, "test": test}
@@ -95,12 +95,12 @@ def notes(
         lacking = np.flatnonzero((here == 0) & (counts > 0)).tolist()
         if wanted[split] > 0 and lacking:
             few = [f"'{shown(classes[i])}' ({counted(int(counts[i]), 'image')})" for i in lacking]
-            told.append(f"{split} has no image of {joined(few)}")
-    if not told:
+            missing.append(f"{split} has no image of {joined(few)}")
+    if not missing:
         return ()
     return (
-        f"Too few images of a class to be in every split: {'; '.join(told)}. Images are split by "
-        "a hash of their content; add images, give a split column, or try another --seed.",
+        f"Too few images of a class to be in every split: {'; '.join(missing)}. Images are split "
+        "by a hash of their content; add images, give a split column, or try another --seed.",
     )
 
 
@@ -112,13 +112,13 @@ def leaks(digests: Sequence[bytes], splits: Sequence[str]) -> tuple[str, ...]:
         splits: N of `train`, `val`, `test` or "".
     """
     train = {digest for digest, split in zip(digests, splits, strict=True) if split == "train"}
-    told = []
+    counts = []
     for name in SPLITS[1:]:
         pairs = zip(digests, splits, strict=True)
         also = sum(split == name and digest in train for digest, split in pairs)
         if also:
-            told.append(f"{counted(also, 'file')} of {name}")
-    return (f"Also in train, byte for byte: {' and '.join(told)}.",) if told else ()
+            counts.append(f"{counted(also, 'file')} of {name}")
+    return (f"Also in train, byte for byte: {' and '.join(counts)}.",) if counts else ()
 
 
 def _number(key: bytes, seed: int) -> float:

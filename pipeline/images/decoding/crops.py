@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 import torchvision.transforms.v2  # noqa: F401  (once, and not by many threads at their first image)
@@ -12,15 +11,9 @@ from pipeline.images.decoding.decode import decode, reduction
 from pipeline.images.preprocess import Preprocess
 from pipeline.images.views import least_side, view
 
-
-class Crops(Protocol):
-    """Decodes and crops; see `crops`, and `pipeline.images.decoding.nvjpeg` for a GPU."""
-
-    def __call__(
-        self, data: bytes, preprocess: Preprocess, digest: bytes, numbers: Sequence[int]
-    ) -> list[torch.Tensor]:
-        """Return the crop of each view, as `crops` does."""
-        ...
+#: Decodes and crops, with the first four arguments of `crops` and its result; see there, and
+#: `pipeline.images.decoding.nvjpeg` for a GPU.
+Crops = Callable[[bytes, Preprocess, bytes, Sequence[int]], list[torch.Tensor]]
 
 
 def crops(

@@ -23,20 +23,12 @@ from __future__ import annotations
 import io
 import threading
 from contextlib import nullcontext
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import BadImage
 from pipeline.images.decoding.formats import (
@@ -51,7 +43,6 @@ from pipeline.images.decoding.formats import (
 )
 from pipeline.images.decoding.modes import to_rgb
 from pipeline.images.decoding.pngs import holds_every_row
-from pipeline.images.decoding.quiet import quiet
 from pipeline.images.preprocess import DECODE_POLICY as DECODE_POLICY
 
 try:  # torchvision 0.29 deprecates it: a release without it is slower and gives the same pixels
@@ -62,6 +53,10 @@ except ImportError:  # pragma: no cover
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+
+# Pillow finds the six formats by these modules; importing them keeps it from importing all.
+for _name in ("Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP"):
+    import_module(f"PIL.{_name}ImagePlugin")
 
 #: More pixels than this are refused from the header: Pillow's own limit for an error
 #: (2 × `Image.MAX_IMAGE_PIXELS`).
@@ -83,15 +78,6 @@ DAMAGED = "damaged"
 UNSUPPORTED = "damaged, or a variant of its format that is not read"
 SENSELESS = "asks for more memory than its size needs"
 
-#: Pillow finds the six formats by these modules; naming them here keeps it from importing all.
-_PLUGINS = (
-    BmpImagePlugin,
-    GifImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
 _ORIENTATION = 0x0112
 #: EXIF orientation → what brings the picture upright (Exif 2.32, table 4.6.4 A).
 _UPRIGHT = {
@@ -109,7 +95,7 @@ _one_large = threading.Lock()
 def decode(data: bytes, *, least: int | None = None) -> torch.Tensor:
     """Return the picture in an image file's bytes.
 
-    Safe in threads, prints nothing and warns of nothing.
+    Safe in threads. Libraries warn and print: whoever calls this holds `quiet.quiet` around it.
 
     Args:
         data: a whole file: JPEG, PNG, WebP, GIF, BMP or TIFF, recognised by its content.
@@ -126,20 +112,19 @@ def decode(data: bytes, *, least: int | None = None) -> torch.Tensor:
     kind = sniff(data[:HEAD])
     if not kind:
         raise BadImage(NOT_AN_IMAGE if data else EMPTY)
-    with quiet():
-        if kind == "jpeg" and (header := jpeg_header(data)) is not None:
-            width, height, scans = header
-            room = _room(width, height)
-            if scans > MAX_SCANS or scans * width * height > MAX_SCANNED:
-                raise BadImage(TOO_MANY_SCANS)
-            with room:
-                picture = _reduced(data, header, least) if least else None
-                picture = _jpeg(data) if picture is None else picture
-            if picture is not None:
-                return picture
-        if kind == "webp" and (size := webp_size(data)) is not None:
-            _room(*size)
-        return _pillow(data, kind)
+    if kind == "jpeg" and (header := jpeg_header(data)) is not None:
+        width, height, scans = header
+        room = _room(width, height)
+        if scans > MAX_SCANS or scans * width * height > MAX_SCANNED:
+            raise BadImage(TOO_MANY_SCANS)
+        with room:
+            picture = _reduced(data, header, least) if least else None
+            picture = _jpeg(data) if picture is None else picture
+        if picture is not None:
+            return picture
+    if kind == "webp" and (size := webp_size(data)) is not None:
+        _room(*size)
+    return _pillow(data, kind)
 
 
 def reduction(data: bytes, least: int) -> int:

@@ -7,14 +7,7 @@ from typing import NamedTuple
 #: How many bytes from the start of a file `sniff` looks at.
 HEAD = 32
 #: Pillow's names of the formats that are read, by ours. Nothing else is ever opened.
-PILLOW_NAMES = {
-    "jpeg": "JPEG",
-    "png": "PNG",
-    "webp": "WEBP",
-    "gif": "GIF",
-    "bmp": "BMP",
-    "tiff": "TIFF",
-}
+PILLOW_NAMES = {name.lower(): name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")}
 
 #: Reasons that need no decoding.
 EMPTY = "empty file"

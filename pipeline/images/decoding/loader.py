@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from typing import Protocol
 
 import torch
 
 from pipeline.errors import BadImage, PipelineError
 from pipeline.images.decoding.crops import Crops, crops
-from pipeline.images.decoding.reading import read, read_unknown
+from pipeline.images.decoding.quiet import decoding_threads
+from pipeline.images.decoding.reading import (
+    Guard,
+    admit,
+    machine_error,
+    read,
+    read_unknown,
+    unguarded,
+)
 from pipeline.images.names import shown
 from pipeline.images.preprocess import Preprocess
 
@@ -40,25 +46,6 @@ class Batch:
     count: int
     crops: torch.Tensor
     bad: dict[int, str] = field(default_factory=dict)
-
-
-class Guard(Protocol):
-    """Asked in the thread that is about to decode an image; see `pipeline.extraction.crashes`."""
-
-    def __call__(self, digest: bytes, data: bytes, name: str) -> str:
-        """Return why the image must not be decoded; empty where it may be.
-
-        Args:
-            digest: sha256 of the file's bytes, 32 bytes.
-            data: the file's bytes.
-            name: of the file, for people.
-        """
-        ...
-
-
-def unguarded(digest: bytes, data: bytes, name: str) -> str:
-    """Let every image be decoded."""
-    return ""
 
 
 def load(
@@ -105,27 +92,24 @@ def load(
         wanted: list[tuple[int, int]],
         into: torch.Tensor,
     ) -> dict[int, str]:
+        """Put the crops of an image's views, (slot, number), into their slots of a batch."""
         name = shown(source) if isinstance(source, str) else "a picture"
+        changed = PipelineError(
+            f"{name} changed while the run was reading it. Run the same command again."
+        )
         try:
             if isinstance(source, bytes):
                 data = source
             else:
                 data = read(source) if expected else read_unknown(source)
-            digest = hashlib.sha256(data).digest()
-            if expected not in (None, digest):
-                raise PipelineError(
-                    f"{name} changed while the run was reading it. Run the same command again."
-                )
-            if reason := guard(digest, data, name):
-                raise BadImage(reason)
-            found = cut(data, preprocess, digest, [number for _, number in wanted])
-            for (slot, _), crop in zip(wanted, found, strict=True):
+            digest = admit(data, expected, name, guard=guard, changed=changed)
+            views = cut(data, preprocess, digest, [number for _, number in wanted])
+            for (slot, _), crop in zip(wanted, views, strict=True):
                 into[slot].copy_(crop.permute(1, 2, 0))
         except BadImage as error:
             return {slot: str(error) for slot, _ in wanted}
-        except (MemoryError, OSError) as error:  # the machine is to blame, not the image
-            reason = getattr(error, "strerror", None) or "no memory left"
-            raise PipelineError(f"Cannot decode {name}: {reason}.") from error
+        except (MemoryError, OSError) as error:
+            raise machine_error("decode", name, error) from error
         return {}
 
     def begin() -> Iterator[tuple[Batch, list[Future[dict[int, str]]]]]:
@@ -141,8 +125,7 @@ def load(
             yield Batch(start, len(part), empty.permute(0, 3, 1, 2)), futures
             start += len(part)
 
-    pool = ThreadPoolExecutor(workers, "decode")
-    try:
+    with decoding_threads(workers) as pool:
         begun = begin()
         pending = deque(islice(begun, ahead))
         while pending:
@@ -151,5 +134,3 @@ def load(
                 batch.bad.update(future.result())
             pending.extend(islice(begun, max(0, AHEAD - len(pending))))
             yield batch
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

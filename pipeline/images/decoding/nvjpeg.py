@@ -73,8 +73,7 @@ def crops_on_gpu(
 def _nvjpeg(data: bytes) -> torch.Tensor:
     """Return a JPEG's picture as it is stored, on the GPU: uint8 [3, H, W], RGB."""
     buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    with quiet():
-        picture: torch.Tensor = cpu.decode_jpeg(buffer, mode=cpu.ImageReadMode.RGB, device="cuda")
+    picture: torch.Tensor = cpu.decode_jpeg(buffer, mode=cpu.ImageReadMode.RGB, device="cuda")
     return picture
 
 
@@ -86,7 +85,7 @@ def _orientation(data: bytes) -> int | None:
     if header is None or header.scans != 1 or not 0 < header.width * header.height <= cpu.LARGE:
         return None
     try:
-        with quiet(), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
             stored: Any = getattr(image, "layer", [])  # (identifier, …) of each channel
             rgb = image.info.get("adobe_transform") == 0 or [c[0] for c in stored] == [*b"RGB"]
             if image.mode not in ("L", "RGB") or (rgb and image.mode == "RGB"):
@@ -115,11 +114,12 @@ def _alike() -> bool:
     pixels = (127.5 + 127.5 * np.stack(waves, axis=-1)).round().astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=90)
-    try:
-        found = _nvjpeg(file.getvalue()).cpu()
-    except RuntimeError:  # a build without nvJPEG, or a GPU that it does not run on
-        return False
-    expected = cpu.decode(file.getvalue())
+    with quiet():
+        try:
+            found = _nvjpeg(file.getvalue()).cpu()
+        except RuntimeError:  # a build without nvJPEG, or a GPU that it does not run on
+            return False
+        expected = cpu.decode(file.getvalue())
     if found.shape != expected.shape:
         return False
     return float((found.float() - expected.float()).abs().mean()) <= ALIKE

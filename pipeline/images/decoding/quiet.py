@@ -1,102 +1,109 @@
-"""`quiet`: what image libraries complain about while we decode is not shown.
+"""`quiet`: what image libraries complain about while images are decoded is not shown.
 
-A damaged picture becomes a reason in our own list. Besides, libjpeg prints a line on C's
-standard error for each such file, and Pillow warns and logs: a flood over a million images.
+A damaged picture becomes a reason in our own list. Besides, libjpeg and libtiff print lines on C's
+standard error for such files, and Pillow warns and logs: a flood over a million images.
 """
 
 from __future__ import annotations
 
 import ctypes
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, cast
 
+#: An entry of `warnings.filters`: nothing from these modules, the ones that decode.
+_FILTER = ("ignore", None, Warning, re.compile(r"(PIL|torchvision|pipeline\.images)\."), 0)
+_LOG = logging.getLogger("PIL.TiffImagePlugin")
 #: The C variable that `fprintf(stderr, …)` writes to: glibc's and musl's name, then macOS's.
 _C_NAMES = ("stderr", "__stderrp")
 
 
-class _CStderr:
-    """C's `stderr`, pointed at /dev/null for as long as any thread is inside.
+class _Silence:
+    """The process's warning filters, Pillow's log and C's `stderr`, changed while anyone is inside.
 
-    Python itself writes to file descriptor 2 and not through this variable, so progress, logging,
-    tracebacks and faulthandler still reach the person. Swapping the descriptor would take them
-    along.
+    C's `stderr` points at /dev/null meanwhile. Python itself writes to file descriptor 2 and not
+    through this variable, so progress, logging, tracebacks and faulthandler still reach the person.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._variable, self._null, self._before = self._find()
-
-    @staticmethod
-    def _find() -> tuple[ctypes.c_void_p | None, int | None, int | None]:
-        try:
-            library = ctypes.CDLL(None)
-        except (OSError, TypeError):  # Windows has no such library: nothing is silenced there
-            return None, None, None
-        for name in _C_NAMES:
-            try:
-                variable = ctypes.c_void_p.in_dll(library, name)
-            except ValueError:
-                continue
-            library.fopen.restype = ctypes.c_void_p
-            null = library.fopen(b"/dev/null", b"w")  # stays open: another thread may be in it
-            return (variable, null, variable.value) if null else (None, None, None)
-        return None, None, None
+        self._filters: list[list[Any]] = []  # every list that the entry was put into
+        self._c_stderr: int | None = None  # where it pointed before
 
     def enter(self) -> None:
-        if self._variable is not None:
-            with self._lock:
-                self._inside += 1
-                self._variable.value = self._null
+        with self._lock:
+            filters = cast("list[Any]", warnings.filters)
+            if _FILTER not in filters:  # also where somebody has replaced the list since
+                filters.insert(0, _FILTER)
+                self._filters.append(filters)
+            if not self._inside:
+                _LOG.addFilter(_refuse)
+                if (found := _c_stderr()) is not None:
+                    variable, null = found
+                    self._c_stderr, variable.value = variable.value, null
+            self._inside += 1
 
     def leave(self) -> None:
-        if self._variable is not None:
-            with self._lock:
-                self._inside -= 1
-                if not self._inside:
-                    self._variable.value = self._before
+        with self._lock:
+            self._inside -= 1
+            if self._inside:
+                return
+            # `catch_warnings` copies the list: what it will bring back is to be cleared as well
+            for filters in (*self._filters, cast("list[Any]", warnings.filters)):
+                filters[:] = [entry for entry in filters if entry != _FILTER]
+            self._filters.clear()
+            _LOG.removeFilter(_refuse)
+            if (found := _c_stderr()) is not None:
+                found[0].value = self._c_stderr
 
 
-class _ThisThread(threading.local):
-    """Stands in a warning filter where a pattern would: it matches while its thread is quiet.
-
-    `warnings.catch_warnings` replaces the whole process's filters and is not safe in threads.
-    """
-
-    depth = 0
-
-    def match(self, _text: str) -> bool:
-        return self.depth > 0
-
-    def log(self, _record: logging.LogRecord) -> bool:
-        """Stand in a logger as its filter: nothing passes while the thread is quiet."""
-        return self.depth == 0
+def _refuse(_record: logging.LogRecord) -> bool:
+    return False
 
 
-_c_stderr = _CStderr()
-_this_thread = _ThisThread()
-logging.getLogger("PIL.TiffImagePlugin").addFilter(_this_thread.log)
-_FILTER = ("ignore", cast("Any", _this_thread), Warning, None, 0)
+@cache
+def _c_stderr() -> tuple[ctypes.c_void_p, int] | None:
+    """Return C's `stderr` and an open /dev/null; None where there is no such library (Windows)."""
+    try:
+        library = ctypes.CDLL(None)
+        name = next(name for name in _C_NAMES if hasattr(library, name))
+    except (OSError, TypeError, StopIteration):
+        return None
+    library.fopen.restype = ctypes.c_void_p
+    null = library.fopen(b"/dev/null", b"w")  # stays open: another thread may be in it
+    return (ctypes.c_void_p.in_dll(library, name), null) if null else None
+
+
+_silence = _Silence()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence C's standard error, and this thread's warnings and Pillow's log, in the block.
+    """Silence the libraries that decode, in the whole process, for as long as the block lasts.
 
-    Any number of threads may be inside at once. Python's own `sys.stderr` is not touched, nor
-    are the warnings of other threads.
+    For the thread that starts others to decode, around their whole life. Blocks may be nested, and
+    open in any number of threads: what was before is restored when the last one ends.
     """
-    filters = cast("list[Any]", warnings.filters)
-    if not filters or filters[0] is not _FILTER:  # not there yet, or someone reset the filters
-        filters.insert(0, _FILTER)
-    _c_stderr.enter()
-    _this_thread.depth += 1
+    _silence.enter()
     try:
         yield
     finally:
-        _this_thread.depth -= 1
-        _c_stderr.leave()
+        _silence.leave()
+
+
+@contextmanager
+def decoding_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Give threads that decode quietly; at the end they are waited for, and what waits dropped."""
+    with quiet():
+        pool = ThreadPoolExecutor(workers, "decode")
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -3,16 +3,57 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+from collections.abc import Callable
 
 from pipeline.errors import BadImage, PipelineError
 from pipeline.images.decoding.formats import HEAD, NOT_AN_IMAGE, sniff
 from pipeline.images.digest import FLAGS, FORBIDDEN, GONE, unread
 from pipeline.images.names import shown
 
+#: Asked in the thread that is about to decode an image: takes the sha256 of the file's bytes (32
+#: bytes), the bytes, and the file's name for people; returns why the image must not be decoded,
+#: empty where it may be. See `pipeline.extraction.crashes`.
+Guard = Callable[[bytes, bytes, str], str]
+
 ABSENT = "no such file"
 NO_PERMISSION = "no permission to read it"
 NOT_A_PATH = "not a path that this system can have"
+
+
+def unguarded(digest: bytes, data: bytes, name: str) -> str:
+    """Let every image be decoded."""
+    return ""
+
+
+def admit(
+    data: bytes, expected: bytes | None, name: str, *, guard: Guard, changed: Exception
+) -> bytes:
+    """Return the digest of an image that may be decoded.
+
+    Args:
+        data: the file's bytes.
+        expected: the digest that it must have; None for any.
+        name: of the file, for people.
+        guard: asked last.
+        changed: raised where the digest is another.
+
+    Raises:
+        BadImage: the guard refuses it.
+    """
+    digest = hashlib.sha256(data).digest()
+    if expected not in (None, digest):
+        raise changed
+    if reason := guard(digest, data, name):
+        raise BadImage(reason)
+    return digest
+
+
+def machine_error(verb: str, name: str, error: MemoryError | OSError) -> PipelineError:
+    """Return the sentence for what is the machine's fault and not the image's."""
+    reason = getattr(error, "strerror", None) or "no memory left"
+    return PipelineError(f"Cannot {verb} {name}: {reason}.")
 
 
 def read(path: str) -> bytes:

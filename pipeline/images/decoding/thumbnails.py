@@ -6,18 +6,21 @@ its features were computed has a reason in place of its picture.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import BadImage, PipelineError
+from pipeline.errors import BadImage
+from pipeline.images.decoding import reading
+from pipeline.images.decoding.quiet import decoding_threads
+from pipeline.images.decoding.reading import Guard, unguarded
 from pipeline.images.names import shown
 from pipeline.images.preprocess import MAX_ASPECT, Preprocess
 
@@ -91,86 +94,87 @@ def thumbnail(rgb: np.ndarray, side: int) -> bytes:
 
 
 def pictures(
-    files: Iterable[tuple[str, bytes | None]], *, side: int, workers: int
-) -> Iterator[Picture]:
+    files: Iterable[tuple[str, bytes | None]],
+    *,
+    side: int,
+    workers: int,
+    guard: Guard = unguarded,
+) -> Generator[Picture]:
     """Yield a picture of each file, in order.
 
     Args:
         files: path, and the sha256 (32 bytes) that the file must have; None for any.
         side: pixels that a picture must fit into.
         workers: threads.
+        guard: asked before each image is decoded.
 
     Raises:
         PipelineError: the machine is to blame (no memory, an input or output error).
     """
-    from pipeline.images.decoding.decode import decode
+    from pipeline.images.decoding import decode
 
-    def small(data: bytes) -> np.ndarray:
-        return shrink(_channels_last(decode(data, least=side)), side)
+    def small(data: bytes, _digest: bytes) -> np.ndarray:
+        return shrink(_channels_last(decode.decode(data, least=side)), side)
 
-    return _each(((path, digest, small) for path, digest in files), workers)
+    return _each(((path, digest, small) for path, digest in files), workers, guard)
 
 
 def views(
-    files: Iterable[tuple[str, bytes, int]], preprocess: Preprocess, *, workers: int
-) -> Iterator[Picture]:
+    files: Iterable[tuple[str, bytes, int]],
+    preprocess: Preprocess,
+    *,
+    workers: int,
+    guard: Guard = unguarded,
+) -> Generator[Picture]:
     """Yield the crop of each view, as the trunk sees it before normalisation, in order.
 
     Args:
         files: path, sha256 that the file must have, and number of the view.
         preprocess: the trunk's.
         workers: threads.
+        guard: asked before each image is decoded.
 
     Raises:
         PipelineError: the machine is to blame.
     """
-    from pipeline.images.decoding.decode import decode
-    from pipeline.images.views import least_side, view
+    from pipeline.images.decoding.crops import crops
 
-    def crop(digest: bytes, number: int) -> Callable[[bytes], np.ndarray]:
-        def make(data: bytes) -> np.ndarray:
-            whole = decode(data, least=least_side(preprocess, number))
-            return _channels_last(view(whole, preprocess, digest=digest, number=number))
+    def crop(number: int, data: bytes, digest: bytes) -> np.ndarray:
+        return _channels_last(crops(data, preprocess, digest, [number])[0])
 
-        return make
-
-    jobs = ((path, digest, crop(digest, number)) for path, digest, number in files)
-    return _each(jobs, workers)
+    jobs = ((path, digest, partial(crop, number)) for path, digest, number in files)
+    return _each(jobs, workers, guard)
 
 
 def _channels_last(picture: Any) -> np.ndarray:
     return np.asarray(picture.permute(1, 2, 0).numpy())  # [3, H, W] → [H, W, 3]
 
 
-#: Path, digest or None, and what makes a small picture of a file's bytes.
-_Job = tuple[str, bytes | None, Callable[[bytes], np.ndarray]]
+#: Path, digest or None, and what makes a small picture of a file's bytes and their digest.
+_Job = tuple[str, bytes | None, Callable[[bytes, bytes], np.ndarray]]
 
 
-def _each(jobs: Iterable[_Job], workers: int) -> Iterator[Picture]:
-    given = iter(jobs)
-    pool = ThreadPoolExecutor(workers, "thumbnail")
+def _each(jobs: Iterable[_Job], workers: int, guard: Guard) -> Generator[Picture]:
+    rest = iter(jobs)
     pending: deque[Future[Picture]] = deque()
-    try:
+    with decoding_threads(workers) as pool:
         while True:
-            for job in islice(given, workers * AHEAD - len(pending)):
-                pending.append(pool.submit(_picture, *job))
+            for job in islice(rest, workers * AHEAD - len(pending)):
+                pending.append(pool.submit(_picture, *job, guard))
             if not pending:
                 return
             yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _picture(path: str, digest: bytes | None, make: Callable[[bytes], np.ndarray]) -> Picture:
-    from pipeline.images.decoding.reading import read_unknown
-
+def _picture(
+    path: str, expected: bytes | None, make: Callable[[bytes, bytes], np.ndarray], guard: Guard
+) -> Picture:
+    name = shown(path)
     try:
-        data = read_unknown(path)
-        if digest is not None and hashlib.sha256(data).digest() != digest:
-            return Picture(None, CHANGED)
-        return Picture(make(data))
+        data = reading.read_unknown(path)
+        digest = reading.admit(data, expected, name, guard=guard, changed=BadImage(CHANGED))
+        return Picture(make(data, digest))
     except BadImage as error:
         return Picture(None, str(error))
     except (MemoryError, OSError) as error:
-        reason = getattr(error, "strerror", None) or "no memory left"
-        raise PipelineError(f"Cannot show {shown(path)}: {reason}.") from error
+        raise reading.machine_error("show", name, error) from error

@@ -18,6 +18,7 @@ from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.images.datasets.builtin import builtin
 from pipeline.images.decoding.decode import decode
+from pipeline.images.decoding.quiet import quiet
 from pipeline.images.decoding.reading import read_unknown
 from pipeline.inference.exporting import onnx_file, openvino_file, safetensors_file
 from pipeline.inference.exporting.graph import linear_of, require
@@ -229,7 +230,8 @@ def _pictures(paths: list[str]) -> list[torch.Tensor]:
     found = []
     for path in paths:
         try:
-            found.append(decode(read_unknown(path)))
+            with quiet():
+                found.append(decode(read_unknown(path)))
         except (PipelineError, OSError):
             continue  # moved since, or on a disk that is gone: others serve as well
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 
 from pipeline.finetuning.predictor import Predictor
-from pipeline.images.decoding.quiet import quiet
 from pipeline.images.preprocess import MAX_ASPECT, Preprocess
 from pipeline.inference.exporting.graph import linear_part, require, whole_part
 from pipeline.trunks.engines import openvino_import
@@ -43,7 +43,7 @@ def _converted(module: torch.nn.Module, example: torch.Tensor, name: str) -> Any
     openvino = openvino_import.openvino()
     shape = openvino.PartialShape([-1, *example.shape[1:]])
     kind = openvino.Type(np.dtype(str(example.dtype).removeprefix("torch.")))
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             lambda x: module(x), example, check_trace=False
         )

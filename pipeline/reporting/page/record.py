@@ -16,6 +16,7 @@ import numpy as np
 from pipeline import plotting
 from pipeline.analysis.auditing.audit import Audit
 from pipeline.heads.leaderboard import Ranked, chosen_by, trained_on
+from pipeline.images.decoding.reading import Guard
 from pipeline.images.decoding.thumbnails import thumbnail, views
 from pipeline.images.names import shown
 from pipeline.images.preprocess import Preprocess
@@ -70,15 +71,21 @@ class Gathered:
     advice_note: str
 
 
-def record(all_of_it: Gathered, *, workers: int) -> dict[str, Any]:
-    """Return what the page shows."""
+def record(all_of_it: Gathered, *, workers: int, guard: Guard) -> dict[str, Any]:
+    """Return what the page shows.
+
+    Args:
+        all_of_it: what was gathered.
+        workers: decoding threads.
+        guard: asked before each image is decoded.
+    """
     table, album, info = all_of_it.table, all_of_it.album, all_of_it.info
     heads = [one.info for one in all_of_it.heads]
     models = [one.info for one in all_of_it.models]
     advised = all_of_it.advice
     place = {row: number for number, row in enumerate(album.rows)}
     looked = "" if info is None else info.id
-    strips = _strips(all_of_it, workers)  # adds pictures
+    strips = _strips(all_of_it, workers, guard)  # adds pictures
     splits = contents.splits(table)
     counts = [[line[split] for split in splits] for line in contents.classes(table)]
     penalties = choice.penalty_curves(all_of_it.heads)
@@ -190,7 +197,7 @@ def _chose(info: HeadInfo | ModelInfo | None, split: str) -> bool:
     return info is not None and info.metrics[split].selected_on
 
 
-def _strips(all_of_it: Gathered, workers: int) -> dict[int, dict[str, Any]]:
+def _strips(all_of_it: Gathered, workers: int, guard: Guard) -> dict[int, dict[str, Any]]:
     """Return for some classes the views of one image, put into the album."""
     table, album = all_of_it.table, all_of_it.album
     samples = [(label, rows[0]) for label, rows in contents.samples(table).items() if rows]
@@ -202,10 +209,10 @@ def _strips(all_of_it: Gathered, workers: int) -> dict[int, dict[str, Any]]:
         for _, row in part
         for view in contents.VIEWS
     )
-    crops = views(wanted, preprocess.with_size(side), workers=workers)
+    crops = list(views(wanted, preprocess.with_size(side), workers=workers, guard=guard))
     strips: dict[int, dict[str, Any]] = {}
-    for label, row in part:
-        found = [next(crops) for _ in contents.VIEWS]
+    for number, (label, row) in enumerate(part):
+        found = crops[number * len(contents.VIEWS) :][: len(contents.VIEWS)]
         strips[label] = {
             "path": shown(table.paths[row]),
             "pictures": [album.add(thumbnail(c.rgb, side)) for c in found if c.rgb is not None],

@@ -17,10 +17,13 @@ from pipeline.analysis.auditing import audit
 from pipeline.analysis.auditing.audit import Audit
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
+from pipeline.extraction.crashes import noted_apart
+from pipeline.extraction.scan import root_of
 from pipeline.heads import predictions, resolve
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import Ranked, rank_heads, rank_models
 from pipeline.heads.resolve import Artefact
+from pipeline.images.decoding.reading import Guard
 from pipeline.images.decoding.thumbnails import Picture
 from pipeline.images.names import counted, shown
 from pipeline.progress import Progress, Silent
@@ -31,7 +34,7 @@ from pipeline.reporting.page.album import Album
 from pipeline.reporting.page.answers import Answers
 from pipeline.reporting.page.record import Gathered, record
 from pipeline.reporting.page.render import MARK, made_from, page
-from pipeline.reporting.pictures import of_rows, root_of
+from pipeline.reporting.pictures import of_rows
 from pipeline.store import advice
 from pipeline.store.cache import Cache
 from pipeline.store.outputs import output_path, write_output
@@ -148,17 +151,18 @@ def write_report(
     looked, info = found.looked, found.info
     said = [] if looked is None or info is None else _answers(looked, info, table)
     audited = audit.find_faults(table, progress=progress)
-    album = _album(table, said, audited, data, progress)
-    progress.start("drawing the map", 0)
-    layouts = embedding.layouts(table.features[album.rows])
-    gathered = Gathered(
-        table=table, root=found.root, heads=found.heads, models=found.models, info=info,
-        why="" if looked is None else looked.why, answers=said, audit=audited, album=album,
-        layouts=layouts, damaged=found.damaged, listing=shown(listing.name),
-        advice=found.advice, advice_note="".join(found.unread),
-        origin="" if album.missing else found.digest,  # so that they are looked for again
-    )  # fmt: skip
-    made = record(gathered, workers=usable_cores())
+    with noted_apart(cache, progress) as guard:
+        album = _album(table, said, audited, data, progress, guard)
+        progress.start("drawing the map", 0)
+        layouts = embedding.layouts(table.features[album.rows])
+        gathered = Gathered(
+            table=table, root=found.root, heads=found.heads, models=found.models, info=info,
+            why="" if looked is None else looked.why, answers=said, audit=audited, album=album,
+            layouts=layouts, damaged=found.damaged, listing=shown(listing.name),
+            advice=found.advice, advice_note="".join(found.unread),
+            origin="" if album.missing else found.digest,  # so that they are looked for again
+        )  # fmt: skip
+        made = record(gathered, workers=usable_cores(), guard=guard)
     html = page(made).encode()
     write_output(listing, audited.to_csv(), mark=audit.MARK, what=audit.LIST)
     write_output(path, html, mark=MARK, what=PAGE)
@@ -266,6 +270,7 @@ def _album(
     audited: Audit,
     data: str | Path | None,
     progress: Progress,
+    guard: Guard,
 ) -> Album:
     """Return the pictures: of what a section shows first, then of a draw of the others."""
     first = [row for rows in contents.samples(table).values() for row in rows]
@@ -275,7 +280,7 @@ def _album(
     side = albums.side(min(len(rows), albums.MOST))
 
     def pictures(part: Sequence[int]) -> Iterator[Picture]:
-        return of_rows(table, part, side=side, data=data)
+        return of_rows(table, part, side=side, data=data, guard=guard)
 
     progress.start("pictures", min(len(rows), albums.MOST))
     made = Album()

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.names import counted
 from pipeline.reporting.options import MOST
-from pipeline.reporting.sheets.gallery import Gallery
 
 #: Up to so many classes each has its own section; beyond, the pictures stand side by side with
 #: their classes' names.
@@ -24,7 +24,7 @@ class Item:
     """An image of a sheet.
 
     Attributes:
-        row: of the gallery.
+        row: of the image set.
         captions: lines under it.
         view: its number; None for the whole picture.
         right: whether it was predicted right; None where nothing was predicted.
@@ -61,17 +61,17 @@ class Content:
             yield from items
 
 
-def classes(gallery: Gallery, rows: np.ndarray, *, count: int | None, seed: int | None) -> Content:
+def classes(images: ImageSet, rows: np.ndarray, *, count: int | None, seed: int | None) -> Content:
     """Return the first images of each class, or some at random.
 
     Args:
-        gallery: the images.
+        images: the images.
         rows: those of them that may be shown.
         count: images of each class; None for 8, of many classes fewer.
         seed: of a random choice; None for the first.
     """
     rng = None if seed is None else np.random.default_rng(seed)
-    there = np.unique(gallery.labels[rows])
+    there = np.unique(images.labels[rows])
     there = np.concatenate([there[there >= 0], there[there < 0]])  # without a label: last
     few = len(there) <= SECTIONS
     each = count or (8 if few else max(1, min(4, 120 // len(there))))
@@ -86,14 +86,14 @@ def classes(gallery: Gallery, rows: np.ndarray, *, count: int | None, seed: int 
         notes.append(f"{len(labels)} of {len(there):,} classes, {how}; --class names others.")
     sections = []
     for label in labels.tolist():
-        own = rows[gallery.labels[rows] == label]
-        caption = () if few else (gallery.title(label),)
+        own = rows[images.labels[rows] == label]
+        caption = () if few else (images.title(label),)
         items = tuple(Item(row, caption) for row in _some(own, each, rng))
-        sections.append((f"{gallery.title(label)}   {counted(len(own), 'image')}", items))
-    images = counted(each, "image")
-    title = f"{gallery.name}: the first {'image' if each == 1 else images} of each class"
+        sections.append((f"{images.title(label)}   {counted(len(own), 'image')}", items))
+    several = counted(each, "image")
+    title = f"{images.name}: the first {'image' if each == 1 else several} of each class"
     if rng is not None:
-        title = f"{gallery.name}: {images} of each class, at random (seed {seed})"
+        title = f"{images.name}: {several} of each class, at random (seed {seed})"
     if few:
         columns = max(4, min(8, max(len(items) for _, items in sections)))
         return Content(title, tuple(notes), tuple(sections), columns)
@@ -103,13 +103,13 @@ def classes(gallery: Gallery, rows: np.ndarray, *, count: int | None, seed: int 
 
 
 def views(
-    gallery: Gallery, rows: np.ndarray, *, count: int | None, seed: int | None, trunk: str
+    images: ImageSet, rows: np.ndarray, *, count: int | None, seed: int | None, trunk: str
 ) -> Content:
     """Return images as a trunk sees them: the evaluation view, and the random views that it learns
     from when it is fine-tuned.
 
     Args:
-        gallery: the images.
+        images: the images.
         rows: those of them that may be shown.
         count: images; None for 6.
         seed: of a random choice; None for the first of each class in turn.
@@ -117,23 +117,21 @@ def views(
     """
     rng = None if seed is None else np.random.default_rng(seed)
     most = MOST // (VIEWS + 1)
-    chosen = _some(_in_turn(gallery.labels, rows), min(count or 6, most), rng)
+    chosen = _some(_in_turn(images.labels, rows), min(count or 6, most), rng)
     sections = []
     for row in chosen:
         items = tuple(
             Item(row, (f"view {view}" if view else "evaluation",), view, said=(("view", view),))
             for view in range(VIEWS + 1)
         )
-        sections.append(
-            (f"{gallery.title(int(gallery.labels[row]))}   {gallery.paths[row]}", items)
-        )
-    title = f"{gallery.name}: as {trunk} sees {counted(len(chosen), 'image')}"
+        sections.append((f"{images.title(int(images.labels[row]))}   {images.paths[row]}", items))
+    title = f"{images.name}: as {trunk} sees {counted(len(chosen), 'image')}"
     note = "View 0 is evaluated; fine-tuning learns from views 1, 2, …, which never change."
     return Content(title, (note,), tuple(sections), columns=VIEWS + 1)
 
 
 def predictions(
-    gallery: Gallery,
+    images: ImageSet,
     rows: np.ndarray,
     chances: np.ndarray,
     *,
@@ -145,7 +143,7 @@ def predictions(
     """Return predictions with their labels: the wrong ones, then right ones.
 
     Args:
-        gallery: the images.
+        images: the images.
         rows: [n], those that were predicted, all labelled.
         chances: probabilities [n, K].
         title: of what predicted.
@@ -156,7 +154,7 @@ def predictions(
     """
     rng = None if seed is None else np.random.default_rng(seed)
     most = min(count or (48 if wrong else 16), MOST // 2)
-    guesses, labels = chances.argmax(1), gallery.labels[rows]
+    guesses, labels = chances.argmax(1), images.labels[rows]
     bad, good = np.flatnonzero(guesses != labels), np.flatnonzero(guesses == labels)
     bad = bad[np.argsort(-chances[bad].max(1), kind="stable")]
     good = _in_turn(labels, good)
@@ -164,7 +162,7 @@ def predictions(
     sections = []
     for right, there in parts:
         items = tuple(
-            _predicted(gallery, int(rows[at]), chances[at], right) for at in _some(there, most, rng)
+            _predicted(images, int(rows[at]), chances[at], right) for at in _some(there, most, rng)
         )
         if items:
             sections.append((_heading(right, len(items), len(there), seed), items))
@@ -174,12 +172,12 @@ def predictions(
     return Content(title, tuple(notes), tuple(sections), columns=8)
 
 
-def _predicted(gallery: Gallery, row: int, chances: np.ndarray, right: bool) -> Item:
-    guess, label = int(chances.argmax()), int(gallery.labels[row])
-    first = f"{chances[guess]:.2f} {gallery.classes[guess]}"
-    second = () if right else (f"is {gallery.classes[label]} ({chances[label]:.2f})",)
+def _predicted(images: ImageSet, row: int, chances: np.ndarray, right: bool) -> Item:
+    guess, label = int(chances.argmax()), int(images.labels[row])
+    first = f"{chances[guess]:.2f} {images.classes[guess]}"
+    second = () if right else (f"is {images.classes[label]} ({chances[label]:.2f})",)
     said = (
-        ("prediction", gallery.classes[guess]),
+        ("prediction", images.classes[guess]),
         ("confidence", float(chances[guess])),
         ("right", right),
     )

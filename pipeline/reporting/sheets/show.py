@@ -10,19 +10,22 @@ import numpy as np
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError, UsageError
+from pipeline.extraction import scan
+from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.options import ExtractOptions
 from pipeline.heads import predictions, resolve
 from pipeline.heads.head import Head
 from pipeline.heads.resolve import Artefact
+from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.decoding import thumbnails
+from pipeline.images.decoding.reading import Guard
 from pipeline.images.decoding.thumbnails import Picture
 from pipeline.images.names import counted, safe, shown
 from pipeline.images.preprocess import Preprocess
 from pipeline.progress import Progress, Silent
 from pipeline.reporting.options import ShowOptions
-from pipeline.reporting.sheets import contents, gallery, sheet
+from pipeline.reporting.sheets import contents, sheet
 from pipeline.reporting.sheets.contents import Content
-from pipeline.reporting.sheets.gallery import Gallery
 from pipeline.reporting.sheets.sheet import Section, Tile
 from pipeline.store.cache import Cache
 from pipeline.store.outputs import DRAWN, output_path, write_output
@@ -46,7 +49,7 @@ class Shown:
     Attributes:
         path: of the PNG.
         kind: one of `KINDS`.
-        gallery: whose images they are.
+        images: that the content's rows are of.
         content: of the sheet.
         reasons: for each item of the content, why it has no picture; empty where it has one.
         notes: sentences for the person.
@@ -54,7 +57,7 @@ class Shown:
 
     path: Path
     kind: str
-    gallery: Gallery
+    images: ImageSet
     content: Content
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
@@ -65,11 +68,11 @@ class Shown:
         reasons = iter(self.reasons)
         for heading, items in self.content.sections:
             for item in items:
-                label = int(self.gallery.labels[item.row])
+                label = int(self.images.labels[item.row])
                 images.append({
-                    "path": self.gallery.paths[item.row],
-                    "label": self.gallery.classes[label] if label >= 0 else None,
-                    "split": self.gallery.splits[item.row],
+                    "path": self.images.paths[item.row],
+                    "label": self.images.classes[label] if label >= 0 else None,
+                    "split": self.images.splits[item.row] if self.images.splits else "",
                     "section": heading,
                     **dict(item.said),
                     "missing": next(reasons) or None,
@@ -77,8 +80,8 @@ class Shown:
         return {
             "sheet": str(self.path),
             "kind": self.kind,
-            "on": self.gallery.name,
-            "root": str(self.gallery.root),
+            "on": self.images.name,
+            "root": str(self.images.root),
             "title": self.content.title,
             "images": images,
             "notes": [*self.content.notes, *self.notes],
@@ -157,9 +160,9 @@ def draw_sheet(
             raise UsageError(
                 f"There are no predictions of {shown(word)}: name a head, a model or a table."
             )
-        images = gallery.of_data(word, cache, progress)
+        images = scan.gather(word, ExtractOptions(), cache, progress)
     else:
-        images = gallery.of_table(table, options.data)
+        images = scan.of_table(table, options.data)
     labels = images.find_classes(options.classes)
     preprocess = None
     if kind == "predictions":
@@ -167,14 +170,18 @@ def draw_sheet(
         content = _predictions(images, table, artefact, options, labels)
     elif kind == "views":
         preprocess, trunk = _eyes(table, cache)
-        split = options.split or ("train" if "train" in images.splits else None)
+        split = options.split or ("train" if "train" in images.split_names else None)
         rows = images.rows(split=split, labels=labels)
         content = contents.views(images, rows, count=options.count, seed=options.seed, trunk=trunk)
     else:
         rows = images.rows(split=options.split, labels=labels)
         content = contents.classes(images, rows, count=options.count, seed=options.seed)
     place = _place(cache, images, kind, artefact, options)
-    pictures = _pictures(images, content, preprocess, options, progress)
+    with noted_apart(cache, progress) as guard:
+        pictures = _pictures(
+            images, content, preprocess, workers=options.workers or usable_cores(), guard=guard,
+            progress=progress,
+        )  # fmt: skip
     write_output(place, _draw(content, pictures, preprocess), mark=DRAWN, what=SHEET)
     reasons = tuple(picture.reason for picture in pictures)
     return Shown(place, kind, images, content, reasons, _notes(artefact, reasons))
@@ -194,7 +201,7 @@ def _table(cache: Cache, word: str | None, artefact: Artefact | None) -> Feature
 
 
 def _predictions(
-    images: Gallery,
+    images: ImageSet,
     table: FeatureTable | None,
     artefact: Artefact,
     options: ShowOptions,
@@ -235,21 +242,22 @@ def _eyes(table: FeatureTable | None, cache: Cache) -> tuple[Preprocess, str]:
 
 
 def _pictures(
-    images: Gallery,
+    images: ImageSet,
     content: Content,
     preprocess: Preprocess | None,
-    options: ShowOptions,
+    *,
+    workers: int,
+    guard: Guard,
     progress: Progress,
 ) -> list[Picture]:
-    workers = options.workers or usable_cores()
     items = list(content.items)
     progress.start("showing", len(items))
     files = [(images.file(item.row), images.digests[item.row]) for item in items]
     if preprocess is None:
-        stream = thumbnails.pictures(files, side=SIDE, workers=workers)
+        stream = thumbnails.pictures(files, side=SIDE, workers=workers, guard=guard)
     else:
         numbered = [(*file, item.view or 0) for file, item in zip(files, items, strict=True)]
-        stream = thumbnails.views(numbered, preprocess, workers=workers)
+        stream = thumbnails.views(numbered, preprocess, workers=workers, guard=guard)
     found = []
     for picture in stream:
         found.append(picture)
@@ -274,7 +282,7 @@ def _fitted(picture: Picture, side: int) -> Picture:
 
 
 def _place(
-    cache: Cache, images: Gallery, kind: str, artefact: Artefact | None, options: ShowOptions
+    cache: Cache, images: ImageSet, kind: str, artefact: Artefact | None, options: ShowOptions
 ) -> Path:
     """Return where to write; refuse to replace what is no sheet."""
     if options.output is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
@@ -21,7 +22,6 @@ import numpy as np
 import torch
 
 from pipeline.errors import PipelineError
-from pipeline.images.decoding.quiet import quiet
 from pipeline.store.atomic import write_bytes
 from pipeline.trunks.engines import openvino_import
 from pipeline.trunks.feature_net import FeatureNet
@@ -172,7 +172,7 @@ def _convert(net: FeatureNet, size: int) -> tuple[bytes, bytes]:
     generator = torch.Generator().manual_seed(0)
     example = torch.randint(0, 256, (PIECE, 3, size, size), generator=generator)
     try:
-        with torch.no_grad(), quiet():
+        with torch.no_grad(), warnings.catch_warnings(action="ignore"):
             # as a function, its weights are constants: tracing hundreds of modules takes longer
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 lambda x: net(x), example[:2].float(), check_trace=False

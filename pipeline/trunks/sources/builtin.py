@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.errors import PipelineError
 from pipeline.images.preprocess import Preprocess
-from pipeline.trunks.sources.weights import fill, read_weights
+from pipeline.trunks.sources.weights import read_weights
 from pipeline.trunks.staging.architecture import Architecture, Pretrained
 from pipeline.trunks.staging.graph import trace_pre_logits
 
@@ -42,6 +42,8 @@ def find(name: str) -> Architecture | None:
     """Return the built-in architecture of that name, or None."""
     if name != NAME:
         return None
+    # The package's file holds timm's tensors in timm's order, under other names.
+    pretrained = Pretrained(_PREPROCESS, _fetch, lambda: _path() is not None, keys="order")
     return Architecture(
         name=NAME,
         family="EfficientNet-Lite",
@@ -49,7 +51,7 @@ def find(name: str) -> Architecture | None:
         trace=trace_pre_logits,
         weights=(_LABEL,),
         default=_LABEL,
-        pretrained=lambda _: Pretrained(_PREPROCESS, _fetch, lambda: _path() is not None),
+        pretrained=lambda _: pretrained,
         preprocess=_PREPROCESS,
     )
 
@@ -61,7 +63,7 @@ def _path() -> Path | None:
 
 
 def _fetch() -> Mapping[str, Tensor]:
-    """Return the package's tensors under timm's names: the same ones in the same order."""
+    """Return the package's tensors."""
     path = _path()
     if path is None:
         raise PipelineError(
@@ -73,6 +75,4 @@ def _fetch() -> Mapping[str, Tensor]:
             f"The built-in weights {path} are not those that this version was tested with "
             f"(sha256 {_SHA256[:12]}…): reinstall {_PACKAGE.replace('_', '-')}."
         )
-    state = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
-    fill(state, set(state), read_weights(path), source=str(path), keys="order")
-    return state
+    return read_weights(path)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.store import atomic
 
 _TIMEOUT = 15.0  # seconds without an answer
 _AGENT = {"User-Agent": "headstart"}
@@ -27,8 +27,8 @@ def failed(what: str, reason: object) -> PipelineError:
     )
 
 
-def reach(url: str, what: str) -> None:
-    """Ask for the head of a page, so that a missing network shows at once.
+def check_reachable(url: str, what: str) -> None:
+    """Raise at once where there is no network, by asking for the head of a page.
 
     Raises:
         PipelineError: no answer.
@@ -43,32 +43,28 @@ def reach(url: str, what: str) -> None:
         raise failed(what, error) from error
 
 
-def download(url: str, target: Path, what: str) -> Path:
+def download(url: str, target: Path, what: str) -> None:
     """Download a file whose name carries the start of its sha256 (`resnet18-f37072fd.pth`).
 
-    Returns:
-        `target`, which exists only once all of it is there and hashes right.
+    `target` exists only once all of it is there and hashes right.
 
     Raises:
-        PipelineError: it could not be had.
+        PipelineError: it could not be had, or could not be written.
     """
     expected = target.stem.rpartition("-")[2]
+    atomic.write_pieces(target, _received(url, expected, what), what=f"the weights {what}")
+
+
+def _received(url: str, expected: str, what: str) -> Iterator[bytes]:
+    """Yield what a server sends, and raise at the end where its sha256 begins otherwise."""
     request = urllib.request.Request(url, headers=_AGENT)
-    temporary = None
+    sha = hashlib.sha256()
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
-                temporary = Path(file.name)
-                shutil.copyfileobj(answer, file, 1 << 20)
-        with temporary.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if not found.startswith(expected):
-            raise failed(what, f"its sha256 begins with {found[:8]} instead of {expected}")
-        temporary.replace(target)
+            while piece := answer.read(1 << 20):
+                sha.update(piece)
+                yield piece
     except (OSError, HTTPException) as error:
         raise failed(what, error) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-    return target
+    if not sha.hexdigest().startswith(expected):
+        raise failed(what, f"its sha256 begins with {sha.hexdigest()[:8]} instead of {expected}")

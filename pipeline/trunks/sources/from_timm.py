@@ -19,19 +19,35 @@ from torch import Tensor, nn
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.images.preprocess import Preprocess
-from pipeline.trunks.sources.download import failed, reach
-from pipeline.trunks.sources.families import TIMM_NOT_CNN
+from pipeline.trunks.sources.download import check_reachable, failed
 from pipeline.trunks.staging.architecture import Architecture, Pretrained
 from pipeline.trunks.staging.graph import trace_pre_logits
 
 PREFIX = "timm/"
+#: What is no CNN → timm's modules, and patterns of `module.name` where only some of a module's
+#: networks are none. Convolutions with some attention among them (BoTNet, EdgeNeXt, EfficientViT
+#: of MIT, FastViT, MobileNet v4 hybrid) count as CNNs: their activations are C×H×W throughout.
+NOT_CNN = {
+    "a vision transformer": (
+        "beit cait coat convit crossvit davit deepseek_vit deit efficientformer efficientformer_v2 "
+        "efficientvit_msra eva gcvit gemma4_vit hiera hieradet_sam2 iformer levit maxxvit "
+        "metaformer.caformer* mobilevit mvitv2 naflexvit nest nextvit pit pvt_v2 qwen3_vit shvit "
+        "swiftformer swin_transformer swin_transformer_v2 swin_transformer_v2_cr tiny_vit tnt "
+        "twins visformer vision_transformer vision_transformer_hybrid vision_transformer_relpos "
+        "vision_transformer_sam vitamin volo xcit"
+    ),
+    "an MLP mixer": "mlp_mixer",
+    "an encoder without a feature vector": "mobilenetv5.*_enc",
+    "a recurrent network": "sequencer",
+    "a state space model": "efficientvim",
+    "a network on H×W×C activations": "mambaout",
+}
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def names() -> list[str]:
     """Return the names of the CNNs, without tags."""
-    modules = _modules()
-    return [PREFIX + n for n in timm.list_models() if not _refusal(n, modules.get(n, ""))]
+    return [PREFIX + name for name in timm.list_models() if not _refusal(name)]
 
 
 def find(name: str) -> Architecture | None:
@@ -46,100 +62,93 @@ def find(name: str) -> Architecture | None:
     base, _, tag = name.removeprefix(PREFIX).partition(".")
     if not name.startswith(PREFIX) or not timm.is_model(base):
         return None
-    if refusal := _refusal(base, _modules().get(base, "")):
+    if refusal := _refusal(base):
         raise UsageError(f"Trunk {PREFIX}{base} is {refusal}; trunks are CNNs on C×H×W maps.")
-    architecture = _architecture(base, tag or None)
-    if tag:
-        architecture.label(tag)  # complains where there is no such tag
-    return architecture
-
-
-def _architecture(base: str, tag: str | None) -> Architecture:
     tags = {
-        name.partition(".")[2] or "pretrained": cfg
-        for name, cfg in get_arch_pretrained_cfgs(base).items()
-        if cfg.has_weights
+        full.partition(".")[2] or "pretrained": config
+        for full, config in get_arch_pretrained_cfgs(base).items()
+        if config.has_weights
     }
     usual = get_pretrained_cfg(base)
     default = tag or (usual.tag or "pretrained" if usual is not None else None)
-    if default not in tags and tag is None:
+    if default not in tags and not tag:
         default = next(iter(tags), None)
-    chosen = tags.get(default or "", usual)
-    return Architecture(
+    architecture = Architecture(
         name=PREFIX + base,
-        family=f"timm {_modules().get(base, '')}".strip(),
+        family=f"timm {_module(base)}",
         build=partial(timm.create_model, base, pretrained=False),
         trace=trace_pre_logits,
         weights=tuple(tags),
         default=default,
         pretrained=lambda label: _pretrained(base, label, tags[label]),
-        preprocess=_preprocess(chosen),
+        preprocess=_preprocess(tags.get(default or "", usual)),
     )
+    if tag:
+        architecture.label(tag)  # complains where there is no such tag
+    return architecture
 
 
-def _modules() -> dict[str, str]:
-    """Return model name → the module of timm that defines it."""
-    return {
-        name: module
-        for module in timm.list_modules()
-        for name in timm.models.list_models(module=module)
-    }
+def _module(name: str) -> str:
+    """Return the module of timm that defines a model."""
+    return str(timm.model_entrypoint(name).__module__).rpartition(".")[2]
 
 
-def _refusal(name: str, module: str) -> str:
-    pattern, kind = TIMM_NOT_CNN.get(module, ("", ""))
-    return kind if pattern and fnmatchcase(name, pattern) else ""
+def _refusal(name: str) -> str:
+    """Return what a model is instead of a CNN, an empty string for a CNN."""
+    module = _module(name)
+    for kind, patterns in NOT_CNN.items():
+        for pattern in patterns.split():
+            if pattern == module or fnmatchcase(f"{module}.{name}", pattern):
+                return kind
+    return ""
 
 
-def _preprocess(cfg: Any) -> Preprocess:
+def _preprocess(config: Any) -> Preprocess:
     """Return what timm's own evaluation does with the input (`resolve_data_config`)."""
     resolve = cast(Any, data).resolve_data_config
-    values = cfg.to_dict() if cfg is not None else {}
-    config = resolve(pretrained_cfg=values or {"input_size": (3, 224, 224)})
-    size = config["input_size"][1]
+    values = config.to_dict() if config is not None else {}
+    values = resolve(pretrained_cfg=values or {"input_size": (3, 224, 224)})
+    size = values["input_size"][1]
     return Preprocess(
-        resize=math.floor(size / config["crop_pct"]),
+        resize=math.floor(size / values["crop_pct"]),
         crop=size,
-        interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        squash=config["crop_mode"] == "squash",
+        interpolation="bilinear" if values["interpolation"] == "bilinear" else "bicubic",
+        mean=tuple(values["mean"]),
+        std=tuple(values["std"]),
+        squash=values["crop_mode"] == "squash",
     )
 
 
-def _pretrained(base: str, label: str, cfg: Any) -> Pretrained:
+def _pretrained(base: str, label: str, config: Any) -> Pretrained:
     full = base if label == "pretrained" else f"{base}.{label}"
 
     def fetch() -> Mapping[str, Tensor]:
         what = f"{label} of {PREFIX}{base}"
-        held = _held(cfg)
-        if held is None:
-            reach(_address(cfg), what)
+        file = _downloaded(config)
+        if file is None:
+            hub = config.hf_hub_id
+            check_reachable(f"{constants.ENDPOINT}/{hub}" if hub else config.url, what)
         # A file that is here is named outright: asking the hub about it takes a network.
-        overlay = {} if held is None else {"file": str(held)}
+        overlay = {} if file is None else {"file": str(file)}
         try:
             model: nn.Module = timm.create_model(
                 full, pretrained=True, pretrained_cfg_overlay=overlay
             )
         except Exception as error:  # every client below timm has errors of its own
             reason = str(error).split("\n")[0].rstrip(".")
-            if held is not None:
-                raise PipelineError(f"Weights file {held} cannot be read: {reason}.") from error
+            if file is not None:
+                raise PipelineError(f"Weights file {file} cannot be read: {reason}.") from error
             raise failed(what, reason) from error
         return model.state_dict()
 
-    return Pretrained(_preprocess(cfg), fetch, lambda: _held(cfg) is not None)
+    return Pretrained(_preprocess(config), fetch, lambda: _downloaded(config) is not None)
 
 
-def _address(cfg: Any) -> str:
-    return f"{constants.ENDPOINT}/{cfg.hf_hub_id}" if cfg.hf_hub_id else cfg.url
-
-
-def _held(cfg: Any) -> Path | None:
+def _downloaded(config: Any) -> Path | None:
     """Return the file of earlier downloads that holds the weights."""
-    if cfg.hf_hub_id:
-        files = [cfg.hf_hub_filename] if cfg.hf_hub_filename else _FILES
-        found = [huggingface_hub.try_to_load_from_cache(cfg.hf_hub_id, name) for name in files]
+    if config.hf_hub_id:
+        files = [config.hf_hub_filename] if config.hf_hub_filename else _FILES
+        found = [huggingface_hub.try_to_load_from_cache(config.hf_hub_id, name) for name in files]
         return next((Path(path) for path in found if isinstance(path, str)), None)
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(cfg.url or "-").name
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url or "-").name
     return path if path.is_file() else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -9,21 +11,53 @@ from typing import Any
 
 import torch
 import torchvision
-from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models
 
 from pipeline.errors import UsageError
 from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.sources.download import download
-from pipeline.trunks.sources.families import NOT_CNN, Family, family_of
 from pipeline.trunks.sources.weights import read_weights
 from pipeline.trunks.staging.architecture import Architecture, Pretrained
 from pipeline.trunks.staging.graph import trace_forward
 
+#: Patterns of names → the family, as its paper calls it.
+FAMILIES = {
+    "alexnet": "AlexNet",
+    "vgg??": "VGG",
+    "vgg*_bn": "VGG with BatchNorm",
+    "resnet*": "ResNet",
+    "resnext*": "ResNeXt",
+    "wide_resnet*": "Wide ResNet",
+    "regnet_*": "RegNet",
+    "densenet*": "DenseNet",
+    "squeezenet*": "SqueezeNet",
+    "googlenet": "GoogLeNet",
+    "inception_v3": "Inception v3",
+    "mobilenet_v2": "MobileNet v2",
+    "mobilenet_v3*": "MobileNet v3",
+    "shufflenet_v2*": "ShuffleNet v2",
+    "mnasnet*": "MnasNet",
+    "efficientnet_b*": "EfficientNet",
+    "efficientnet_v2*": "EfficientNet v2",
+    "convnext*": "ConvNeXt",
+}
+#: Patterns of names → what the network is instead of a CNN.
+NOT_CNN = {
+    "vit_*": "a vision transformer",
+    "swin_*": "a vision transformer",
+    "maxvit*": "a vision transformer",
+    "quantized_*": "a quantized network, which runs on integers",
+}
+#: Modules whose averaged output is the feature: a classifier that is a convolution sees that.
+_FEATURE = {"SqueezeNet": "features"}
+#: What torchvision sets together with the ImageNet weights: they expect inputs scaled to ±1.
+_INCEPTION = {"transform_input": True, "init_weights": True}
+_ARGUMENTS = {"googlenet": _INCEPTION, "inception_v3": _INCEPTION}
+
 
 def names() -> list[str]:
     """Return the names of the classification CNNs."""
-    return [name for name in list_models(module=torchvision.models) if not _refusal(name)]
+    return [name for name in list_models(module=torchvision.models) if not _matched(NOT_CNN, name)]
 
 
 def find(name: str) -> Architecture | None:
@@ -34,39 +68,33 @@ def find(name: str) -> Architecture | None:
     """
     if name not in list_models():
         return None
-    if name not in list_models(module=torchvision.models):
-        kind = next((k for p, k in NOT_CNN.items() if fnmatchcase(name, p)), "no image classifier")
-        raise UsageError(f"Trunk {name} is {kind}; trunks are classification CNNs.")
-    if refusal := _refusal(name):
-        raise UsageError(f"Trunk {name} is {refusal}; trunks are CNNs.")
-    enum = get_model_weights(name)
-    labels = tuple(enum.__members__)
-    family = family_of(name)
-    default = next(
-        (label for label in ("IMAGENET1K_V1", "DEFAULT", *labels) if label in labels), None
-    )
-    if default is not None:
-        default = enum[default].name  # DEFAULT is an alias
+    refusal = _matched(NOT_CNN, name)
+    if refusal or name not in list_models(module=torchvision.models):
+        kind = refusal or "no image classifier"
+        raise UsageError(f"Trunk {name} is {kind}; trunks are CNNs that classify images.")
+    weights = get_model_weights(name)
+    default = weights.__members__.get("IMAGENET1K_V1", weights.DEFAULT)
+    family = _matched(FAMILIES, name) or "torchvision"
     return Architecture(
         name=name,
-        family=family.title if family else "torchvision",
-        build=partial(_build, name, family),
-        trace=partial(trace_forward, ends_at=family.feature if family else None),
-        weights=tuple(member.name for member in enum),
-        default=default,
-        pretrained=lambda label: _pretrained(name, enum[label]),
-        preprocess=_preprocess(enum[default]) if default else Preprocess(256, 224),
-        rename=family.renamed if family else str,
+        family=family,
+        build=partial(get_model, name, weights=None, **_ARGUMENTS.get(name, {})),
+        trace=partial(trace_forward, ends_at=_FEATURE.get(family)),
+        weights=tuple(member.name for member in weights),
+        default=default.name,
+        pretrained=lambda label: _pretrained(name, weights[label]),
+        preprocess=_preprocess(default),
+        rename=_present_name,
     )
 
 
-def _refusal(name: str) -> str:
-    return next((kind for pattern, kind in NOT_CNN.items() if fnmatchcase(name, pattern)), "")
+def _matched(table: Mapping[str, str], name: str) -> str:
+    return next((value for pattern, value in table.items() if fnmatchcase(name, pattern)), "")
 
 
-def _build(name: str, family: Family | None) -> nn.Module:
-    model: nn.Module = get_model(name, weights=None, **(family.arguments if family else {}))
-    return model
+def _present_name(name: str) -> str:
+    """Return a tensor's name: DenseNet's files of 2017 say `norm.1` for what is now `norm1`."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", name)
 
 
 def _preprocess(weights: Any) -> Preprocess:
@@ -83,7 +111,7 @@ def _preprocess(weights: Any) -> Preprocess:
 def _pretrained(name: str, weights: Any) -> Pretrained:
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
 
-    def fetch() -> dict[str, torch.Tensor]:
+    def fetch() -> Mapping[str, torch.Tensor]:
         if not path.is_file():
             download(weights.url, path, f"{weights.name} of {name}")
         return read_weights(path)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.errors import PipelineError
+from pipeline.store import atomic
 from pipeline.trunks.sources.weights import digest
 
 SEED = 0
 _IMAGES = 8
-#: Least standard deviation over inputs, relative to the largest feature, of a trunk that sees.
+#: Least standard deviation over inputs, relative to the largest feature, that tells images apart.
 _LEAST_SPREAD = 1e-3
 
 
@@ -84,15 +82,13 @@ def _he(trunk: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-@torch.no_grad()
-def sees(trunk: nn.Module, *, side: int) -> bool:
-    """Return whether features are finite and differ between inputs."""
-    features = trunk(noise(4, side))  # [4, D]
+def tell_images_apart(features: Tensor) -> bool:
+    """Return whether features [N, D] are finite and differ between images."""
     spread = features.std(0).max() / features.abs().max().clamp_min(1e-30)
     return bool(features.isfinite().all() and spread > _LEAST_SPREAD)
 
 
-def kept(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def load_or_make(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """Return the tensors kept at `path`, made and kept first where they are missing or damaged.
 
     Args:
@@ -111,15 +107,6 @@ def kept(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]
     except (SafetensorError, FileNotFoundError):
         pass  # made again below
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in make().items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        os.close(handle)
-        try:
-            save_file(tensors, temporary, metadata={"digest": digest(tensors)})
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        raise PipelineError(f"Random weights could not be kept at {path}: {error}.") from error
+    data = save(tensors, metadata={"digest": digest(tensors)})
+    atomic.write_bytes(path, data, what="the random weights")
     return tensors

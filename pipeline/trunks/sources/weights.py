@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import pickle
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -49,7 +50,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             held = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise PipelineError(
-            f"Weights file {path} holds something besides tensors{_offender(error)}; it is refused "
+            f"Weights file {path} holds something besides tensors{_refused(error)}; it is refused "
             "and nothing in it was run. Save the weights alone: torch.save(model.state_dict(), "
             f"{path.name!r})."
         ) from error
@@ -62,12 +63,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return _unwrapped(held, path)
 
 
-def _offender(error: Exception) -> str:
+def _refused(error: Exception) -> str:
     """Return what a file wanted to load, in brackets, where torch says it."""
-    for word in str(error).split():
-        if word.startswith("GLOBAL"):
-            return " (" + str(error).split("GLOBAL", 1)[1].split()[0] + ")"
-    return ""
+    found = re.search(r"GLOBAL\s+(\S+)", str(error))
+    return f" ({found[1]})" if found else ""
 
 
 def _unwrapped(held: Any, path: Path) -> dict[str, Tensor]:
@@ -113,41 +112,44 @@ def fill(
             shape.
     """
     wanted = [name for name in target if name in own and not name.endswith(_COUNTER)]
-    if keys == "order":
-        found = _by_order(target, wanted, given, source)
+    by_order = keys == "order"
+    if by_order:
+        matched = _by_order(target, wanted, given, source)
     else:
-        named = {rename(name): tensor for name, tensor in given.items()}
-        found = {name: named[name] for name in wanted if name in named}
-        heads = _classifier_prefixes(target, own)
-        spare = [
-            name
-            for name in named
-            if name not in target and not name.endswith(_COUNTER) and not name.startswith(heads)
-        ]
-        missing = [name for name in wanted if name not in named]
-        shaped = [
-            f"{name} is {_shape(tensor)} instead of {_shape(target[name])}"
-            for name, tensor in found.items()
-            if tensor.shape != target[name].shape
-        ]
-        faults = [
-            f"{_some(missing)} missing" if missing else "",
-            f"{_some(spare)} left over" if spare else "",
-            f"{_some(shaped)}" if shaped else "",
-        ]
-        if any(faults):
-            hint = " (--keys order matches by order)" if missing and spare else ""
-            raise UsageError(
-                f"{source} does not fit this trunk: {'; '.join(f for f in faults if f)}{hint}."
-            )
+        matched = {rename(name): (name, tensor) for name, tensor in given.items()}
+    heads = _classifier_prefixes(target, own)
+    missing = [name for name in wanted if name not in matched]
+    spare = [
+        name
+        for name in matched
+        if name not in target and not name.endswith(_COUNTER) and not name.startswith(heads)
+    ]
+    shaped = [
+        f"{theirs} is {_shape(tensor)}{f', {name} is' if by_order else ' instead of'} "
+        f"{_shape(target[name])}"
+        for name, (theirs, tensor) in matched.items()
+        if name in wanted and tensor.shape != target[name].shape
+    ]
+    faults = [
+        f"{_some(missing)} missing" if missing else "",
+        f"{_some(spare)} left over" if spare else "",
+        _some(shaped),
+    ]
+    if any(faults):
+        hint = " (--keys order matches by order)" if missing and spare else ""
+        raise UsageError(
+            f"{source} does not fit this trunk{' by order' if by_order else ''}: "
+            f"{'; '.join(fault for fault in faults if fault)}{hint}."
+        )
     with torch.no_grad():
         for name in wanted:
-            target[name].copy_(found[name])
+            target[name].copy_(matched[name][1])
 
 
 def _by_order(
     target: Mapping[str, Tensor], wanted: list[str], given: Mapping[str, Tensor], source: str
-) -> dict[str, Tensor]:
+) -> dict[str, tuple[str, Tensor]]:
+    """Return the model's names → the file's names and tensors, the first with the first."""
     tensors = [(name, t) for name, t in given.items() if not name.endswith(_COUNTER)]
     every = [name for name in target if not name.endswith(_COUNTER)]
     names = every if len(tensors) == len(every) else wanted
@@ -156,31 +158,14 @@ def _by_order(
             f"{source} does not fit this trunk by order: it holds {len(tensors)} tensors, the "
             f"trunk {len(wanted)} ({len(every)} with its classifier)."
         )
-    own = set(wanted)
-    pairs = [(n, k, t) for n, (k, t) in zip(names, tensors, strict=True) if n in own]
-    shaped = [
-        f"{k} is {_shape(t)}, {n} is {_shape(target[n])}"
-        for n, k, t in pairs
-        if t.shape != target[n].shape
-    ]
-    if shaped:
-        raise UsageError(f"{source} does not fit this trunk by order: {_some(shaped)}.")
-    return {n: t for n, _, t in pairs}
+    return dict(zip(names, tensors, strict=True))
 
 
 def _classifier_prefixes(target: Mapping[str, Tensor], own: Collection[str]) -> tuple[str, ...]:
-    """Return the outermost module names, with a dot, under which the trunk has no tensor."""
-    outer = set()
-    for name in target:
-        if name in own:
-            continue
-        parts = name.split(".")
-        for depth in range(1, len(parts)):
-            prefix = ".".join(parts[:depth]) + "."
-            if not any(o.startswith(prefix) for o in own):
-                outer.add(prefix)
-                break
-    return tuple(outer)
+    """Return the module names, with a dot, under which the trunk has no tensor."""
+    spare = [name for name in target if name not in own]
+    prefixes = {name[: dot.end()] for name in spare for dot in re.finditer(r"\.", name)}
+    return tuple(p for p in prefixes if not any(name.startswith(p) for name in own))
 
 
 def _shape(tensor: Tensor) -> str:

@@ -17,13 +17,15 @@ class Pretrained:
 
     Args:
         preprocess: how they want their input.
-        fetch: gives their tensors under the names of the model; downloads where it must.
+        fetch: gives their tensors; downloads where it must.
         at_hand: whether `fetch` would download nothing.
+        keys: how they match the model's own: by `name`, or by `order`.
     """
 
     preprocess: Preprocess
     fetch: Callable[[], Mapping[str, Tensor]]
     at_hand: Callable[[], bool]
+    keys: str = "name"
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,9 @@ class Architecture:
                 raise UsageError(f"There are no pretrained weights of {self.name}; pass {instead}.")
             return self.default
         if weights not in self.weights:
-            there = ", ".join(self.weights) or "none"
+            known = ", ".join(self.weights) or "none"
             raise UsageError(
-                f"There are no weights {weights!r} of {self.name}. There are: {there}; or pass "
+                f"There are no weights {weights!r} of {self.name}. There are: {known}; or pass "
                 f"{instead}.{nearest(weights, [*self.weights, 'default', 'random'])}"
             )
         return weights

@@ -8,8 +8,10 @@ meta device, which computes nothing.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import timm.layers
@@ -17,14 +19,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from pipeline.errors import PipelineError
-from pipeline.trunks.staging.meta import ShapesOnly
 
 #: The shape of what each node gives, None where that is no tensor.
 Shapes = dict[fx.Node, tuple[int, ...] | None]
 
 
 @dataclass(frozen=True)
-class Link:
+class Segment:
     """A run of nodes between two places where exactly one tensor is alive.
 
     Args:
@@ -89,7 +90,7 @@ def trace_forward(model: nn.Module, *, ends_at: str | None = None) -> fx.Graph:
         with graph.inserting_after(pooled):
             feature = graph.call_function(torch.flatten, (pooled, 1))
         return _ended(graph, model, feature)
-    linear = [n for n in nodes if isinstance(model.get_submodule(str(n.target)), nn.Linear)]
+    linear = [node for node in nodes if runs(model, node, nn.Linear)]
     return _ended(graph, model, linear[-1].args[0])
 
 
@@ -100,17 +101,18 @@ def trace_pre_logits(model: nn.Module) -> fx.Graph:
         model: a timm model in eval mode.
     """
     layers: Any = timm.layers  # its star imports hide the name from mypy
-    opened = {"model"}
     classifier = model.get_classifier()  # type: ignore[operator]
-    for name, module in model.named_modules():
-        if module is classifier:
-            parents = name.split(".")[:-1]
-            opened |= {".".join(["model", *parents[:i]]) for i in range(1, len(parents) + 1)}
+    around = {
+        f"model.{name}"
+        for name, module in model.named_modules()
+        if module is not classifier and any(inner is classifier for inner in module.modules())
+    }
+    opened = {"model", *around}
     graph = _traced(_Tracer(opened, layers.get_notrace_functions()), PreLogits(model))
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             node.target = str(node.target).removeprefix("model.")
-    return _ended(graph, model, next(n for n in graph.nodes if n.op == "output").args[0])
+    return _ended(graph, model, graph.output_node().args[0])
 
 
 def _traced(tracer: fx.Tracer, model: nn.Module) -> fx.Graph:
@@ -127,62 +129,44 @@ def _ended(graph: fx.Graph, model: nn.Module, feature: Any) -> fx.Graph:
     """Let the graph give `feature`, without dropouts behind the last learned layer."""
     if not isinstance(feature, fx.Node):
         raise PipelineError("This model gives several tensors instead of one feature.")
-    output = next(node for node in reversed(graph.nodes) if node.op == "output")
-    output.args = (feature,)
+    graph.output_node().args = (feature,)
     _erase_unused(graph)
     for node in reversed(graph.nodes):
-        if learns(model, [node]):
+        if has_parameters(model, [node]):
             break
-        if _is_dropout(node, model):
+        is_function = node.op == "call_function" and node.target is torch.nn.functional.dropout
+        if is_function or runs(model, node, nn.Dropout, nn.Dropout2d, nn.Identity):
             node.replace_all_uses_with(node.all_input_nodes[0])
-    return _erase_unused(graph)
-
-
-def _erase_unused(graph: fx.Graph) -> fx.Graph:
-    """Erase what nothing uses (aux heads, the classifier)."""
-    for node in reversed(graph.nodes):
-        if node.op not in ("output", "placeholder") and not node.users:
-            graph.erase_node(node)
+    _erase_unused(graph)
     return graph
 
 
-def learns(model: nn.Module, nodes: Sequence[fx.Node]) -> bool:
+def _erase_unused(graph: fx.Graph) -> None:
+    """Erase what nothing uses (aux heads, the classifier)."""
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+
+
+def has_parameters(model: nn.Module, nodes: Sequence[fx.Node]) -> bool:
     """Return whether anything that the nodes run or read is a parameter."""
-    for node in nodes:
-        if node.op == "call_module":
-            if any(True for _ in model.get_submodule(str(node.target)).parameters()):
-                return True
-        elif node.op == "get_attr":
-            parent, _, name = str(node.target).rpartition(".")
-            if isinstance(getattr(model.get_submodule(parent), name), nn.Parameter):
-                return True
-    return False
+    targets = [str(node.target) for node in nodes if node.op in ("call_module", "get_attr")]
+    values = [attrgetter(target)(model) for target in targets]
+    return any(
+        isinstance(value, nn.Parameter)
+        or (isinstance(value, nn.Module) and next(value.parameters(), None) is not None)
+        for value in values
+    )
 
 
-def _is_dropout(node: fx.Node, model: nn.Module) -> bool:
-    if node.op == "call_module":
-        module = model.get_submodule(str(node.target))
-        return isinstance(module, (nn.Dropout, nn.Dropout2d, nn.Identity))
-    return node.op == "call_function" and node.target is torch.nn.functional.dropout
+def runs(model: nn.Module, node: fx.Node, *kinds: type[nn.Module]) -> bool:
+    """Return whether a node runs a module of one of these kinds."""
+    return node.op == "call_module" and isinstance(model.get_submodule(str(node.target)), kinds)
 
 
-class _Recorder(nn.Module):
+class _Shapes(fx.Interpreter):
     """Runs a graph and notes the shape of what each node gives."""
 
     def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
-        super().__init__()
-        self.traced = fx.GraphModule(model, graph)
-        self.shapes: Shapes = {}
-
-    def forward(self, x: Tensor) -> Any:
-        runner = _ShapeInterpreter(self.traced)
-        runner.run(x)
-        self.shapes = dict(runner.shapes)
-
-
-class _ShapeInterpreter(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
+        super().__init__(model, graph=graph)
         self.shapes: Shapes = {}
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -196,54 +180,50 @@ class _ShapeInterpreter(fx.Interpreter):
         return result
 
 
+@torch.no_grad()
 def measure(model: nn.Module, graph: fx.Graph, size: int) -> Shapes:
     """Return the shape of what each node gives for one image of size×size.
 
     Computes nothing where the model's code runs on the meta device, else one forward pass.
     """
-    recorder = _Recorder(model, graph).eval()
-    tensors = {**dict(recorder.named_parameters()), **dict(recorder.named_buffers())}
-    meta = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
-    with torch.no_grad():
-        try:
-            blank = torch.empty(1, 3, size, size, device="meta")
-            with ShapesOnly():
-                torch.func.functional_call(recorder, meta, (blank,))
-        except (NotImplementedError, RuntimeError):
-            recorder(torch.zeros(1, 3, size, size))
-    copied = recorder.traced.graph.nodes  # a GraphModule's graph is a copy, in the same order
-    return {
-        node: recorder.shapes[copy]
-        for node, copy in zip(graph.nodes, copied, strict=True)
-        if copy in recorder.shapes
-    }
+    tensors = [*model.parameters(), *model.buffers()]
+    # A copy whose tensors hold no numbers: deepcopy takes what its memo says for each of them.
+    hollow = copy.deepcopy(model, {id(tensor): tensor.detach().to("meta") for tensor in tensors})
+    try:
+        found = _Shapes(hollow, graph)
+        found.run(torch.empty(1, 3, size, size, device="meta"))
+    except (NotImplementedError, RuntimeError):
+        found = _Shapes(model, graph)
+        found.run(torch.zeros(1, 3, size, size))
+    return found.shapes
 
 
-def links(graph: fx.Graph, shapes: Shapes) -> list[Link]:
+def segments(graph: fx.Graph, shapes: Shapes) -> list[Segment]:
     """Part a graph wherever exactly one tensor is alive.
 
     Returns:
-        The links in order; what one gives is what the next takes.
+        The segments in order; what one gives is what the next takes.
     """
-    nodes = [node for node in graph.nodes if node.op != "output"]
-    position = {node: i for i, node in enumerate(graph.nodes)}
-    last_use = {node: max((position[u] for u in node.users), default=-1) for node in nodes}
-    found: list[Link] = []
+    found: list[Segment] = []
     run: list[fx.Node] = []
     alive: set[fx.Node] = set()
-    for i, node in enumerate(nodes):
+    readers: dict[fx.Node, int] = {}  # of what each node gives, those that are still to come
+    for node in graph.nodes:
         if node.op != "placeholder":
             run.append(node)
-        alive = {n for n in {*alive, node} if last_use[n] > i}
+        readers[node] = len(node.users)
+        for read in node.all_input_nodes:
+            readers[read] -= 1
+        alive = {n for n in {*alive, node} if readers[n]}
         shape = shapes.get(node)
         if run and alive == {node} and shape is not None:
             modules = dict.fromkeys(str(n.target) for n in run if n.op == "call_module")
-            found.append(Link(tuple(run), shape, tuple(modules)))
+            found.append(Segment(tuple(run), shape, tuple(modules)))
             run = []
     return found
 
 
-def assemble(
+def module_of(
     model: nn.Module,
     nodes: Sequence[fx.Node],
     name: str,

@@ -1,4 +1,4 @@
-"""Networks without memory or arithmetic: built and run on the meta device, for their shapes."""
+"""Networks without memory: built on the meta device, for their shapes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,3 @@ class Weightless(TorchFunctionMode):
         if func in (torch.empty, torch.zeros, torch.ones) and kwargs.get("device") is None:
             kwargs["device"] = "meta"
         return func(*args, **kwargs)
-
-
-class ShapesOnly(TorchFunctionMode):
-    """Skips BatchNorm, which changes no shape and takes ten milliseconds each on meta tensors."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Give BatchNorm's input back as its output."""
-        if func is torch.batch_norm and args[0].is_meta:
-            return torch.empty_like(args[0])
-        return func(*args, **(kwargs or {}))

@@ -19,16 +19,12 @@ class Piece:
     """One native module, or a few that cannot be parted, between two single C×H×W tensors.
 
     Args:
-        modules: native module names, in the order in which they run (empty: functions alone).
         reduction: resolution before divided by resolution after, rounded to a whole number.
         has_parameters: whether anything in it is learned.
-        channels: C of what it gives.
     """
 
-    modules: tuple[str, ...]
     reduction: int
     has_parameters: bool
-    channels: int = 0
 
 
 def cut(pieces: Sequence[Piece]) -> dict[str, slice]:
@@ -111,7 +107,9 @@ class StagedTrunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the feature [B, D] of normalised images [B, 3, S, S]."""
-        return self.forward_head(self._run(x, list(self.stages)))
+        for stage in self.stages.values():
+            x = stage(x)
+        return self.forward_head(x)
 
     def forward_head(self, activation: Tensor) -> Tensor:
         """Return the feature [B, D] of the activation [B, C, H, W] at the end of `layer4`."""
@@ -119,27 +117,6 @@ class StagedTrunk(nn.Module):
         if self.neck is not None:
             feature = self.neck(feature)  # [B, D]
         return feature
-
-    def forward_until(self, x: Tensor, stage: str) -> Tensor:
-        """Return the activation [B, C, H, W] at the end of `stage`.
-
-        Args:
-            x: normalised images, float [B, 3, S, S].
-            stage: one of this trunk's stages.
-
-        Raises:
-            UsageError: this trunk has no such stage.
-        """
-        return self._run(x, list(self.stages)[: self._index(stage) + 1])
-
-    def forward_after(self, activation: Tensor, stage: str) -> Tensor:
-        """Return the feature [B, D] from the activation [B, C, H, W] at the end of `stage`.
-
-        Raises:
-            UsageError: this trunk has no such stage.
-        """
-        after = list(self.stages)[self._index(stage) + 1 :]
-        return self.forward_head(self._run(activation, after))
 
     def stage_of(self, name: str) -> str:
         """Return the stage (or `neck`) that a stage or native module name means.
@@ -150,21 +127,22 @@ class StagedTrunk(nn.Module):
         Raises:
             UsageError: there is no such name, or it spans several stages.
         """
-        if name in self.stages or (name == "neck" and self.neck is not None):
+        known = [*self.stages, *(["neck"] if self.neck is not None else [])]
+        if name in known:
             return name
-        owners = {place for _, place, native in self._named_modules() if _within(native, name)}
+        pairs = [place_and_name(key) for key, _ in self.named_modules()]
+        owners = {place for place, native in pairs if native and _within(native, name)}
         if owners == {"pool"}:
             raise UsageError(f"{name!r} belongs to the pooling, which stays as it is.")
         if len(owners) == 1:
             return owners.pop()
-        known = [*self.stages, *(["neck"] if self.neck is not None else [])]
         if owners:
             spanned = [place for place in known if place in owners]
             raise UsageError(
                 f"{name!r} spans {', '.join(spanned[:-1])} and {spanned[-1]}; name one of them, "
                 f"or a module within one: {_listed(self.native)}."
             )
-        modules = [native for _, _, native in self._named_modules()]
+        modules = [native for _, native in pairs if native]
         raise UsageError(
             f"This trunk has no stage or module {name!r}. It has the stages {', '.join(known)} "
             f"and the modules {_listed(self.native)}."
@@ -184,36 +162,16 @@ class StagedTrunk(nn.Module):
 
     def native_state(self) -> dict[str, Tensor]:
         """Return the tensors of the trunk under the library's own names."""
-        return {native_name(key): value for key, value in self.state_dict().items()}
-
-    def _run(self, x: Tensor, names: Iterable[str]) -> Tensor:
-        for name in names:
-            x = self.stages[name](x)
-        return x
-
-    def _index(self, stage: str) -> int:
-        if stage not in self.stages:
-            raise UsageError(
-                f"This trunk has no stage {stage!r}; its stages are {', '.join(self.stages)}."
-                f"{nearest(stage, self.stages)}"
-            )
-        return list(self.stages).index(stage)
-
-    def _named_modules(self) -> list[tuple[str, str, str]]:
-        """Return (own name, place, native name) of each module below the stages."""
-        found = []
-        for key, _ in self.named_modules():
-            native = native_name(key)
-            if native:
-                parts = key.split(".")
-                found.append((key, parts[1] if parts[0] == "stages" else parts[0], native))
-        return found
+        return {place_and_name(key)[1]: value for key, value in self.state_dict().items()}
 
 
-def native_name(key: str) -> str:
-    """Return the library's name of a staged trunk's module or tensor (empty for a stage)."""
-    parts = key.split(".")
-    return ".".join(parts[2:] if parts[0] == "stages" else parts[1:])
+def place_and_name(key: str) -> tuple[str, str]:
+    """Return where a staged trunk's module or tensor stands, and its name in the library.
+
+    The place is a stage, `pool` or `neck`; the name is empty for the place itself.
+    """
+    place, _, name = key.removeprefix("stages.").partition(".")
+    return place, name
 
 
 def _within(name: str, prefix: str) -> bool:

@@ -16,7 +16,7 @@ def network(loaded, asked: str = "layer4", *, train_bn: bool = False, l2: bool =
     torch.manual_seed(0)
     return Network(
         loaded.module, loaded.preprocess, layer="feature", pool="own",
-        cut=cut(loaded.module, asked, layer="feature"), head=nn.Linear(loaded.dim, 3),
+        cut=cut(loaded.module, asked, layer="feature"), head=nn.Linear(loaded.module.dim, 3),
         l2=l2, train_bn=train_bn,
     )  # fmt: skip
 
@@ -31,7 +31,11 @@ def activation(net: Network, count: int = 4) -> torch.Tensor:
     if net.cut.after == "pixels":
         return crops(count)
     with torch.no_grad():
-        return net.body.trunk.forward_until(x, net.cut.after)
+        for name, stage in net.body.trunk.stages.items():
+            x = stage(x)
+            if name == net.cut.after:
+                break
+    return x
 
 
 def sha(tensors) -> str:
@@ -120,9 +124,9 @@ def test_centring_changes_no_logit_and_what_is_stored_has_none(trunk):
     torch.manual_seed(0)
     centred = Network(
         loaded.module, loaded.preprocess, layer="feature", pool="own", cut=plain.cut,
-        head=nn.Linear(loaded.dim, 3), centre=torch.rand(loaded.dim),
+        head=nn.Linear(loaded.module.dim, 3), centre=torch.rand(loaded.module.dim),
     )  # fmt: skip
-    features = torch.rand(5, loaded.dim)
+    features = torch.rand(5, loaded.module.dim)
     with torch.no_grad():
         assert torch.allclose(plain(features), centred(features), atol=1e-5)
     for name, value in plain.head.state_dict().items():

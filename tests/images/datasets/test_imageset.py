@@ -1,5 +1,9 @@
-import numpy as np
+from dataclasses import replace
 
+import numpy as np
+import pytest
+
+from pipeline.errors import UsageError
 from pipeline.images.datasets.sources import scan
 
 
@@ -39,3 +43,33 @@ def test_labels_that_are_unknown_stay_unknown(make):
 def test_without_reasons_nothing_changes(make):
     images = scan(make("a/1", "b/1"))
     assert images.without({}) is images
+
+
+def test_digests_go_with_their_images(make):
+    images = replace(scan(make("a/1", "a/2", "b/1")), digests=(b"1", b"2", b"3"))
+    assert images.take([2, 0]).digests == (b"3", b"1")
+    assert images.without({1: "x"}).digests == (b"1", b"3")
+    assert scan(images.root).take([1]).digests == ()
+
+
+def test_rows_are_those_of_a_split_and_of_classes(make):
+    images = scan(make("train/a/1", "train/b/1", "val/a/2", "val/b/2"))
+    assert images.split_names == ["train", "val"]
+    assert images.rows().tolist() == images.rows(split="all").tolist() == [0, 1, 2, 3]
+    assert images.rows(split="val").tolist() == [2, 3]
+    assert images.rows(split="val", labels=[1]).tolist() == [3]
+    assert images.rows(labels=images.find_classes(["b"])).tolist() == [1, 3]
+    assert (images.file(3), images.title(1)) == (f"{images.root}/val/b/2", "b")
+    assert images.title(-1) == "(no label)"
+
+
+def test_a_split_or_class_that_there_is_not_is_a_usage_error(make):
+    images = scan(make("train/a/1", "train/ants/1", "test/x"))
+    with pytest.raises(UsageError, match=r"--split val: data has train and test; or give all\."):
+        images.rows(split="val")
+    with pytest.raises(UsageError, match="No image of data is of these classes and in this split"):
+        images.rows(split="test", labels=[0])
+    with pytest.raises(UsageError, match=r"--class 'ant' is no class of data: it has a and ants\."):
+        images.find_classes(["a", "ant"])
+    with pytest.raises(UsageError, match="--split val: other has no splits"):
+        scan(make("a/1", "b/2", root="other")).rows(split="val")

@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.images.datasets.sources import safe, scan
+from pipeline.images.datasets.sources import scan
+from pipeline.images.names import safe
 
 
 def refusal(data):
@@ -72,7 +73,8 @@ def test_scanning_and_hashing_import_nothing_heavy(make, tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from pipeline.images import digest, sources, split
+from pipeline.images import digest
+from pipeline.images.datasets import sources, split
 images = sources.scan({str(root)!r})
 digest.digest_all(images.root, images.paths, digest.StatMemo(Path({str(tmp_path / "m")!r})))
 split.assign([b"a"], images.labels[:1])

@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from decoded import distance, pixels, png, reason
+from decoded import decode, distance, pixels, png, reason
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import BadImage
 from pipeline.images.decoding import decode as module
-from pipeline.images.decoding.decode import decode
 from pipeline.images.decoding.quiet import quiet
 
 LOSSLESS = [

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from pipeline.errors import BadImage
 from pipeline.images.decoding.decode import decode
+from pipeline.images.decoding.quiet import quiet
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found, slowest = {}, 0.0
@@ -26,7 +27,8 @@ for path in sorted(Path(sys.argv[1]).rglob("*")):
     if path.is_file():
         began = time.monotonic()
         try:
-            picture = decode(path.read_bytes())
+            with quiet():
+                picture = decode(path.read_bytes())
             assert picture.dtype == torch.uint8 and picture.shape[0] == 3 and picture.numel() > 0
             outcome = "pixels"
         except BadImage as error:

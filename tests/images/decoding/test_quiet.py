@@ -50,27 +50,37 @@ def test_c_stays_silent_until_the_last_thread_is_out(capfd):
     assert capfd.readouterr().err != ""
 
 
-def test_warnings_are_silenced_in_this_thread_alone():
-    told = []
+def warn(text, module="PIL.Image"):
+    warnings.warn_explicit(text, UserWarning, "x.py", 1, module=module)
+
+
+@pytest.mark.parametrize("where", ["here", "in another thread"])
+def test_warnings_of_what_decodes_are_silenced_and_those_of_others_heard(where):
+    def both():
+        warn("Pillow's")
+        warn("theirs", "numpy.core")
+
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         with quiet():
-            warnings.warn("mine", stacklevel=1)
-            thread = threading.Thread(target=lambda: warnings.warn("theirs", stacklevel=1))
-            thread.start()
-            thread.join()
-        warnings.warn("after", stacklevel=1)
-        told += [str(warning.message) for warning in heard]
-    assert told == ["theirs", "after"]
+            if where == "here":
+                both()
+            else:
+                thread = threading.Thread(target=both)
+                thread.start()
+                thread.join()
+        warn("after")
+        messages = [str(warning.message) for warning in heard]
+    assert messages == ["theirs", "after"]
 
 
 def test_warnings_as_errors_are_silenced_too():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with quiet():
-            warnings.warn("mine", stacklevel=1)
+            warn("inside")
         with pytest.raises(UserWarning):
-            warnings.warn("after", stacklevel=1)
+            warn("after")
 
 
 def test_python_is_heard_inside(capfd):
@@ -92,5 +102,5 @@ def test_it_is_left_after_an_error_and_may_be_entered_again(capfd):
         raise ValueError
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        warnings.warn("after", stacklevel=1)
+        warn("after")
     assert len(heard) == 1

@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from tables import make_table
 from threadpoolctl import threadpool_limits
 
 from pipeline.errors import PipelineError
+from pipeline.images.decoding import probe
 from pipeline.reporting.page import album, contents
 from pipeline.reporting.page.report import current, run
 from pipeline.store import advice as kept
 from pipeline.store.cache import Cache
+from pipeline.store.in_flight import Flight
 from pipeline.store.results import HEAD
 
 
@@ -289,3 +292,22 @@ def test_a_page_of_one_artefact_is_not_the_one_of_the_best(cache, photos):
     (other,) = ids - {best.artefact.folder.name}
     report(cache, asked=other)
     assert current(photos, cache) is None
+
+
+def test_an_image_that_crashed_an_earlier_run_is_looked_at_apart_and_left_out(
+    cache, photos, monkeypatch
+):
+    """The notes of a run that ended suddenly are there, and so is a decoder that always crashes."""
+    program = "import os; print('ready', flush=True); os.abort()"
+    monkeypatch.setattr(probe, "COMMAND", (sys.executable, "-c", program))
+    row = photos.splits.index("test")  # not of a strip of views
+    cache.decoding.mkdir()
+    (cache.decoding / "1-ab").write_bytes(b"?" + bytes.fromhex(photos.digests[row]))
+    done, html = report(cache)
+    twins = [at for at, digest in enumerate(photos.digests) if digest == photos.digests[row]]
+    assert any("crashes the decoder" in note for note in done.notes)
+    missing = record_of(html)["missing"]
+    assert missing == {str(at): "crashes the decoder" for at in twins}
+    held = Flight(next(cache.decoding.iterdir()), lasting=True)
+    with held:
+        assert held.crashing == {bytes.fromhex(photos.digests[row])}

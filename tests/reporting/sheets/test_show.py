@@ -10,7 +10,7 @@ import pipeline
 from pipeline.errors import DamagedError, PipelineError, UsageError
 from pipeline.heads import predictions
 from pipeline.images.decoding.loader import load
-from pipeline.images.decoding.reading import ABSENT
+from pipeline.images.decoding.reading import ABSENT, unguarded
 from pipeline.images.decoding.thumbnails import CHANGED
 from pipeline.images.preprocess import Preprocess
 from pipeline.reporting.sheets import show
@@ -57,11 +57,14 @@ def test_views_are_the_crops_that_fine_tuning_caches(work):
     preprocess = Preprocess.from_json(table.provenance.preprocess)
     items = list(done.content.items)
     files = [
-        (done.gallery.file(item.row), bytes.fromhex(table.digests[item.row]), item.view)
+        (done.images.file(item.row), bytes.fromhex(table.digests[item.row]), item.view)
         for item in items
     ]
     (batch,) = load(files, preprocess, batch_size=len(files), workers=2)
-    shown = show._pictures(done.gallery, done.content, preprocess, ShowOptions(), show.Silent())
+    shown = show._pictures(
+        done.images, done.content, preprocess,
+        workers=2, guard=unguarded, progress=show.Silent(),
+    )  # fmt: skip
     for crop, picture_ in zip(batch.crops, shown, strict=True):
         assert (crop.permute(1, 2, 0).numpy() == picture_.rgb).all()
 
@@ -113,7 +116,7 @@ def test_a_model_shows_its_stored_predictions(modelled):
 
 def test_a_folder_is_shown_before_it_is_extracted(work):
     done = run(work, str(work / "photos"), count=2)
-    assert len(paths(done)) == 4 and done.gallery.root == work / "photos"
+    assert len(paths(done)) == 4 and done.images.root == work / "photos"
 
 
 def test_moved_and_changed_images_are_told_in_their_places(work):

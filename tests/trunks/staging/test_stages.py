@@ -7,15 +7,10 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.trunks.registry import find
-from pipeline.trunks.staging.assembly import stage_trunk
+from pipeline.trunks.staging.cutting import stage_trunk
 from pipeline.trunks.staging.stages import STAGES, Piece, StagedTrunk, cut
 
-
-def piece(reduction: int, learned: bool) -> Piece:
-    return Piece((), reduction, learned)
-
-
-CONV, DOWN, POOL, RELU = piece(1, True), piece(2, True), piece(2, False), piece(1, False)
+CONV, DOWN, POOL, RELU = Piece(1, True), Piece(2, True), Piece(2, False), Piece(1, False)
 
 
 def spans(*pieces: Piece) -> dict[str, tuple[int, int]]:
@@ -55,7 +50,7 @@ def test_a_trunk_of_one_resolution_is_cut_behind_what_lowers_it() -> None:
 def test_stages_cover_all_pieces_once_and_learn_from_the_second_on(
     raw: list[tuple[int, bool]],
 ) -> None:
-    pieces = [piece(*values) for values in raw]
+    pieces = [Piece(*values) for values in raw]
     stages = cut(pieces)
     if not stages:
         return
@@ -69,8 +64,7 @@ def test_stages_cover_all_pieces_once_and_learn_from_the_second_on(
 
 def staged(name: str) -> StagedTrunk:
     architecture = find(name)
-    model = architecture.build().eval()
-    return stage_trunk(name, model, architecture.trace(model), architecture.preprocess.crop)
+    return stage_trunk(architecture, architecture.build().eval())
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +95,6 @@ def test_an_unknown_stage_lists_those_there_are(mobilenet: StagedTrunk) -> None:
         mobilenet.stage_of("feature.7")
     with pytest.raises(UsageError, match="pooling"):
         mobilenet.stage_of("avgpool")
-    with pytest.raises(UsageError, match="its stages are stem, layer1"):
-        mobilenet.forward_until(torch.zeros(1, 3, 64, 64), "layr1")
 
 
 def test_a_trunk_without_neck_has_none_to_name() -> None:
@@ -131,6 +123,6 @@ def test_inception_scales_its_input_in_the_stem() -> None:
     seen: list[torch.Tensor] = []
     first = trunk.get_submodule("stages.stem.Conv2d_1a_3x3")
     first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    trunk.eval().forward_until(x, "stem")
+    trunk.stages["stem"](x)
     torch.testing.assert_close(seen[0], rescaled)
     assert not any("Aux" in name for name in trunk.state_dict())
