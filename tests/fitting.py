@@ -1,13 +1,13 @@
 """Heads fitted on tables of clouds, for the tests of stage two's verbs."""
 
-from pipeline.heads.fit_head import run
+from pipeline.heads.fit_head import fit_heads
 from pipeline.heads.options import FitHeadOptions
 
 QUICK = "ncm,nb,lda,ridge,knn"
 
 
 def fitted(table, cache, clf="lda", **options):
-    return run(table, FitHeadOptions(clf=clf, folds=3, jobs=1, **options), cache)
+    return fit_heads(table, FitHeadOptions(clf=clf, folds=3, jobs=1, **options), cache)
 
 
 def folders(cache):

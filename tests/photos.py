@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 import pipeline
-from pipeline.finetuning.finetune import run
+from pipeline.finetuning.finetune import finetune_head
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.store.cache import Cache
 
@@ -57,7 +57,7 @@ class Heard:
 
 def tune(work: Path, asked=None, heard=None, **options):
     options = {"data": str(work / "photos"), **FAST, **options}
-    return run(asked, FinetuneOptions(**options), Cache.at(work / "cache"), heard)
+    return finetune_head(asked, FinetuneOptions(**options), Cache.at(work / "cache"), heard)
 
 
 def prepare_model(root: Path, prepared: Path) -> Path:

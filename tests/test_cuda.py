@@ -68,7 +68,7 @@ def test_a_real_out_of_memory_halves_the_batch(tmp_path):
 
 
 def test_fine_tuning_takes_the_cpus_steps(tmp_path):
-    from pipeline.finetuning.finetune import run
+    from pipeline.finetuning.finetune import finetune_head
     from pipeline.finetuning.options import FinetuneOptions
     from pipeline.store.cache import Cache
 
@@ -80,6 +80,6 @@ def test_fine_tuning_takes_the_cpus_steps(tmp_path):
         table = pipeline.extract(folder, cache=cache, device="cpu", **options)
         pipeline.fit_head(table, clf="logreg", cache=cache, folds=2)
         recipe = FinetuneOptions(epochs=2, views=2, device=device, precision="fp32")
-        history = run(None, recipe, Cache.at(cache)).info.history
+        history = finetune_head(None, recipe, Cache.at(cache)).info.history
         losses.append([epoch["loss"] for epoch in history])
     assert losses[0] == pytest.approx(losses[1], rel=0.05)

@@ -8,7 +8,7 @@ from conftest import shared
 from PIL import Image
 
 import pipeline
-from pipeline.heads.fit_head import FitHeadOptions, run
+from pipeline.heads.fit_head import FitHeadOptions, fit_heads
 from pipeline.store.cache import Cache
 
 CLASSES = ("daisy", "rose", "tulip")
@@ -44,7 +44,7 @@ def test_photos_copied_or_saved_again_into_val_are_all_reported(planted, tmp_pat
     assert len(pairs) == 12
     cache = tmp_path / "cache"
     table = pipeline.extract(root, cache=cache)
-    done = run(table, FitHeadOptions(clf="linear"), Cache.at(cache))
+    done = fit_heads(table, FitHeadOptions(clf="linear"), Cache.at(cache))
     found = {(leak.path, leak.other): leak for leak in done.leaks}
     assert pairs <= set(found)
     for (val, _), leak in ((pair, found[pair]) for pair in pairs):

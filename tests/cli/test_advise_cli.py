@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from tables import make_table
 
 from pipeline.analysis.advising import learning_curve
-from pipeline.analysis.advising.advise import AdviseOptions
+from pipeline.analysis.options import AdviseOptions
 from pipeline.cli import main
 from pipeline.cli.commands.advise import command
 from pipeline.store.cache import Cache

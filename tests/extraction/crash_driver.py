@@ -124,7 +124,7 @@ def show(folder: Path, cache: Path, plan: dict) -> dict:
     arm(folder, plan)
     heard = Heard()
     recipe = show.ShowOptions(workers=plan.get("workers", 1))
-    done = show.run(str(folder), recipe, Cache.at(cache), heard)
+    done = show.draw_sheet(str(folder), recipe, Cache.at(cache), heard)
     images = done.to_json()["images"]
     bad = [[one["path"], one["missing"]] for one in images if one["missing"]]
     return {"folder": str(folder), "done": len(images), "bad": bad, "said": heard.said}
@@ -188,7 +188,9 @@ def run(folder: Path, cache: Path, plan: dict) -> dict:
     home = Cache.at(cache)
     found = upkeep.verify(home).problems
     workers = plan.get("workers", 1)
-    done = extract.run(folder, ExtractOptions(precision="fp32", workers=workers), home, heard)
+    done = extract.extract_table(
+        folder, ExtractOptions(precision="fp32", workers=workers), home, heard
+    )
     table = done.table
     metas = [store.check(name)[2] for store in home.stores() for name in store.names()]
     return {

@@ -60,7 +60,9 @@ def work(folder: Path, cache: Path, kill_at: int | None) -> dict:
     found = upkeep.verify(Cache.at(cache)).problems
     for step in STEPS:
         setattr(os, step, counted(getattr(os, step)))
-    done = extract.run(folder, ExtractOptions(precision="fp32", workers=1), Cache.at(cache))
+    done = extract.extract_table(
+        folder, ExtractOptions(precision="fp32", workers=1), Cache.at(cache)
+    )
     table = done.table
     sha = hashlib.sha256(table.features.tobytes())
     for part in (table.labels.tobytes(), table.splits, table.paths, table.digests):

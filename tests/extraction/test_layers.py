@@ -16,11 +16,9 @@ from pipeline.extraction.shard_writer import Sink
 from pipeline.finetuning.model import Model
 from pipeline.heads.resolve import find
 from pipeline.inference import evaluate
-from pipeline.inference.evaluate import EvaluateOptions
-from pipeline.inference.exporting.export import ExportOptions
-from pipeline.inference.exporting.export import run as export
-from pipeline.inference.predict import PredictOptions
-from pipeline.inference.predict import run as predict
+from pipeline.inference.exporting.export import export_predictor as export
+from pipeline.inference.options import EvaluateOptions, ExportOptions, PredictOptions
+from pipeline.inference.predict import start as predict
 from pipeline.inference.predictors import open_predictor
 from pipeline.progress import Silent
 from pipeline.store.cache import Cache
@@ -106,7 +104,7 @@ def test_evaluating_on_files_gives_the_figures_of_the_table(layered):
     cache = Cache.at(layered / "cache")
     words = [HEAD.folders(cache.root)[0].name, str(layered / "photos")]
     asked = evaluate.understand(words, cache, None)
-    done = evaluate.run(*asked, EvaluateOptions(split="val"), cache)
+    done = evaluate.evaluate_predictor(*asked, EvaluateOptions(split="val"), cache)
     info = json.loads((HEAD.folders(cache.root)[0] / "head.json").read_text())
     assert done.metrics["val"].accuracy == info["metrics"]["val"]["accuracy"]
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 import pipeline
 from pipeline.errors import PipelineError
-from pipeline.finetuning.finetune import run
+from pipeline.finetuning.finetune import finetune_head
 from pipeline.finetuning.model import Model
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.result import beats
@@ -115,7 +115,9 @@ def test_cached_and_live_training_on_the_same_views_have_the_same_losses(tmp_pat
     pipeline.fit_head(table, clf="linear", cache=tmp_path / "c", folds=2)
     store = Cache.at(tmp_path / "c")
     found = [
-        run("linear", FinetuneOptions(unfreeze=unfreeze, live=live, lr=1e-5, **FAST), store).info
+        finetune_head(
+            "linear", FinetuneOptions(unfreeze=unfreeze, live=live, lr=1e-5, **FAST), store
+        ).info
         for live in (False, True)
     ]
     assert [info.live for info in found] == [False, True]
@@ -163,10 +165,10 @@ def test_val_selects_where_test_can_be_reported(tmp_path):
     table = pipeline.extract(tmp_path / "photos", cache=tmp_path / "c", **OPTIONS)
     pipeline.fit_head(table, clf="logreg", cache=tmp_path / "c", folds=2)
     store = Cache.at(tmp_path / "c")
-    info = run(None, FinetuneOptions(**FAST), store).info
+    info = finetune_head(None, FinetuneOptions(**FAST), store).info
     assert info.selected_on == "val" and info.train_images == 12
     assert info.metrics["val"].selected_on and not info.metrics["test"].selected_on
-    part = run(None, FinetuneOptions(**FAST, select_on="train-part"), store).info
+    part = finetune_head(None, FinetuneOptions(**FAST, select_on="train-part"), store).info
     assert part.selected_on == "train-part" and set(part.metrics) == {
         "train-part", "val", "test",
     }  # fmt: skip
@@ -182,7 +184,7 @@ def test_nothing_of_the_reported_split_is_used(tmp_path):
                 Image.open(path).rotate(180).save(path)
         table = pipeline.extract(root, cache=tmp_path / "c", name=name, **OPTIONS)
         head = pipeline.fit_head(table, clf="logreg", cache=tmp_path / "c")
-        found.append(run(head, FinetuneOptions(**FAST), Cache.at(tmp_path / "c")))
+        found.append(finetune_head(head, FinetuneOptions(**FAST), Cache.at(tmp_path / "c")))
     one, other = ((done.folder / "model.safetensors").read_bytes() for done in found)
     assert found[0].folder != found[1].folder and one == other
 

@@ -10,7 +10,7 @@ from PIL import Image
 import pipeline
 from pipeline.errors import PipelineError, UsageError
 from pipeline.finetuning import boundary
-from pipeline.finetuning.finetune import run
+from pipeline.finetuning.finetune import finetune_head
 from pipeline.finetuning.model import Model
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.training import training
@@ -159,22 +159,22 @@ def test_another_weights_file_than_the_tables_is_refused_and_a_missing_one_named
     table = pipeline.extract(tmp_path / "photos", cache=tmp_path / "c", **options)
     pipeline.fit_head(table, clf="logreg", cache=tmp_path / "c", folds=2)
     store = Cache.at(tmp_path / "c")
-    done = run(None, FinetuneOptions(**FAST), store)
+    done = finetune_head(None, FinetuneOptions(**FAST), store)
     save_file({k: v.contiguous() * 1.5 for k, v in tensors.items()}, file)
     with pytest.raises(PipelineError, match="now holds other weights"):
-        run(None, FinetuneOptions(**FAST, seed=1), store)
+        finetune_head(None, FinetuneOptions(**FAST, seed=1), store)
     with pytest.raises(PipelineError, match="Put the file back"):
         Model.open(done.folder, state_dir=store.weights)
     file.unlink()
     with pytest.raises(PipelineError, match="does not exist"):
-        run(None, FinetuneOptions(**FAST, seed=1), store)
+        finetune_head(None, FinetuneOptions(**FAST, seed=1), store)
 
 
 def test_without_a_head_it_says_how_to_fit_one(tmp_path):
     paint(tmp_path / "photos", each=3)
     pipeline.extract(tmp_path / "photos", cache=tmp_path / "c", **OPTIONS)
     with pytest.raises(PipelineError, match="fit-head --clf logreg"):
-        run(None, FinetuneOptions(), Cache.at(tmp_path / "c"))
+        finetune_head(None, FinetuneOptions(), Cache.at(tmp_path / "c"))
 
 
 def test_a_head_of_a_table_that_is_gone_or_another_is_told(work):
@@ -281,7 +281,7 @@ def test_a_class_without_training_images_starts_far_below_and_learns_finitely(tm
     table = pipeline.extract(tmp_path / "photos", cache=tmp_path / "c", **OPTIONS)
     for clf in ("linear", "logreg"):
         pipeline.fit_head(table, clf=clf, cache=tmp_path / "c", folds=2)
-        info = run(clf, FinetuneOptions(**FAST), Cache.at(tmp_path / "c")).info
+        info = finetune_head(clf, FinetuneOptions(**FAST), Cache.at(tmp_path / "c")).info
         assert info.classes == ("blue", "green", "red")
         assert info.history[-1]["train_loss"] < 10 and info.handover["logits"] < 0.005
 

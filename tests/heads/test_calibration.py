@@ -3,7 +3,7 @@ import pytest
 from tables import make_table
 
 from pipeline.heads import calibration
-from pipeline.heads.fit_head import run
+from pipeline.heads.fit_head import fit_heads
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import log_loss, softmax
 from pipeline.heads.options import FitHeadOptions
@@ -52,7 +52,7 @@ def test_a_class_that_was_never_seen_stays_impossible():
 def test_a_head_keeps_the_temperature_of_images_that_it_was_not_fitted_on(tmp_path, clf, select_on):
     table = make_table(tmp_path / "t.h5", train=240, val=60, test=300, dim=12, apart=0.9)
     cache = Cache.at(tmp_path / "cache")
-    done = run(table, FitHeadOptions(clf=clf, folds=3, jobs=1, select_on=select_on), cache)
+    done = fit_heads(table, FitHeadOptions(clf=clf, folds=3, jobs=1, select_on=select_on), cache)
     head = Head.open(done.heads[0].folder)
     fitted = head.info.calibration
     assert (fitted.on, fitted.images) == (select_on, 60 if select_on == "val" else 240)
@@ -71,7 +71,7 @@ def test_a_head_keeps_the_temperature_of_images_that_it_was_not_fitted_on(tmp_pa
 
 def test_without_held_out_images_there_is_no_temperature(tmp_path):
     table = make_table(tmp_path / "t.h5", train=2, classes=2)
-    done = run(table, FitHeadOptions(clf="lda", jobs=1), Cache.at(tmp_path / "cache"))
+    done = fit_heads(table, FitHeadOptions(clf="lda", jobs=1), Cache.at(tmp_path / "cache"))
     assert done.heads[0].info.calibration is None
     x = np.asarray(table.features)
     calibrated = done.heads[0].predict_proba(x, calibrated=True)
@@ -84,7 +84,9 @@ def test_naive_bayes_is_calibrated_where_its_probabilities_are_zero_in_floating_
         tmp_path / "t.h5", features=np.tile(few.features, (1, 400)), labels=few.labels,
         splits=few.splits,
     )  # fmt: skip
-    head = run(table, FitHeadOptions(clf="nb", folds=3, jobs=1), Cache.at(tmp_path / "c")).heads[0]
+    head = fit_heads(
+        table, FitHeadOptions(clf="nb", folds=3, jobs=1), Cache.at(tmp_path / "c")
+    ).heads[0]
     assert np.isfinite(head.logits(table.features)).all()
     plain, better = (head.predict_proba(table.features, calibrated=on) for on in (False, True))
     assert plain.max(1).mean() > 0.99 and (plain == 0).any()

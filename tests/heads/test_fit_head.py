@@ -12,7 +12,7 @@ from tables import digest, make_table
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
-from pipeline.heads.fit_head import fit_head, run
+from pipeline.heads.fit_head import fit_head, fit_heads
 from pipeline.heads.head import Head
 from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS
@@ -236,7 +236,7 @@ def test_writing_that_is_interrupted_leaves_no_half_written_head(cache, table, m
 def test_a_second_fit_reuses_the_head_and_changes_no_file(cache, table):
     first = fitted(table, cache)
     before = {path: path.stat().st_mtime_ns for path in first.heads[0].folder.iterdir()}
-    again = run(table, FitHeadOptions(clf="lda,ncm", folds=3, jobs=2), cache)
+    again = fit_heads(table, FitHeadOptions(clf="lda,ncm", folds=3, jobs=2), cache)
     assert again.reused == (first.heads[0].id,)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert again.heads[0].info == first.heads[0].info

@@ -8,7 +8,7 @@ from fitting import QUICK, fitted, folders
 from tables import clouds, make_table
 
 from pipeline.errors import PipelineError
-from pipeline.heads.fit_head import run
+from pipeline.heads.fit_head import fit_heads
 from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS
 
@@ -19,7 +19,7 @@ def test_a_class_with_fewer_images_than_folds_gets_fewer_folds_and_it_is_said(ca
     labels = np.array([0] * 20 + [1] * 3)
     done = fitted(make_table(train=23, classes=2, labels=labels), cache, QUICK)
     assert not done.failed
-    done = run(
+    done = fit_heads(
         make_table(train=23, classes=2, labels=labels),
         FitHeadOptions(clf="lda", folds=5, jobs=1),
         cache,

@@ -10,10 +10,11 @@ from tables import make_table
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
-from pipeline.heads.fit_head import run as fit
+from pipeline.heads.fit_head import fit_heads as fit
 from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.resolve import find
-from pipeline.inference.evaluate import EvaluateOptions, run, understand
+from pipeline.inference.evaluate import evaluate_predictor, understand
+from pipeline.inference.options import EvaluateOptions
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
 
@@ -26,7 +27,9 @@ def only(kind, work):
 
 def evaluate(work, asked=None, data=None, recipe=PLAIN):
     cache = Cache.at(work / "cache")
-    return run(find(cache, asked), None if data is None else str(data), recipe, cache)
+    return evaluate_predictor(
+        find(cache, asked), None if data is None else str(data), recipe, cache
+    )
 
 
 def test_a_head_on_its_table_scores_what_it_scored_and_reads_no_image(modelled, monkeypatch):
@@ -59,9 +62,9 @@ def test_calibration_counts_in_the_log_loss_and_not_in_the_accuracy(tmp_path):
     cache = Cache.at(tmp_path / "cache")
     head = fit(table, FitHeadOptions(clf="nb", folds=3, jobs=1), cache).heads[0]
     plain, fitted = (
-        run(find(cache, head), str(table.path), EvaluateOptions(calibration=on), cache).metrics[
-            "val"
-        ]
+        evaluate_predictor(
+            find(cache, head), str(table.path), EvaluateOptions(calibration=on), cache
+        ).metrics["val"]
         for on in (False, True)
     )
     assert fitted.accuracy == plain.accuracy and fitted.log_loss < plain.log_loss

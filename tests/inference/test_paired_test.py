@@ -7,8 +7,8 @@ from tables import make_table
 from pipeline.errors import UsageError
 from pipeline.heads.metrics import McNemar, mcnemar
 from pipeline.heads.resolve import find
-from pipeline.inference.evaluate import EvaluateOptions
-from pipeline.inference.paired_test import Compared, compare
+from pipeline.inference.options import EvaluateOptions
+from pipeline.inference.paired_test import Compared, compare_predictors
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
 
@@ -46,7 +46,7 @@ def test_images_without_a_label_are_left_out_and_told(tmp_path):
     table = make_table(tmp_path / "t.h5", train=60, val=30, dim=16, labels=labels)
     fitted(table, cache, "lda,knn")
     one, other = (find(cache, folder) for folder in HEAD.folders(cache.root))
-    found = compare(one, other, None, EvaluateOptions(), cache)
+    found = compare_predictors(one, other, None, EvaluateOptions(), cache)
     assert found.splits[0].images == 28
     assert "Left out 2 images without a label." in found.notes
 
@@ -58,7 +58,7 @@ def test_two_heads_are_compared_on_the_same_images_of_the_table(tmp_path):
     lda, knn = (
         next(f for f in HEAD.folders(cache.root) if HEAD.read(f).clf == c) for c in ("lda", "knn")
     )
-    found = compare(find(cache, lda), find(cache, knn), None, EvaluateOptions(), cache)
+    found = compare_predictors(find(cache, lda), find(cache, knn), None, EvaluateOptions(), cache)
     assert [one.split for one in found.splits] == ["val", "test"]
     for one in found.splits:
         rights = []
@@ -75,7 +75,7 @@ def test_two_heads_are_compared_on_the_same_images_of_the_table(tmp_path):
 def test_a_head_and_a_model_are_compared_by_features_and_by_images(modelled):
     cache = Cache.at(modelled / "cache")
     head, model = (find(cache, kind.folders(cache.root)[0]) for kind in (HEAD, MODEL))
-    (found,) = compare(head, model, None, EvaluateOptions(split="val"), cache).splits
+    (found,) = compare_predictors(head, model, None, EvaluateOptions(split="val"), cache).splits
     assert found.images == 24
     truth = np.array([path.split("/")[1] for path in stored(head.folder)[0]])
     rights = [np.array(stored(one.folder)[1]) == truth for one in (head, model)]
@@ -89,12 +89,14 @@ def test_classes_that_one_of_them_does_not_know_are_left_out(tmp_path):
     narrow = make_table(features=wide.features[:60], labels=labels, classes=2, names=("c", "d"))
     first = fitted(wide, cache).heads[0]
     second = fitted(narrow, cache).heads[0]
-    done = compare(find(cache, first), find(cache, second), str(wide.path),
+    done = compare_predictors(find(cache, first), find(cache, second), str(wide.path),
                    EvaluateOptions(split="val"), cache)  # fmt: skip
     assert done.splits[0].images == 20
     assert "Left out, since one of the two does not know a and b." in done.notes
     other = make_table(features=wide.features[:60], labels=labels, classes=2, names=("x", "y"))
     third = fitted(other, cache).heads[0]
     with pytest.raises(Exception, match="Classes match by name"):
-        compare(find(cache, first), find(cache, third), str(wide.path), EvaluateOptions(), cache)
+        compare_predictors(
+            find(cache, first), find(cache, third), str(wide.path), EvaluateOptions(), cache
+        )
     assert UsageError is not None

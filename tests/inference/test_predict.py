@@ -13,7 +13,8 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads.resolve import find
 from pipeline.images.datasets.picks import Picks
-from pipeline.inference.predict import Predicting, PredictOptions, run
+from pipeline.inference.options import PredictOptions
+from pipeline.inference.predict import Predicting, start
 from pipeline.inference.predictors import open_predictor
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
@@ -26,7 +27,7 @@ def only(kind, work):
 
 
 def predict(work, words, recipe=PLAIN, **options):
-    return run([str(word) for word in words], recipe, Cache.at(work / "cache"), **options)
+    return start([str(word) for word in words], recipe, Cache.at(work / "cache"), **options)
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,9 @@ from safetensors.numpy import load_file, save_file
 from pipeline.errors import PipelineError, UsageError
 from pipeline.heads.resolve import find
 from pipeline.inference import logit_stream, predictors
-from pipeline.inference.evaluate import EvaluateOptions
-from pipeline.inference.evaluate import run as evaluate
-from pipeline.inference.options import ComputeOptions
-from pipeline.inference.predict import PredictOptions, run
+from pipeline.inference.evaluate import evaluate_predictor as evaluate
+from pipeline.inference.options import ComputeOptions, EvaluateOptions, PredictOptions
+from pipeline.inference.predict import start
 from pipeline.inference.predictors import open_predictor
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
@@ -63,7 +62,7 @@ def predict(work, kind, images=None, **options):
     folder = only(kind, work)
     files = images or [work.photos / path for path in stored(folder)[0]]
     recipe = PredictOptions(calibration=False, **options)
-    done = run([str(folder), *map(str, files)], recipe, work.cache)
+    done = start([str(folder), *map(str, files)], recipe, work.cache)
     return np.array([dict(one.top)["blue"] for one in done])
 
 
@@ -134,7 +133,7 @@ def test_a_cache_that_cannot_be_written_still_predicts_and_says_what_is_missing(
     heard, folder = Heard(), only(HEAD, work)
     files = [str(work.photos / path) for path in stored(folder)[0]]
     recipe = PredictOptions(engine="openvino")
-    done = run([str(folder), *files], recipe, work.cache, progress=heard)
+    done = start([str(folder), *files], recipe, work.cache, progress=heard)
     assert len(list(done)) == len(files)
     (said,) = heard.said
     assert "decoding" in said and "would not be found out" in said
@@ -149,10 +148,10 @@ def test_what_the_engine_has_to_say_is_told(work, monkeypatch):
     monkeypatch.setattr(logit_stream, "MANY", 1)
     heard, folder = Heard(), only(HEAD, work)
     image = str(work.photos / "val/red/00.png")
-    assert list(run([str(folder), image], PredictOptions(), work.cache, progress=heard))
+    assert list(start([str(folder), image], PredictOptions(), work.cache, progress=heard))
     assert heard.said == ["OpenVINO cannot run this trunk (a reason). Going on with PyTorch."]
     with pytest.raises(UsageError, match=r"a reason.*Give --engine torch"):
-        list(run([str(folder), image], PredictOptions(engine="openvino"), work.cache))
+        list(start([str(folder), image], PredictOptions(engine="openvino"), work.cache))
 
 
 def test_an_engine_that_is_not_there_or_not_known_is_a_sentence(work, monkeypatch):

@@ -13,8 +13,9 @@ from tables import digest, make_table
 import pipeline
 from pipeline.analysis.advising import advise as module
 from pipeline.analysis.advising import learning_curve
-from pipeline.analysis.advising.advise import AdviseOptions, run
+from pipeline.analysis.advising.advise import advise_on_table
 from pipeline.analysis.advising.learning_curve import sizes
+from pipeline.analysis.options import AdviseOptions
 from pipeline.errors import PipelineError, UsageError
 from pipeline.store import advice as kept
 from pipeline.store.cache import Cache
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def ask(table, cache, **options):
-    return run(table, AdviseOptions(**options), cache)
+    return advise_on_table(table, AdviseOptions(**options), cache)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -249,7 +250,7 @@ def test_images_that_are_gone_leave_the_comparison_out_and_that_is_said(pretrain
 
 def test_what_fine_tuning_did_is_told(work):
     done = tune(work, epochs=1, views=1)
-    advice = run(None, AdviseOptions(sample=0), Cache.at(work / "cache"), Heard())
+    advice = advise_on_table(None, AdviseOptions(sample=0), Cache.at(work / "cache"), Heard())
     (gain,) = advice.gains
     assert kept.read(Cache.at(work / "cache"), done.info.table_id)["gains"] == [gain.to_json()]
     assert gain.model == done.folder.name and gain.unfreeze == "layer4" and gain.split == "val"

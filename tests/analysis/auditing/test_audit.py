@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from tables import make_table
 
 import pipeline
-from pipeline.analysis.auditing.audit import COLUMNS, audit
+from pipeline.analysis.auditing.audit import COLUMNS, find_faults
 from pipeline.analysis.auditing.findings import KINDS
 from pipeline.cli import main
 from pipeline.errors import PipelineError
@@ -33,7 +33,7 @@ def changed(**changes):
 
 def test_copies_are_told_together_those_across_splits_and_of_two_labels_first():
     # 63 and 3 are of one class; so are 9 and 12; 10 and 12 are not
-    done = audit(changed(copies={63: 3, 90: 3, 9: 12, 64: 5}, labels={64: 0}))
+    done = find_faults(changed(copies={63: 3, 90: 3, 9: 12, 64: 5}, labels={64: 0}))
     found = done.of_kind("copy")
     assert [one.rows for one in found] == [(5, 64), (3, 63, 90), (9, 12)]
     assert found[0].reason == (
@@ -46,7 +46,7 @@ def test_copies_are_told_together_those_across_splits_and_of_two_labels_first():
 
 def test_near_duplicates_are_told_once_within_and_across_splits():
     near = np.random.default_rng(0).normal(0, 0.02, 32)
-    done = audit(changed(features={70: lambda x: x[5] + near, 20: lambda x: x[8] - near}))
+    done = find_faults(changed(features={70: lambda x: x[5] + near, 20: lambda x: x[8] - near}))
     assert [one.rows for one in done.of_kind("near-duplicate")] == [(5, 70), (8, 20)]
     assert "in train and val" in done.of_kind("near-duplicate")[0].reason
     assert not done.of_kind("copy")
@@ -54,12 +54,12 @@ def test_near_duplicates_are_told_once_within_and_across_splits():
 
 def test_a_copy_of_a_near_duplicate_is_no_second_finding():
     near = np.random.default_rng(0).normal(0, 0.02, 32)
-    done = audit(changed(features={70: lambda x: x[5] + near}, copies={80: 70}))
+    done = find_faults(changed(features={70: lambda x: x[5] + near}, copies={80: 70}))
     assert len(done.of_kind("near-duplicate")) == len(done.of_kind("copy")) == 1
 
 
 def test_changed_labels_are_suspect_with_a_suggestion_and_a_reason():
-    done = audit(changed(labels={10: 0, 71: 0}))  # both were class 1 and 2
+    done = find_faults(changed(labels={10: 0, 71: 0}))  # both were class 1 and 2
     first = done.of_kind("suspect-label")[:2]
     assert {one.rows: one.suggested for one in first} == {(10,): 1, (71,): 2}
     assert "Looks like 'class00" in first[0].reason and "'class000'" in first[0].reason
@@ -67,18 +67,20 @@ def test_changed_labels_are_suspect_with_a_suggestion_and_a_reason():
 
 
 def test_a_changed_label_is_found_although_its_copy_has_it_too():
-    done = audit(changed(copies={70: 10}, labels={10: 0, 70: 0}))
+    done = find_faults(changed(copies={70: 10}, labels={10: 0, 70: 0}))
     assert {one.rows for one in done.of_kind("suspect-label")[:2]} == {(10,), (70,)}
 
 
 def test_an_image_far_from_all_is_an_outlier():
-    done = audit(changed(features={33: lambda x: 100 * np.random.default_rng(0).normal(0, 1, 32)}))
+    done = find_faults(
+        changed(features={33: lambda x: 100 * np.random.default_rng(0).normal(0, 1, 32)})
+    )
     found = done.of_kind("outlier")[0]
     assert found.rows == (33,) and "times as far from the most alike of 'class000'" in found.reason
 
 
 def test_findings_come_by_kind_and_sorted():
-    done = audit(changed(copies={63: 3, 9: 12}, labels={10: 0, 40: 0, 71: 0}))
+    done = find_faults(changed(copies={63: 3, 9: 12}, labels={10: 0, 40: 0, 71: 0}))
     order = [KINDS.index(one.kind) for one in done.findings]
     assert order == sorted(order)
     for kind in ("suspect-label", "outlier"):
@@ -95,25 +97,25 @@ def test_without_labels_copies_and_outliers_are_still_looked_for():
     table = make_table(
         features=x, labels=np.full(40, -1), splits=("",) * 40, digests=tuple(digests)
     )
-    done = audit(table)
+    done = find_faults(table)
     assert [one.rows for one in done.of_kind("copy")] == [(2, 30)]
     assert done.of_kind("outlier")[0].rows == (3,)
     assert not done.of_kind("suspect-label") and "Wrong labels were not looked for" in done.notes[0]
 
 
 def test_classes_of_one_image_are_told_not_judged():
-    done = audit(changed(labels={5: 1, 8: 1} | dict.fromkeys(range(2, 108, 3), 0) | {2: 2}))
+    done = find_faults(changed(labels={5: 1, 8: 1} | dict.fromkeys(range(2, 108, 3), 0) | {2: 2}))
     assert "The labels of 1 image could not be judged" in done.notes[0]
     assert not any(one.rows == (2,) for one in done.of_kind("suspect-label"))
 
 
 def test_features_that_are_no_numbers_are_refused():
     with pytest.raises(PipelineError, match="not finite"):
-        audit(changed(features={3: lambda x: np.nan}))
+        find_faults(changed(features={3: lambda x: np.nan}))
 
 
 def test_the_list_says_what_each_finding_is_beside_what_it_was_found():
-    done = audit(changed(copies={63: 3, 90: 3}, labels={10: 0}))
+    done = find_faults(changed(copies={63: 3, 90: 3}, labels={10: 0}))
     lines = list(csv.DictReader(io.StringIO(done.to_csv().decode())))
     assert tuple(lines[0]) == COLUMNS
     path = done.table.paths

@@ -16,9 +16,10 @@ from watching import watching
 import pipeline
 from pipeline.analysis.comparing import feature_cost
 from pipeline.analysis.comparing.compare_picture import draw
-from pipeline.analysis.comparing.compare_trunks import Result, marked, run
+from pipeline.analysis.comparing.compare_trunks import race
 from pipeline.analysis.comparing.contenders import CompareOptions, Contender
 from pipeline.analysis.comparing.feature_cost import Cost
+from pipeline.analysis.comparing.results import Result, marked
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction import engines
 from pipeline.extraction.extract import extract
@@ -69,7 +70,7 @@ def raced(tmp_path_factory):
         patch.setattr(
             TorchEngine, "_launch", lambda self, x: (launched.append(len(x)), real(self, x))[1]
         )
-        done = run(root / "photos", RECIPE, Cache.at(root / "cache"))
+        done = race(root / "photos", RECIPE, Cache.at(root / "cache"))
     return root, done, launched
 
 
@@ -154,7 +155,7 @@ def test_a_second_run_touches_no_image_and_runs_no_trunk(raced, monkeypatch):
         registry, "load", lambda n, w="default", **k: never() if w == "random" else known(n, w, **k)
     )
     with watching(root / "photos" / "train" / "red") as opened:
-        second = run(root / "photos", RECIPE, Cache.at(root / "cache"))
+        second = race(root / "photos", RECIPE, Cache.at(root / "cache"))
     assert opened == [] and second.extracted == 0
     assert [one.to_json() for one in second.results] == [one.to_json() for one in first.results]
     assert second.failed == first.failed
@@ -185,7 +186,7 @@ def test_it_leaves_the_current_table_and_its_views_alone(raced, tmp_path):
         **options,
     )  # fmt: skip
     cache = Cache.at(tmp_path / "w" / "cache")
-    run(tmp_path / "w" / "photos", replace(RECIPE, trunks="resnet18:random"), cache)
+    race(tmp_path / "w" / "photos", replace(RECIPE, trunks="resnet18:random"), cache)
     assert cache.current() == table.path and cache.open_table().views.shape == (12, 2, 512)
 
 
@@ -202,7 +203,7 @@ def test_where_one_pass_for_all_fails_each_has_its_own(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shard_writer, "stored", stored)
     recipe = replace(RECIPE, trunks="resnet18:random", layers="own,layer3", pools="avg")
-    done = run(photos, recipe, Cache.at(tmp_path / "c"))
+    done = race(photos, recipe, Cache.at(tmp_path / "c"))
     assert [one.contender.title for one in done.results] == ["resnet18:random own"]
     assert done.failed == {"resnet18:random layer3 avg": "layer3 is not finite."}
 
@@ -219,7 +220,7 @@ def test_a_head_that_cannot_be_fitted_is_told_beside_those_that_can(tmp_path, mo
 
     monkeypatch.setattr(fit_head, "_fit", fit)
     recipe = replace(RECIPE, trunks="resnet18:random", layers="own", pools=None)
-    done = run(paint(tmp_path / "photos", each=3), recipe, Cache.at(tmp_path / "c"))
+    done = race(paint(tmp_path / "photos", each=3), recipe, Cache.at(tmp_path / "c"))
     assert [one.head.clf for one in done.results] == ["ncm"]
     assert done.failed == {"resnet18:random own knn": "knn could not be fitted: no neighbours."}
 
@@ -227,7 +228,7 @@ def test_a_head_that_cannot_be_fitted_is_told_beside_those_that_can(tmp_path, mo
 def test_where_nothing_is_left_the_reasons_are_the_error(tmp_path):
     photos = paint(tmp_path / "photos", each=3)
     with pytest.raises(PipelineError, match=r"There is no trunk 'resnet19'\. Did you mean resnet1"):
-        run(photos, replace(RECIPE, trunks="resnet19"), Cache.at(tmp_path / "c"))
+        race(photos, replace(RECIPE, trunks="resnet19"), Cache.at(tmp_path / "c"))
 
 
 # the front

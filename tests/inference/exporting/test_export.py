@@ -22,7 +22,8 @@ from pipeline.heads.metrics import softmax
 from pipeline.heads.resolve import find
 from pipeline.images.decoding.decode import decode
 from pipeline.inference.exporting import onnx_file, openvino_file, safetensors_file
-from pipeline.inference.exporting.export import ExportOptions, run
+from pipeline.inference.exporting.export import export_predictor
+from pipeline.inference.options import ExportOptions
 from pipeline.inference.predictors import open_predictor
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
@@ -46,7 +47,9 @@ def only(kind, work):
 
 def export(work, folder, output, **options):
     cache = Cache.at(work / "cache")
-    return run(find(cache, folder), ExportOptions(output=str(output), **options), cache)
+    return export_predictor(
+        find(cache, folder), ExportOptions(output=str(output), **options), cache
+    )
 
 
 def alone(folder, argument, program=ALONE):
@@ -204,7 +207,9 @@ def test_a_head_that_is_not_linear_is_refused(tmp_path):
     head = fitted(make_table(tmp_path / "t.h5", val=20), cache, "knn").heads[0]
     for form in ("onnx", "openvino", "safetensors"):
         with pytest.raises(PipelineError, match=r"is not linear .* linear, logreg.*head\.skops"):
-            run(find(cache, head), ExportOptions(format=form, output=str(tmp_path / "o")), cache)
+            export_predictor(
+                find(cache, head), ExportOptions(format=form, output=str(tmp_path / "o")), cache
+            )
 
 
 @pytest.mark.parametrize(

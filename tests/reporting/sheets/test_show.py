@@ -13,13 +13,13 @@ from pipeline.images.decoding.loader import load
 from pipeline.images.decoding.reading import ABSENT, unguarded
 from pipeline.images.decoding.thumbnails import CHANGED
 from pipeline.images.preprocess import Preprocess
+from pipeline.reporting.options import ShowOptions
 from pipeline.reporting.sheets import show
-from pipeline.reporting.sheets.show import ShowOptions
 from pipeline.store.cache import Cache
 
 
 def run(work, word=None, **options):
-    return show.run(word, ShowOptions(**options), Cache.at(work / "cache"))
+    return show.draw_sheet(word, ShowOptions(**options), Cache.at(work / "cache"))
 
 
 def paths(done):
@@ -108,7 +108,7 @@ def test_wrong_shows_mistakes_alone_and_says_where_there_is_none(work):
 
 def test_a_model_shows_its_stored_predictions(modelled):
     (folder,) = (modelled / "cache" / "models").iterdir()
-    done = show.run(folder.name, ShowOptions(split="val", data=str(modelled / "photos")),
+    done = show.draw_sheet(folder.name, ShowOptions(split="val", data=str(modelled / "photos")),
                     Cache.at(modelled / "cache"))  # fmt: skip
     assert len(done.to_json()["images"]) >= 16 and f"model {folder.name}" in done.content.title
     assert not any(done.reasons)

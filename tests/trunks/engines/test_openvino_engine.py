@@ -273,14 +273,14 @@ def test_a_run_that_was_stopped_and_goes_on_gives_the_same_bits(tmp_path, monkey
     from conftest import make_folder
 
     from pipeline.extraction import rows
-    from pipeline.extraction.extract import run
+    from pipeline.extraction.extract import extract_table
     from pipeline.progress import Silent
 
     monkeypatch.setattr(rows, "SHARD_ROWS", 8)
     folder = make_folder(tmp_path / "photos", each=22)
     recipe = ExtractOptions(trunk="resnet18", weights="random", image_size=32, batch_size=4,
                     precision="bf16", device="cpu", engine="openvino")  # fmt: skip
-    whole = run(folder, recipe, Cache.at(tmp_path / "whole"))
+    whole = extract_table(folder, recipe, Cache.at(tmp_path / "whole"))
     cache = Cache.at(tmp_path / "cache")
 
     class Stopping(Silent):
@@ -295,8 +295,8 @@ def test_a_run_that_was_stopped_and_goes_on_gives_the_same_bits(tmp_path, monkey
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(folder, recipe, cache, Stopping())
-    rest = run(folder, recipe, cache)
+        extract_table(folder, recipe, cache, Stopping())
+    rest = extract_table(folder, recipe, cache)
     assert 0 < rest.extracted < whole.extracted == 44
     assert rest.table.provenance.engine == "openvino-cpu"
     assert rest.table.features.tobytes() == whole.table.features.tobytes()
