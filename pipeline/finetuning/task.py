@@ -16,7 +16,14 @@ from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import leaderboard
 from pipeline.heads.options import HeadRecipe
 from pipeline.heads.registry import HEADS
-from pipeline.heads.task import check_table, check_views, learned, make_folds, split_rows, units
+from pipeline.heads.task import (
+    check_table,
+    check_views,
+    group_ids_of,
+    learned,
+    make_folds,
+    split_rows,
+)
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD
 from pipeline.store.table import FeatureTable
@@ -178,7 +185,7 @@ def part_rows(table: FeatureTable, info: dict[str, Any], select_on: str, notes: 
         )
     if select_on == "val" or (select_on == "auto" and both):
         return Task(head.train, head.reported["val"], "val", head.reported)
-    aside = _aside(table.labels[head.train], units(table, head.train), recipe.seed)
+    aside = _aside(table.labels[head.train], group_ids_of(table, head.train), recipe.seed)
     if aside is None:
         raise PipelineError(
             f"{len(head.train)} training images are too few to set a part aside that chooses the "
@@ -187,15 +194,15 @@ def part_rows(table: FeatureTable, info: dict[str, Any], select_on: str, notes: 
     return Task(head.train[~aside], head.train[aside], "train-part", head.reported)
 
 
-def _aside(labels: np.ndarray, unit: np.ndarray, seed: int) -> np.ndarray | None:
+def _aside(labels: np.ndarray, group_ids: np.ndarray, seed: int) -> np.ndarray | None:
     """Return which images are set aside, bool [n]: a fold that leaves as many classes as can be.
 
     None where every fold would leave fewer than two.
     """
-    count = min(PARTS, len(np.unique(unit)))
+    count = min(PARTS, len(np.unique(group_ids)))
     if count < 2:
         return None
-    of = folding.assign(labels, unit, count, seed)
+    of = folding.assign(labels, group_ids, count, seed)
     left = [len(np.unique(labels[of != fold])) for fold in range(count)]
     best = int(np.argmax(left))  # the first of those that leave most
     return of == best if left[best] > 1 else None
@@ -217,8 +224,8 @@ def refit(info: dict[str, Any], table: FeatureTable, task: Task) -> Found:
     )
     parts = []
     if not kind.log_loss:
-        labels, unit = table.labels[task.train], units(table, task.train)
-        parts = make_folds(task.train, labels, unit, count=recipe.folds, seed=recipe.seed)
+        labels, group_ids = table.labels[task.train], group_ids_of(table, task.train)
+        parts = make_folds(task.train, labels, group_ids, count=recipe.folds, seed=recipe.seed)
     check_views(table, recipe.views)
     features, labels, train, folds = learned(table, recipe.views, task.train, parts)
     return search(

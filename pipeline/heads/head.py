@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DamagedError, PipelineError
-from pipeline.heads.cross_validation.candidates import log_chances
+from pipeline.heads.cross_validation.candidates import log_probabilities
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
 from pipeline.store.results import HEAD
@@ -24,6 +25,8 @@ TRUSTED = (
     "sklearn._loss.link.MultinomialLogit",
     "numpy.dtype",
 )
+#: One thread at a time bars the way to torch.
+_IMPORTING = threading.Lock()
 
 
 class Head:
@@ -71,7 +74,7 @@ class Head:
         if self.linear is not None:
             return self.linear.scores(x) / np.float32(self.linear.temperature)
         if self.info["temperature"] is None:
-            values = log_chances(self.estimator, x)
+            values = log_probabilities(self.estimator, x)
         else:
             values = self.estimator.decision_function(x) / float(self.info["temperature"])
             if values.ndim == 1:
@@ -141,13 +144,14 @@ class Head:
 def _skops() -> Any:
     """Import `skops.io` without torch: it imports all of scikit-learn, also what wraps torch."""
     wrapper = "sklearn.externals.array_api_compat.torch"
-    if wrapper in sys.modules or "torch" in sys.modules:
-        return import_module("skops.io")
-    sys.modules[wrapper] = None  # type: ignore[assignment]  # an ImportError, which is passed over
-    try:
-        return import_module("skops.io")
-    finally:
-        del sys.modules[wrapper]
+    with _IMPORTING:
+        if "skops.io" in sys.modules or wrapper in sys.modules or "torch" in sys.modules:
+            return import_module("skops.io")
+        sys.modules[wrapper] = None  # type: ignore[assignment]  # an ImportError, passed over
+        try:
+            return import_module("skops.io")
+        finally:
+            sys.modules.pop(wrapper, None)
 
 
 def _load_estimator(path: Path) -> Any:

@@ -79,13 +79,13 @@ def split_rows(table: FeatureTable, recipe: HeadRecipe, notes: list[str]) -> Tas
     if unlabelled:
         notes.append(f"{unlabelled} training images without a label were left out.")
     train = rows["train"]
-    unit = units(table, train)
+    group_ids = group_ids_of(table, train)
     if recipe.shots is not None or recipe.train_fraction is not None:
         part = folding.subsample(
-            table.labels[train], unit, shots=recipe.shots, fraction=recipe.train_fraction,
+            table.labels[train], group_ids, shots=recipe.shots, fraction=recipe.train_fraction,
             seed=recipe.seed,
         )  # fmt: skip
-        train, unit = train[part], unit[part]
+        train, group_ids = train[part], group_ids[part]
     reported = {name: rows[name] for name in ("val", "test") if len(rows[name])}
     if recipe.repeats and not reported:
         raise UsageError(
@@ -101,22 +101,22 @@ def split_rows(table: FeatureTable, recipe: HeadRecipe, notes: list[str]) -> Tas
             )
         return Task(train, [(train, rows["val"])], "val", reported)
     labels = table.labels[train]
-    folds = make_folds(train, labels, unit, count=recipe.folds, seed=recipe.seed)
+    folds = make_folds(train, labels, group_ids, count=recipe.folds, seed=recipe.seed)
     if len(folds) < recipe.folds:
         notes.append(_fewer(len(folds), recipe.folds))
     return Task(train, folds, "cv", reported)
 
 
 def make_folds(
-    rows: np.ndarray, labels: np.ndarray, unit: np.ndarray, *, count: int, seed: int
+    rows: np.ndarray, labels: np.ndarray, group_ids: np.ndarray, *, count: int, seed: int
 ) -> list[Fold]:
-    """Return at most `count` folds of rows, stratified, units whole; none where none can be.
+    """Return at most `count` folds of rows, stratified, groups whole; none where none can be.
 
     Units of mixed classes may leave a single class beside a fold: then there are fewer folds.
     """
-    possible = folding.possible(labels, unit, count)
+    possible = folding.possible(labels, group_ids, count)
     for number in range(possible, 1, -1):
-        of = folding.assign(labels, unit, number, seed)
+        of = folding.assign(labels, group_ids, number, seed)
         if all(len(np.unique(labels[of != fold])) > 1 for fold in range(number)):
             return [(rows[of != fold], rows[of == fold]) for fold in range(number)]
     return []
@@ -131,10 +131,10 @@ def _fewer(count: int, asked: int) -> str:
     return f"A class has too few different training images for {asked} folds: {count} were used."
 
 
-def units(table: FeatureTable, rows: np.ndarray) -> np.ndarray:
+def group_ids_of(table: FeatureTable, rows: np.ndarray) -> np.ndarray:
     """Return which of these rows must stay together, [n] int64."""
     groups = None if table.groups is None else [table.groups[row] for row in rows]
-    return folding.units([table.digests[row] for row in rows], groups)
+    return folding.make_group_ids([table.digests[row] for row in rows], groups)
 
 
 def check_views(table: FeatureTable, views: int) -> None:

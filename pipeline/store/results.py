@@ -147,7 +147,7 @@ class Kind:
 
 HEAD = Kind(
     "head",
-    3,
+    4,
     "pipeline heads",
     "pipeline fit-head",
     frozenset(
@@ -169,6 +169,7 @@ HEAD = Kind(
             "spread",
             "metrics",
             "repeats",
+            "near_duplicates",
             "notes",
             "seconds",
             "created",

@@ -94,10 +94,10 @@ def test_a_head_that_is_not_there_is_told_with_what_to_do(tmp_path):
         ("", "is damaged"),
         ("{", "is damaged"),
         ("[]", "is damaged: it holds no JSON object"),
-        ('{"schema": 1}', "of schema 1, and this release reads 3: make it again with `pipeline f"),
-        ('{"schema": 4}', "of schema 4, and this release reads 3: update Headstart"),
+        ('{"schema": 1}', "of schema 1, and this release reads 4: make it again with `pipeline f"),
+        ('{"schema": 5}', "of schema 5, and this release reads 4: update Headstart"),
         ("{}", "of schema None"),
-        ('{"schema": 3, "id": "x"}', "is damaged: head.json lacks calibration, checksum, classes"),
+        ('{"schema": 4, "id": "x"}', "is damaged: head.json lacks calibration, checksum, classes"),
     ],
 )
 def test_a_damaged_description_says_so(head, tmp_path, text, message):

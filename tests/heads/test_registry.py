@@ -197,7 +197,7 @@ def test_kept_and_opened_again_it_gives_the_same_probabilities(name, tmp_path):
         "clf": name, "table_id": "t", "recipe": {}, "created": "", "parameters": {}, "metrics": {},
         "score": 0.5, "spread": 0.0, "seconds": 0.0, "notes": [], "repeats": None,
         "normalize": got.normalizer.kind, "linear": got.linear is not None,
-        "features": {}, "majority": "a", "calibration": None,
+        "features": {}, "majority": "a", "calibration": None, "near_duplicates": [],
     }  # fmt: skip
     Head(info, linear=got.linear, estimator=_estimator(got)).write(tmp_path)
     back = Head.open(tmp_path)

@@ -16,10 +16,10 @@ from pipeline.analysis.advising.learning_curve import Curve, Trial
 from pipeline.analysis.advising.quadrant import Similarity
 from pipeline.errors import PipelineError, UsageError
 from pipeline.heads.cross_validation import folds as folding
-from pipeline.heads.cross_validation.random_baseline import Agreement, agreement
+from pipeline.heads.cross_validation.random_baseline import PermutationTest, permutation_test
 from pipeline.heads.cross_validation.search import Found
 from pipeline.heads.leaderboard import leaderboard
-from pipeline.heads.task import check_table, make_folds, units
+from pipeline.heads.task import check_table, group_ids_of, make_folds
 from pipeline.images.names import counted
 from pipeline.options import faults, from_options
 from pipeline.progress import Progress, Silent
@@ -109,22 +109,22 @@ def run(
     task = _look(table, recipe.seed, notes)
     labels, classes = table.labels[task.pool], len(table.classes)
     progress.start("neighbours", 0)
-    near, copied = similarity.by_neighbours(
-        np.asarray(table.features[task.pool]), labels, task.unit, seed=recipe.seed
+    near, duplicated = similarity.by_neighbours(
+        np.asarray(table.features[task.pool]), labels, task.group_ids, seed=recipe.seed
     )
-    if copied:
+    if duplicated:
         notes.append(
-            f"{counted(copied, 'training image has', 'training images have')} a copy or near-copy "
-            "among the others; a copy is nobody's nearest neighbour here."
+            f"{counted(duplicated, 'training image has', 'training images have')} a duplicate or "
+            "near-duplicate among the others; a duplicate is nobody's nearest neighbour here."
         )
     progress.start("linear", 0)
     whole, guesses = similarity.by_folds(
-        table.features, table.labels, task.pool, task.unit, classes=classes, folds=FOLDS,
+        table.features, table.labels, task.pool, task.group_ids, classes=classes, folds=FOLDS,
         seed=recipe.seed,
     )  # fmt: skip
     linear = None
     if guesses is not None:
-        linear = agreement(labels, task.unit, lambda y: y == guesses, seed=recipe.seed)
+        linear = permutation_test(labels, task.group_ids, lambda y: y == guesses, seed=recipe.seed)
     reference, measured = _similarity(
         table, task, recipe, cache, progress, notes, best=linear or near
     )
@@ -172,11 +172,11 @@ def _keep(advice: Advice, recipe: AdviceRecipe, cache: Cache) -> Advice:
 
 @dataclass(frozen=True)
 class _Task:
-    """Rows: of training images, of those looked at (with units), and held out."""
+    """Rows: of training images, of those looked at (with their groups), and held out."""
 
     train: np.ndarray
     pool: np.ndarray
-    unit: np.ndarray
+    group_ids: np.ndarray
     held: np.ndarray
     held_name: str
 
@@ -187,8 +187,8 @@ def _look(table: FeatureTable, seed: int, notes: list[str]) -> _Task:
     known = table.labels >= 0
     train = np.flatnonzero((names == "train") & known)
     held = np.flatnonzero(np.isin(names, ("val", "test")) & known)
-    unit = units(table, np.concatenate([train, held]))
-    inside, outside = unit[: len(train)], unit[len(train) :]
+    group_ids = group_ids_of(table, np.concatenate([train, held]))
+    inside, outside = group_ids[: len(train)], group_ids[len(train) :]
     twice = np.isin(outside, inside)
     if twice.any():
         notes.append(
@@ -216,14 +216,14 @@ def _similarity(
     progress: Progress,
     notes: list[str],
     *,
-    best: Agreement,
+    best: PermutationTest,
 ) -> tuple[Reference | None, Similarity]:
     """Return the comparison with random weights, or else the one with chance, and say why."""
     try:
         if not recipe.sample:
             raise PipelineError("--sample is 0")
-        reference, measured, note = similarity.to_random(
-            cache, table, task.pool, task.unit, sample=recipe.sample, folds=FOLDS,
+        reference, measured, note = similarity.to_random_weights(
+            cache, table, task.pool, task.group_ids, sample=recipe.sample, folds=FOLDS,
             seed=recipe.seed, data=recipe.data, device=recipe.device, workers=recipe.workers,
             progress=progress,
         )  # fmt: skip
@@ -233,7 +233,7 @@ def _similarity(
             f"Not compared with random weights: {reason}. Compared with chance alone, which says "
             "less: an easy task is solved by any features."
         )
-        return None, similarity.to_chance(best)
+        return None, similarity.to_random_baseline(best)
     if note:
         notes.append(f"Compared with random weights on fewer images: {note}.")
     return reference, measured
@@ -253,15 +253,15 @@ def _curve(
     if len(task.held):
         on, held = task.held_name, len(task.held)
         trials = [
-            Trial(task.pool, task.unit, task.held, repeats * seed + number)
+            Trial(task.pool, task.group_ids, task.held, repeats * seed + number)
             for number in range(repeats)
         ]
     else:
         on, held, shared = "train, by folds", len(task.pool), None
         labels = table.labels[task.pool]
-        parts = make_folds(task.pool, labels, task.unit, count=repeats, seed=seed)
+        parts = make_folds(task.pool, labels, task.group_ids, count=repeats, seed=seed)
         trials = [
-            Trial(inside, task.unit[np.searchsorted(task.pool, inside)], outside, seed)
+            Trial(inside, task.group_ids[np.searchsorted(task.pool, inside)], outside, seed)
             for inside, outside in parts
         ]
     if not trials:

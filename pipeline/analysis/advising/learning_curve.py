@@ -31,13 +31,13 @@ class Trial:
 
     Attributes:
         pool: rows whose growing parts are learned from.
-        unit: int64 [n], which of them stay together.
-        held: rows to measure on; none shares a unit with the pool.
+        group_ids: int64 [n], which of them stay together.
+        held: rows to measure on; none shares a group with the pool.
         seed: of the order in which images join.
     """
 
     pool: np.ndarray
-    unit: np.ndarray
+    group_ids: np.ndarray
     held: np.ndarray
     seed: int
 
@@ -122,13 +122,13 @@ def measure(
     points = []
     for done, fraction in enumerate(fractions):
         errors, images = [], []
-        for number, (trial, rows, unit) in enumerate(_parts(labels, trials, fraction, whole)):
+        for number, (trial, rows, group_ids) in enumerate(_parts(labels, trials, fraction, whole)):
             progress(
                 f"{len(rows):,} images, size {done + 1} of {len(fractions)}, repeat {number + 1}"
             )
             found = whole if fraction == 1 else None
             if found is None:
-                parts = make_folds(rows, labels[rows], unit, count=FOLDS, seed=trial.seed)
+                parts = make_folds(rows, labels[rows], group_ids, count=FOLDS, seed=trial.seed)
                 found = fit(features, labels, rows, parts, classes=classes, seed=trial.seed)
             guesses = found.probabilities(np.asarray(features[trial.held]), classes).argmax(1)
             errors.append(float((guesses != labels[trial.held]).mean()))
@@ -141,8 +141,8 @@ def _parts(
     labels: np.ndarray, trials: Sequence[Trial], fraction: float, whole: Found | None
 ) -> Iterator[tuple[Trial, np.ndarray, np.ndarray]]:
     for trial in trials:
-        inside = folding.entering(labels[trial.pool], trial.unit, trial.seed) < fraction
-        yield trial, trial.pool[inside], trial.unit[inside]
+        inside = folding.entering(labels[trial.pool], trial.group_ids, trial.seed) < fraction
+        yield trial, trial.pool[inside], trial.group_ids[inside]
         if fraction == 1 and whole is not None:
             return  # all repeats learn from the same images
 

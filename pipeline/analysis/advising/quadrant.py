@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.analysis.advising.gains import Gain
-from pipeline.heads.cross_validation.random_baseline import Agreement
+from pipeline.heads.cross_validation.random_baseline import PermutationTest
 from pipeline.store.table import FeatureTable
 
 #: Training images from which a data set is large: in the middle, on a log scale, between those
@@ -151,8 +151,8 @@ def recommend(
     images: int,
     similarity: Similarity,
     *,
-    near: Agreement,
-    linear: Agreement | None,
+    near: PermutationTest,
+    linear: PermutationTest | None,
     gains: Sequence[Gain],
     current: bool,
     head: str | None,
@@ -194,11 +194,11 @@ def _of_size(images: int, size: str) -> str:
     )
 
 
-def _of_likeness(similarity: Similarity, likeness: str, best: Agreement) -> str:
+def _of_likeness(similarity: Similarity, likeness: str, best: PermutationTest) -> str:
     if likeness == "nothing":
         return (
             f"The features carry nothing: {best.accuracy:.3f} right, and permuted labels give "
-            f"{best.chance:.3f} (p = {best.p:.2g}); nearest neighbours do no better."
+            f"{best.random_baseline:.3f} (p = {best.p:.2g}); nearest neighbours do no better."
         )
     share, (low, high) = 100 * similarity.share, similarity.interval
     unsure = low < SIMILAR < high

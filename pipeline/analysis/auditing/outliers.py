@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.heads.linear import unit
+from pipeline.heads.linear import unit_length
 
 #: Neighbours: nearly so many alike that do not belong still stand out.
 NEAREST = 10
@@ -94,10 +94,10 @@ def _to_nearest(
     count = min(NEAREST, len(others) - 1)
     if count < 1:
         return np.zeros(len(rows))
-    right, parts = unit(features[others]), []
+    right, parts = unit_length(features[others]), []
     for start in range(0, len(rows), _ROWS):
         part = rows[start : start + _ROWS]
-        cosines = unit(features[part]) @ right.T  # [n, m]
+        cosines = unit_length(features[part]) @ right.T  # [n, m]
         cosines[same[part][:, None] == same[others]] = -np.inf
         parts.append(1 - np.partition(cosines, -count, axis=1)[:, -count:].mean(1, dtype=float))
     return np.concatenate(parts)

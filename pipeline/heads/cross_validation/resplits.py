@@ -11,7 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.search import Plan, search
 from pipeline.heads.options import HeadRecipe
-from pipeline.heads.task import Task, make_folds, units
+from pipeline.heads.task import Task, group_ids_of, make_folds
 from pipeline.store.table import FeatureTable
 
 
@@ -24,14 +24,14 @@ def resplit(
         raise PipelineError("--repeats needs a val or test split to resplit with train.")
     train, held = task.train, task.reported[split]
     pool = np.sort(np.concatenate([train, held]))
-    unit = units(table, pool)
+    group_ids = group_ids_of(table, pool)
     parts = max(2, round(len(pool) / len(held)))
     accuracies = []
     for number in range(recipe.repeats):
         seed = recipe.seed + 1 + number
-        of = folding.assign(table.labels[pool], unit, parts, seed)
+        of = folding.assign(table.labels[pool], group_ids, parts, seed)
         inside, outside = pool[of != 0], pool[of == 0]
-        labels, inner = table.labels[inside], units(table, inside)
+        labels, inner = table.labels[inside], group_ids_of(table, inside)
         if recipe.shots is not None or recipe.train_fraction is not None:
             part = folding.subsample(
                 labels, inner, shots=recipe.shots, fraction=recipe.train_fraction, seed=seed
@@ -42,8 +42,8 @@ def resplit(
             name, table.features, table.labels, classes=len(table.classes), train=inside,
             folds=folds, plan=replace(plan, seed=seed),
         )  # fmt: skip
-        chances = found.probabilities(np.asarray(table.features[outside]), len(table.classes))
-        accuracies.append(float((chances.argmax(1) == table.labels[outside]).mean()))
+        probabilities = found.probabilities(np.asarray(table.features[outside]), len(table.classes))
+        accuracies.append(float((probabilities.argmax(1) == table.labels[outside]).mean()))
     return {
         "split": split,
         "accuracies": accuracies,

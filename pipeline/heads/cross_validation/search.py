@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -199,11 +200,12 @@ class _Evaluation:
         """Score candidates and enter them, in the grid's order from simple to complex."""
         arrived: dict[int, dict[int, np.ndarray]] = {}
         converged = dict.fromkeys(range(len(candidates)), True)
-        for number, fold, scores, good in self._scores(candidates):
-            arrived.setdefault(number, {})[fold] = scores
-            converged[number] &= good
-            if len(arrived[number]) == len(self.folds):
-                self._enter(candidates[number], arrived.pop(number), converged[number])
+        with closing(self._scores(candidates)) as results:
+            for number, fold, scores, good in results:
+                arrived.setdefault(number, {})[fold] = scores
+                converged[number] &= good
+                if len(arrived[number]) == len(self.folds):
+                    self._enter(candidates[number], arrived.pop(number), converged[number])
         parameter = self.kind.parameter
         if parameter is not None and self.kind.refine:
             falling = self.kind.grid[0] > self.kind.grid[-1]  # type: ignore[operator]

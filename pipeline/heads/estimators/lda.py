@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import validate_data
 
 from pipeline.heads.estimators.affine import AffineClassifier
@@ -29,7 +30,7 @@ class ShrinkageLDA(AffineClassifier):
         """Fit on X [N, D] and y [N]; raises ValueError for one class or a wrong shrinkage."""
         X, y = validate_data(self, X, y, dtype=np.float64)
         if not 0 < self.shrinkage <= 1:
-            raise ValueError(f"shrinkage {self.shrinkage} is not above 0 and at most 1.")
+            raise InvalidParameterError(f"shrinkage {self.shrinkage} is not above 0 and at most 1.")
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError("ShrinkageLDA needs at least two classes")

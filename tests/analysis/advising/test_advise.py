@@ -50,7 +50,7 @@ def test_every_figure_is_there_and_plain_json(found):
         "looked_at": 120,
     }  # fmt: skip
     assert values["linear"]["accuracy"] > 0.7 and values["linear"]["p"] == 0.001
-    assert values["neighbours"]["chance"] == pytest.approx(1 / 3, abs=0.02)
+    assert values["neighbours"]["random_baseline"] == pytest.approx(1 / 3, abs=0.02)
     assert [point["images"] for point in values["curve"]["points"]] == [15, 30, 60, 120]
     counts = [len(point["accuracies"]) for point in values["curve"]["points"]]
     assert counts == [5, 5, 5, 1]
@@ -89,12 +89,12 @@ def test_the_same_again_says_the_same(found, tmp_path):
 
 def test_the_last_point_is_the_head_of_all_training_images(found):
     from pipeline.heads.cross_validation.search import Plan, search
-    from pipeline.heads.task import make_folds, units
+    from pipeline.heads.task import group_ids_of, make_folds
 
     table = found.table
     train = table.rows("train")
     held = np.concatenate([table.rows("val"), table.rows("test")])
-    folds = make_folds(train, table.labels[train], units(table, train), count=5, seed=0)
+    folds = make_folds(train, table.labels[train], group_ids_of(table, train), count=5, seed=0)
     head = search(
         "linear", table.features, table.labels, classes=3, train=train, folds=folds,
         plan=Plan(select="log-loss", grid=learning_curve.GRID),
