@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DamagedError, PipelineError
-from pipeline.heads.cross_validation.candidates import log_probabilities
+from pipeline.heads.cross_validation.candidates import estimator_scores
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
 from pipeline.store.results import HEAD
@@ -73,12 +73,10 @@ class Head:
         x = self._features(features)
         if self.linear is not None:
             return self.linear.scores(x) / np.float32(self.linear.temperature)
-        if self.info["temperature"] is None:
-            values = log_probabilities(self.estimator, x)
-        else:
-            values = self.estimator.decision_function(x) / float(self.info["temperature"])
-            if values.ndim == 1:
-                values = np.stack([-values / 2, values / 2], axis=1)
+        temperature = self.info["temperature"]
+        values = estimator_scores(self.estimator, x, probabilities=temperature is None)
+        if temperature is not None:
+            values = values / float(temperature)
         full = np.full((len(x), len(self.classes_)), -np.inf)
         full[:, np.asarray(self.estimator.classes_, np.int64)] = values
         return full

@@ -103,13 +103,13 @@ def _svm(seed: int, balanced: bool) -> Any:
 def _svm_rbf(seed: int, balanced: bool) -> Any:
     from sklearn.svm import SVC
 
-    return SVC(class_weight=_weight(balanced), cache_size=500)
+    return SVC(class_weight=_weight(balanced), cache_size=500, random_state=seed)
 
 
 def _svm_rbf_search(seed: int, balanced: bool) -> Any:
     from pipeline.heads.estimators.rbf import CachedGaussianSVC
 
-    return CachedGaussianSVC(_weight(balanced))
+    return CachedGaussianSVC(_weight(balanced), seed)
 
 
 def _lda(seed: int, balanced: bool) -> Any:

@@ -125,31 +125,42 @@ def fit(
         record: of warnings, where one is being kept already; None to keep one for this fit.
 
     Raises:
-        PipelineError: what the estimator refuses, in its words. A ValueError that scikit-learn did
-            not raise is a bug, and is passed on.
+        PipelineError: what the estimator refuses, in its words.
     """
     from sklearn.exceptions import ConvergenceWarning
 
     with recorded_warnings() if record is None else nullcontext(record) as kept:
         mine = kept[threading.get_ident()]
         mine.clear()
-        try:
+        with refusals():
             estimator.set_params(**_possible(parameters, x.shape)).fit(x, y)
-        except ValueError as error:
-            if not _refusal(error):
-                raise
-            raise PipelineError(str(error).splitlines()[0]) from error
     return not any(issubclass(category, ConvergenceWarning) for category in mine)
 
 
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn the ValueError by which an estimator refuses data or a parameter into a sentence.
+
+    A ValueError of our own code is a bug, and is passed on.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not _refusal(error):
+            raise
+        raise PipelineError(str(error).splitlines()[0]) from error
+
+
 def _refusal(error: ValueError) -> bool:
-    """Return whether an estimator refused the data or a parameter: its way to is a ValueError."""
     from sklearn.utils._param_validation import InvalidParameterError
 
     if isinstance(error, (InvalidParameterError, np.linalg.LinAlgError)):
         return True
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__")).startswith("sklearn.")
+    names = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    inner = [
+        package for name in names if (package := name.split(".")[0]) in ("pipeline", "sklearn")
+    ]
+    return bool(inner[-1] == "sklearn")  # else our own code, or numpy that it called, raised
 
 
 def _possible(parameters: Parameters, shape: tuple[int, ...]) -> Parameters:
@@ -164,11 +175,16 @@ def _possible(parameters: Parameters, shape: tuple[int, ...]) -> Parameters:
     return parameters
 
 
-def log_probabilities(estimator: Any, x: np.ndarray) -> np.ndarray:
-    """Return the logarithms of an estimator's probabilities, [N, K'].
+def estimator_scores(estimator: Any, x: np.ndarray, *, probabilities: bool) -> np.ndarray:
+    """Return scores [N, K'] for the K' classes that an estimator has seen.
 
-    By itself where it can: naive Bayes knows those of probabilities that are 0 in floating point.
+    They are the logarithms of its probabilities, or its decision function, where two classes' one
+    score s becomes [−s/2, s/2]. Naive Bayes gives the logarithms by itself: it knows those of
+    probabilities that are 0 in floating point.
     """
+    if not probabilities:
+        scores = np.asarray(estimator.decision_function(x))
+        return np.stack([-scores / 2, scores / 2], axis=1) if scores.ndim == 1 else scores
     with np.errstate(divide="ignore"):
         if hasattr(estimator, "predict_log_proba"):
             return np.asarray(estimator.predict_log_proba(x))
@@ -184,16 +200,19 @@ def class_scores(kind: HeadKind, estimator: Any, x: np.ndarray, classes: int) ->
     if kind.linear is not None:
         weight, bias = kind.linear(estimator)
         scores = x @ weight.T.astype(x.dtype) + bias
-    elif kind.probabilities:
-        scores = log_probabilities(estimator, x)
     else:
-        scores = estimator.decision_function(x)
-        if scores.ndim == 1:
-            scores = np.stack([-scores / 2, scores / 2], axis=1)
-    if np.isnan(scores).any():
-        raise PipelineError(
-            "its scores are not numbers; do the features of the training images vary at all?"
-        )
+        with refusals():
+            scores = estimator_scores(estimator, x, probabilities=kind.probabilities)
     out = np.full((len(x), classes), -np.inf, np.float32)
     out[:, np.asarray(estimator.classes_, np.int64)] = scores
-    return out
+    return checked(out)
+
+
+def checked(scores: np.ndarray) -> np.ndarray:
+    """Return scores [N, K] as they are; refuse rows without a likeliest class."""
+    if not np.isfinite(scores.max(1)).all():
+        raise PipelineError(
+            "its scores are not finite; do the features of the training images vary at all, and "
+            "are they of a usual size?"
+        )
+    return scores

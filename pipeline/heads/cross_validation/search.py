@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.heads.cross_validation.candidates import Fold, class_scores, fit, out_of_fold
+from pipeline.heads.cross_validation.candidates import Fold, checked, class_scores, fit, out_of_fold
 from pipeline.heads.estimators.normalize import Normalizer
 from pipeline.heads.estimators.stacked import Stacked
 from pipeline.heads.linear import LinearHead, every_class
@@ -75,7 +75,7 @@ class Found:
         """Return probabilities [N, K] of raw features [N, D]."""
         temperature = self.chosen.temperature
         if self.linear is not None:
-            return softmax(self.linear.scores(features), temperature)
+            return softmax(checked(self.linear.scores(features)), temperature)
         x = self.normalizer.apply(features)
         return softmax(class_scores(HEADS[self.name], self.estimator, x, classes), temperature)
 

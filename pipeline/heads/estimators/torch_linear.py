@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from pipeline.heads.cross_validation.candidates import Fold
+from pipeline.heads.cross_validation.candidates import Fold, checked
 from pipeline.heads.estimators.normalize import Normalized
 from pipeline.heads.registry import Parameters
 from pipeline.heads.solver.design import Design
@@ -66,7 +66,7 @@ class LinearSearch:
             for number, scores in enumerate(self._scores(done, some), first):
                 for fold, (_, held) in enumerate(self.folds):
                     own = scores if len(self.folds) == 1 else scores[held]
-                    yield number, fold, own, bool(done.converged[number, fold])
+                    yield number, fold, checked(own), bool(done.converged[number, fold])
 
     def _scores(self, done: Sweep, some: slice) -> np.ndarray:
         """Return the scores of rows that a problem did not see, [P, n, K]."""
