@@ -37,13 +37,9 @@ class PermutationTest:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, with the 95% Wilson interval of the accuracy."""
-        return {
-            "images": self.images,
-            "accuracy": self.accuracy,
-            "interval": list(wilson(self.right, self.images)),
-            "random_baseline": self.random_baseline,
-            "p": self.p,
-        }
+        interval = list(wilson(self.right, self.images))
+        rest = {name: value for name, value in vars(self).items() if name != "right"}
+        return {**rest, "accuracy": self.accuracy, "interval": interval}
 
 
 def permutation_test(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from sklearn.base import BaseEstimator
+from sklearn.linear_model._base import LinearClassifierMixin
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import validate_data
 
-from pipeline.heads.estimators.affine import AffineClassifier
 
-
-class ShrinkageLDA(AffineClassifier):
+class ShrinkageLDA(LinearClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Gaussian classes with one covariance, shrunk towards a multiple of the identity.
 
     The model of scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=…)`, whose
