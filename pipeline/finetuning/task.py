@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.heads.cross_validation import folds as folding
-from pipeline.heads.cross_validation.search import Found, Plan, search
+from pipeline.heads.cross_validation.search import Plan, SearchResult, search
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import leaderboard
 from pipeline.heads.options import HeadRecipe
@@ -208,7 +208,7 @@ def _aside(labels: np.ndarray, group_ids: np.ndarray, seed: int) -> np.ndarray |
     return of == best if left[best] > 1 else None
 
 
-def refit(info: dict[str, Any], table: FeatureTable, task: Task) -> Found:
+def refit(info: dict[str, Any], table: FeatureTable, task: Task) -> SearchResult:
     """Return the head fitted on the images that train, with the penalty that was chosen.
 
     One that is not fitted by log-loss gets its temperature from folds of these images.

@@ -17,7 +17,7 @@ from pipeline.heads import calibration, metrics, predictions
 from pipeline.heads.cross_validation import near_duplicates
 from pipeline.heads.cross_validation.near_duplicates import NearDuplicate, find_near_duplicates
 from pipeline.heads.cross_validation.resplits import resplit
-from pipeline.heads.cross_validation.search import Found, Plan, search
+from pipeline.heads.cross_validation.search import Plan, SearchResult, search
 from pipeline.heads.head import Head
 from pipeline.heads.options import HeadRecipe
 from pipeline.heads.registry import HEADS, parse_grid
@@ -237,7 +237,7 @@ def _fit(
     return head
 
 
-def _estimator(found: Found) -> Any:
+def _estimator(found: SearchResult) -> Any:
     if found.linear is not None:
         return None
     from sklearn.pipeline import Pipeline
@@ -250,7 +250,7 @@ def _info(
     table: FeatureTable,
     task: Task,
     recipe: HeadRecipe,
-    found: Found,
+    found: SearchResult,
     head_id: str,
     scored: dict[str, metrics.Metrics],
     repeats: dict[str, Any] | None,

@@ -79,13 +79,7 @@ def split_rows(table: FeatureTable, recipe: HeadRecipe, notes: list[str]) -> Tas
     if unlabelled:
         notes.append(f"{unlabelled} training images without a label were left out.")
     train = rows["train"]
-    group_ids = group_ids_of(table, train)
-    if recipe.shots is not None or recipe.train_fraction is not None:
-        part = folding.subsample(
-            table.labels[train], group_ids, shots=recipe.shots, fraction=recipe.train_fraction,
-            seed=recipe.seed,
-        )  # fmt: skip
-        train, group_ids = train[part], group_ids[part]
+    train, group_ids = subsampled(table, train, recipe, seed=recipe.seed)
     reported = {name: rows[name] for name in ("val", "test") if len(rows[name])}
     if recipe.repeats and not reported:
         raise UsageError(
@@ -129,6 +123,19 @@ def _fewer(count: int, asked: int) -> str:
             "taken untried."
         )
     return f"A class has too few different training images for {asked} folds: {count} were used."
+
+
+def subsampled(
+    table: FeatureTable, rows: np.ndarray, recipe: HeadRecipe, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that `--shots` or `--train-fraction` leave, and their group ids."""
+    group_ids = group_ids_of(table, rows)
+    shots, fraction = recipe.shots, recipe.train_fraction
+    if shots is None and fraction is None:
+        return rows, group_ids
+    labels = table.labels[rows]
+    part = folding.subsample(labels, group_ids, shots=shots, fraction=fraction, seed=seed)
+    return rows[part], group_ids[part]
 
 
 def group_ids_of(table: FeatureTable, rows: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from pipeline.analysis.advising.quadrant import Similarity
 from pipeline.errors import PipelineError, UsageError
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.random_baseline import PermutationTest, permutation_test
-from pipeline.heads.cross_validation.search import Found
+from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.leaderboard import leaderboard
 from pipeline.heads.task import check_table, group_ids_of, make_folds
 from pipeline.images.names import counted
@@ -242,14 +242,14 @@ def _similarity(
 def _curve(
     table: FeatureTable,
     task: _Task,
-    whole: Found,
+    whole: SearchResult,
     seed: int,
     progress: Progress,
     notes: list[str],
 ) -> Curve | None:
     """Return the learning curve on the held-out images, or by folds where there are none."""
     repeats = REPEATS if len(task.pool) <= FROM else FEWER
-    shared: Found | None = whole
+    shared: SearchResult | None = whole
     if len(task.held):
         on, held = task.held_name, len(task.held)
         trials = [

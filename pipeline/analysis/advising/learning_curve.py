@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.analysis.advising.forecast import LEAST_SIZES, Forecast, Point, forecast
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.candidates import Fold
-from pipeline.heads.cross_validation.search import Found, Plan, search
+from pipeline.heads.cross_validation.search import Plan, SearchResult, search
 from pipeline.heads.metrics import wilson
 from pipeline.heads.task import make_folds
 
@@ -93,7 +93,7 @@ def fit(
     *,
     classes: int,
     seed: int,
-) -> Found:
+) -> SearchResult:
     """Return the linear head of some rows, its penalty chosen by folds of these alone."""
     plan = Plan(select="log-loss", grid=GRID, seed=seed)
     return search("linear", features, labels, classes=classes, train=rows, folds=parts, plan=plan)
@@ -105,7 +105,7 @@ def measure(
     trials: Sequence[Trial],
     *,
     classes: int,
-    whole: Found | None,
+    whole: SearchResult | None,
     progress: Callable[[str], None],
 ) -> tuple[Point, ...]:
     """Return the points of a learning curve.
@@ -138,7 +138,7 @@ def measure(
 
 
 def _parts(
-    labels: np.ndarray, trials: Sequence[Trial], fraction: float, whole: Found | None
+    labels: np.ndarray, trials: Sequence[Trial], fraction: float, whole: SearchResult | None
 ) -> Iterator[tuple[Trial, np.ndarray, np.ndarray]]:
     for trial in trials:
         inside = folding.entering(labels[trial.pool], trial.group_ids, trial.seed) < fraction

@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.neighbours import nearest
 from pipeline.heads.cross_validation.random_baseline import PermutationTest, permutation_test
-from pipeline.heads.cross_validation.search import Found
+from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.metrics import wilson
 from pipeline.heads.task import group_ids_of, make_folds
 from pipeline.progress import Progress
@@ -57,7 +57,7 @@ def by_folds(
     classes: int,
     folds: int,
     seed: int,
-) -> tuple[Found, np.ndarray | None]:
+) -> tuple[SearchResult, np.ndarray | None]:
     """Return the linear head of some rows, and its guesses by cross-validation, int64 [n].
 
     Args:

@@ -6,7 +6,7 @@ import threading
 import traceback
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -17,6 +17,8 @@ from pipeline.heads.registry import HEADS, HeadKind, Parameters
 
 #: (training rows, scored rows), each [n] int64.
 Fold = tuple[np.ndarray, np.ndarray]
+#: (candidate, fold, scores [n, K] of the fold's scored rows, converged), as they end.
+Scores = Generator[tuple[int, int, np.ndarray, bool], None, None]
 #: Number of a thread → the categories of its warnings.
 WarningRecord = dict[int, list[type[Warning]]]
 
@@ -32,7 +34,7 @@ def out_of_fold(
     balanced: bool,
     seed: int,
     jobs: int | None,
-) -> Iterator[tuple[int, int, np.ndarray, bool]]:
+) -> Scores:
     """Yield (candidate, fold, scores [n, K] of the fold's scored rows, converged), as they end.
 
     A kind that starts warm (logistic regression) goes through the candidates of a fold in order,

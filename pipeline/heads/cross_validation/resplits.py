@@ -11,7 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.search import Plan, search
 from pipeline.heads.options import HeadRecipe
-from pipeline.heads.task import Task, group_ids_of, make_folds
+from pipeline.heads.task import Task, group_ids_of, make_folds, subsampled
 from pipeline.store.table import FeatureTable
 
 
@@ -25,25 +25,19 @@ def resplit(
     train, held = task.train, task.reported[split]
     pool = np.sort(np.concatenate([train, held]))
     group_ids = group_ids_of(table, pool)
-    parts = max(2, round(len(pool) / len(held)))
+    parts, classes = max(2, round(len(pool) / len(held))), len(table.classes)
     accuracies = []
-    for number in range(recipe.repeats):
-        seed = recipe.seed + 1 + number
-        of = folding.assign(table.labels[pool], group_ids, parts, seed)
-        inside, outside = pool[of != 0], pool[of == 0]
-        labels, inner = table.labels[inside], group_ids_of(table, inside)
-        if recipe.shots is not None or recipe.train_fraction is not None:
-            part = folding.subsample(
-                labels, inner, shots=recipe.shots, fraction=recipe.train_fraction, seed=seed
-            )
-            inside, labels, inner = inside[part], labels[part], inner[part]
-        folds = make_folds(inside, labels, inner, count=recipe.folds, seed=seed)
-        found = search(
-            name, table.features, table.labels, classes=len(table.classes), train=inside,
-            folds=folds, plan=replace(plan, seed=seed),
+    for seed in range(recipe.seed + 1, recipe.seed + 1 + recipe.repeats):
+        part_of = folding.assign(table.labels[pool], group_ids, parts, seed)
+        outside = pool[part_of == 0]
+        inside, inner = subsampled(table, pool[part_of != 0], recipe, seed=seed)
+        folds = make_folds(inside, table.labels[inside], inner, count=recipe.folds, seed=seed)
+        result = search(
+            name, table.features, table.labels, classes=classes, train=inside, folds=folds,
+            plan=replace(plan, seed=seed),
         )  # fmt: skip
-        probabilities = found.probabilities(np.asarray(table.features[outside]), len(table.classes))
-        accuracies.append(float((probabilities.argmax(1) == table.labels[outside]).mean()))
+        guesses = result.probabilities(np.asarray(table.features[outside]), classes).argmax(1)
+        accuracies.append(float((guesses == table.labels[outside]).mean()))
     return {
         "split": split,
         "accuracies": accuracies,

@@ -19,12 +19,12 @@ class ShrinkageLDA(LinearClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         shrinkage: in (0, 1]; 1 leaves the identity alone.
-        balanced: equal priors in place of the classes' shares.
+        class_weight: `balanced` for equal priors in place of the classes' shares, or None.
     """
 
-    def __init__(self, shrinkage: float = 0.5, balanced: bool = False):
+    def __init__(self, shrinkage: float = 0.5, class_weight: str | None = None):
         self.shrinkage = shrinkage
-        self.balanced = balanced
+        self.class_weight = class_weight
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> ShrinkageLDA:
         """Fit on X [N, D] and y [N]; raises ValueError for one class or a wrong shrinkage."""
@@ -44,7 +44,7 @@ class ShrinkageLDA(LinearClassifierMixin, BaseEstimator):  # type: ignore[misc]
         covariance *= 1 - self.shrinkage
         covariance[np.diag_indices_from(covariance)] += self.shrinkage * spread
         weights = cho_solve(cho_factor(covariance, overwrite_a=True), means.T).T  # [K, D]
-        share = np.full(len(counts), 1 / len(counts)) if self.balanced else counts / len(X)
+        share = np.full(len(counts), 1 / len(counts)) if self.class_weight else counts / len(X)
         bias = np.log(share) - 0.5 * np.einsum("kd,kd->k", means, weights)
         if len(counts) == 2:
             weights, bias = weights[1:] - weights[:1], bias[1:] - bias[:1]
