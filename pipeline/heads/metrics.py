@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class Metrics:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {**asdict(self), "interval": list(self.interval)}
+        return {**vars(self), "interval": list(self.interval)}
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:

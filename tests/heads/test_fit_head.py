@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fitting import QUICK, fitted, folders
+from joblib import parallel_config
 from tables import digest, make_table
 
 import pipeline
@@ -288,7 +289,8 @@ def test_writing_that_is_interrupted_leaves_no_half_written_head(cache, table, m
 def test_a_second_fit_reuses_the_head_and_changes_no_file(cache, table):
     first = fitted(table, cache)
     before = {path: path.stat().st_mtime_ns for path in first.heads[0].folder.iterdir()}
-    again = run(table, HeadRecipe(clf="lda,ncm", folds=3, jobs=2), cache)
+    with parallel_config(backend="threading"):
+        again = run(table, HeadRecipe(clf="lda,ncm", folds=3, jobs=2), cache)
     assert again.reused == (first.heads[0].id,)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert again.heads[0].info == json.loads(json.dumps(first.heads[0].info))

@@ -5,7 +5,6 @@ import threading
 import warnings
 from dataclasses import replace
 
-import joblib
 import numpy as np
 import pytest
 import torch
@@ -46,7 +45,7 @@ def two_threads():
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_fitting_and_predicting_leave_everything_as_it_was(tmp_path, two_threads, jobs):
+def test_fitting_and_predicting_leave_everything_as_it_was(tmp_path, two_threads, processes, jobs):
     table = make_table(train=48, val=12, test=12)
     grids = {"logreg": "0.1", "svm": "1e-4", "mlp": "1", "svm-rbf": "1"}
     for name in HEADS if jobs == 1 else ("lda", "linear"):
@@ -59,7 +58,6 @@ def test_fitting_and_predicting_leave_everything_as_it_was(tmp_path, two_threads
         before = snapshot()
         Head.open(done.heads[0].folder).predict(table)
         assert snapshot() == before, name
-    joblib.externals.loky.get_reusable_executor().shutdown(wait=True)
 
 
 def test_wide_features_leave_the_number_of_threads_as_it_was(tmp_path, two_threads):
