@@ -151,10 +151,9 @@ def extrapolate(
     points: tuple[Point, ...], targets: Sequence[int], *, measured_on: str, held: int
 ) -> Curve:
     """Return the curve with its forecasts, and the check of how the last point was foreseen."""
-    found: tuple[Forecast, ...] = ()
+    forecasts, check = [], None
     if len(points) >= LEAST_SIZES:
-        found = tuple(forecast(points, targets, held=held))
-    earlier, check = points[:-1], None
-    if len(earlier) >= LEAST_SIZES:
-        (check,) = forecast(earlier, [round(points[-1].images)], held=held)
-    return Curve(measured_on, held, points, found, check)
+        forecasts = forecast(points, targets, held=held)
+    if len(points) > LEAST_SIZES:
+        (check,) = forecast(points[:-1], [round(points[-1].images)], held=held)
+    return Curve(measured_on, held, points, tuple(forecasts), check)

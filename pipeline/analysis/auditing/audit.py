@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,26 +62,18 @@ class Audit:
         first, *rest = finding.rows
         pairs: list[tuple[int, int | None]] = [(row, first) for row in rest]
         suggested = "" if finding.suggested is None else self.table.classes[finding.suggested]
-        return [
-            {
-                "kind": finding.kind,
-                **self._image(row, ""),
-                "suggested": suggested,
-                **self._image(other, "other_"),
-                "score": round(finding.score, 6),
-                "reason": finding.reason,
-            }
+        score, reason = round(finding.score, 6), finding.reason
+        values = [
+            (finding.kind, *self._image(row), suggested, *self._image(other), score, reason)
             for row, other in pairs or [(first, None)]
         ]
+        return [dict(zip(COLUMNS, one, strict=True)) for one in values]
 
-    def _image(self, row: int | None, prefix: str) -> dict[str, str]:
+    def _image(self, row: int | None) -> tuple[str, str, str]:
+        """Return path, split and label."""
         if row is None:
-            return dict.fromkeys((f"{prefix}path", f"{prefix}split", f"{prefix}label"), "")
-        return {
-            f"{prefix}path": self.table.paths[row],
-            f"{prefix}split": self.table.splits[row],
-            f"{prefix}label": _label(self.table, row),
-        }
+            return "", "", ""
+        return self.table.paths[row], self.table.splits[row], _label(self.table, row)
 
     def to_csv(self) -> bytes:
         """Return all findings as `audit.csv`; names as they are on disk."""
@@ -164,9 +156,9 @@ def run(
 
 def _copies(table: FeatureTable) -> list[Finding]:
     """Return a finding for each file that is there more than once; those across splits first."""
-    by_digest: dict[str, list[int]] = {}
+    by_digest: dict[str, list[int]] = defaultdict(list)
     for row, digest in enumerate(table.digests):
-        by_digest.setdefault(digest, []).append(row)
+        by_digest[digest].append(row)
     found = []
     for rows in (_by_split(table, rows) for rows in by_digest.values() if len(rows) > 1):
         reason = f"The same file {len(rows)} times{_where(table, rows)}."
