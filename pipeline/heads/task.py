@@ -67,7 +67,7 @@ class Task:
 
 
 def split_rows(table: FeatureTable, recipe: HeadRecipe, notes: list[str]) -> Task:
-    """Return which rows do what, honestly: reported rows choose nothing, unless it is said.
+    """Return which rows do what, honestly: reported rows choose nothing unless that is asked for.
 
     Raises:
         UsageError: `--select-on val` without train, val and test.

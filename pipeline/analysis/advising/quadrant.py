@@ -2,7 +2,7 @@
 
 The quadrants (few or many images, similar to the source task or not) are those of Stanford's
 cs231n, "Transfer Learning": a linear classifier; fine-tuning; a linear classifier on an earlier
-layer; fine-tuning everything or training from scratch. What is told by rule of thumb there is
+layer; fine-tuning everything or training from scratch. What is a rule of thumb there is
 measured here, and two numbers decide. `docs/advise.md` says where they come from.
 """
 

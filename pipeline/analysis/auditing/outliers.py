@@ -16,10 +16,10 @@ from pipeline.heads.linear import unit_length
 
 #: Neighbours: nearly so many alike that do not belong still stand out.
 NEAREST = 10
-#: Modified z-score from which an image is told; Iglewicz and Hoaglin 1993, "How to Detect and
+#: Modified z-score from which an image is reported; Iglewicz and Hoaglin 1993, "How to Detect and
 #: Handle Outliers", section 3.
 FAR = 3.5
-#: Images of a class among which neighbours are sought; of more a sample, so that a large table
+#: Images of a class among which neighbours are looked for; of more a sample, so that a large table
 #: takes seconds.
 REFERENCES = 5000
 _ROWS = 2048

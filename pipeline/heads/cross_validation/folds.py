@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -74,12 +73,9 @@ def possible(labels: np.ndarray, group_ids: np.ndarray, asked: int) -> int:
     A fold must leave at least two classes to train on, so the second most spread class must
     stand in at least two groups.
     """
-    spread = sorted(
-        Counter(label for label, _ in set(zip(labels, group_ids, strict=True))).values()
-    )
-    if len(spread) < 2 or spread[-2] < 2:
-        return 0
-    return min(asked, spread[-2])
+    pairs = np.unique(np.stack([labels, group_ids]), axis=1)
+    *_, second, _ = np.sort([0, *np.bincount(pairs[0])])
+    return min(asked, int(second)) if second > 1 else 0
 
 
 def subsample(

@@ -15,7 +15,7 @@ from pipeline.heads.linear import unit_length
 #: on flower photos of 128 px: re-encoded as JPEG of quality 70 the least cosine was 0.91, while
 #: different pictures of simple things (digits) reach 0.95 with many others as near.
 SURE, LIKELY, MARGIN = 0.97, 0.8, 3.0
-#: Multiply-adds above which only files are compared, and that is told: minutes on two cores.
+#: Multiply-adds above which only files are compared, and a note says so: minutes on two cores.
 MOST_WORK = 3e13
 _ROWS = 2048
 #: Whose images are compared with whose.
@@ -90,7 +90,7 @@ def too_many(splits: Sequence[str], dim: int, *, within: bool = False) -> str | 
     if sum(counts.get(a, 0) * counts.get(b, 0) for a, b in pairs) * dim <= MOST_WORK:
         return None
     where = "" if within else " across splits"
-    return f"Too many images to compare features{where}; equal files alone were sought."
+    return f"Too many images to compare features{where}; only equal files were looked for."
 
 
 def find_near_duplicates(

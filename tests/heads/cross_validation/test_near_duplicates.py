@@ -87,7 +87,7 @@ def test_a_table_too_large_to_compare_says_so_and_still_finds_equal_files(monkey
     leaks, note = find(table(digests=tuple(digests)))
     assert len(leaks) == 1 and leaks[0].same_file
     assert note == (
-        "Too many images to compare features across splits; equal files alone were sought."
+        "Too many images to compare features across splits; only equal files were looked for."
     )
 
 
