@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-AGREEMENT = {"images": 60, "accuracy": 0.9, "interval": [0.8, 0.95], "chance": 0.33, "p": 0.001}
+AGREEMENT = {
+    "images": 60,
+    "accuracy": 0.9,
+    "interval": [0.8, 0.95],
+    "random_baseline": 0.33,
+    "p": 0.001,
+}
 FORECAST = {
     "images": 120, "accuracy": 0.93, "interval": [0.85, 0.98], "gain": 0.02,
     "gain_interval": [-0.01, 0.05],

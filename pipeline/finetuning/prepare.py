@@ -22,7 +22,7 @@ from pipeline.finetuning.network.network import Network
 from pipeline.finetuning.network.unfreeze import cut
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.training.activations import Cached, Live, Source
-from pipeline.heads.linear import LinearHead, unit
+from pipeline.heads.linear import LinearHead, unit_length
 from pipeline.images.preprocess import Preprocess
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
@@ -83,7 +83,7 @@ def make_network(
     centre = None  # of features that a trunk from scratch does not give
     if not options.from_scratch:
         features = np.asarray(table.features[rows])
-        mean = (unit(features) if l2 else features).mean(0, dtype=np.float64)
+        mean = (unit_length(features) if l2 else features).mean(0, dtype=np.float64)
         centre = torch.from_numpy(mean.astype(np.float32))
     return Network(
         trunk.module,

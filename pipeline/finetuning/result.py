@@ -22,7 +22,7 @@ from pipeline.finetuning.training import curve
 from pipeline.finetuning.training.records import Epoch, Part
 from pipeline.finetuning.training.training import Training
 from pipeline.heads import calibration, metrics, predictions
-from pipeline.heads.cross_validation.search import Found
+from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.metrics import softmax
 from pipeline.store.folders import commit_folder
 from pipeline.store.records import (
@@ -66,7 +66,7 @@ class Outcome:
     trunk: LoadedTrunk
     task: Task
     options: FinetuneOptions
-    refitted: Found
+    refitted: SearchResult
     prepared: Prepared
     tuner: Training
     initial: dict[str, Tensor]

@@ -11,12 +11,19 @@ import numpy as np
 from pipeline.errors import PipelineError, UsageError
 from pipeline.heads import resolve
 from pipeline.heads.cross_validation import folds as folding
-from pipeline.heads.cross_validation.search import Found, Plan, search
+from pipeline.heads.cross_validation.search import Plan, SearchResult, search
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import Ranked
 from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS
-from pipeline.heads.task import check_table, check_views, learned, make_folds, split_rows, units
+from pipeline.heads.task import (
+    check_table,
+    check_views,
+    group_ids_of,
+    learned,
+    make_folds,
+    split_rows,
+)
 from pipeline.store.cache import Cache
 from pipeline.store.records import HeadInfo
 from pipeline.store.results import HEAD
@@ -148,7 +155,7 @@ def part_rows(table: FeatureTable, info: HeadInfo, select_on: str, notes: list[s
         )
     if select_on == "val" or (select_on == "auto" and both):
         return Task(head.train, head.reported["val"], "val", head.reported)
-    aside = _aside(table.labels[head.train], units(table, head.train), options.seed)
+    aside = _aside(table.labels[head.train], group_ids_of(table, head.train), options.seed)
     if aside is None:
         raise PipelineError(
             f"{len(head.train)} training images are too few to set a part aside that chooses the "
@@ -157,21 +164,21 @@ def part_rows(table: FeatureTable, info: HeadInfo, select_on: str, notes: list[s
     return Task(head.train[~aside], head.train[aside], "train-part", head.reported)
 
 
-def _aside(labels: np.ndarray, unit: np.ndarray, seed: int) -> np.ndarray | None:
+def _aside(labels: np.ndarray, group_ids: np.ndarray, seed: int) -> np.ndarray | None:
     """Return which images are set aside, bool [n]: a fold that leaves as many classes as can be.
 
     None where every fold would leave fewer than two.
     """
-    count = min(PARTS, len(np.unique(unit)))
+    count = min(PARTS, len(np.unique(group_ids)))
     if count < 2:
         return None
-    of = folding.assign(labels, unit, count, seed)
+    of = folding.assign(labels, group_ids, count, seed)
     left = [len(np.unique(labels[of != fold])) for fold in range(count)]
     best = int(np.argmax(left))  # the first of those that leave most
     return of == best if left[best] > 1 else None
 
 
-def refit(info: HeadInfo, table: FeatureTable, task: Task) -> Found:
+def refit(info: HeadInfo, table: FeatureTable, task: Task) -> SearchResult:
     """Return the head fitted on the images that train, with the penalty that was chosen.
 
     One that is not fitted by log-loss gets its temperature from folds of these images.
@@ -187,8 +194,8 @@ def refit(info: HeadInfo, table: FeatureTable, task: Task) -> Found:
     )
     parts = []
     if not kind.log_loss:
-        labels, unit = table.labels[task.train], units(table, task.train)
-        parts = make_folds(task.train, labels, unit, count=options.folds, seed=options.seed)
+        labels, group_ids = table.labels[task.train], group_ids_of(table, task.train)
+        parts = make_folds(task.train, labels, group_ids, count=options.folds, seed=options.seed)
     check_views(table, options.views)
     features, labels, train, folds = learned(table, options.views, task.train, parts)
     return search(

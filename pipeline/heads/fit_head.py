@@ -15,8 +15,9 @@ import numpy as np
 from pipeline.errors import PipelineError
 from pipeline.heads import calibration, metrics, predictions
 from pipeline.heads.cross_validation import near_duplicates
+from pipeline.heads.cross_validation.near_duplicates import NearDuplicate, find_near_duplicates
 from pipeline.heads.cross_validation.resplits import resplit
-from pipeline.heads.cross_validation.search import Found, Plan, Trial, search
+from pipeline.heads.cross_validation.search import Plan, SearchResult, Trial, search
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import rank_heads
 from pipeline.heads.options import FitHeadOptions
@@ -151,29 +152,42 @@ def fit_heads(
         left = [name for name in names if not HEADS[name].balanced]
         names = [name for name in names if HEADS[name].balanced]
         notes += [f"Left out, since they cannot weigh classes: {', '.join(left)}."] if left else []
-    leaks, note = near_duplicates.find(table.features, table.digests, table.paths, table.splits)
+    note = near_duplicates.too_many(table.splits, table.features.shape[1])
     notes += [note] if note else []
     task = split_rows(table, options, notes)
-    heads: list[Head] = []
-    reused: list[str] = []
+    folders = {
+        name: cache.root / "heads" / _head_id(table, replace(options, clf=name)) for name in names
+    }
+    fitted = {name: head for name, folder in folders.items() if (head := _kept(folder)) is not None}
+    reused = tuple(head.id for head in fitted.values())
+    duplicates = _duplicates(table, next(iter(fitted.values()), None))
     failed: dict[str, str] = {}
     for name in names:
-        folder = cache.root / "heads" / _head_id(table, replace(options, clf=name))
-        if (there := _there(folder)) is not None:
-            heads.append(there)
-            reused.append(there.id)
+        if name in fitted:
             continue
         progress.start(name, 0)
         try:
-            heads.append(_fit(name, table, task, options, folder, progress))
-        except (PipelineError, ValueError) as error:  # scikit-learn says by ValueError why not
+            fitted[name] = _fit(name, table, task, options, folders[name], progress, duplicates)
+        except PipelineError as error:
             failed[name] = f"{name} could not be fitted: {str(error).splitlines()[0]}"
-    if failed and not heads:
+    if failed and not fitted:
         raise PipelineError(" ".join(failed.values()))
     return Fitting(
-        table, tuple(heads), tuple(reused), failed, tuple(leaks), tuple(notes),
+        table,
+        tuple(fitted[name] for name in names if name in fitted),
+        reused,
+        failed,
+        tuple(near_duplicates.leaks(duplicates, table.paths, table.splits)),
+        tuple(notes),
         time.monotonic() - began,
-    )  # fmt: skip
+    )
+
+
+def _duplicates(table: FeatureTable, kept: Head | None) -> list[NearDuplicate]:
+    """Return near-duplicates across splits; a head that is kept has those of its table."""
+    if kept is None:
+        return find_near_duplicates(table.features, table.digests, table.splits)
+    return [NearDuplicate(**one) for one in kept.info.near_duplicates]
 
 
 def _head_id(table: FeatureTable, options: FitHeadOptions) -> str:
@@ -188,7 +202,7 @@ def _versions(name: str) -> dict[str, str]:
     return {package: version(package) for package in packages}
 
 
-def _there(folder: Path) -> Head | None:
+def _kept(folder: Path) -> Head | None:
     """Return a head that is fitted already; one that is damaged is fitted again."""
     if not folder.is_dir():
         return None
@@ -205,6 +219,7 @@ def _fit(
     options: FitHeadOptions,
     folder: Path,
     progress: Progress,
+    duplicates: list[NearDuplicate],
 ) -> Head:
     def tell(head: str, parameters: dict[str, Any], best: float) -> None:
         shown = ", ".join(f"{k}={_short(v)}" for k, v in parameters.items())
@@ -224,28 +239,31 @@ def _fit(
         name, features, labels, classes=classes, train=train, folds=folds, plan=plan, progress=tell
     )
     majority = int(np.bincount(table.labels[task.train], minlength=classes).argmax())
-    chances = {
+    probabilities = {
         split: found.probabilities(np.asarray(table.features[rows]), classes)
         for split, rows in task.reported.items()
     }
     scored = {
-        split: metrics.measure(table.labels[rows], chances[split], table.classes, majority)
+        split: metrics.measure(table.labels[rows], probabilities[split], table.classes, majority)
         for split, rows in task.reported.items()
     }
     repeats = resplit(name, table, task, options, plan) if options.repeats else None
-    info = _info(name, table, task, options, found, folder.name, scored, repeats, majority)
+    info = replace(
+        _info(name, table, task, options, found, folder.name, scored, repeats, majority),
+        near_duplicates=tuple(asdict(one) for one in duplicates),
+    )
     head = Head(info, linear=found.linear, estimator=_estimator(found), folder=folder)
 
     def write(into: Path) -> None:
         for split, rows in task.reported.items():
-            predictions.write(into / f"predictions-{split}.csv", table, rows, chances[split])
+            predictions.write(into / f"predictions-{split}.csv", table, rows, probabilities[split])
         head.write(into)
 
     commit_folder(folder, write, what="the head")
     return head
 
 
-def _estimator(found: Found) -> Any:
+def _estimator(found: SearchResult) -> Any:
     if found.linear is not None:
         return None
     from sklearn.pipeline import Pipeline
@@ -258,7 +276,7 @@ def _info(
     table: FeatureTable,
     task: Task,
     options: FitHeadOptions,
-    found: Found,
+    found: SearchResult,
     head_id: str,
     scored: dict[str, Metrics],
     repeats: Repeats | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DamagedError, PipelineError
-from pipeline.heads.cross_validation.candidates import log_chances
+from pipeline.heads.cross_validation.candidates import estimator_scores
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
 from pipeline.store.records import HeadInfo
@@ -27,6 +28,8 @@ TRUSTED = (
     "sklearn._loss.link.MultinomialLogit",
     "numpy.dtype",
 )
+#: One thread at a time bars the way to torch.
+_IMPORTING = threading.Lock()
 
 
 class Head:
@@ -73,12 +76,9 @@ class Head:
         x = self._features(features)
         if self.linear is not None:
             return self.linear.scores(x) / np.float32(self.linear.temperature)
-        if self.info.temperature is None:
-            values = log_chances(self.estimator, x)
-        else:
-            values = self.estimator.decision_function(x) / self.info.temperature
-            if values.ndim == 1:
-                values = np.stack([-values / 2, values / 2], axis=1)
+        values = estimator_scores(self.estimator, x, probabilities=self.info.temperature is None)
+        if self.info.temperature is not None:
+            values = values / self.info.temperature
         full = np.full((len(x), len(self.classes_)), -np.inf)
         full[:, np.asarray(self.estimator.classes_, np.int64)] = values
         return full
@@ -165,13 +165,14 @@ class Head:
 def _skops() -> Any:
     """Import `skops.io` without torch: it imports all of scikit-learn, also what wraps torch."""
     wrapper = "sklearn.externals.array_api_compat.torch"
-    if wrapper in sys.modules or "torch" in sys.modules:
-        return import_module("skops.io")
-    sys.modules[wrapper] = None  # type: ignore[assignment]  # an ImportError, which is passed over
-    try:
-        return import_module("skops.io")
-    finally:
-        del sys.modules[wrapper]
+    with _IMPORTING:
+        if "skops.io" in sys.modules or wrapper in sys.modules or "torch" in sys.modules:
+            return import_module("skops.io")
+        sys.modules[wrapper] = None  # type: ignore[assignment]  # an ImportError, passed over
+        try:
+            return import_module("skops.io")
+        finally:
+            sys.modules.pop(wrapper, None)
 
 
 def _load_estimator(path: Path) -> Any:

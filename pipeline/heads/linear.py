@@ -60,7 +60,7 @@ class LinearHead:
         """Return class scores [N, K] float32 of features [N, D]."""
         features = np.asarray(features, np.float32)
         if self.l2:
-            features = unit(features)
+            features = unit_length(features)
         return np.asarray(features @ self.weight.T + self.bias)
 
     def to_linear(self) -> nn.Linear:
@@ -111,7 +111,7 @@ class LinearHead:
         return cls(weight, bias, normalize == "l2", float(temperature[0]))
 
 
-def unit(features: np.ndarray) -> np.ndarray:
+def unit_length(features: np.ndarray) -> np.ndarray:
     """Return features [N, D] divided by their Euclidean lengths; zeros stay zeros."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return np.asarray(features / np.where(length > 0, length, 1), features.dtype)

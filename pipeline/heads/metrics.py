@@ -41,20 +41,18 @@ def measure(
         classes: K names.
         majority: the class that the baseline always predicts.
     """
-    predicted = probabilities.argmax(1)
-    confusion = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
+    predicted, total = probabilities.argmax(1), len(labels)
+    confusion = _confusion(labels, predicted, len(classes))
     right, actual, claimed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision, recall = right / claimed, right / actual
         f1 = 2 * right / (actual + claimed)
-    total = len(labels)
     return Metrics(
         images=total,
         accuracy=float(right.sum() / total),
         interval=wilson(int(right.sum()), total),
-        balanced_accuracy=float(recall[actual > 0].mean()),
-        f1_macro=float(f1[actual + claimed > 0].mean()),
+        balanced_accuracy=float(np.nanmean(recall)),
+        f1_macro=float(np.nanmean(f1)),
         log_loss=log_loss(labels, probabilities),
         top5=_top(labels, probabilities, 5) if len(classes) > 5 else None,
         calibration_error=_calibration_error(predicted == labels, probabilities.max(1)),
@@ -73,6 +71,16 @@ def measure(
     )
 
 
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Return how many images of each class (rows) are predicted to be of each, [K, K] int64."""
+    pairs = np.bincount(labels * classes + predicted, minlength=classes * classes)
+    return pairs.reshape(classes, classes)
+
+
 def score(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Return one of `SELECTIONS`, larger is better (the log-loss is negated)."""
     if metric == "log-loss":
@@ -80,12 +88,12 @@ def score(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
     predicted = probabilities.argmax(1)
     if metric == "accuracy":
         return float((predicted == labels).mean())
-    there = np.unique(labels)
+    confusion = _confusion(labels, predicted, probabilities.shape[1])
+    right, actual, claimed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     if metric == "balanced-accuracy":
-        return float(np.mean([(predicted[labels == k] == k).mean() for k in there]))
-    named = np.union1d(there, predicted)
-    pairs = [((labels == k), (predicted == k)) for k in named]
-    return float(np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs]))
+        return float(np.mean((right / np.maximum(actual, 1))[actual > 0]))
+    named = actual + claimed > 0
+    return float(np.mean(2 * right[named] / (actual + claimed)[named]))
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -160,7 +168,7 @@ def softmax(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 def fit_temperature(scores: np.ndarray, labels: np.ndarray, *, prior: float = 0.0) -> float:
     """Return the temperature that minimises the log-loss of `softmax(scores / T)`.
 
-    Golden-section search over ln T; the loss is convex in 1/T.
+    Brent's search over ln T; the loss is convex in 1/T.
     Source: Guo et al. 2017, section 4.2.
 
     Args:
@@ -170,30 +178,21 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray, *, prior: float = 0.
         prior: weight of the belief that labels have nothing to do with scores, in images. Without
             it faultless scores ask for a temperature of 0, and so for certainty.
     """
+    from scipy.optimize import minimize_scalar
+
     spread = float(np.std(scores[np.isfinite(scores)])) or 1.0
-    low, high = math.log(spread * 1e-3), math.log(spread * 1e5)
-    golden = (math.sqrt(5) - 1) / 2
 
     def loss(log_temperature: float) -> float:
-        chances = softmax(scores, math.exp(log_temperature))
-        loss = log_loss(labels, chances)
+        probabilities = softmax(scores, math.exp(log_temperature))
+        mean = log_loss(labels, probabilities)
         if prior:
-            blind = float(-np.log(np.clip(chances, EPSILON, 1.0)).mean())
-            loss = (loss * len(labels) + blind * prior) / (len(labels) + prior)
-        return loss
+            blind = float(-np.log(np.clip(probabilities, EPSILON, 1.0)).mean())
+            mean = (mean * len(labels) + blind * prior) / (len(labels) + prior)
+        return mean
 
-    a, b = high - golden * (high - low), low + golden * (high - low)
-    loss_a, loss_b = loss(a), loss(b)
-    for _ in range(50):
-        if loss_a <= loss_b:
-            high, b, loss_b = b, a, loss_a
-            a = high - golden * (high - low)
-            loss_a = loss(a)
-        else:
-            low, a, loss_a = a, b, loss_b
-            b = low + golden * (high - low)
-            loss_b = loss(b)
-    return math.exp((low + high) / 2)
+    ends = math.log(spread * 1e-3), math.log(spread * 1e5)
+    best = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-9})
+    return math.exp(best.x)
 
 
 def _top(labels: np.ndarray, probabilities: np.ndarray, count: int) -> float:
@@ -204,7 +203,3 @@ def _top(labels: np.ndarray, probabilities: np.ndarray, count: int) -> float:
 def _calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
     _, hits, sure = reliability(right, confidence).T
     return float(np.abs(hits - sure).sum() / len(right))
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

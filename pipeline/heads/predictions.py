@@ -14,39 +14,39 @@ from pipeline.store.system_errors import cannot_read
 from pipeline.store.table import FeatureTable
 
 
-def write(path: Path, table: FeatureTable, rows: np.ndarray, chances: np.ndarray) -> None:
+def write(path: Path, table: FeatureTable, rows: np.ndarray, probabilities: np.ndarray) -> None:
     """Write the predictions of some of a table's images.
 
     Args:
         path: of the file.
         table: names paths, labels and classes.
         rows: [n] of the table, all labelled.
-        chances: probabilities [n, K].
+        probabilities: probabilities [n, K].
     """
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "label", "prediction", *[f"p({c})" for c in table.classes]])
-        for row, p in zip(rows.tolist(), chances, strict=True):
+        for row, p in zip(rows.tolist(), probabilities, strict=True):
             label, guess = table.classes[table.labels[row]], table.classes[int(p.argmax())]
             writer.writerow([table.paths[row], label, guess, *[f"{value:.6g}" for value in p]])
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
+class StoredPredictions:
     """What `write` wrote. Equal only when identical.
 
     Attributes:
         rows: [n] of the table.
-        chances: probabilities [n, K] float64, to six digits, not calibrated.
+        probabilities: probabilities [n, K] float64, to six digits, not calibrated.
     """
 
     rows: np.ndarray
-    chances: np.ndarray
+    probabilities: np.ndarray
 
     def calibrated(self, temperature: float) -> np.ndarray:
         """Return probabilities [n, K] of logits that are divided by a temperature."""
         with np.errstate(divide="ignore"):
-            return softmax(np.log(self.chances), temperature)
+            return softmax(np.log(self.probabilities), temperature)
 
 
 def splits(folder: Path) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ def splits(folder: Path) -> tuple[str, ...]:
     return tuple(name.removeprefix("predictions-") for name in names)
 
 
-def read(path: Path, table: FeatureTable) -> Stored:
+def read(path: Path, table: FeatureTable) -> StoredPredictions:
     """Return predictions of a table's images.
 
     Args:
@@ -78,8 +78,11 @@ def read(path: Path, table: FeatureTable) -> Stored:
         if lines[0] != header:
             raise ValueError("its columns are not those of the table's classes")
         rows = np.array([place[line[0]] for line in lines[1:]], np.int64)
-        chances = np.array([[float(p) for p in line[3:]] for line in lines[1:]])
-        if chances.shape != (len(rows), len(table.classes)) or not np.isfinite(chances).all():
+        probabilities = np.array([[float(p) for p in line[3:]] for line in lines[1:]])
+        if (
+            probabilities.shape != (len(rows), len(table.classes))
+            or not np.isfinite(probabilities).all()
+        ):
             raise ValueError("a line of it is not whole")
         if [line[1] for line in lines[1:]] != [table.classes[k] for k in table.labels[rows]]:
             raise ValueError("its labels are not those of the table")
@@ -87,4 +90,4 @@ def read(path: Path, table: FeatureTable) -> Stored:
         raise DamagedError(
             f"The predictions {path} are damaged: {error}. Make the head or model again."
         ) from error
-    return Stored(rows, chances)
+    return StoredPredictions(rows, probabilities)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -78,68 +79,24 @@ class HeadKind:
         return [{self.parameter: value, **extra} for value in values for extra in self.fixed]
 
 
-def _weight(balanced: bool) -> str | None:
-    return "balanced" if balanced else None
+def estimator(place: str, *, weighs: bool = True, seeded: bool = False, **fixed: Any) -> Maker:
+    """Return what makes an estimator, and imports it only then.
 
+    Args:
+        place: `module:class`.
+        weighs: whether it takes `class_weight`.
+        seeded: whether it takes `random_state`.
+        **fixed: its other parameters.
+    """
 
-def _logreg(seed: int, balanced: bool) -> Any:
-    from sklearn.linear_model import LogisticRegression
+    def make(seed: int, balanced: bool) -> Any:
+        module, name = place.split(":")
+        options = {**fixed, **({"random_state": seed} if seeded else {})}
+        if weighs:
+            options["class_weight"] = "balanced" if balanced else None
+        return getattr(import_module(module), name)(**options)
 
-    return LogisticRegression(max_iter=2000, warm_start=True, class_weight=_weight(balanced))
-
-
-def _ridge(seed: int, balanced: bool) -> Any:
-    from sklearn.linear_model import RidgeClassifier
-
-    return RidgeClassifier(class_weight=_weight(balanced))
-
-
-def _svm(seed: int, balanced: bool) -> Any:
-    from sklearn.svm import LinearSVC
-
-    return LinearSVC(random_state=seed, class_weight=_weight(balanced))
-
-
-def _svm_rbf(seed: int, balanced: bool) -> Any:
-    from sklearn.svm import SVC
-
-    return SVC(class_weight=_weight(balanced), cache_size=500)
-
-
-def _svm_rbf_search(seed: int, balanced: bool) -> Any:
-    from pipeline.heads.estimators.rbf import CachedGaussianSVC
-
-    return CachedGaussianSVC(_weight(balanced))
-
-
-def _lda(seed: int, balanced: bool) -> Any:
-    from pipeline.heads.estimators.lda import ShrinkageLDA
-
-    return ShrinkageLDA(balanced=balanced)
-
-
-def _nb(seed: int, balanced: bool) -> Any:
-    from sklearn.naive_bayes import GaussianNB
-
-    return GaussianNB()
-
-
-def _knn(seed: int, balanced: bool) -> Any:
-    from sklearn.neighbors import KNeighborsClassifier
-
-    return KNeighborsClassifier(algorithm="brute", weights="distance")
-
-
-def _ncm(seed: int, balanced: bool) -> Any:
-    from sklearn.neighbors import NearestCentroid
-
-    return NearestCentroid()
-
-
-def _mlp(seed: int, balanced: bool) -> Any:
-    from sklearn.neural_network import MLPClassifier
-
-    return MLPClassifier((128,), max_iter=30, tol=1e-3, n_iter_no_change=3, random_state=seed)
+    return make
 
 
 def both_sides(weights: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -161,10 +118,16 @@ def _centroids(estimator: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 HEADS: Mapping[str, HeadKind] = {
-    "ncm": HeadKind("nearest class mean", _ncm, normalize="l2", linear=_centroids, balanced=False),
+    "ncm": HeadKind(
+        "nearest class mean",
+        estimator("sklearn.neighbors:NearestCentroid", weighs=False),
+        normalize="l2",
+        linear=_centroids,
+        balanced=False,
+    ),
     "nb": HeadKind(
         "Gaussian naive Bayes",
-        _nb,
+        estimator("sklearn.naive_bayes:GaussianNB", weighs=False),
         "var_smoothing",
         (1.0, 1e-1, 1e-2, 1e-3, 1e-5, 1e-9),
         probabilities=True,
@@ -172,14 +135,14 @@ HEADS: Mapping[str, HeadKind] = {
     ),
     "lda": HeadKind(
         "linear discriminant analysis",
-        _lda,
+        estimator("pipeline.heads.estimators.lda:ShrinkageLDA"),
         "shrinkage",
         (0.99, 0.95, 0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01),
         linear=_coefficients,
     ),
     "ridge": HeadKind(
         "ridge classifier",
-        _ridge,
+        estimator("sklearn.linear_model:RidgeClassifier"),
         "alpha",
         decades(-1, 7)[::-1],
         refine=True,
@@ -195,7 +158,7 @@ HEADS: Mapping[str, HeadKind] = {
     ),
     "logreg": HeadKind(
         "logistic regression",
-        _logreg,
+        estimator("sklearn.linear_model:LogisticRegression", max_iter=2000, warm_start=True),
         "C",
         PENALTIES,
         refine=True,
@@ -206,7 +169,7 @@ HEADS: Mapping[str, HeadKind] = {
     ),
     "svm": HeadKind(
         "linear support vector machine",
-        _svm,
+        estimator("sklearn.svm:LinearSVC", seeded=True),
         "C",
         decades(-6, -3),
         refine=True,
@@ -214,7 +177,12 @@ HEADS: Mapping[str, HeadKind] = {
     ),
     "knn": HeadKind(
         "nearest neighbours",
-        _knn,
+        estimator(
+            "sklearn.neighbors:KNeighborsClassifier",
+            weighs=False,
+            algorithm="brute",
+            weights="distance",
+        ),
         "n_neighbors",
         (50, 25, 15, 10, 7, 5, 3, 1),
         normalize="l2",
@@ -223,17 +191,25 @@ HEADS: Mapping[str, HeadKind] = {
     ),
     "svm-rbf": HeadKind(
         "support vector machine, Gaussian kernel",
-        _svm_rbf,
+        estimator("sklearn.svm:SVC", seeded=True, cache_size=500),
         "C",
         decades(-1, 2),
         fixed=({"gamma": 0.1}, {"gamma": 0.3}, {"gamma": 1.0}),
         warm=True,
-        searcher=_svm_rbf_search,
+        searcher=estimator("pipeline.heads.estimators.rbf:CachedGaussianSVC", seeded=True),
         most=20_000,
     ),
     "mlp": HeadKind(
         "multilayer perceptron",
-        _mlp,
+        estimator(
+            "sklearn.neural_network:MLPClassifier",
+            weighs=False,
+            seeded=True,
+            hidden_layer_sizes=(128,),
+            max_iter=30,
+            tol=1e-3,
+            n_iter_no_change=3,
+        ),
         "alpha",
         (10.0, 1.0, 1e-1),
         probabilities=True,

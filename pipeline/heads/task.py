@@ -67,7 +67,7 @@ class Task:
 
 
 def split_rows(table: FeatureTable, options: FitHeadOptions, notes: list[str]) -> Task:
-    """Return which rows do what, honestly: reported rows choose nothing, unless it is said.
+    """Return which rows do what, honestly: reported rows choose nothing unless that is asked for.
 
     Raises:
         UsageError: `--select-on val` without train, val and test.
@@ -79,13 +79,7 @@ def split_rows(table: FeatureTable, options: FitHeadOptions, notes: list[str]) -
     if unlabelled:
         notes.append(f"{unlabelled} training images without a label were left out.")
     train = rows["train"]
-    unit = units(table, train)
-    if options.shots is not None or options.train_fraction is not None:
-        part = folding.subsample(
-            table.labels[train], unit, shots=options.shots, fraction=options.train_fraction,
-            seed=options.seed,
-        )  # fmt: skip
-        train, unit = train[part], unit[part]
+    train, group_ids = subsampled(table, train, options, seed=options.seed)
     reported = {name: rows[name] for name in ("val", "test") if len(rows[name])}
     if options.repeats and not reported:
         raise UsageError(
@@ -101,22 +95,22 @@ def split_rows(table: FeatureTable, options: FitHeadOptions, notes: list[str]) -
             )
         return Task(train, [(train, rows["val"])], "val", reported)
     labels = table.labels[train]
-    folds = make_folds(train, labels, unit, count=options.folds, seed=options.seed)
+    folds = make_folds(train, labels, group_ids, count=options.folds, seed=options.seed)
     if len(folds) < options.folds:
         notes.append(_fewer(len(folds), options.folds))
     return Task(train, folds, "cv", reported)
 
 
 def make_folds(
-    rows: np.ndarray, labels: np.ndarray, unit: np.ndarray, *, count: int, seed: int
+    rows: np.ndarray, labels: np.ndarray, group_ids: np.ndarray, *, count: int, seed: int
 ) -> list[Fold]:
-    """Return at most `count` folds of rows, stratified, units whole; none where none can be.
+    """Return at most `count` folds of rows, stratified, groups whole; none where none can be.
 
     Units of mixed classes may leave a single class beside a fold: then there are fewer folds.
     """
-    possible = folding.possible(labels, unit, count)
+    possible = folding.possible(labels, group_ids, count)
     for number in range(possible, 1, -1):
-        of = folding.assign(labels, unit, number, seed)
+        of = folding.assign(labels, group_ids, number, seed)
         if all(len(np.unique(labels[of != fold])) > 1 for fold in range(number)):
             return [(rows[of != fold], rows[of == fold]) for fold in range(number)]
     return []
@@ -131,10 +125,23 @@ def _fewer(count: int, asked: int) -> str:
     return f"A class has too few different training images for {asked} folds: {count} were used."
 
 
-def units(table: FeatureTable, rows: np.ndarray) -> np.ndarray:
+def subsampled(
+    table: FeatureTable, rows: np.ndarray, options: FitHeadOptions, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that `--shots` or `--train-fraction` leave, and their group ids."""
+    group_ids = group_ids_of(table, rows)
+    shots, fraction = options.shots, options.train_fraction
+    if shots is None and fraction is None:
+        return rows, group_ids
+    labels = table.labels[rows]
+    part = folding.subsample(labels, group_ids, shots=shots, fraction=fraction, seed=seed)
+    return rows[part], group_ids[part]
+
+
+def group_ids_of(table: FeatureTable, rows: np.ndarray) -> np.ndarray:
     """Return which of these rows must stay together, [n] int64."""
     groups = None if table.groups is None else [table.groups[row] for row in rows]
-    return folding.units([table.digests[row] for row in rows], groups)
+    return folding.make_group_ids([table.digests[row] for row in rows], groups)
 
 
 def check_views(table: FeatureTable, views: int) -> None:

@@ -409,6 +409,7 @@ class HeadInfo(ResultInfo):
         spread: standard deviation of the folds' scores.
         trials: every candidate that was tried.
         metrics: split to what the head scored there.
+        near_duplicates: pairs of images that stand in two splits, as rows of the table.
         repeats: accuracies on resplits, their mean and spread; None without.
         seconds: of the search and the fit.
     """
@@ -431,6 +432,7 @@ class HeadInfo(ResultInfo):
     metrics: dict[str, SplitMetrics]
     repeats: Repeats | None
     seconds: float
+    near_duplicates: tuple[dict[str, Any], ...] = ()
 
     @property
     def partial(self) -> bool:

@@ -16,12 +16,12 @@ from pipeline.store.results import MODEL
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=2, max_size=60))
 def test_the_part_set_aside_keeps_units_whole_and_leaves_classes_to_learn(pairs):
     labels = np.array([label for label, _ in pairs])
-    _, unit = np.unique([unit for _, unit in pairs], return_inverse=True)
-    aside = _aside(labels, unit, 0)
+    _, group_ids = np.unique([group_ids for _, group_ids in pairs], return_inverse=True)
+    aside = _aside(labels, group_ids, 0)
     if aside is None:
         return
     assert aside.any() and not aside.all()
-    assert not set(unit[aside]) & set(unit[~aside])
+    assert not set(group_ids[aside]) & set(group_ids[~aside])
     assert len(np.unique(labels[~aside])) > 1
 
 

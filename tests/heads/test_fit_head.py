@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fitting import QUICK, fitted, folders
+from joblib import parallel_config
 from tables import digest, make_table
 
 import pipeline
@@ -96,7 +97,26 @@ def test_planted_copies_are_reported_with_the_pairs_and_random_features_are_not(
         ("test", path[90], "train", path[7], False),
     }
     assert len(done.to_json()["leaks"]) == 2
-    assert len(fitted(planted, cache).leaks) == 2  # told again where the head is reused
+
+
+def test_a_second_run_tells_the_leaks_without_comparing_the_images_again(cache, table, monkeypatch):
+    x = table.features.copy()
+    x[90] = x[7] + 1e-3
+    planted = make_table(features=x, splits=table.splits)
+    first = fitted(planted, cache)
+
+    def compare(*args, **options):
+        raise AssertionError("all pairs were compared")
+
+    monkeypatch.setattr("pipeline.heads.fit_head.find_near_duplicates", compare)
+    again = fitted(planted, cache)
+    assert again.reused and again.leaks == first.leaks and len(first.leaks) == 1
+    assert fitted(planted, cache, "lda,ncm").leaks == first.leaks
+    moved = replace(planted, paths=tuple(f"moved/{path}" for path in planted.paths))
+    assert moved.table_id == planted.table_id
+    assert [(leak.path, leak.other) for leak in fitted(moved, cache).leaks] == [
+        (moved.paths[90], moved.paths[7])
+    ]
 
 
 # options
@@ -159,6 +179,41 @@ def test_a_grid_that_the_estimator_refuses_is_a_sentence(cache, table):
         fitted(table, cache, "lda", grid="0.5,2")
     with pytest.raises(PipelineError, match=r"knn could not be fitted: .*n_neighbors"):
         fitted(table, cache, "knn", grid="2.5")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "pipeline.heads.estimators.lda.cho_solve",
+        "pipeline.heads.cross_validation.search.score",
+        "pipeline.heads.metrics.measure",
+        "pipeline.heads.predictions.write",
+    ],
+)
+def test_a_bug_is_no_head_that_could_not_be_fitted(cache, table, monkeypatch, place):
+    def broken(*args, **options):
+        return np.zeros(3) + np.zeros(4)
+
+    monkeypatch.setattr(place, broken)
+    with pytest.raises(ValueError, match="operands could not be broadcast"):
+        fitted(table, cache, "lda")
+
+
+def test_a_matrix_that_cannot_be_solved_is_a_sentence(cache, table, monkeypatch):
+    def singular(*args, **options):
+        return np.linalg.cholesky(-np.eye(2))
+
+    monkeypatch.setattr("pipeline.heads.estimators.lda.cho_factor", singular)
+    with pytest.raises(PipelineError, match=r"lda could not be fitted: Matrix is not positive"):
+        fitted(table, cache, "lda")
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("name", ["svm-rbf", "ridge", "linear", "knn", "ncm", "nb"])
+def test_features_too_large_for_a_head_are_a_sentence(cache, table, name):
+    large = make_table(features=table.features * np.float32(1e30), splits=table.splits)
+    with pytest.raises(PipelineError, match=rf"^{name} could not be fitted: [^\n]*$"):
+        fitted(large, cache, name, normalize="none", grid=None if name == "ncm" else "1")
 
 
 def test_an_option_that_there_is_not_is_refused_with_the_nearest(cache, table):
@@ -236,7 +291,8 @@ def test_writing_that_is_interrupted_leaves_no_half_written_head(cache, table, m
 def test_a_second_fit_reuses_the_head_and_changes_no_file(cache, table):
     first = fitted(table, cache)
     before = {path: path.stat().st_mtime_ns for path in first.heads[0].folder.iterdir()}
-    again = fit_heads(table, FitHeadOptions(clf="lda,ncm", folds=3, jobs=2), cache)
+    with parallel_config(backend="threading"):
+        again = fit_heads(table, FitHeadOptions(clf="lda,ncm", folds=3, jobs=2), cache)
     assert again.reused == (first.heads[0].id,)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert again.heads[0].info == first.heads[0].info

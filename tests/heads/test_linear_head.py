@@ -10,7 +10,7 @@ from tables import clouds
 from pipeline.errors import DamagedError
 from pipeline.heads.cross_validation.candidates import fit
 from pipeline.heads.estimators.normalize import NORMALIZATIONS, Normalizer
-from pipeline.heads.linear import LinearHead, unit
+from pipeline.heads.linear import LinearHead, unit_length
 from pipeline.heads.metrics import softmax
 from pipeline.heads.registry import HEADS
 
@@ -100,7 +100,7 @@ def test_as_a_torch_layer_it_gives_the_logits():
 def test_unit_vectors_have_length_one_and_zeros_stay():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        got = unit(np.array([[3, 4], [0, 0]], np.float32))
+        got = unit_length(np.array([[3, 4], [0, 0]], np.float32))
     np.testing.assert_allclose(got, [[0.6, 0.8], [0, 0]], rtol=1e-6)
 
 

@@ -114,7 +114,7 @@ def test_a_linear_head_that_failed_leaves_nothing_to_start_from(done, monkeypatc
 
     def failing(name, *args):
         if name == "logreg":
-            raise ValueError("no good")
+            raise PipelineError("no good")
         return real(name, *args)
 
     monkeypatch.setattr(fit_head, "_fit", failing)

@@ -10,7 +10,7 @@ from pipeline.analysis.advising.gains import Gain
 from pipeline.analysis.advising.learning_curve import Curve
 from pipeline.analysis.advising.quadrant import Recommendation, Similarity
 from pipeline.errors import PipelineError
-from pipeline.heads.cross_validation.random_baseline import Agreement
+from pipeline.heads.cross_validation.random_baseline import PermutationTest
 from pipeline.store.table import FeatureTable
 
 
@@ -76,8 +76,8 @@ class Advice:
     table: FeatureTable
     size: Size
     majority: float
-    neighbours: Agreement
-    linear: Agreement | None
+    neighbours: PermutationTest
+    linear: PermutationTest | None
     reference: Reference | None
     similarity: Similarity
     curve: Curve | None

@@ -18,10 +18,10 @@ from pipeline.analysis.advising.quadrant import Similarity
 from pipeline.analysis.options import AdviseOptions
 from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation import folds as folding
-from pipeline.heads.cross_validation.random_baseline import Agreement, agreement
-from pipeline.heads.cross_validation.search import Found
+from pipeline.heads.cross_validation.random_baseline import PermutationTest, permutation_test
+from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.resolve import heads_of
-from pipeline.heads.task import check_table, make_folds, units
+from pipeline.heads.task import check_table, group_ids_of, make_folds
 from pipeline.images.names import counted
 from pipeline.progress import Progress, Silent
 from pipeline.store import advice as kept
@@ -102,22 +102,22 @@ def advise_on_table(
     task = _look(table, options.seed, notes)
     labels, classes = table.labels[task.pool], len(table.classes)
     progress.start("neighbours", 0)
-    near, copied = similarity.by_neighbours(
-        np.asarray(table.features[task.pool]), labels, task.unit, seed=options.seed
+    near, duplicated = similarity.by_neighbours(
+        np.asarray(table.features[task.pool]), labels, task.group_ids, seed=options.seed
     )
-    if copied:
+    if duplicated:
         notes.append(
-            f"{counted(copied, 'training image has', 'training images have')} a copy or near-copy "
-            "among the others; a copy is nobody's nearest neighbour here."
+            f"{counted(duplicated, 'training image has', 'training images have')} a duplicate or "
+            "near-duplicate among the others; a duplicate is nobody's nearest neighbour here."
         )
     progress.start("linear", 0)
     whole, guesses = similarity.by_folds(
-        table.features, table.labels, task.pool, task.unit, classes=classes, folds=FOLDS,
+        table.features, table.labels, task.pool, task.group_ids, classes=classes, folds=FOLDS,
         seed=options.seed,
     )  # fmt: skip
     linear = None
     if guesses is not None:
-        linear = agreement(labels, task.unit, lambda y: y == guesses, seed=options.seed)
+        linear = permutation_test(labels, task.group_ids, lambda y: y == guesses, seed=options.seed)
     reference, measured = _similarity(
         table, task, options, cache, progress, notes, best=linear or near
     )
@@ -165,11 +165,11 @@ def _keep(advice: Advice, options: AdviseOptions, cache: Cache) -> Advice:
 
 @dataclass(frozen=True)
 class _Task:
-    """Rows: of training images, of those looked at (with units), and held out."""
+    """Rows: of training images, of those looked at (with their groups), and held out."""
 
     train: np.ndarray
     pool: np.ndarray
-    unit: np.ndarray
+    group_ids: np.ndarray
     held: np.ndarray
     held_name: str
 
@@ -180,8 +180,8 @@ def _look(table: FeatureTable, seed: int, notes: list[str]) -> _Task:
     known = table.labels >= 0
     train = np.flatnonzero((names == "train") & known)
     held = np.flatnonzero(np.isin(names, ("val", "test")) & known)
-    unit = units(table, np.concatenate([train, held]))
-    inside, outside = unit[: len(train)], unit[len(train) :]
+    group_ids = group_ids_of(table, np.concatenate([train, held]))
+    inside, outside = group_ids[: len(train)], group_ids[len(train) :]
     twice = np.isin(outside, inside)
     if twice.any():
         notes.append(
@@ -209,14 +209,14 @@ def _similarity(
     progress: Progress,
     notes: list[str],
     *,
-    best: Agreement,
+    best: PermutationTest,
 ) -> tuple[Reference | None, Similarity]:
     """Return the comparison with random weights, or else the one with chance, and say why."""
     try:
         if not options.sample:
             raise PipelineError("--sample is 0")
-        reference, measured, note = similarity.to_random(
-            cache, table, task.pool, task.unit, sample=options.sample, folds=FOLDS,
+        reference, measured, note = similarity.to_random_weights(
+            cache, table, task.pool, task.group_ids, sample=options.sample, folds=FOLDS,
             seed=options.seed, data=options.data, device=options.device, workers=options.workers,
             progress=progress,
         )  # fmt: skip
@@ -226,7 +226,7 @@ def _similarity(
             f"Not compared with random weights: {reason}. Compared with chance alone, which says "
             "less: an easy task is solved by any features."
         )
-        return None, similarity.to_chance(best)
+        return None, similarity.to_random_baseline(best)
     if note:
         notes.append(f"Compared with random weights on fewer images: {note}.")
     return reference, measured
@@ -235,26 +235,26 @@ def _similarity(
 def _curve(
     table: FeatureTable,
     task: _Task,
-    whole: Found,
+    whole: SearchResult,
     seed: int,
     progress: Progress,
     notes: list[str],
 ) -> Curve | None:
     """Return the learning curve on the held-out images, or by folds where there are none."""
     repeats = REPEATS if len(task.pool) <= FROM else FEWER
-    shared: Found | None = whole
+    shared: SearchResult | None = whole
     if len(task.held):
         on, held = task.held_name, len(task.held)
         trials = [
-            Trial(task.pool, task.unit, task.held, repeats * seed + number)
+            Trial(task.pool, task.group_ids, task.held, repeats * seed + number)
             for number in range(repeats)
         ]
     else:
         on, held, shared = "train, by folds", len(task.pool), None
         labels = table.labels[task.pool]
-        parts = make_folds(task.pool, labels, task.unit, count=repeats, seed=seed)
+        parts = make_folds(task.pool, labels, task.group_ids, count=repeats, seed=seed)
         trials = [
-            Trial(inside, task.unit[np.searchsorted(task.pool, inside)], outside, seed)
+            Trial(inside, task.group_ids[np.searchsorted(task.pool, inside)], outside, seed)
             for inside, outside in parts
         ]
     if not trials:

@@ -64,13 +64,8 @@ class Forecast:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {
-            "images": self.images,
-            "accuracy": self.accuracy,
-            "interval": list(self.interval),
-            "gain": self.gain,
-            "gain_interval": list(self.gain_interval),
-        }
+        intervals = {"interval": list(self.interval), "gain_interval": list(self.gain_interval)}
+        return {**vars(self), **intervals}
 
 
 def noise(points: Sequence[Point]) -> float:

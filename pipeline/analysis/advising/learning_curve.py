@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.analysis.advising.forecast import LEAST_SIZES, Forecast, Point, forecast
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.candidates import Fold
-from pipeline.heads.cross_validation.search import Found, Plan, search
+from pipeline.heads.cross_validation.search import Plan, SearchResult, search
 from pipeline.heads.metrics import wilson
 from pipeline.heads.task import make_folds
 
@@ -31,13 +31,13 @@ class Trial:
 
     Attributes:
         pool: rows whose growing parts are learned from.
-        unit: int64 [n], which of them stay together.
-        held: rows to measure on; none shares a unit with the pool.
+        group_ids: int64 [n], which of them stay together.
+        held: rows to measure on; none shares a group with the pool.
         seed: of the order in which images join.
     """
 
     pool: np.ndarray
-    unit: np.ndarray
+    group_ids: np.ndarray
     held: np.ndarray
     seed: int
 
@@ -93,7 +93,7 @@ def fit(
     *,
     classes: int,
     seed: int,
-) -> Found:
+) -> SearchResult:
     """Return the linear head of some rows, its penalty chosen by folds of these alone."""
     plan = Plan(select="log-loss", grid=GRID, seed=seed)
     return search("linear", features, labels, classes=classes, train=rows, folds=parts, plan=plan)
@@ -105,7 +105,7 @@ def measure(
     trials: Sequence[Trial],
     *,
     classes: int,
-    whole: Found | None,
+    whole: SearchResult | None,
     progress: Callable[[str], None],
 ) -> tuple[Point, ...]:
     """Return the points of a learning curve.
@@ -122,13 +122,13 @@ def measure(
     points = []
     for done, fraction in enumerate(fractions):
         errors, images = [], []
-        for number, (trial, rows, unit) in enumerate(_parts(labels, trials, fraction, whole)):
+        for number, (trial, rows, group_ids) in enumerate(_parts(labels, trials, fraction, whole)):
             progress(
                 f"{len(rows):,} images, size {done + 1} of {len(fractions)}, repeat {number + 1}"
             )
             found = whole if fraction == 1 else None
             if found is None:
-                parts = make_folds(rows, labels[rows], unit, count=FOLDS, seed=trial.seed)
+                parts = make_folds(rows, labels[rows], group_ids, count=FOLDS, seed=trial.seed)
                 found = fit(features, labels, rows, parts, classes=classes, seed=trial.seed)
             guesses = found.probabilities(np.asarray(features[trial.held]), classes).argmax(1)
             errors.append(float((guesses != labels[trial.held]).mean()))
@@ -138,11 +138,11 @@ def measure(
 
 
 def _parts(
-    labels: np.ndarray, trials: Sequence[Trial], fraction: float, whole: Found | None
+    labels: np.ndarray, trials: Sequence[Trial], fraction: float, whole: SearchResult | None
 ) -> Iterator[tuple[Trial, np.ndarray, np.ndarray]]:
     for trial in trials:
-        inside = folding.entering(labels[trial.pool], trial.unit, trial.seed) < fraction
-        yield trial, trial.pool[inside], trial.unit[inside]
+        inside = folding.entering(labels[trial.pool], trial.group_ids, trial.seed) < fraction
+        yield trial, trial.pool[inside], trial.group_ids[inside]
         if fraction == 1 and whole is not None:
             return  # all repeats learn from the same images
 
@@ -151,10 +151,9 @@ def extrapolate(
     points: tuple[Point, ...], targets: Sequence[int], *, measured_on: str, held: int
 ) -> Curve:
     """Return the curve with its forecasts, and the check of how the last point was foreseen."""
-    found: tuple[Forecast, ...] = ()
+    forecasts, check = [], None
     if len(points) >= LEAST_SIZES:
-        found = tuple(forecast(points, targets, held=held))
-    earlier, check = points[:-1], None
-    if len(earlier) >= LEAST_SIZES:
-        (check,) = forecast(earlier, [round(points[-1].images)], held=held)
-    return Curve(measured_on, held, points, found, check)
+        forecasts = forecast(points, targets, held=held)
+    if len(points) > LEAST_SIZES:
+        (check,) = forecast(points[:-1], [round(points[-1].images)], held=held)
+    return Curve(measured_on, held, points, tuple(forecasts), check)

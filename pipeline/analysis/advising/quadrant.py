@@ -2,7 +2,7 @@
 
 The quadrants (few or many images, similar to the source task or not) are those of Stanford's
 cs231n, "Transfer Learning": a linear classifier; fine-tuning; a linear classifier on an earlier
-layer; fine-tuning everything or training from scratch. What is told by rule of thumb there is
+layer; fine-tuning everything or training from scratch. What is a rule of thumb there is
 measured here, and two numbers decide. `docs/advise.md` says where they come from.
 """
 
@@ -11,10 +11,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.analysis.advising.gains import Gain
-from pipeline.heads.cross_validation.random_baseline import Agreement
+from pipeline.heads.cross_validation.random_baseline import PermutationTest
 from pipeline.store.table import FeatureTable
 
 #: Training images from which a data set is large: in the middle, on a log scale, between those
@@ -58,7 +58,7 @@ class Similarity:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"share": self.share, "interval": list(self.interval), "against": self.against}
+        return {**vars(self), "interval": list(self.interval)}
 
 
 @dataclass(frozen=True)
@@ -91,58 +91,48 @@ class Recommendation:
         }
 
 
-@dataclass(frozen=True)
-class _Rule:
-    action: str
+class Rule(NamedTuple):
+    """What an action says: a sentence, its reason and where that comes from."""
+
     title: str
     why: str
     sources: tuple[str, ...]
 
 
-#: What to do: action to its sentence, its reason and where that comes from.
 RULES = {
-    rule.action: rule
-    for rule in (
-        _Rule(
-            "head",
-            "Fit a head on the features and leave the trunk as it is.",
-            "So few images overfit a trunk that learns, and its features fit the task already.",
-            (CS231N, TUTORIAL, KUMAR),
-        ),
-        _Rule(
-            "layer4",
-            "Fine-tune the last stage, starting from the fitted head.",
-            "There are enough images to adapt the last stage, and what the earlier ones see is of "
-            "use as it is; starting from the head keeps good features.",
-            (CS231N, D2L, KUMAR),
-        ),
-        _Rule(
-            "earlier layer",
-            "Fit a head on an earlier layer, and leave the trunk as it is.",
-            "The last layers are specific to the source task, the earlier ones see edges, colours "
-            "and textures; too few images to fine-tune either.",
-            (CS231N, KORNBLITH),
-        ),
-        _Rule(
-            "more stages",
-            "Fine-tune more stages, from the fitted head: first two, then all.",
-            "The images are unlike those that the trunk was trained on, and there are enough to "
-            "adapt it; pretrained weights are still the better start.",
-            (CS231N, KORNBLITH, KUMAR),
-        ),
-        _Rule(
-            "from scratch",
-            "Train the same network from scratch beside fine-tuning all of it, and compare.",
-            "The pretrained weights help no more than random ones would.",
-            (CS231N, KORNBLITH),
-        ),
-        _Rule(
-            "labels",
-            "The features carry nothing about these labels: look at the labels first.",
-            "A head does no better than chance, so fine-tuning has nothing to start from.",
-            (CS231N,),
-        ),
-    )
+    "head": Rule(
+        "Fit a head on the features and leave the trunk as it is.",
+        "So few images overfit a trunk that learns, and its features fit the task already.",
+        (CS231N, TUTORIAL, KUMAR),
+    ),
+    "layer4": Rule(
+        "Fine-tune the last stage, starting from the fitted head.",
+        "There are enough images to adapt the last stage, and the earlier ones are useful as they "
+        "are; starting from the head keeps good features.",
+        (CS231N, D2L, KUMAR),
+    ),
+    "earlier layer": Rule(
+        "Fit a head on an earlier layer, and leave the trunk as it is.",
+        "The last layers are specific to the source task, the earlier ones see edges, colours and "
+        "textures; there are too few images to fine-tune either.",
+        (CS231N, KORNBLITH),
+    ),
+    "more stages": Rule(
+        "Fine-tune more stages, from the fitted head: first two, then all.",
+        "The images are unlike those that the trunk was trained on, and there are enough to adapt "
+        "it; pretrained weights are still the better start.",
+        (CS231N, KORNBLITH, KUMAR),
+    ),
+    "from scratch": Rule(
+        "Train the same network from scratch beside fine-tuning all of it, and compare.",
+        "The pretrained weights help no more than random ones would.",
+        (CS231N, KORNBLITH),
+    ),
+    "labels": Rule(
+        "The features carry nothing about these labels: look at the labels first.",
+        "A head does no better than chance, so fine-tuning has nothing to start from.",
+        (CS231N,),
+    ),
 }
 
 
@@ -151,8 +141,8 @@ def recommend(
     images: int,
     similarity: Similarity,
     *,
-    near: Agreement,
-    linear: Agreement | None,
+    near: PermutationTest,
+    linear: PermutationTest | None,
     gains: Sequence[Gain],
     current: bool,
     head: str | None,
@@ -172,40 +162,36 @@ def recommend(
     carries = any(one is not None and one.p < LEVEL for one in (near, linear))
     size, likeness, rule = place(images, similarity, carries=carries)
     action, gain = measured(rule, gains) if carries else (rule, None)
-    reasons = [_of_size(images, size), _of_likeness(similarity, likeness, linear or near)]
-    if gain is not None:
-        reasons.append(_of_gain(gain))
-    else:
-        reasons.append(RULES[action].why)
-    return Recommendation(
-        size, likeness, action, RULES[action].title,
-        tuple(commands(action, table, current=current, head=head)), tuple(reasons),
-        RULES[action].sources,
-    )  # fmt: skip
+    title, why, sources = RULES[action]
+    reasons = (
+        _of_size(images, size),
+        _of_likeness(similarity, likeness, linear or near),
+        why if gain is None else _of_gain(gain),
+    )
+    to_run = tuple(commands(action, table, current=current, head=head))
+    return Recommendation(size, likeness, action, title, to_run, reasons, sources)
 
 
 def _of_size(images: int, size: str) -> str:
-    near = " The border is close: the other way is worth a try too."
     close = LARGE / CLOSE < images < LARGE * CLOSE
     return (
         f"{size.capitalize()}: {images:,} training images, and large begins at {LARGE:,}: "
-        f"fine-tuning gained nothing with 245 ants and bees, and 2 to 3 points with 3,018 flowers."
-        f"{near if close else ''}"
+        "fine-tuning gained nothing with 245 ants and bees, and 2 to 3 points with 3,018 flowers."
+        f"{' The border is close: the other way is worth a try too.' if close else ''}"
     )
 
 
-def _of_likeness(similarity: Similarity, likeness: str, best: Agreement) -> str:
+def _of_likeness(similarity: Similarity, likeness: str, best: PermutationTest) -> str:
     if likeness == "nothing":
         return (
             f"The features carry nothing: {best.accuracy:.3f} right, and permuted labels give "
-            f"{best.chance:.3f} (p = {best.p:.2g}); nearest neighbours do no better."
+            f"{best.random_baseline:.3f} (p = {best.p:.2g}); nearest neighbours do no better."
         )
-    share, (low, high) = 100 * similarity.share, similarity.interval
-    unsure = low < SIMILAR < high
+    low, high = similarity.interval
     return (
-        f"{likeness.capitalize()}: the pretrained weights remove {share:.0f}% of the error of "
-        f"{similarity.against} [{100 * low:.0f}, {100 * high:.0f}], and {100 * SIMILAR:.0f}% "
-        f"counts as similar{'; the interval holds both' if unsure else ''}."
+        f"{likeness.capitalize()}: the pretrained weights remove {similarity.share:.0%} of the "
+        f"error of {similarity.against} [{100 * low:.0f}, {100 * high:.0f}], and {SIMILAR:.0%} "
+        f"counts as similar{'; the interval holds both' if low < SIMILAR < high else ''}."
     )
 
 
@@ -288,7 +274,5 @@ def commands(action: str, table: FeatureTable, *, current: bool, head: str | Non
 
 def earlier(table: FeatureTable) -> str | None:
     """Return the stage before the one that a table's features come from; None before the first."""
-    stages = ["layer1", "layer2", "layer3", "layer4"]
-    layer = str(table.provenance.layer)
-    at = stages.index(layer) if layer in stages else len(stages) - 1
-    return stages[at - 1] if at > 0 else None
+    before = {"layer1": None, "layer2": "layer1", "layer3": "layer2"}
+    return before.get(table.provenance.layer, "layer3")

@@ -11,10 +11,10 @@ from pipeline.analysis.advising.reference import random_features
 from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.neighbours import nearest
-from pipeline.heads.cross_validation.random_baseline import Agreement, agreement
-from pipeline.heads.cross_validation.search import Found
+from pipeline.heads.cross_validation.random_baseline import PermutationTest, permutation_test
+from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.metrics import wilson
-from pipeline.heads.task import make_folds, units
+from pipeline.heads.task import group_ids_of, make_folds
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
@@ -23,48 +23,53 @@ BOOTSTRAPS = 999
 
 
 def by_neighbours(
-    features: np.ndarray, labels: np.ndarray, unit: np.ndarray, *, seed: int, copies: bool = True
-) -> tuple[Agreement, int]:
-    """Return how often the nearest other image has the label, and how many images have copies.
+    features: np.ndarray,
+    labels: np.ndarray,
+    group_ids: np.ndarray,
+    *,
+    seed: int,
+    near_duplicates: bool = True,
+) -> tuple[PermutationTest, int]:
+    """Return how often the nearest other image has the label, and how many have a duplicate.
 
     Args:
         features: [n, D] float32, raw.
         labels: int64 [n].
-        unit: int64 [n].
+        group_ids: int64 [n].
         seed: of the permutations.
-        copies: whether near-copies are known by these features.
+        near_duplicates: whether they are known by these features.
     """
-    found, copied = nearest(features, unit, copies=copies)
+    found, duplicated = nearest(features, group_ids, near_duplicates=near_duplicates)
     alone = found < 0
 
     def right(values: np.ndarray) -> np.ndarray:
         return np.asarray((values[found] == values) & ~alone)
 
-    return agreement(labels, unit, right, seed=seed), int(copied.sum())
+    return permutation_test(labels, group_ids, right, seed=seed), int(duplicated.sum())
 
 
 def by_folds(
     features: np.ndarray,
     labels: np.ndarray,
     rows: np.ndarray,
-    unit: np.ndarray,
+    group_ids: np.ndarray,
     *,
     classes: int,
     folds: int,
     seed: int,
-) -> tuple[Found, np.ndarray | None]:
+) -> tuple[SearchResult, np.ndarray | None]:
     """Return the linear head of some rows, and its guesses by cross-validation, int64 [n].
 
     Args:
         features: [N, D], raw.
         labels: int64 [N].
         rows: int64 [n], ascending.
-        unit: int64 [n].
+        group_ids: int64 [n].
         classes: K.
         folds: at most.
         seed: of the folds.
     """
-    parts = make_folds(rows, labels[rows], unit, count=folds, seed=seed)
+    parts = make_folds(rows, labels[rows], group_ids, count=folds, seed=seed)
     found = learning_curve.fit(features, labels, rows, parts, classes=classes, seed=seed)
     if found.held is None:
         return found, None
@@ -74,9 +79,9 @@ def by_folds(
     return found, guesses
 
 
-def to_chance(figure: Agreement) -> Similarity:
+def to_random_baseline(figure: PermutationTest) -> Similarity:
     """Return the share of the error of guessing that the features remove."""
-    by_chance = (1 - figure.chance) * figure.images + 0.5
+    by_chance = (1 - figure.random_baseline) * figure.images + 0.5
     wrong = figure.images - figure.right
     low, high = wilson(wrong, figure.images)
     return Similarity(
@@ -86,11 +91,11 @@ def to_chance(figure: Agreement) -> Similarity:
     )
 
 
-def to_random(
+def to_random_weights(
     cache: Cache,
     table: FeatureTable,
     pool: np.ndarray,
-    unit: np.ndarray,
+    group_ids: np.ndarray,
     *,
     sample: int,
     folds: int,
@@ -105,8 +110,8 @@ def to_random(
     Args:
         cache: where features with random weights are kept.
         table: whose features are compared.
-        pool: rows to sample from, stratified, units whole.
-        unit: int64 [n] of the pool.
+        pool: rows to sample from, stratified, groups whole.
+        group_ids: int64 [n] of the pool.
         sample: most images.
         folds: at most.
         seed: of sample, folds and bootstrap.
@@ -123,7 +128,7 @@ def to_random(
     """
     if table.provenance.weights_asked == "random":
         raise PipelineError("the table's trunk has random weights itself")
-    joins = folding.entering(table.labels[pool], unit, seed)
+    joins = folding.entering(table.labels[pool], group_ids, seed)
     wanted = pool[joins < min(1.0, sample / len(pool))]
     rows, features = random_features(
         cache, table, wanted, data=data, device=device, workers=workers, progress=progress
@@ -133,19 +138,21 @@ def to_random(
         note = f"{lost:,} of {len(wanted):,} images are not where and what they were"
         if len(rows) < lost:
             raise PipelineError(f"{note}; say with --data where they lie now")
-    labels, unit = table.labels[rows], units(table, rows)
+    labels, group_ids = table.labels[rows], group_ids_of(table, rows)
     every = np.arange(len(rows))
     right: list[np.ndarray] = []
     near: list[float] = []
     for x in (np.asarray(table.features[rows]), features):
         progress.start("random" if right else "sample", 0)
         _, guesses = by_folds(
-            x, labels, every, unit, classes=len(table.classes), folds=folds, seed=seed
+            x, labels, every, group_ids, classes=len(table.classes), folds=folds, seed=seed
         )
         if guesses is None:
             raise PipelineError("there are too few images for folds")
         right.append(guesses == labels)
-        near.append(by_neighbours(x, labels, unit, seed=seed, copies=not near)[0].accuracy)
+        near.append(
+            by_neighbours(x, labels, group_ids, seed=seed, near_duplicates=not near)[0].accuracy
+        )
     wrong = [~one for one in right]
     drawn = np.random.default_rng(seed).integers(0, len(rows), (BOOTSTRAPS, len(rows)))
     shares = _share(*(one[drawn].sum(1) for one in wrong))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,11 @@ from pipeline.analysis.auditing.findings import KINDS, Finding
 from pipeline.analysis.auditing.outliers import outliers
 from pipeline.analysis.options import AuditOptions
 from pipeline.heads.cross_validation import folds as folding
-from pipeline.heads.cross_validation.near_duplicates import twins
+from pipeline.heads.cross_validation.near_duplicates import (
+    NearDuplicate,
+    find_near_duplicates,
+    too_many,
+)
 from pipeline.heads.task import check_finite, make_folds
 from pipeline.images.names import counted, joined
 from pipeline.progress import Progress, Silent
@@ -60,26 +65,18 @@ class Audit:
         first, *rest = finding.rows
         pairs: list[tuple[int, int | None]] = [(row, first) for row in rest]
         suggested = "" if finding.suggested is None else self.table.classes[finding.suggested]
-        return [
-            {
-                "kind": finding.kind,
-                **self._image(row, ""),
-                "suggested": suggested,
-                **self._image(other, "other_"),
-                "score": round(finding.score, 6),
-                "reason": finding.reason,
-            }
+        score, reason = round(finding.score, 6), finding.reason
+        values = [
+            (finding.kind, *self._image(row), suggested, *self._image(other), score, reason)
             for row, other in pairs or [(first, None)]
         ]
+        return [dict(zip(COLUMNS, one, strict=True)) for one in values]
 
-    def _image(self, row: int | None, prefix: str) -> dict[str, str]:
+    def _image(self, row: int | None) -> tuple[str, str, str]:
+        """Return path, split and label."""
         if row is None:
-            return dict.fromkeys((f"{prefix}path", f"{prefix}split", f"{prefix}label"), "")
-        return {
-            f"{prefix}path": self.table.paths[row],
-            f"{prefix}split": self.table.splits[row],
-            f"{prefix}label": _label(self.table, row),
-        }
+            return "", "", ""
+        return self.table.paths[row], self.table.splits[row], _label(self.table, row)
 
     def to_csv(self) -> bytes:
         """Return all findings as `audit.csv`; names as they are on disk."""
@@ -144,19 +141,19 @@ def find_faults(table: FeatureTable, *, seed: int = 0, progress: Progress | None
     """
     began, progress = time.monotonic(), progress or Silent()
     check_finite(table)
-    features, notes = table.features, list[str]()
+    note = too_many(table.splits, table.features.shape[1], within=True)
+    notes = [note] if note else []
     progress.start("comparing", 0)
-    found, note = twins(features, table.digests, table.splits, within=True)
-    notes += [note] if note else []
-    near = [(one.row, one.other) for one in found if not one.same_file]
-    cosines = {(one.row, one.other): one.cosine for one in found}
+    found = find_near_duplicates(table.features, table.digests, table.splits, within=True)
+    duplicates = [one for one in found if not one.same_file]
+    near = [(one.row, one.other) for one in duplicates]
     # groups are the person's word on what belongs together, not that it is one picture
-    same = folding.units(table.digests, None, near)
+    same = folding.make_group_ids(table.digests, None, near)
     progress.start("judging", 0)
     findings = [
         *_copies(table),
-        *_near(table, [(row, other, cosines[row, other]) for row, other in near]),
-        *_suspects(table, folding.units(table.digests, table.groups, near), seed, notes),
+        *_near(table, duplicates),
+        *_suspects(table, folding.make_group_ids(table.digests, table.groups, near), seed, notes),
     ]
     progress.start("measuring", 0)
     findings += _outliers(table, same)
@@ -185,30 +182,33 @@ def audit_table(
 
 def _copies(table: FeatureTable) -> list[Finding]:
     """Return a finding for each file that is there more than once; those across splits first."""
-    by_digest: dict[str, list[int]] = {}
+    by_digest: dict[str, list[int]] = defaultdict(list)
     for row, digest in enumerate(table.digests):
-        by_digest.setdefault(digest, []).append(row)
-    groups = [rows for rows in by_digest.values() if len(rows) > 1]
+        by_digest[digest].append(row)
     found = []
-    for rows in groups:
-        rows.sort(key=lambda row: (_ORDER.get(table.splits[row], 4), row))
+    for rows in (_by_split(table, rows) for rows in by_digest.values() if len(rows) > 1):
         reason = f"The same file {len(rows)} times{_where(table, rows)}."
         found.append(Finding("copy", tuple(rows), 1.0, None, reason))
     return sorted(found, key=lambda one: _urgency(table, one))
 
 
-def _near(table: FeatureTable, pairs: list[tuple[int, int, float]]) -> list[Finding]:
+def _near(table: FeatureTable, duplicates: list[NearDuplicate]) -> list[Finding]:
     """Return a finding for two images that are nearly the same picture; each two once."""
     found, seen = [], set()
-    for row, other, cosine in pairs:
-        key = frozenset((table.digests[row], table.digests[other]))
+    for one in duplicates:
+        key = frozenset((table.digests[one.row], table.digests[one.other]))
         if key in seen:  # copies of the two, in other splits
             continue
         seen.add(key)
-        rows = sorted((row, other), key=lambda row: (_ORDER.get(table.splits[row], 4), row))
-        reason = f"Nearly the same picture (cosine {cosine:.3f}){_where(table, rows)}."
-        found.append(Finding("near-duplicate", tuple(rows), cosine, None, reason))
+        rows = _by_split(table, (one.row, one.other))
+        reason = f"Nearly the same picture (cosine {one.cosine:.3f}){_where(table, rows)}."
+        found.append(Finding("near-duplicate", tuple(rows), one.cosine, None, reason))
     return sorted(found, key=lambda one: _urgency(table, one))
+
+
+def _by_split(table: FeatureTable, rows: Sequence[int]) -> list[int]:
+    """Return rows with those of train first, then those of val and test."""
+    return sorted(rows, key=lambda row: (_ORDER.get(table.splits[row], 4), row))
 
 
 def _urgency(table: FeatureTable, one: Finding) -> tuple[Any, ...]:
@@ -229,20 +229,22 @@ def _where(table: FeatureTable, rows: list[int]) -> str:
     return text
 
 
-def _suspects(table: FeatureTable, unit: np.ndarray, seed: int, notes: list[str]) -> list[Finding]:
+def _suspects(
+    table: FeatureTable, group_ids: np.ndarray, seed: int, notes: list[str]
+) -> list[Finding]:
     """Return the images whose label looks wrong to heads that have not seen them."""
     rows = np.flatnonzero(table.labels >= 0)
     labels = table.labels[rows]
     folds = []
     if len(np.unique(labels)) > 1:
-        folds = make_folds(rows, labels, unit[rows], count=FOLDS, seed=seed)
+        folds = make_folds(rows, labels, group_ids[rows], count=FOLDS, seed=seed)
     if not folds:
         notes.append(
             "Wrong labels were not looked for: that takes two classes of two different images "
             "each at least."
         )
         return []
-    judged, chances = noise.judge(
+    judged, probabilities = noise.judge(
         table.features, table.labels, folds, classes=len(table.classes), seed=seed
     )
     if lost := len(rows) - len(judged):
@@ -251,7 +253,7 @@ def _suspects(table: FeatureTable, unit: np.ndarray, seed: int, notes: list[str]
             "image to learn from."
         )
     found = []
-    for one in noise.suspects(table.labels[judged], chances):
+    for one in noise.suspects(table.labels[judged], probabilities):
         row = int(judged[one.position])
         reason = (
             f"Looks like '{table.classes[one.suggested]}' ({one.other:.2f}), not like "

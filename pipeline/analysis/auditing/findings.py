@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Kinds of findings, in the order in which they are told.
+#: Kinds of findings, in the order in which they are listed.
 KINDS = ("copy", "near-duplicate", "suspect-label", "outlier")
 
 

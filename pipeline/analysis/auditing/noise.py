@@ -64,12 +64,12 @@ def judge(
     found = search(HEAD, features, labels, classes=classes, train=used, folds=folds, plan=plan)
     assert found.held is not None
     logits, own = found.held
-    chances = softmax(logits, calibration.fit(logits, own, on="cv").temperature)
+    probabilities = softmax(logits, calibration.fit(logits, own, on="cv").temperature)
     known = np.concatenate([np.isin(labels[held], labels[fitted]) for fitted, held in folds])
-    return rows[known], chances[known]
+    return rows[known], probabilities[known]
 
 
-def suspects(labels: np.ndarray, chances: np.ndarray) -> list[Suspect]:
+def suspects(labels: np.ndarray, probabilities: np.ndarray) -> list[Suspect]:
     """Return the images whose label looks wrong, the most suspicious first.
 
     They are those off the diagonal of the confident joint (section 3.1), ranked by
@@ -78,17 +78,19 @@ def suspects(labels: np.ndarray, chances: np.ndarray) -> list[Suspect]:
 
     Args:
         labels: [N] int64.
-        chances: probabilities [N, K] of heads that have not seen the image.
+        probabilities: probabilities [N, K] of heads that have not seen the image.
     """
     rows = np.arange(len(labels))
-    own = chances[rows, labels]
-    there = np.bincount(labels, minlength=chances.shape[1])
-    usual = np.bincount(labels, own, minlength=chances.shape[1]) / np.maximum(there, 1)
-    confident = np.where((chances >= usual) & (there > 0), chances, -1.0)
+    own = probabilities[rows, labels]
+    there = np.bincount(labels, minlength=probabilities.shape[1])
+    usual = np.bincount(labels, own, minlength=probabilities.shape[1]) / np.maximum(there, 1)
+    confident = np.where((probabilities >= usual) & (there > 0), probabilities, -1.0)
     counted = confident.argmax(1)
     doubted = np.flatnonzero((confident.max(1) >= 0) & (counted != labels))
     found = [
-        Suspect(int(row), int(counted[row]), float(own[row]), float(chances[row, counted[row]]))
+        Suspect(
+            int(row), int(counted[row]), float(own[row]), float(probabilities[row, counted[row]])
+        )
         for row in doubted
     ]
     return sorted(found, key=lambda one: (one.own, one.position))

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.heads.linear import unit
+from pipeline.heads.linear import unit_length
 
 #: Neighbours: nearly so many alike that do not belong still stand out.
 NEAREST = 10
-#: Modified z-score from which an image is told; Iglewicz and Hoaglin 1993, "How to Detect and
+#: Modified z-score from which an image is reported; Iglewicz and Hoaglin 1993, "How to Detect and
 #: Handle Outliers", section 3.
 FAR = 3.5
-#: Images of a class among which neighbours are sought; of more a sample, so that a large table
+#: Images of a class among which neighbours are looked for; of more a sample, so that a large table
 #: takes seconds.
 REFERENCES = 5000
 _ROWS = 2048
@@ -94,10 +94,10 @@ def _to_nearest(
     count = min(NEAREST, len(others) - 1)
     if count < 1:
         return np.zeros(len(rows))
-    right, parts = unit(features[others]), []
+    right, parts = unit_length(features[others]), []
     for start in range(0, len(rows), _ROWS):
         part = rows[start : start + _ROWS]
-        cosines = unit(features[part]) @ right.T  # [n, m]
+        cosines = unit_length(features[part]) @ right.T  # [n, m]
         cosines[same[part][:, None] == same[others]] = -np.inf
         parts.append(1 - np.partition(cosines, -count, axis=1)[:, -count:].mean(1, dtype=float))
     return np.concatenate(parts)

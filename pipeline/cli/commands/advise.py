@@ -55,9 +55,9 @@ def _print(found: Advice) -> None:
     each = f"{size.smallest:,} to {size.largest:,} a class, median {size.median:,.0f}"
     echo(f"How large        {size.images:,} training images, {size.classes} classes: {each}")
     rows = [["How similar", "right [95%]", "by chance", ""]]
-    rows.append(["  nearest neighbour", *_agreement(found.neighbours.to_json())])
+    rows.append(["  nearest neighbour", *_permutation_test(found.neighbours.to_json())])
     if found.linear is not None:
-        rows.append(["  linear, by folds", *_agreement(found.linear.to_json())])
+        rows.append(["  linear, by folds", *_permutation_test(found.linear.to_json())])
     rows.append(["  the commonest class", f"{found.majority:.3f}", "", ""])
     for line in aligned(rows):
         echo(line)
@@ -88,10 +88,10 @@ def _print(found: Advice) -> None:
         echo(f"Note             {note}")
 
 
-def _agreement(values: dict[str, Any]) -> list[str]:
+def _permutation_test(values: dict[str, Any]) -> list[str]:
     return [
         _percent(values["accuracy"], values["interval"]),
-        f"{values['chance']:.3f}",
+        f"{values['random_baseline']:.3f}",
         f"p = {values['p']:.3f}",
     ]
 
@@ -116,7 +116,7 @@ def _curve(found: Advice) -> list[str]:
     if curve.check is not None:
         last = curve.points[-1]
         lines.append(
-            f"  Checked: from half of the images it foretells "
+            f"  Back-test: from half of the images, predicted "
             f"{_percent(curve.check.accuracy, curve.check.interval)} for all; measured "
             f"{1 - last.error:.3f}."
         )

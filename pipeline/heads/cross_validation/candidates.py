@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,10 @@ from pipeline.heads.registry import HEADS, HeadKind, Parameters
 
 #: (training rows, scored rows), each [n] int64.
 Fold = tuple[np.ndarray, np.ndarray]
+#: (candidate, fold, scores [n, K] of the fold's scored rows, converged), as they end.
+Scores = Generator[tuple[int, int, np.ndarray, bool], None, None]
+#: Number of a thread → the categories of its warnings.
+WarningRecord = dict[int, list[type[Warning]]]
 
 
 def out_of_fold(
@@ -26,33 +34,34 @@ def out_of_fold(
     balanced: bool,
     seed: int,
     jobs: int | None,
-) -> Iterator[tuple[int, int, np.ndarray, bool]]:
+) -> Scores:
     """Yield (candidate, fold, scores [n, K] of the fold's scored rows, converged), as they end.
 
     A kind that starts warm (logistic regression) goes through the candidates of a fold in order,
     each from the one before; the others are independent of each other. joblib maps large features
     into the workers and bounds the threads of their linear algebra; a caller's
-    `joblib.parallel_config` decides backend and number where `jobs` is None.
+    `joblib.parallel_config` decides backend and number where `jobs` is None. Close the iterator
+    where it is not read to its end: threads share the warning filters, which are restored then.
     """
     import joblib
     from joblib.parallel import get_active_backend
 
-    warm = HEADS[name].warm
-    every = list(range(len(candidates)))
-    tasks = [
-        (part, f)
-        for f in range(len(folds))
-        for part in ([every] if warm else [[number] for number in every])
-    ]
+    every = range(len(candidates))
+    parts = [list(every)] if HEADS[name].warm else [[number] for number in every]
+    tasks = [(part, f) for f in range(len(folds)) for part in parts]
+    backend = get_active_backend()[0]
+    threads = getattr(backend, "uses_threads", False)  # joblib has it where it holds
+    how = "generator" if backend.supports_return_generator else "list"
     call = joblib.delayed(_fit_and_score)
-    calls = (
-        call(name, [candidates[n] for n in part], features, labels, folds[f],
-             classes=classes, balanced=balanced, seed=seed)
-        for part, f in tasks
-    )  # fmt: skip
-    streams = get_active_backend()[0].supports_return_generator
-    how = "generator" if streams else "list"
-    with joblib.Parallel(n_jobs=jobs, return_as=how, max_nbytes="1M", mmap_mode="r") as parallel:
+    with (
+        recorded_warnings() if threads else nullcontext() as record,
+        joblib.Parallel(n_jobs=jobs, return_as=how, max_nbytes="1M", mmap_mode="r") as parallel,
+    ):
+        calls = (
+            call(name, [candidates[n] for n in part], features, labels, folds[f],
+                 classes=classes, balanced=balanced, seed=seed, record=record)
+            for part, f in tasks
+        )  # fmt: skip
         for (part, f), results in zip(tasks, parallel(calls), strict=True):
             for number, (scores, converged) in zip(part, results, strict=True):
                 yield number, f, scores, converged
@@ -68,27 +77,92 @@ def _fit_and_score(
     classes: int,
     balanced: bool,
     seed: int,
+    record: WarningRecord | None,
 ) -> list[tuple[np.ndarray, bool]]:
     train, scored = fold
     kind = HEADS[name]
     assert kind.make is not None
     estimator = (kind.searcher or kind.make)(seed, balanced)
     x, y, held = features[train], labels[train], features[scored]
-    found = []
+    results = []
     for parameters in candidates:
-        converged = fit(estimator, parameters, x, y)
-        found.append((class_scores(kind, estimator, held, classes), converged))
-    return found
+        converged = fit(estimator, parameters, x, y, record=record)
+        results.append((class_scores(kind, estimator, held, classes), converged))
+    return results
 
 
-def fit(estimator: Any, parameters: Parameters, x: np.ndarray, y: np.ndarray) -> bool:
-    """Fit in place; return whether the solver converged (it says so by a warning)."""
+@contextmanager
+def recorded_warnings() -> Iterator[WarningRecord]:
+    """Record the warnings of every thread and show none, until the block is left.
+
+    The filters are the whole process's: threads that each changed and restored them would leave
+    those of another behind. So whoever starts the threads records for all of them.
+    """
+    record: WarningRecord = defaultdict(list)
+
+    def keep(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        record[threading.get_ident()].append(category)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = keep
+        yield record
+
+
+def fit(
+    estimator: Any,
+    parameters: Parameters,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    record: WarningRecord | None = None,
+) -> bool:
+    """Fit in place; return whether the solver converged (it says so by a warning).
+
+    Args:
+        estimator: of scikit-learn's kind.
+        parameters: of it.
+        x: [n, D] float32.
+        y: [n] int64.
+        record: of warnings, where one is being kept already; None to keep one for this fit.
+
+    Raises:
+        PipelineError: what the estimator refuses, in its words.
+    """
     from sklearn.exceptions import ConvergenceWarning
 
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        estimator.set_params(**_possible(parameters, x.shape)).fit(x, y)
-    return not any(issubclass(w.category, ConvergenceWarning) for w in told)
+    with recorded_warnings() if record is None else nullcontext(record) as kept:
+        mine = kept[threading.get_ident()]
+        mine.clear()
+        with refusals():
+            estimator.set_params(**_possible(parameters, x.shape)).fit(x, y)
+    return not any(issubclass(category, ConvergenceWarning) for category in mine)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn the ValueError by which an estimator refuses data or a parameter into a sentence.
+
+    A ValueError of our own code is a bug, and is passed on.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not _refusal(error):
+            raise
+        raise PipelineError(str(error).splitlines()[0]) from error
+
+
+def _refusal(error: ValueError) -> bool:
+    from sklearn.utils._param_validation import InvalidParameterError
+
+    if isinstance(error, (InvalidParameterError, np.linalg.LinAlgError)):
+        return True
+    names = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    inner = [
+        package for name in names if (package := name.split(".")[0]) in ("pipeline", "sklearn")
+    ]
+    return bool(inner[-1] == "sklearn")  # else our own code, or numpy that it called, raised
 
 
 def _possible(parameters: Parameters, shape: tuple[int, ...]) -> Parameters:
@@ -103,11 +177,16 @@ def _possible(parameters: Parameters, shape: tuple[int, ...]) -> Parameters:
     return parameters
 
 
-def log_chances(estimator: Any, x: np.ndarray) -> np.ndarray:
-    """Return the logarithms of an estimator's probabilities, [N, K'].
+def estimator_scores(estimator: Any, x: np.ndarray, *, probabilities: bool) -> np.ndarray:
+    """Return scores [N, K'] for the K' classes that an estimator has seen.
 
-    By itself where it can: naive Bayes knows those of probabilities that are 0 in floating point.
+    They are the logarithms of its probabilities, or its decision function, where two classes' one
+    score s becomes [−s/2, s/2]. Naive Bayes gives the logarithms by itself: it knows those of
+    probabilities that are 0 in floating point.
     """
+    if not probabilities:
+        scores = np.asarray(estimator.decision_function(x))
+        return np.stack([-scores / 2, scores / 2], axis=1) if scores.ndim == 1 else scores
     with np.errstate(divide="ignore"):
         if hasattr(estimator, "predict_log_proba"):
             return np.asarray(estimator.predict_log_proba(x))
@@ -123,16 +202,19 @@ def class_scores(kind: HeadKind, estimator: Any, x: np.ndarray, classes: int) ->
     if kind.linear is not None:
         weight, bias = kind.linear(estimator)
         scores = x @ weight.T.astype(x.dtype) + bias
-    elif kind.probabilities:
-        scores = log_chances(estimator, x)
     else:
-        scores = estimator.decision_function(x)
-        if scores.ndim == 1:
-            scores = np.stack([-scores / 2, scores / 2], axis=1)
-    if np.isnan(scores).any():
-        raise PipelineError(
-            "its scores are not numbers; do the features of the training images vary at all?"
-        )
+        with refusals():
+            scores = estimator_scores(estimator, x, probabilities=kind.probabilities)
     out = np.full((len(x), classes), -np.inf, np.float32)
     out[:, np.asarray(estimator.classes_, np.int64)] = scores
-    return out
+    return checked(out)
+
+
+def checked(scores: np.ndarray) -> np.ndarray:
+    """Return scores [N, K] as they are; refuse rows without a likeliest class."""
+    if not np.isfinite(scores.max(1)).all():
+        raise PipelineError(
+            "its scores are not finite; do the features of the training images vary at all, and "
+            "are they of a usual size?"
+        )
+    return scores

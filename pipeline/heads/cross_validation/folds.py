@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 
-def units(
+def make_group_ids(
     digests: Sequence[str],
     groups: Sequence[str] | None,
     ties: Iterable[tuple[int, int]] = (),
@@ -16,49 +15,43 @@ def units(
     """Return which images must stay together, [N] int64: equal files, and those of one group.
 
     Images are tied by an equal digest or an equal, non-empty group, directly or through others.
-    Units are numbered in the order of their first image.
+    Groups are numbered in the order of their first image.
 
     Args:
         digests: N sha256 of the files.
         groups: N names, or None.
         ties: other pairs of rows that must stay together.
     """
-    parent = list(range(len(digests)))
-
-    def find(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
-        return row
-
+    edges = list(ties)
     for names in (digests, groups or ()):
         first: dict[str, int] = {}
-        for row, name in enumerate(names):
-            if name:
-                parent[find(row)] = find(first.setdefault(name, row))
-    for row, other in ties:
-        parent[find(row)] = find(other)
-    roots = np.array([find(row) for row in range(len(parent))], np.int64)
-    _, first_rows, numbers = np.unique(roots, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first_rows))[numbers.ravel()]
+        equal = ((row, first.setdefault(name, row)) for row, name in enumerate(names) if name)
+        edges += [(row, other) for row, other in equal if row != other]
+    if not edges:  # scipy's import is spared where nothing is tied, as on a warm run
+        return np.arange(len(digests))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(edges)), np.transpose(edges)), shape=(len(digests),) * 2)
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
-def assign(labels: np.ndarray, unit: np.ndarray, count: int, seed: int) -> np.ndarray:
+def assign(labels: np.ndarray, group_ids: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Return the fold of each image, [N] int64 in [0, count).
 
-    Units go in random order, the largest first, each to the fold that has the fewest of its
-    rarest class (that of the fewest units), then the fewest images. Every fold gets a unit where
+    Groups go in random order, the largest first, each to the fold that has the fewest of its
+    rarest class (that of the fewest groups), then the fewest images. Every fold gets a group where
     there are enough.
 
     Args:
         labels: [N] int64.
-        unit: [N] int64 from `units`.
-        count: number of folds, at least 2 and at most the number of units.
+        group_ids: [N] int64 from `make_group_ids`.
+        count: number of folds, at least 2 and at most the number of groups.
         seed: of the order.
     """
     classes = int(labels.max()) + 1
-    counts = np.zeros((int(unit.max()) + 1, classes), np.int64)
-    np.add.at(counts, (unit, labels), 1)
+    counts = np.zeros((int(group_ids.max()) + 1, classes), np.int64)
+    np.add.at(counts, (group_ids, labels), 1)
     spread = (counts > 0).sum(0)
     order = np.random.default_rng(seed).permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(1), kind="stable")]
@@ -66,28 +59,32 @@ def assign(labels: np.ndarray, unit: np.ndarray, count: int, seed: int) -> np.nd
     filled = np.zeros((count, classes), np.int64)
     fold_of = np.empty(len(counts), np.int64)
     for number in order:
-        there = np.flatnonzero(counts[number])
-        rarest = int(there[spread[there].argmin()])
+        classes_in = np.flatnonzero(counts[number])
+        rarest = int(classes_in[spread[classes_in].argmin()])
         fold = min(range(count), key=lambda f: (filled[f, rarest], filled[f].sum(), f))
         fold_of[number] = fold
         filled[fold] += counts[number]
-    return np.asarray(fold_of[unit])
+    return np.asarray(fold_of[group_ids])
 
 
-def possible(labels: np.ndarray, unit: np.ndarray, asked: int) -> int:
+def possible(labels: np.ndarray, group_ids: np.ndarray, asked: int) -> int:
     """Return how many folds the data allow: `asked`, fewer, or 0 for none.
 
     A fold must leave at least two classes to train on, so the second most spread class must
-    stand in at least two units.
+    stand in at least two groups.
     """
-    spread = sorted(Counter(label for label, _ in set(zip(labels, unit, strict=True))).values())
-    if len(spread) < 2 or spread[-2] < 2:
-        return 0
-    return min(asked, spread[-2])
+    pairs = np.unique(np.stack([labels, group_ids]), axis=1)
+    *_, second, _ = np.sort([0, *np.bincount(pairs[0])])
+    return min(asked, int(second)) if second > 1 else 0
 
 
 def subsample(
-    labels: np.ndarray, unit: np.ndarray, *, shots: int | None, fraction: float | None, seed: int
+    labels: np.ndarray,
+    group_ids: np.ndarray,
+    *,
+    shots: int | None,
+    fraction: float | None,
+    seed: int,
 ) -> np.ndarray:
     """Return the rows of a stratified part of the images, sorted.
 
@@ -96,8 +93,8 @@ def subsample(
         fraction: share of each class, at least one image.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
-    # one image of a class from each unit, so that copies count once where a few images are all
-    pairs = np.stack([unit, labels], axis=1)[order]
+    # one image of a class from each group, so that copies count once where a few images are all
+    pairs = np.stack([group_ids, labels], axis=1)[order]
     _, first = np.unique(pairs, axis=0, return_index=True)
     distinct = order[np.sort(first)]
     pool = distinct if shots is not None else order
@@ -109,19 +106,20 @@ def subsample(
     return np.sort(np.concatenate(chosen))
 
 
-def entering(labels: np.ndarray, unit: np.ndarray, seed: int) -> np.ndarray:
+def entering(labels: np.ndarray, group_ids: np.ndarray, seed: int) -> np.ndarray:
     """Return when each image joins a growing part of all, float64 [N] in [0, 1).
 
-    The images below a fraction F are about that share of each class, units are whole, and a
-    smaller part lies inside every larger one. The first unit of a class is in every part.
+    The images below a fraction F are about that share of each class, groups are whole, and a
+    smaller part lies inside every larger one. The first group of a class is in every part.
 
     Args:
         labels: [N] int64.
-        unit: [N] int64 from `units`; one of several classes counts for its first image's.
+        group_ids: [N] int64 from `make_group_ids`; a group of several classes counts for its
+            first image's.
         seed: of the order.
     """
     _, first, number, sizes = np.unique(
-        unit, return_index=True, return_inverse=True, return_counts=True
+        group_ids, return_index=True, return_inverse=True, return_counts=True
     )
     order = np.random.default_rng(seed).permutation(len(first))
     joins = np.empty(len(first))

@@ -8,16 +8,36 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.heads.linear import unit
+from pipeline.heads.linear import unit_length
 
 #: Two images are nearly the same picture when the cosine of their centred features is at least
 #: `SURE`, or at least `LIKELY` while the next nearest image is over `MARGIN` times as far. Measured
 #: on flower photos of 128 px: re-encoded as JPEG of quality 70 the least cosine was 0.91, while
 #: different pictures of simple things (digits) reach 0.95 with many others as near.
 SURE, LIKELY, MARGIN = 0.97, 0.8, 3.0
-#: Multiply-adds above which only files are compared, and that is told: minutes on two cores.
+#: Multiply-adds above which only files are compared, and a note says so: minutes on two cores.
 MOST_WORK = 3e13
 _ROWS = 2048
+#: Whose images are compared with whose.
+ACROSS = (("val", "train"), ("test", "train"), ("test", "val"))
+WITHIN = (("train", "train"), ("val", "val"), ("test", "test"), ("", ""))
+
+
+@dataclass(frozen=True)
+class NearDuplicate:
+    """Two rows that are the same picture.
+
+    Attributes:
+        row: where both are in different splits, the one that is reported.
+        other: the one that it was found beside, nearest.
+        cosine: of their centred features; 1 for equal files.
+        same_file: whether their bytes are equal.
+    """
+
+    row: int
+    other: int
+    cosine: float
+    same_file: bool
 
 
 @dataclass(frozen=True)
@@ -45,95 +65,72 @@ class Leak:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Twin:
-    """Two rows that are the same picture.
-
-    Attributes:
-        row: where both are in different splits, the one that is reported.
-        other: the one that it was found beside, nearest.
-        cosine: of their centred features; 1 for equal files.
-        same_file: whether their bytes are equal.
-    """
-
-    row: int
-    other: int
-    cosine: float
-    same_file: bool
-
-
-def find(
-    features: np.ndarray,
-    digests: Sequence[str],
-    paths: Sequence[str],
-    splits: Sequence[str],
-) -> tuple[list[Leak], str | None]:
-    """Return the leaks, the surest first, and a note where features were not compared.
+def leaks(
+    duplicates: Sequence[NearDuplicate], paths: Sequence[str], splits: Sequence[str]
+) -> list[Leak]:
+    """Return near-duplicates across splits by their names, the surest first.
 
     Args:
-        features: [N, D] float32.
-        digests: N sha256 of the files.
+        duplicates: from `find_near_duplicates`.
         paths: N.
-        splits: N names; images without a split are passed over.
+        splits: N names.
     """
-    found, note = twins(features, digests, splits)
-    leaks = [
+    named = [
         Leak(paths[one.row], paths[one.other], splits[one.row], splits[one.other], one.cosine,
              one.same_file)
-        for one in found
+        for one in duplicates
     ]  # fmt: skip
-    return sorted(leaks, key=lambda leak: (not leak.same_file, -leak.cosine, leak.path)), note
+    return sorted(named, key=lambda leak: (not leak.same_file, -leak.cosine, leak.path))
 
 
-#: Whose images are compared with whose.
-ACROSS = (("val", "train"), ("test", "train"), ("test", "val"))
-WITHIN = (("train", "train"), ("val", "val"), ("test", "test"), ("", ""))
+def too_many(splits: Sequence[str], dim: int, *, within: bool = False) -> str | None:
+    """Return a note where so many features [N, dim] are not compared, only files."""
+    counts = {name: sum(split == name for split in splits) for name in set(splits)}
+    pairs = ACROSS + WITHIN * within
+    if sum(counts.get(a, 0) * counts.get(b, 0) for a, b in pairs) * dim <= MOST_WORK:
+        return None
+    where = "" if within else " across splits"
+    return f"Too many images to compare features{where}; only equal files were looked for."
 
 
-def twins(
+def find_near_duplicates(
     features: np.ndarray, digests: Sequence[str], splits: Sequence[str], *, within: bool = False
-) -> tuple[list[Twin], str | None]:
-    """Return rows that are the same picture as another, and a note where not all was compared.
+) -> list[NearDuplicate]:
+    """Return rows that are the same picture as another.
 
-    Of each row the nearest other is told, in each split that it is compared with.
+    Of each row the nearest other is named, in each split that it is compared with. Where there are
+    `too_many`, equal files alone are found.
 
     Args:
         features: [N, D] float32.
         digests: N sha256 of the files.
-        splits: N names.
+        splits: N names; images without a split are compared with each other alone.
         within: compare inside each split too, and images without a split with each other.
     """
     names = np.array(splits, dtype=object)
     rows = {name: np.flatnonzero(names == name) for name in ("train", "val", "test", "")}
-    pairs = [*ACROSS, *(WITHIN if within else ())]
-    work = sum(len(rows[a]) * len(rows[b]) for a, b in pairs) * features.shape[1]
-    note = None
-    if work > MOST_WORK:
-        where = "" if within else " across splits"
-        note = f"Too many images to compare features{where}; equal files alone were sought."
-    found = []
+    files_alone = too_many(splits, features.shape[1], within=within) is not None
     centre = rows["train"] if len(rows["train"]) else np.arange(len(features))
     mean = features[centre].mean(0) if len(centre) else 0.0
-    for split, other in pairs:
-        here, there = rows[split], rows[other]
-        same = _same_files(digests, here, there)
+    found = []
+    for split, other in ACROSS + WITHIN * within:
+        own, others = rows[split], rows[other]
+        same = _same_files(digests, own, others)
         if split == other:  # of equal files one is compared with the others
-            here = there = np.setdiff1d(here, np.array(sorted(same), np.int64))
-        near = {} if note else _near(features, mean, here, there)
+            own = others = np.setdiff1d(own, np.array(sorted(same), np.int64))
+        near = {} if files_alone else _near(features, mean, own, others)
         for row in sorted({*same, *near}):
-            match, cosine = near.get(row, (-1, 1.0))
-            if row in same:
-                match, cosine = same[row], 1.0
-            elif split == other and near.get(match, (-1, 0.0))[0] == row and match < row:
-                continue  # the same two, told from the other side
-            found.append(Twin(row, match, cosine, row in same))
-    return found, note
+            match, cosine = (same[row], 1.0) if row in same else near[row]
+            mutual = row not in same and split == other and near.get(match, (-1, 0))[0] == row
+            if not mutual or row < match:  # two that are each other's nearest are named once
+                found.append(NearDuplicate(row, match, cosine, row in same))
+    return found
 
 
 def _same_files(digests: Sequence[str], rows: np.ndarray, others: np.ndarray) -> dict[int, int]:
     """Return row → the first other row with its digest, where that is not itself."""
     first = {digests[other]: other for other in others[::-1].tolist()}
-    found = {row: first[digests[row]] for row in rows.tolist() if digests[row] in first}
+    found = {row: first.get(digests[row], row) for row in rows.tolist()}
     return {row: other for row, other in found.items() if row != other}
 
 
@@ -145,12 +142,12 @@ def _near(
     match = np.zeros(len(rows), np.int64)
     for start in range(0, len(others), _ROWS):
         columns = others[start : start + _ROWS]
-        right = unit(features[columns] - mean)
+        right = unit_length(features[columns] - mean)
         for low in range(0, len(rows), _ROWS):
             part = slice(low, low + _ROWS)
-            cosines = unit(features[rows[part]] - mean) @ right.T  # [n, m]
+            cosines = unit_length(features[rows[part]] - mean) @ right.T  # [n, m]
             if rows is others:
-                cosines[rows[part][:, None] == columns] = -1.0  # nothing is its own twin
+                cosines[rows[part][:, None] == columns] = -1.0  # nothing is its own duplicate
             nearest = cosines.argmax(1)
             better = cosines.max(1) > best[part, 0]
             match[part][better] = columns[nearest[better]]

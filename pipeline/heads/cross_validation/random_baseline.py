@@ -15,19 +15,19 @@ ROUNDS = 999
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How many predictions are right, and how many would be by chance.
+class PermutationTest:
+    """How many predictions are right, beside the random baseline: those of permuted labels.
 
     Attributes:
         right: predictions that are.
         images: that were predicted.
-        chance: mean accuracy over permuted labels.
+        random_baseline: mean accuracy over permuted labels.
         p: share of permutations with at least as many right, the labels' own counted in.
     """
 
     right: int
     images: int
-    chance: float
+    random_baseline: float
     p: float
 
     @property
@@ -37,40 +37,36 @@ class Agreement:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, with the 95% Wilson interval of the accuracy."""
-        return {
-            "images": self.images,
-            "accuracy": self.accuracy,
-            "interval": list(wilson(self.right, self.images)),
-            "chance": self.chance,
-            "p": self.p,
-        }
+        interval = list(wilson(self.right, self.images))
+        rest = {name: value for name, value in vars(self).items() if name != "right"}
+        return {**rest, "accuracy": self.accuracy, "interval": interval}
 
 
-def agreement(
+def permutation_test(
     labels: np.ndarray,
-    unit: np.ndarray,
+    group_ids: np.ndarray,
     right: Callable[[np.ndarray], np.ndarray],
     *,
     seed: int,
-) -> Agreement:
+) -> PermutationTest:
     """Return how often labels are predicted rightly, beside what permuted labels give.
 
-    Labels are permuted between units, so that copies and groups count once.
+    Labels are permuted between groups, so that equal images count once.
     Source: Good 2005, "Permutation, Parametric, and Bootstrap Tests of Hypotheses".
 
     Args:
         labels: int64 [N].
-        unit: int64 [N].
+        group_ids: int64 [N].
         right: gives for labels [N] which predictions are right, bool [n].
         seed: of the permutations.
     """
-    _, first, number = np.unique(unit, return_index=True, return_inverse=True)
+    _, first, number = np.unique(group_ids, return_index=True, return_inverse=True)
     of_unit = labels[first]
     rng = np.random.default_rng(seed)
     own = right(labels)
     shuffled = [int(right(rng.permutation(of_unit)[number]).sum()) for _ in range(ROUNDS)]
     least = sum(count >= int(own.sum()) for count in shuffled)
     total = max(1, len(own))
-    return Agreement(
+    return PermutationTest(
         int(own.sum()), total, float(np.mean(shuffled) / total), (1 + least) / (1 + ROUNDS)
     )

@@ -10,7 +10,7 @@ from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.search import Plan, search
 from pipeline.heads.options import FitHeadOptions
-from pipeline.heads.task import Task, make_folds, units
+from pipeline.heads.task import Task, group_ids_of, make_folds, subsampled
 from pipeline.store.records import Repeats
 from pipeline.store.table import FeatureTable
 
@@ -24,26 +24,20 @@ def resplit(
         raise PipelineError("--repeats needs a val or test split to resplit with train.")
     train, held = task.train, task.reported[split]
     pool = np.sort(np.concatenate([train, held]))
-    unit = units(table, pool)
-    parts = max(2, round(len(pool) / len(held)))
+    group_ids = group_ids_of(table, pool)
+    parts, classes = max(2, round(len(pool) / len(held))), len(table.classes)
     accuracies = []
-    for number in range(options.repeats):
-        seed = options.seed + 1 + number
-        of = folding.assign(table.labels[pool], unit, parts, seed)
-        inside, outside = pool[of != 0], pool[of == 0]
-        labels, inner = table.labels[inside], units(table, inside)
-        if options.shots is not None or options.train_fraction is not None:
-            part = folding.subsample(
-                labels, inner, shots=options.shots, fraction=options.train_fraction, seed=seed
-            )
-            inside, labels, inner = inside[part], labels[part], inner[part]
-        folds = make_folds(inside, labels, inner, count=options.folds, seed=seed)
-        found = search(
-            name, table.features, table.labels, classes=len(table.classes), train=inside,
-            folds=folds, plan=replace(plan, seed=seed),
+    for seed in range(options.seed + 1, options.seed + 1 + options.repeats):
+        part_of = folding.assign(table.labels[pool], group_ids, parts, seed)
+        outside = pool[part_of == 0]
+        inside, inner = subsampled(table, pool[part_of != 0], options, seed=seed)
+        folds = make_folds(inside, table.labels[inside], inner, count=options.folds, seed=seed)
+        result = search(
+            name, table.features, table.labels, classes=classes, train=inside, folds=folds,
+            plan=replace(plan, seed=seed),
         )  # fmt: skip
-        chances = found.probabilities(np.asarray(table.features[outside]), len(table.classes))
-        accuracies.append(float((chances.argmax(1) == table.labels[outside]).mean()))
+        guesses = result.probabilities(np.asarray(table.features[outside]), classes).argmax(1)
+        accuracies.append(float((guesses == table.labels[outside]).mean()))
     return {
         "split": split,
         "accuracies": accuracies,

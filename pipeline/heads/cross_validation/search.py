@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.heads.cross_validation.candidates import Fold, class_scores, fit, out_of_fold
+from pipeline.heads.cross_validation.candidates import (
+    Fold,
+    Scores,
+    checked,
+    class_scores,
+    fit,
+    out_of_fold,
+)
 from pipeline.heads.estimators.normalize import Normalizer
 from pipeline.heads.estimators.stacked import Stacked
 from pipeline.heads.linear import LinearHead, every_class
@@ -44,7 +53,7 @@ class Trial:
 
 
 @dataclass
-class Found:
+class SearchResult:
     """A chosen and fitted head.
 
     Attributes:
@@ -74,7 +83,7 @@ class Found:
         """Return probabilities [N, K] of raw features [N, D]."""
         temperature = self.chosen.temperature
         if self.linear is not None:
-            return softmax(self.linear.scores(features), temperature)
+            return softmax(checked(self.linear.scores(features)), temperature)
         x = self.normalizer.apply(features)
         return softmax(class_scores(HEADS[self.name], self.estimator, x, classes), temperature)
 
@@ -110,7 +119,7 @@ def search(
     folds: Sequence[Fold],
     plan: Plan,
     progress: Callable[[str, Parameters, float], None] | None = None,
-) -> Found:
+) -> SearchResult:
     """Return the head of a kind that scores best on held-out rows, fitted on all of `train`.
 
     Args:
@@ -133,170 +142,162 @@ def search(
             f"{kind.most:,}; give --train-fraction."
         )
     normalizer = Normalizer.fit(plan.normalize or kind.normalize, features, train)
-    scored = np.unique(np.concatenate([held for _, held in folds])) if folds else train[:0]
-    used = np.union1d(train, scored)
-    y = labels[used]
-    # the sweep reads rows in turn and needs no copy of all
-    read = normalizer.apply if kind.make is not None else normalizer.view
-    x: Any = read(features, used)
-    here = [(np.searchsorted(used, a), np.searchsorted(used, b)) for a, b in folds]
-    evaluate = _Evaluation(name, kind, x, y, here, classes, plan, progress)
-    if folds:
-        evaluate.run(kind.candidates(plan.grid))
-        if kind.refine and plan.grid is None:
-            evaluate.refine()
-        chosen = evaluate.choose()
+    used = np.unique(np.concatenate([train, *(held for _, held in folds)]))
+    y, inside = labels[used], np.searchsorted(used, train)
+    parts = [(np.searchsorted(used, a), np.searchsorted(used, b)) for a, b in folds]
+    evaluation = _Evaluation(kind, plan.select, y, parts, progress and partial(progress, name))
+    if kind.make is None:
+        from pipeline.heads.estimators.torch_linear import LinearSearch
+
+        # the sweep reads rows in turn and needs no copy of all
+        x: Any = normalizer.view(features, used)
+        solver = LinearSearch(x, y, parts, classes, plan.balanced, evaluation.tell_solved)
+        evaluation.out_of_fold = solver.out_of_fold
     else:
-        candidates = kind.candidates(plan.grid)
-        nothing = Trial(candidates[len(candidates) // 2], float("nan"), 0.0, [], 1.0, True)
-        evaluate.trials, chosen = [nothing], nothing
-    found = Found(name, chosen, evaluate.trials, normalizer, held=evaluate.chosen_held)
-    inside = np.searchsorted(used, train)
-    if evaluate.solver is not None:
-        weight, bias = evaluate.solver.fit(chosen.parameters)
-        found.linear = _fold(found, weight, bias)
+        x = normalizer.apply(features, used)
+        evaluation.out_of_fold = partial(
+            out_of_fold, name, features=x, labels=y, folds=parts, classes=classes,
+            balanced=plan.balanced, seed=plan.seed, jobs=plan.jobs,
+        )  # fmt: skip
+    chosen = evaluation.choose(kind.candidates(plan.grid), refine=kind.refine and plan.grid is None)
+    result = SearchResult(name, chosen, evaluation.trials, normalizer, held=evaluation.held)
+    if kind.make is None:
+        weights = solver.fit(chosen.parameters)
     else:
-        _fit_final(found, kind, x[inside] if len(inside) < len(x) else x, y[inside], classes, plan)
-    lost = sum(not trial.converged for trial in found.trials)
+        estimator = kind.make(plan.seed, plan.balanced)
+        fit(estimator, chosen.parameters, x[inside] if len(inside) < len(x) else x, y[inside])
+        if kind.linear is None:
+            result.estimator = estimator
+        else:
+            weights = every_class(*kind.linear(estimator), estimator.classes_, classes)
+    if result.estimator is None:
+        result.linear = LinearHead.fold(
+            *weights, mean=normalizer.mean, scale=normalizer.scale, l2=normalizer.kind == "l2",
+            temperature=chosen.temperature,
+        )  # fmt: skip
+    lost = sum(not trial.converged for trial in result.trials)
     if lost:
-        found.notes.append(f"{name}: the solver stopped before it converged at {lost} candidates.")
-    found.seconds = time.perf_counter() - began
-    return found
+        result.notes.append(f"{name}: the solver stopped before it converged at {lost} candidates.")
+    result.seconds = time.perf_counter() - began
+    return result
 
 
 class _Evaluation:
-    """The trials of one search: scores candidates, keeps the best one's held-out scores."""
+    """The trials of one search: scores candidates, keeps the best one's held-out scores.
+
+    Args:
+        kind: of head.
+        select: one of `metrics.SELECTIONS`.
+        y: labels [n].
+        folds: (rows to fit on, rows to score).
+        progress: called with the parameters and the best score so far; or None.
+
+    Attributes:
+        out_of_fold: candidates → (candidate, fold, scores of its rows, converged), in any order.
+        trials: every candidate, from simple to complex.
+        held: logits [n, K] and labels [n] of the chosen trial's scored rows.
+    """
+
+    out_of_fold: Callable[[Sequence[Parameters]], Scores]
 
     def __init__(
         self,
-        name: str,
         kind: HeadKind,
-        x: Any,  # [n, D], an array or for `linear` `Normalized`
+        select: str,
         y: np.ndarray,
         folds: Sequence[Fold],
-        classes: int,
-        plan: Plan,
-        progress: Callable[[str, Parameters, float], None] | None,
+        progress: Callable[[Parameters, float], None] | None,
     ):
-        self.name, self.kind, self.x, self.y = name, kind, x, y
-        self.folds, self.classes, self.plan = folds, classes, plan
-        self.progress = progress
+        self.kind, self.select, self.folds, self.progress = kind, select, folds, progress
+        self.labels = [y[held] for _, held in folds]
         self.trials: list[Trial] = []
-        self.solver = None
-        if kind.make is None:
-            from pipeline.heads.estimators.torch_linear import LinearSearch
-
-            self.solver = LinearSearch(x, y, folds, classes, plan.balanced, self._tell)
-        self._held: dict[int, np.ndarray] = {}  # a leading trial's id → its held-out scores
-        self.chosen_held: tuple[np.ndarray, np.ndarray] | None = None
+        self.held: tuple[np.ndarray, np.ndarray] | None = None
+        self._scores: dict[int, np.ndarray] = {}  # a leading trial's id → its held-out scores
 
     @property
     def best(self) -> Trial:
         """Return the trial with the highest score; ties go to the simplest."""
         return max(self.trials, key=lambda trial: trial.score)
 
-    def run(self, candidates: Sequence[Parameters]) -> None:
+    def tell_solved(self, solved: int, problems: int) -> None:
+        """Tell how many of a sweep's problems are solved."""
+        if self.progress:
+            best = self.best.score if self.trials else 0.0
+            self.progress({"solved": solved, "problems": problems}, best)
+
+    def choose(self, candidates: Sequence[Parameters], *, refine: bool) -> Trial:
+        """Return the best of the candidates, its temperature fitted on what it scored.
+
+        Without folds the middle one is taken untried.
+        """
+        if not self.folds:
+            middle = candidates[len(candidates) // 2]
+            self.trials = [Trial(middle, float("nan"), 0.0, [], 1.0, True)]
+            return self.trials[0]
+        self._try(candidates)
+        if refine:
+            self._refine()
+        best = self.best
+        scores = self._scores[id(best)]
+        chosen = replace(best, temperature=self._temperature(scores))
+        self.trials[self.trials.index(best)] = chosen
+        self.held = scores / np.float32(chosen.temperature), np.concatenate(self.labels)
+        return chosen
+
+    def _try(self, candidates: Sequence[Parameters]) -> None:
         """Score candidates and enter them, in the grid's order from simple to complex."""
         arrived: dict[int, dict[int, np.ndarray]] = {}
         converged = dict.fromkeys(range(len(candidates)), True)
-        for number, fold, scores, good in self._scores(candidates):
-            arrived.setdefault(number, {})[fold] = scores
-            converged[number] &= good
-            if len(arrived[number]) == len(self.folds):
-                self._enter(candidates[number], arrived.pop(number), converged[number])
+        with closing(self.out_of_fold(candidates)) as results:
+            for number, fold, scores, good in results:
+                arrived.setdefault(number, {})[fold] = scores
+                converged[number] &= good
+                if len(arrived[number]) == len(self.folds):
+                    self._enter(candidates[number], arrived.pop(number), converged[number])
         parameter = self.kind.parameter
         if parameter is not None and self.kind.refine:
             falling = self.kind.grid[0] > self.kind.grid[-1]  # type: ignore[operator]
             self.trials.sort(key=lambda t: t.parameters[parameter], reverse=falling)
 
-    def _tell(self, solved: int, problems: int) -> None:
-        if self.progress:
-            best = self.best.score if self.trials else 0.0
-            self.progress(self.name, {"solved": solved, "problems": problems}, best)
-
-    def _scores(self, candidates: Sequence[Parameters]) -> Any:
-        if self.solver is not None:
-            return self.solver.out_of_fold(candidates)
-        return out_of_fold(
-            self.name, candidates, self.x, self.y, self.folds, classes=self.classes,
-            balanced=self.plan.balanced, seed=self.plan.seed, jobs=self.plan.jobs,
-        )  # fmt: skip
-
     def _enter(self, parameters: Parameters, scores: dict[int, np.ndarray], good: bool) -> None:
-        rows = np.concatenate([held for _, held in self.folds])
-        pooled = np.concatenate([scores[fold] for fold in range(len(self.folds))])
+        by_fold = [scores[fold] for fold in range(len(self.folds))]
+        pooled = np.concatenate(by_fold)
         # the order of the classes, and so every measure but the log-loss, needs no temperature
-        temperature = self._temperature(pooled) if self.plan.select == "log-loss" else 1.0
-        each = [
-            score(self.plan.select, self.y[held], softmax(scores[fold], temperature))
-            for fold, (_, held) in enumerate(self.folds)
-        ]
-        total = score(self.plan.select, self.y[rows], softmax(pooled, temperature))
+        temperature = self._temperature(pooled) if self.select == "log-loss" else 1.0
+        total, *each = (
+            score(self.select, labels, softmax(values, temperature))
+            for labels, values in zip(
+                [np.concatenate(self.labels), *self.labels], [pooled, *by_fold], strict=True
+            )
+        )
         trial = Trial(parameters, total, float(np.std(each)), each, temperature, good)
         self.trials.append(trial)
-        self._held[id(trial)] = pooled
+        self._scores[id(trial)] = pooled
         leading = {id(t) for t in self.trials if t.score >= self.best.score}
-        self._held = {key: held for key, held in self._held.items() if key in leading}
+        self._scores = {key: kept for key, kept in self._scores.items() if key in leading}
         if self.progress:
-            self.progress(self.name, parameters, self.best.score)
+            self.progress(parameters, self.best.score)
 
     def _temperature(self, pooled: np.ndarray) -> float:
         if self.kind.log_loss or self.kind.probabilities:
             return 1.0
-        rows = np.concatenate([held for _, held in self.folds])
-        return fit_temperature(pooled, self.y[rows])
+        return fit_temperature(pooled, np.concatenate(self.labels))
 
-    def choose(self) -> Trial:
-        """Return the best trial, its temperature fitted on what it scored on held-out rows."""
-        place = self.trials.index(self.best)
-        best, held = self.trials[place], self._held[id(self.trials[place])]
-        chosen = self.trials[place] = replace(best, temperature=self._temperature(held))
-        rows = np.concatenate([scored for _, scored in self.folds])
-        self.chosen_held = held / np.float32(chosen.temperature), self.y[rows]
-        return chosen
-
-    def refine(self) -> None:
+    def _refine(self) -> None:
         """Go a decade beyond an edge that won, then between the best and its neighbours."""
         parameter = self.kind.parameter
         assert parameter is not None
-
-        def values() -> list[float]:
-            return [trial.parameters[parameter] for trial in self.trials]
-
         for _ in range(EXTENSIONS):
+            values = [trial.parameters[parameter] for trial in self.trials]
             place = self.trials.index(self.best)
-            if place not in (0, len(self.trials) - 1):
+            if place not in (0, len(values) - 1):
                 break
-            edge, inner = (values()[i] for i in ((0, 1) if place == 0 else (-1, -2)))
-            beyond = edge * 10 if edge > inner else edge / 10
-            self.run([{**self.best.parameters, parameter: beyond}])
+            edge, inner = values[:2] if place == 0 else values[:-3:-1]
+            self._try(
+                [{**self.best.parameters, parameter: edge * 10 if edge > inner else edge / 10}]
+            )
+        values = [trial.parameters[parameter] for trial in self.trials]
         place = self.trials.index(self.best)
-        around = [v for v in values()[max(0, place - 1) : place + 2] if v != values()[place]]
-        middles = [float(np.sqrt(value * values()[place])) for value in around]
-        self.run([{**self.best.parameters, parameter: value} for value in sorted(middles)])
-
-
-def _fit_final(
-    found: Found, kind: HeadKind, x: np.ndarray, y: np.ndarray, classes: int, plan: Plan
-) -> None:
-    assert kind.make is not None
-    estimator = kind.make(plan.seed, plan.balanced)
-    fit(estimator, found.chosen.parameters, x, y)
-    if kind.linear is None:
-        found.estimator = estimator
-        return
-    weight, bias = every_class(*kind.linear(estimator), estimator.classes_, classes)
-    found.linear = _fold(found, weight, bias)
-
-
-def _fold(found: Found, weight: np.ndarray, bias: np.ndarray) -> LinearHead:
-    """Return the head in the space of raw features."""
-    normalizer = found.normalizer
-    return LinearHead.fold(
-        weight,
-        bias,
-        mean=normalizer.mean,
-        scale=normalizer.scale,
-        l2=normalizer.kind == "l2",
-        temperature=found.chosen.temperature,
-    )
+        around = [*values[max(0, place - 1) : place], *values[place + 1 : place + 2]]
+        middles = sorted(float(np.sqrt(value * values[place])) for value in around)
+        self._try([{**self.best.parameters, parameter: value} for value in middles])

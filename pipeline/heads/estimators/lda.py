@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from sklearn.base import BaseEstimator
+from sklearn.linear_model._base import LinearClassifierMixin
+from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import validate_data
 
-from pipeline.heads.estimators.affine import AffineClassifier
 
-
-class ShrinkageLDA(AffineClassifier):
+class ShrinkageLDA(LinearClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Gaussian classes with one covariance, shrunk towards a multiple of the identity.
 
     The model of scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=…)`, whose
@@ -18,18 +19,18 @@ class ShrinkageLDA(AffineClassifier):
 
     Args:
         shrinkage: in (0, 1]; 1 leaves the identity alone.
-        balanced: equal priors in place of the classes' shares.
+        class_weight: `balanced` for equal priors in place of the classes' shares, or None.
     """
 
-    def __init__(self, shrinkage: float = 0.5, balanced: bool = False):
+    def __init__(self, shrinkage: float = 0.5, class_weight: str | None = None):
         self.shrinkage = shrinkage
-        self.balanced = balanced
+        self.class_weight = class_weight
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> ShrinkageLDA:
         """Fit on X [N, D] and y [N]; raises ValueError for one class or a wrong shrinkage."""
         X, y = validate_data(self, X, y, dtype=np.float64)
         if not 0 < self.shrinkage <= 1:
-            raise ValueError(f"shrinkage {self.shrinkage} is not above 0 and at most 1.")
+            raise InvalidParameterError(f"shrinkage {self.shrinkage} is not above 0 and at most 1.")
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError("ShrinkageLDA needs at least two classes")
@@ -43,7 +44,7 @@ class ShrinkageLDA(AffineClassifier):
         covariance *= 1 - self.shrinkage
         covariance[np.diag_indices_from(covariance)] += self.shrinkage * spread
         weights = cho_solve(cho_factor(covariance, overwrite_a=True), means.T).T  # [K, D]
-        share = np.full(len(counts), 1 / len(counts)) if self.balanced else counts / len(X)
+        share = np.full(len(counts), 1 / len(counts)) if self.class_weight else counts / len(X)
         bias = np.log(share) - 0.5 * np.einsum("kd,kd->k", means, weights)
         if len(counts) == 2:
             weights, bias = weights[1:] - weights[:1], bias[1:] - bias[:1]

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.linear_model._base import LinearClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from pipeline.heads.estimators.affine import AffineClassifier
 from pipeline.heads.metrics import softmax
 from pipeline.heads.solver.sweep import sweep
 
 
-class LinearClassifier(AffineClassifier):
+class LinearClassifier(LinearClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Multinomial logistic regression with scikit-learn's objective, solved in PyTorch.
 
     C Σᵢ wᵢ ceᵢ + ½‖W‖² with a free intercept; two classes: the binomial objective. The method is

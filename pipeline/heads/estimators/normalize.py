@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.heads.estimators.stacked import Stacked
-from pipeline.heads.linear import unit
+from pipeline.heads.linear import unit_length
 
 NORMALIZATIONS = ("none", "standard", "l2")
 _ROWS = 4096  # at once, so that no copy in float64 is made
@@ -50,7 +50,7 @@ class Normalizer:
             if self.mean is not None and self.scale is not None:
                 part = (part - self.mean) / self.scale
             elif self.kind == "l2":
-                part = unit(part)
+                part = unit_length(part)
             out[start : start + len(part)] = part
         return out
 

@@ -15,10 +15,16 @@ class CachedGaussianSVC:
 
     Args:
         class_weight: `balanced` or None.
+        random_state: changes nothing; without it scikit-learn draws from numpy's global generator.
     """
 
-    def __init__(self, class_weight: str | None = None):
-        self.machine = SVC(kernel="precomputed", class_weight=class_weight, cache_size=500)
+    def __init__(self, class_weight: str | None = None, random_state: int = 0):
+        self.machine = SVC(
+            kernel="precomputed",
+            class_weight=class_weight,
+            cache_size=500,
+            random_state=random_state,
+        )
         self.gamma = 1.0
         self._x: np.ndarray | None = None
         self._distances: dict[int, tuple[np.ndarray, np.ndarray]] = {}

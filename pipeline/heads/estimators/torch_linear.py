@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipeline.heads.cross_validation.candidates import Fold
+from pipeline.heads.cross_validation.candidates import Fold, Scores, checked
 from pipeline.heads.estimators.normalize import Normalized
 from pipeline.heads.registry import Parameters
 from pipeline.heads.solver.design import Design
@@ -55,9 +55,7 @@ class LinearSearch:
         part = x if len(self.train) == len(x) else x.take(self.train)
         self.design = Design(part, groups=self.fold)
 
-    def out_of_fold(
-        self, candidates: Sequence[Parameters]
-    ) -> Iterator[tuple[int, int, np.ndarray, bool]]:
+    def out_of_fold(self, candidates: Sequence[Parameters]) -> Scores:
         """Yield (candidate, fold, scores [n, K], converged), as `candidates.out_of_fold` does."""
         done = self._sweep([parameters["C"] for parameters in candidates], self.fold)
         size = max(1, SCORES // (len(self.x) * self.classes))
@@ -66,7 +64,7 @@ class LinearSearch:
             for number, scores in enumerate(self._scores(done, some), first):
                 for fold, (_, held) in enumerate(self.folds):
                     own = scores if len(self.folds) == 1 else scores[held]
-                    yield number, fold, own, bool(done.converged[number, fold])
+                    yield number, fold, checked(own), bool(done.converged[number, fold])
 
     def _scores(self, done: Sweep, some: slice) -> np.ndarray:
         """Return the scores of rows that a problem did not see, [P, n, K]."""

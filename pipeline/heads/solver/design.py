@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.errors import PipelineError
 from pipeline.heads.estimators.normalize import Normalized
-from pipeline.heads.solver.thread_pool import Crew, crew
+from pipeline.heads.solver.thread_pool import ThreadPool, thread_pool
 
 #: Up to this many rows the N×N Gram matrix is decomposed, in double precision.
 DUAL_ROWS = 2048
@@ -64,10 +64,10 @@ class Design:
         self._copy: Tensor | None = None
         self._half: Tensor | None = None
         groups = np.zeros(self.n, np.int64) if groups is None else np.asarray(groups)
-        with crew(self.device, self.n * self.d) as threads:
+        with thread_pool(self.device, self.n * self.d) as threads:
             self._prepare(groups, memory, threads)
 
-    def _prepare(self, groups: np.ndarray, memory: int, threads: Crew) -> None:
+    def _prepare(self, groups: np.ndarray, memory: int, threads: ThreadPool) -> None:
         self.centre = self._centre(groups)
         self._shift = self._tensor(self.centre)
         self.basis = self._basis(groups, threads)  # [D, rank]; None is the identity
@@ -114,7 +114,7 @@ class Design:
         middle = np.median(means, 0) if len(names) > 2 else counts @ means / self.n
         return np.asarray(middle)
 
-    def _basis(self, groups: np.ndarray, threads: Crew) -> Tensor | None:
+    def _basis(self, groups: np.ndarray, threads: ThreadPool) -> Tensor | None:
         if self.n < self.d and self.n <= DUAL_ROWS:
             X = self._centred(slice(None)).double()
             values, vectors = torch.linalg.eigh(X @ X.T)
@@ -145,10 +145,10 @@ class Design:
         basis = torch.linalg.eigh(gram / gram.diagonal().mean().clamp_min(1e-30))[1]
         return basis.contiguous()
 
-    def _share(self, threads: Crew) -> int:
+    def _share(self, threads: ThreadPool) -> int:
         return int(min(self.chunk, -(-self.n // threads.size)))
 
-    def _rotated(self, threads: Crew, dtype: torch.dtype) -> Tensor:
+    def _rotated(self, threads: ThreadPool, dtype: torch.dtype) -> Tensor:
         copy = torch.zeros(self.n, self.width, device=self.device, dtype=dtype)
 
         def fill(rows: slice) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.heads.solver import objective
 from pipeline.heads.solver.design import Design
-from pipeline.heads.solver.thread_pool import Crew
+from pipeline.heads.solver.thread_pool import ThreadPool
 
 #: Columns that are multiplied together in bfloat16.
 PANEL, NARROW = 128, 32
@@ -35,7 +35,7 @@ class Data:
         logits: k, 1 for two classes.
         total: [F] sums of the weights, float64.
         penalised: [width], 1, and 0 for the intercept.
-        crew: threads.
+        threads: that share the rows.
     """
 
     design: Design
@@ -45,13 +45,13 @@ class Data:
     logits: int
     total: Tensor
     penalised: Tensor
-    crew: Crew
+    threads: ThreadPool
 
     def spans(self, columns: int) -> list[slice]:
         """Return blocks of rows for so many columns of logits, one at least for each thread."""
         size = max(256, CHUNK_BYTES // (4 * columns))
         size = 1 << (size.bit_length() - 1)  # few shapes: see `_panels`
-        return self.design.spans(min(size, -(-self.design.n // self.crew.size)))
+        return self.design.spans(min(size, -(-self.design.n // self.threads.size)))
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _passed(
         return b, loss
 
     loss = dz.new_zeros(B, dtype=torch.float64)
-    for b, its_loss in data.crew.map(elements, objective.blocks(dz)):
+    for b, its_loss in data.threads.map(elements, objective.blocks(dz)):
         loss[b] += its_loss
     G = _gradient(data, flat, widths, rough)[: B * k].view(B, k, -1)
     return Passed(loss, G if base is None else G.add_(base.gradient), new, dz, residual)
@@ -143,7 +143,7 @@ def _gradient(data: Data, residual: Tensor, widths: list[int], rough: bool) -> T
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     G = data.power.new_zeros(len(residual), data.design.entered(rough))
-    for its in data.crew.map(part, data.spans(len(residual))):
+    for its in data.threads.map(part, data.spans(len(residual))):
         G += its
     return data.design.leave(G, rough=rough)
 
@@ -187,7 +187,7 @@ def products(data: Data, D: Tensor, *, rough: bool) -> Tensor:
     def fill(rows: slice) -> None:
         _multiply(data.design.block(rows, rough=rough), entering, out[:, rows], widths)
 
-    for _ in data.crew.map(fill, data.spans(columns)):
+    for _ in data.threads.map(fill, data.spans(columns)):
         pass
     return out.view(*D.shape[:2], -1)
 
@@ -201,6 +201,6 @@ def curvature(data: Data, fold: Tensor, z: Tensor, dz: Tensor) -> Tensor:
         return b, objective.curvature_along(z[b, :, rows], dz[b, :, rows], weights)
 
     bend = z.new_zeros(len(fold), dtype=torch.float64)
-    for b, its in data.crew.map(part, objective.blocks(dz)):
+    for b, its in data.threads.map(part, objective.blocks(dz)):
         bend[b] += its
     return bend

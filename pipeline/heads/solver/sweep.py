@@ -8,7 +8,7 @@ are almost solved already (path following; Hastie et al. 2004 for such paths).
 
 Beyond a certain penalty nothing converges, scikit-learn neither: its rule stops where the largest
 component of the mean objective's gradient is below its `tol`. There the result depends on the
-road, so `sweep` takes scikit-learn's: the plain metric, from one penalty to the next.
+way, so `sweep` takes scikit-learn's: the plain metric, from one penalty to the next.
 `docs/heads.md` has the figures.
 """
 
@@ -24,9 +24,9 @@ from torch import Tensor
 from pipeline.errors import PipelineError
 from pipeline.heads.solver.design import Design, design_of
 from pipeline.heads.solver.passes import Data
-from pipeline.heads.solver.path import guide, turning_point
-from pipeline.heads.solver.roads import Roads
-from pipeline.heads.solver.thread_pool import Crew, crew
+from pipeline.heads.solver.regularization_path import RegularizationPath
+from pipeline.heads.solver.schedule import guide, turning_point
+from pipeline.heads.solver.thread_pool import ThreadPool, thread_pool
 
 #: Bytes for the problems that are under way together.
 MEMORY = 1 << 30
@@ -41,7 +41,7 @@ class Sweep:
         objective: C Σ w ce + ½‖W‖² on each fold's training rows, float64 [P, F].
         iterations: int64 [P, F].
         converged: bool [P, F]: whether the stopping rule was met.
-        turn: the penalty beyond which scikit-learn's road is taken.
+        turn: the penalty beyond which scikit-learn's way is taken.
         folds: int64 [N], or None when each problem trained on all rows (F = 1).
     """
 
@@ -137,19 +137,19 @@ def sweep(
     design = design_of(features, groups=folds, device=device)
     weights = _weights(design.n, labels, folds, sample_weight, n_classes, given)
     order = np.unique(given)
-    with torch.inference_mode(), crew(design.device, design.n * design.width) as threads:
+    with torch.inference_mode(), thread_pool(design.device, design.n * design.width) as threads:
         data = _data(design, labels, weights, n_classes, threads)
         turn = turning_point(data, tol)
         added = guide(order, turn)
-        roads = Roads(
+        path = RegularizationPath(
             np.array([*added, *order]), turn, data, tol=tol, max_iter=max_iter, memory=memory,
             progress=progress,
         )  # fmt: skip
-        roads.follow()
+        path.follow()
     where = len(added) + np.searchsorted(order, given)
     return Sweep(
-        given, roads.value[where], roads.iterations[where], roads.converged[where], turn, folds,
-        design, roads.U[where],
+        given, path.value[where], path.iterations[where], path.converged[where], turn, folds,
+        design, path.U[where],
     )  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def _weights(
 
 
 def _data(
-    design: Design, labels: np.ndarray, weights: np.ndarray, n_classes: int, threads: Crew
+    design: Design, labels: np.ndarray, weights: np.ndarray, n_classes: int, threads: ThreadPool
 ) -> Data:
     W = torch.from_numpy(weights).to(design.device)
     penalised = torch.ones(design.width, device=design.device)

@@ -1,4 +1,4 @@
-"""`Crew`: threads that each take whole blocks of rows.
+"""`ThreadPool`: threads that each take whole blocks of rows.
 
 PyTorch splits every small operation over its threads, which meet at a barrier after each. On a
 busy machine a barrier waits for whoever is not scheduled, and a step of the solver has hundreds.
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Crew:
+class ThreadPool:
     """Threads for blocks of rows. Equal when they are the same threads."""
 
     size: int = 1
@@ -34,7 +34,7 @@ class Crew:
 
 
 @contextmanager
-def crew(device: torch.device, elements: int) -> Iterator[Crew]:
+def thread_pool(device: torch.device, elements: int) -> Iterator[ThreadPool]:
     """Give as many threads as PyTorch was allowed, each running its operations alone.
 
     Args:
@@ -43,14 +43,14 @@ def crew(device: torch.device, elements: int) -> Iterator[Crew]:
     """
     allowed = torch.get_num_threads()
     if device.type != "cpu" or allowed == 1:
-        yield Crew()
+        yield ThreadPool()
         return
     torch.set_num_threads(1)
     try:
         if elements < 1 << 20:
-            yield Crew()
+            yield ThreadPool()
             return
         with ThreadPoolExecutor(allowed, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield Crew(allowed, pool)
+            yield ThreadPool(allowed, pool)
     finally:
         torch.set_num_threads(allowed)

@@ -68,7 +68,12 @@ def _newer(created: str, heads: Sequence[HeadInfo], models: Sequence[ModelInfo])
 
 def _figures(kept: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"what": what, **_right(kept[name]), "chance": kept[name]["chance"], "p": kept[name]["p"]}
+        {
+            "what": what,
+            **_right(kept[name]),
+            "random_baseline": kept[name]["random_baseline"],
+            "p": kept[name]["p"],
+        }
         for what, name in _WAYS
         if kept[name] is not None
     ]

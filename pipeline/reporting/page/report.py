@@ -260,7 +260,7 @@ def _answers(looked: Artefact, info: HeadInfo | ModelInfo, table: FeatureTable) 
     found = []
     for split in info.metrics:
         stored = predictions.read(looked.folder / f"predictions-{split}.csv", table)
-        found.append(answers.of(split, stored.rows, stored.chances, table=table, info=info))
+        found.append(answers.of(split, stored.rows, stored.probabilities, table=table, info=info))
     return found
 
 

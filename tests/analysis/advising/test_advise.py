@@ -51,7 +51,7 @@ def test_every_figure_is_there_and_plain_json(found):
         "looked_at": 120,
     }  # fmt: skip
     assert values["linear"]["accuracy"] > 0.7 and values["linear"]["p"] == 0.001
-    assert values["neighbours"]["chance"] == pytest.approx(1 / 3, abs=0.02)
+    assert values["neighbours"]["random_baseline"] == pytest.approx(1 / 3, abs=0.02)
     assert [point["images"] for point in values["curve"]["points"]] == [15, 30, 60, 120]
     counts = [len(point["accuracies"]) for point in values["curve"]["points"]]
     assert counts == [5, 5, 5, 1]
@@ -90,12 +90,12 @@ def test_the_same_again_says_the_same(found, tmp_path):
 
 def test_the_last_point_is_the_head_of_all_training_images(found):
     from pipeline.heads.cross_validation.search import Plan, search
-    from pipeline.heads.task import make_folds, units
+    from pipeline.heads.task import group_ids_of, make_folds
 
     table = found.table
     train = table.rows("train")
     held = np.concatenate([table.rows("val"), table.rows("test")])
-    folds = make_folds(train, table.labels[train], units(table, train), count=5, seed=0)
+    folds = make_folds(train, table.labels[train], group_ids_of(table, train), count=5, seed=0)
     head = search(
         "linear", table.features, table.labels, classes=3, train=train, folds=folds,
         plan=Plan(select="log-loss", grid=learning_curve.GRID),
@@ -148,7 +148,7 @@ def test_copies_in_train_are_told_and_do_not_vote_for_themselves(cache):
     table = make_table(features=x, labels=labels, classes=2, splits=("train",) * 120, digests=names)
     advice = ask(table, cache)
     assert advice.neighbours.accuracy < 0.7 and advice.linear.accuracy < 0.7  # not 1
-    assert any("120 training images have a copy" in note for note in advice.notes)
+    assert any("120 training images have a duplicate" in note for note in advice.notes)
 
 
 FEW = [
@@ -198,53 +198,77 @@ def test_options_that_cannot_be_right_are_refused(cache):
         pipeline.advise(cache=cache.root)
 
 
-@pytest.fixture
-def pretrained(work):
+@pytest.fixture(scope="module")
+def pretrained(prepared, tmp_path_factory):
     """Return a table of the photos whose trunk has a file's weights, not random ones."""
     from safetensors.torch import load_file, save_file
 
-    (kept,) = (work / "cache" / "weights").glob("random-*.safetensors")
-    tensors = load_file(kept)
+    root = tmp_path_factory.mktemp("pretrained") / "w"
+    shutil.copytree(prepared, root)
+    (weights,) = (root / "cache" / "weights").glob("random-*.safetensors")
+    tensors = load_file(weights)
     tensors["conv1.weight"] = tensors["conv1.weight"] * 1.5
-    save_file(tensors, work / "own.safetensors")
+    save_file(tensors, root / "own.safetensors")
     return pipeline.extract(
-        work / "photos", cache=work / "cache", trunk="resnet18",
-        weights=str(work / "own.safetensors"), image_size=48, precision="fp32", engine="torch",
+        root / "photos", cache=root / "cache", trunk="resnet18",
+        weights=str(root / "own.safetensors"), image_size=48, precision="fp32", engine="torch",
         name="own",
     )  # fmt: skip
 
 
-def test_random_weights_are_compared_on_a_sample_and_reused(pretrained, work):
-    cache = Cache.at(work / "cache")
-    advice = ask(pretrained, cache)
+@pytest.fixture
+def own_cache(pretrained, tmp_path):
+    """Return a copy of its cache, which has no rows of random weights yet."""
+    shutil.copytree(pretrained.path.parents[1], tmp_path / "c")
+    return Cache.at(tmp_path / "c")
+
+
+@pytest.fixture
+def moved(pretrained):
+    """Return a function that moves the photos elsewhere until the test ends."""
+    photos = pretrained.path.parents[2] / "photos"
+    elsewhere = photos.with_name("moved")
+
+    def move():
+        photos.rename(elsewhere)
+        return elsewhere
+
+    yield move
+    if elsewhere.exists():
+        elsewhere.rename(photos)
+
+
+def test_random_weights_are_compared_on_a_sample_and_reused(pretrained, own_cache, moved):
+    advice = ask(pretrained, own_cache)
     assert advice.reference.images == 24 and advice.similarity.against == "random weights"
     assert 0 < advice.reference.random_linear <= 1
     low, high = advice.similarity.interval
     assert low <= advice.similarity.share <= high
-    shutil.rmtree(work / "photos")
-    again = ask(FeatureTable.open(pretrained.path), cache)  # needs no image
+    moved()
+    again = ask(FeatureTable.open(pretrained.path), own_cache)  # needs no image
     assert again.reference == advice.reference
-    assert cache.current() == pretrained.path  # advice makes no table
+    assert own_cache.current().name == pretrained.path.name  # advice makes no table
 
 
-def test_a_sample_is_stratified_and_as_small_as_was_asked_for(pretrained, work):
-    advice = ask(pretrained, Cache.at(work / "cache"), sample=12)
+def test_a_sample_is_stratified_and_as_small_as_was_asked_for(pretrained, own_cache):
+    advice = ask(pretrained, own_cache, sample=12)
     assert advice.reference.images == 12
-    none = ask(pretrained, Cache.at(work / "cache"), sample=0)
+    none = ask(pretrained, own_cache, sample=0)
     assert none.reference is None and none.similarity.against == "chance"
     assert any("--sample is 0" in note for note in none.notes)
 
 
-def test_images_that_are_gone_leave_the_comparison_out_and_that_is_said(pretrained, work):
-    (work / "photos").rename(work / "moved")
-    cache = Cache.at(work / "cache")
-    advice = ask(pretrained, cache)
+def test_images_that_are_gone_leave_the_comparison_out_and_that_is_said(
+    pretrained, own_cache, moved
+):
+    elsewhere = moved()
+    advice = ask(pretrained, own_cache)
     assert advice.reference is None and advice.similarity.against == "chance"
     (note,) = [text for text in advice.notes if "random weights" in text]
     assert "24 of 24 images are not where and what they were" in note and "--data" in note
-    found = ask(pretrained, cache, data=str(work / "moved"))
+    found = ask(pretrained, own_cache, data=str(elsewhere))
     assert found.reference.images == 24
-    with_wrong = ask(pretrained, cache, data=str(work / "nowhere"), seed=1)
+    with_wrong = ask(pretrained, own_cache, data=str(elsewhere / "nowhere"), seed=1)
     assert with_wrong.reference is not None  # all rows are in the cache
 
 

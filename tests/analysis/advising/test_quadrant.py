@@ -9,10 +9,10 @@ from tables import make_table, provenance
 from pipeline.analysis.advising import quadrant
 from pipeline.analysis.advising.gains import Gain, find
 from pipeline.analysis.advising.quadrant import LARGE, RULES, SIMILAR, Similarity, recommend
-from pipeline.heads.cross_validation.random_baseline import Agreement
+from pipeline.heads.cross_validation.random_baseline import PermutationTest
 
-SURE = Agreement(900, 1000, 0.25, 0.001)
-CHANCE = Agreement(250, 1000, 0.25, 0.5)
+SURE = PermutationTest(900, 1000, 0.25, 0.001)
+CHANCE = PermutationTest(250, 1000, 0.25, 0.5)
 GAIN = Gain(
     model="m" * 12, unfreeze="layer4", split="test", chose=False, images=677, train_images=3018,
     head=0.76, head_interval=(0.73, 0.79), accuracy=0.79, interval=(0.76, 0.82),

@@ -8,9 +8,9 @@ from pipeline.analysis.auditing.noise import judge, suspects
 from pipeline.heads.task import make_folds
 
 
-def folds_of(labels, unit=None):
+def folds_of(labels, group_ids=None):
     rows = np.arange(len(labels))
-    return make_folds(rows, labels, rows if unit is None else unit, count=5, seed=0)
+    return make_folds(rows, labels, rows if group_ids is None else group_ids, count=5, seed=0)
 
 
 def test_changed_labels_are_suspect_with_what_they_were():
@@ -36,13 +36,13 @@ def test_every_image_is_judged_by_a_head_that_has_not_seen_it_nor_its_copy():
     rng = np.random.default_rng(0)  # labels that only memory could know
     x = np.repeat(rng.normal(0, 1, (40, 60)), 2, axis=0).astype(np.float32)
     labels = np.repeat(rng.integers(0, 2, 40), 2)
-    unit = np.repeat(np.arange(40), 2)
+    group_ids = np.repeat(np.arange(40), 2)
 
     def right(folds):
         rows, chances = judge(x, labels, folds, classes=2)
         return (chances.argmax(1) == labels[rows]).mean()
 
-    assert right(folds_of(labels, unit)) < 0.65 < 0.75 < right(folds_of(labels))
+    assert right(folds_of(labels, group_ids)) < 0.65 < 0.75 < right(folds_of(labels))
 
 
 def test_an_image_alone_in_its_class_is_not_judged():

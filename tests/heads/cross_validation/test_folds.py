@@ -5,62 +5,68 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.heads.cross_validation.folds import assign, entering, possible, subsample, units
+from pipeline.heads.cross_validation.folds import (
+    assign,
+    entering,
+    make_group_ids,
+    possible,
+    subsample,
+)
 from pipeline.heads.task import make_folds
 
 
 @st.composite
 def images(draw, *, single=False):
-    """Labels and units; units are numbered in order of their first image."""
+    """Labels and group_ids; group_ids are numbered in order of their first image."""
     labels = np.array(draw(st.lists(st.integers(0, 3), min_size=2, max_size=40)))
     if single:
         return labels, np.arange(len(labels))
     names = [draw(st.sampled_from(["", *"abcdefgh"])) for _ in labels]
-    return labels, units([str(n) for n in range(len(labels))], names)
+    return labels, make_group_ids([str(n) for n in range(len(labels))], names)
 
 
 def test_equal_files_and_equal_groups_are_one_unit_also_through_others():
     digests = ["a", "b", "a", "c", "d", "e"]
     groups = ["", "g", "h", "h", "", ""]
-    assert units(digests, None).tolist() == [0, 1, 0, 2, 3, 4]
-    assert units(digests, groups).tolist() == [0, 1, 0, 0, 2, 3]
+    assert make_group_ids(digests, None).tolist() == [0, 1, 0, 2, 3, 4]
+    assert make_group_ids(digests, groups).tolist() == [0, 1, 0, 0, 2, 3]
 
 
 def test_images_without_a_group_are_not_tied_to_each_other():
-    assert units(["a", "b", "c"], ["", "", ""]).tolist() == [0, 1, 2]
+    assert make_group_ids(["a", "b", "c"], ["", "", ""]).tolist() == [0, 1, 2]
 
 
 def test_tied_images_are_one_unit_with_all_that_they_are_tied_to():
     digests = ["a", "b", "a", "c", "d", "c"]
-    assert units(digests, None, [(4, 0), (1, 5)]).tolist() == [0, 1, 0, 1, 0, 1]
+    assert make_group_ids(digests, None, [(4, 0), (1, 5)]).tolist() == [0, 1, 0, 1, 0, 1]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["", *"xyz"])), min_size=1))
 def test_units_are_exactly_the_connected_parts(pairs):
-    unit = units([d for d, _ in pairs], [g for _, g in pairs])
+    group_ids = make_group_ids([d for d, _ in pairs], [g for _, g in pairs])
     tied = np.array([[a == c or (b == d != "") for c, d in pairs] for a, b in pairs])
     for _ in pairs:
         tied = (tied.astype(int) @ tied) > 0
-    np.testing.assert_array_equal(unit[:, None] == unit, tied)
-    first = [int(np.flatnonzero(unit == u)[0]) for u in range(unit.max() + 1)]
+    np.testing.assert_array_equal(group_ids[:, None] == group_ids, tied)
+    first = [int(np.flatnonzero(group_ids == u)[0]) for u in range(group_ids.max() + 1)]
     assert first == sorted(first)
 
 
 @given(images(), st.integers(2, 6), st.integers(0, 5))
 def test_every_image_is_in_one_fold_and_units_are_whole(data, count, seed):
-    labels, unit = data
-    count = min(count, unit.max() + 1)
-    of = assign(labels, unit, max(count, 1), seed)
+    labels, group_ids = data
+    count = min(count, group_ids.max() + 1)
+    of = assign(labels, group_ids, max(count, 1), seed)
     assert len(of) == len(labels) and set(of.tolist()) == set(range(max(count, 1)))
-    for number in np.unique(unit):
-        assert len(set(of[unit == number])) == 1
+    for number in np.unique(group_ids):
+        assert len(set(of[group_ids == number])) == 1
 
 
 @given(images(single=True), st.integers(2, 6), st.integers(0, 5))
 def test_single_images_are_stratified_within_one(data, count, seed):
-    labels, unit = data
+    labels, group_ids = data
     count = min(count, len(labels))
-    of = assign(labels, unit, count, seed)
+    of = assign(labels, group_ids, count, seed)
     for label in np.unique(labels):
         sizes = np.bincount(of[labels == label], minlength=count)
         assert sizes.max() - sizes.min() <= 1
@@ -69,8 +75,8 @@ def test_single_images_are_stratified_within_one(data, count, seed):
 
 
 def test_folds_depend_on_the_seed_alone():
-    labels, unit = np.arange(30) % 3, np.arange(30)
-    one, same, other = (assign(labels, unit, 5, seed) for seed in (0, 0, 1))
+    labels, group_ids = np.arange(30) % 3, np.arange(30)
+    one, same, other = (assign(labels, group_ids, 5, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
 
@@ -88,9 +94,9 @@ def test_there_are_as_many_folds_as_the_second_most_spread_class_has_units():
 @settings(max_examples=300)
 @given(images(), st.integers(2, 6), st.integers(0, 5))
 def test_folds_part_the_rows_and_always_leave_two_classes_to_train_on(data, count, seed):
-    labels, unit = data
+    labels, group_ids = data
     rows = np.arange(len(labels)) * 3 + 1
-    folds = make_folds(rows, labels, unit, count=count, seed=seed)
+    folds = make_folds(rows, labels, group_ids, count=count, seed=seed)
     assert len(folds) <= count and len(folds) != 1
     if folds:
         held = np.concatenate([scored for _, scored in folds])
@@ -98,33 +104,33 @@ def test_folds_part_the_rows_and_always_leave_two_classes_to_train_on(data, coun
     for train, scored in folds:
         assert not set(train) & set(scored) and len(train) + len(scored) == len(rows)
         assert len(set(labels[np.isin(rows, train)])) >= 2
-        assert not set(unit[np.isin(rows, train)]) & set(unit[np.isin(rows, scored)])
+        assert not set(group_ids[np.isin(rows, train)]) & set(group_ids[np.isin(rows, scored)])
 
 
 def test_a_few_groups_of_mixed_classes_do_not_leave_a_fold_with_one_class_to_train_on():
     # the two groups with the rare class are both lighter in the common one than the third
     labels = np.array([0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0])
-    unit = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2])
-    folds = make_folds(np.arange(11), labels, unit, count=5, seed=0)
+    group_ids = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2])
+    folds = make_folds(np.arange(11), labels, group_ids, count=5, seed=0)
     assert all(len(set(labels[train])) == 2 for train, _ in folds)
 
 
 @given(images(), st.integers(1, 5), st.integers(0, 5))
 def test_shots_are_at_most_that_many_of_each_class_and_one_of_each_unit(data, shots, seed):
-    labels, unit = data
-    rows = subsample(labels, unit, shots=shots, fraction=None, seed=seed)
+    labels, group_ids = data
+    rows = subsample(labels, group_ids, shots=shots, fraction=None, seed=seed)
     assert rows.tolist() == sorted(set(rows.tolist()))
     for label in np.unique(labels):
         chosen = rows[labels[rows] == label]
-        distinct = len(np.unique(unit[labels == label]))
+        distinct = len(np.unique(group_ids[labels == label]))
         assert len(chosen) == min(shots, distinct)
-        assert len(np.unique(unit[chosen])) == len(chosen)
+        assert len(np.unique(group_ids[chosen])) == len(chosen)
 
 
 @given(images(), st.floats(0.01, 1), st.integers(0, 5))
 def test_a_fraction_is_that_share_of_each_class_and_at_least_one_image(data, fraction, seed):
-    labels, unit = data
-    rows = subsample(labels, unit, shots=None, fraction=fraction, seed=seed)
+    labels, group_ids = data
+    rows = subsample(labels, group_ids, shots=None, fraction=fraction, seed=seed)
     want = {k: max(1, round(fraction * n)) for k, n in Counter(labels.tolist()).items()}
     assert Counter(labels[rows].tolist()) == want
     np.testing.assert_array_equal(rows, np.unique(rows))
@@ -132,8 +138,8 @@ def test_a_fraction_is_that_share_of_each_class_and_at_least_one_image(data, fra
 
 @pytest.mark.parametrize("part", [{"shots": 3, "fraction": None}, {"shots": None, "fraction": 0.4}])
 def test_a_subsample_depends_on_its_seed(part):
-    labels, unit = np.arange(60) % 3, np.arange(60)
-    one, same, other = (subsample(labels, unit, seed=seed, **part) for seed in (0, 0, 1))
+    labels, group_ids = np.arange(60) % 3, np.arange(60)
+    one, same, other = (subsample(labels, group_ids, seed=seed, **part) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert one.tolist() != other.tolist()
 
@@ -142,12 +148,12 @@ def test_a_subsample_depends_on_its_seed(part):
 def test_growing_parts_are_nested_keep_units_whole_and_have_every_class_that_leads_a_unit(
     data, seed
 ):
-    labels, unit = data
-    joins = entering(labels, unit, seed)
+    labels, group_ids = data
+    joins = entering(labels, group_ids, seed)
     assert ((joins >= 0) & (joins < 1)).all()
-    for number in np.unique(unit):
-        assert len(set(joins[unit == number])) == 1
-    _, first = np.unique(unit, return_index=True)
+    for number in np.unique(group_ids):
+        assert len(set(joins[group_ids == number])) == 1
+    _, first = np.unique(group_ids, return_index=True)
     smallest = joins < 1e-9
     assert set(labels[first]) <= set(labels[smallest])
 

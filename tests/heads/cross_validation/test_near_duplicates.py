@@ -6,7 +6,9 @@ from pipeline.heads.cross_validation import near_duplicates
 
 
 def find(table):
-    return near_duplicates.find(table.features, table.digests, table.paths, table.splits)
+    pairs = near_duplicates.find_near_duplicates(table.features, table.digests, table.splits)
+    note = near_duplicates.too_many(table.splits, table.features.shape[1])
+    return near_duplicates.leaks(pairs, table.paths, table.splits), note
 
 
 def table(**changes):
@@ -60,7 +62,9 @@ def test_pictures_of_simple_things_with_many_as_near_are_no_leak():
     rng = np.random.default_rng(0)
     x = np.repeat(rng.normal(0, 1, (3, 64)), 40, axis=0) + rng.normal(0, 0.35, (120, 64))
     splits = tuple(("train", "train", "val", "test")[n % 4] for n in range(120))
-    cosines = near_duplicates.unit(x - x.mean(0)) @ near_duplicates.unit(x - x.mean(0)).T
+    cosines = (
+        near_duplicates.unit_length(x - x.mean(0)) @ near_duplicates.unit_length(x - x.mean(0)).T
+    )
     assert np.sort(cosines, axis=1)[:, -2].min() > 0.8
     assert find(make_table(features=x, splits=splits))[0] == []
 
@@ -83,7 +87,7 @@ def test_a_table_too_large_to_compare_says_so_and_still_finds_equal_files(monkey
     leaks, note = find(table(digests=tuple(digests)))
     assert len(leaks) == 1 and leaks[0].same_file
     assert note == (
-        "Too many images to compare features across splits; equal files alone were sought."
+        "Too many images to compare features across splits; only equal files were looked for."
     )
 
 
@@ -113,8 +117,10 @@ def test_tables_of_a_few_rows_are_compared_too(rows):
     assert isinstance(leaks, list)
 
 
-def twins(table, **options):
-    return near_duplicates.twins(table.features, table.digests, table.splits, **options)[0]
+def duplicates(table, **options):
+    return near_duplicates.find_near_duplicates(
+        table.features, table.digests, table.splits, **options
+    )
 
 
 def test_within_a_split_each_two_are_told_once():
@@ -123,23 +129,23 @@ def test_within_a_split_each_two_are_told_once():
     x[30], digests[30] = x[3], digests[3]
     x[31], digests[31] = x[3], digests[3]
     made = table(features=x, digests=tuple(digests), splits=table().splits)
-    found = {(one.row, one.other, one.same_file) for one in twins(made, within=True)}
+    found = {(one.row, one.other, one.same_file) for one in duplicates(made, within=True)}
     assert found == {(8, 20, False), (90, 95, False), (30, 3, True), (31, 3, True)}
-    assert twins(made) == []
+    assert duplicates(made) == []
 
 
 def test_within_too_images_without_a_split_are_compared_with_each_other():
     x = np.random.default_rng(0).normal(0, 1, (12, 8)).astype(np.float32)
     x[7] = x[2]
     made = make_table(features=x, splits=("",) * 12, labels=np.full(12, -1))
-    assert [(one.row, one.other) for one in twins(made, within=True)] == [(2, 7)]
+    assert [(one.row, one.other) for one in duplicates(made, within=True)] == [(2, 7)]
 
 
 def test_blocks_within_a_split_find_what_one_block_finds(monkeypatch):
     x = table().features.copy()
     x[[20, 40, 59]] = x[[8, 41, 0]] * 1.0001
     made = table(features=x, splits=table().splits)
-    whole = [(one.row, one.other) for one in twins(made, within=True)]
+    whole = [(one.row, one.other) for one in duplicates(made, within=True)]
     monkeypatch.setattr(near_duplicates, "_ROWS", 7)
-    assert [(one.row, one.other) for one in twins(made, within=True)] == whole
+    assert [(one.row, one.other) for one in duplicates(made, within=True)] == whole
     assert sorted(whole) == [(0, 59), (8, 20), (40, 41)]

@@ -7,15 +7,14 @@ from pipeline.heads.cross_validation.near_duplicates import SURE
 from pipeline.heads.cross_validation.neighbours import nearest
 
 
-def brute(features, unit, copies=True):
+def brute(features, group_ids):
     x = features - features.mean(0)
     x = x / np.linalg.norm(x, axis=1, keepdims=True)
     found = []
     for i in range(len(x)):
         cosines = x @ x[i]
-        cosines[unit == unit[i]] = -2
-        if copies:
-            cosines[cosines >= SURE] = -2
+        cosines[group_ids == group_ids[i]] = -2
+        cosines[cosines >= SURE] = -2
         found.append(int(cosines.argmax()) if cosines.max() > -2 else -1)
     return found
 
@@ -25,22 +24,22 @@ def test_it_is_the_largest_cosine_of_centred_features_also_across_blocks(monkeyp
 
     monkeypatch.setattr(neighbours, "_ROWS", 7)
     x, _ = clouds(60, 12, 3)
-    unit = np.arange(60)
-    unit[10:14] = 10
-    found, copied = nearest(x, unit)
-    assert found.tolist() == brute(x, unit)
-    assert np.flatnonzero(copied).tolist() == [10, 11, 12, 13]
+    group_ids = np.arange(60)
+    group_ids[10:14] = 10
+    found, duplicated = nearest(x, group_ids)
+    assert found.tolist() == brute(x, group_ids)
+    assert np.flatnonzero(duplicated).tolist() == [10, 11, 12, 13]
 
 
 def test_a_copy_never_votes_for_itself():
     x, _ = clouds(40, 16, 2)
     near = x[:5] + 1e-3
     twice = np.concatenate([x, x[:5], near])
-    unit = np.concatenate([np.arange(40), np.arange(5), np.arange(40, 45)])
-    found, copied = nearest(twice, unit)
+    group_ids = np.concatenate([np.arange(40), np.arange(5), np.arange(40, 45)])
+    found, duplicated = nearest(twice, group_ids)
     of = np.concatenate([np.arange(40), np.arange(5), np.arange(5)])
-    assert (of[found] != of).all() and copied[:5].all() and not copied[5:40].any()
-    blind, _ = nearest(twice, unit, copies=False)
+    assert (of[found] != of).all() and duplicated[:5].all() and not duplicated[5:40].any()
+    blind, _ = nearest(twice, group_ids, near_duplicates=False)
     assert (of[blind] == of)[:5].all()  # only equal files are known there
 
 

@@ -1,4 +1,3 @@
-import joblib
 import numpy as np
 import pytest
 from joblib import parallel_config, register_parallel_backend
@@ -161,8 +160,7 @@ def test_a_backend_that_cannot_stream_works_too(data):
         assert run("lda", *data, jobs=None).trials == run("lda", *data).trials
 
 
-def test_processes_give_what_one_gives(data):
+def test_processes_give_what_one_gives(data, processes):
     one, two = run("ridge", *data), run("ridge", *data, jobs=2)
     assert one.trials == two.trials
     assert one.linear.weight.tobytes() == two.linear.weight.tobytes()
-    joblib.externals.loky.get_reusable_executor().shutdown(wait=True)

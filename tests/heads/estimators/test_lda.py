@@ -32,7 +32,7 @@ def test_it_is_scikit_learns_least_squares_solution(classes, dim, shrinkage, see
 def test_balanced_moves_the_boundary_and_does_not_turn_it():
     x, y = clouds(60, 5, 3)
     x, y = x[(y != 2) | (np.arange(60) < 12)], y[(y != 2) | (np.arange(60) < 12)]
-    plain, even = (ShrinkageLDA(balanced=b).fit(x, y) for b in (False, True))
+    plain, even = (ShrinkageLDA(class_weight=w).fit(x, y) for w in (None, "balanced"))
     np.testing.assert_allclose(even.coef_, plain.coef_)
     shift = even.intercept_ - plain.intercept_
     np.testing.assert_allclose(shift, np.log(1 / 3) - np.log(np.bincount(y) / len(y)))

@@ -17,9 +17,9 @@ def models(*times):
     return [model_info(created=time) for time in times]
 
 
-def test_the_figures_stand_beside_chance_and_random_weights():
+def test_the_figures_stand_beside_the_random_baseline_and_random_weights():
     found = section(advice(ID), heads=[], models=[])
-    assert [(row["what"], row["accuracy"], row["chance"]) for row in found["figures"]] == [
+    assert [(row["what"], row["accuracy"], row["random_baseline"]) for row in found["figures"]] == [
         ("nearest neighbour", 0.9, 0.33),
         ("linear, by folds", 0.92, 0.33),
     ]

@@ -208,7 +208,7 @@ def test_advice_that_is_kept_is_shown_with_the_commands_of_today(cache, photos):
     for text in (
         "Quadrant: small, similar.", "Small: 60 training images.", "2024-05-06 07:08 UTC",
         "cs231n: https://cs231n.github.io/", "71.0% [64.0%, 77.0%]", "A note of a file\ufffd.",
-        "forecast 0.930 [0.850, 0.980] with 120", "from half of the images it foretells 0.930",
+        "forecast 0.930 [0.850, 0.980] with 120", "from half of the images, predicted 0.930",
         "Since then 1 head came: the advice is older", "abcdef012345", "+5.0",
         f"pipeline advise {photos.table_id[:12]} --seed 5",
     ):  # fmt: skip

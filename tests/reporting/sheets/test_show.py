@@ -74,7 +74,7 @@ def test_a_head_shows_its_predictions_with_wrong_ones_first_and_marked(work):
     done = run(work, folder.name)
     table = Cache.at(work / "cache").open_table()
     stored = predictions.read(folder / "predictions-val.csv", table)
-    wrong = stored.rows[stored.chances.argmax(1) != table.labels[stored.rows]]
+    wrong = stored.rows[stored.probabilities.argmax(1) != table.labels[stored.rows]]
     images = done.to_json()["images"]
     assert done.kind == "predictions" and len(stored.rows) == 24
     assert {one["path"] for one in images if not one["right"]} == {table.paths[r] for r in wrong}

@@ -45,7 +45,7 @@ def guide(penalties: np.ndarray, turn: float) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Waves:
+class Schedule:
     """Places of a path in groups, to be solved one after the other.
 
     Attributes:
@@ -59,7 +59,7 @@ class Waves:
     beyond: list[list[int]]
 
 
-def waves(path: np.ndarray, turn: float) -> Waves:
+def make_schedule(path: np.ndarray, turn: float) -> Schedule:
     """Return the order in which the penalties of a path [P], ascending, are solved."""
     low = [int(i) for i in np.flatnonzero(path <= turn)]
     step = 1
@@ -73,7 +73,7 @@ def waves(path: np.ndarray, turn: float) -> Waves:
     while fill > 1:
         fill //= 2
         between.append([i for i in low[fill :: 2 * fill] if i != low[-1]])
-    return Waves(
+    return Schedule(
         coarse=[group for group in (easy, *([i] for i in coarse if i not in easy)) if group],
         between=[group for group in between if group],
         beyond=[[int(i)] for i in np.flatnonzero(path > turn)],
