@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,15 @@ def means(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_MEANS):
         command = option(command)
     return command
+
+
+#: Under which the context of a command line keeps when it began.
+BEGAN = "pipeline.began"
+
+
+def elapsed() -> float:
+    """Return the seconds since the command began, importing what it needs included."""
+    return time.monotonic() - float(click.get_current_context().meta[BEGAN])
 
 
 def print_json(values: Any) -> None:

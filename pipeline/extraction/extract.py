@@ -17,6 +17,7 @@ from pipeline.extraction.scan import gather
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.options import from_options
 from pipeline.progress import Progress, Silent
+from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
 from pipeline.store.table import FeatureTable
@@ -122,6 +123,7 @@ def run(
     began = time.monotonic()
     progress = progress or Silent()
     recipe.check()
+    make_folder(cache.root)  # its memo remembers from here on
     resolved = spec.resolve(
         recipe.trunk, recipe.weights, recipe.keys, memo=cache.memo, state_dir=cache.weights
     )
@@ -170,17 +172,22 @@ def tables(
     for key, path in zip(bad.keys, images.paths, strict=True):
         sources.setdefault(key, f"{images.root}/{path}")
     asked = [rows.wanted(facts, one) for one in recipes]
-    found = {key: rows.choose(cache, key, recipe.device, bad.keys) for key in dict.fromkeys(asked)}
-    for precision in dict.fromkeys(one.key.precision for one in found.values()):
-        part = [one for one in found.values() if one.key.precision == precision]
-        rows.fill_together(
-            cache, recipe, part, sources, trunk=trunk, progress=progress, check_bad=bad.check
-        )
-    return [
-        _table(data, one, facts, found[key], cache, progress, images=images, bad=bad,
-               sources=sources, trunk=trunk)
-        for one, key in zip(recipes, asked, strict=True)
-    ]  # fmt: skip
+    views = view_keys(images, bad.keys, sources, recipe.views)
+    looked_in = [fingerprint for key in asked for fingerprint in key.fingerprints]
+    with cache.reading(looked_in, [*sources, *views]):
+        found = {
+            key: rows.choose(cache, key, recipe.device, bad.keys) for key in dict.fromkeys(asked)
+        }
+        for precision in dict.fromkeys(one.key.precision for one in found.values()):
+            part = [one for one in found.values() if one.key.precision == precision]
+            rows.fill_together(
+                cache, recipe, part, sources, trunk=trunk, progress=progress, check_bad=bad.check
+            )
+        return [
+            _table(data, one, facts, found[key], cache, progress, images=images, bad=bad,
+                   sources=sources, trunk=trunk)
+            for one, key in zip(recipes, asked, strict=True)
+        ]  # fmt: skip
 
 
 def _table(
@@ -202,7 +209,8 @@ def _table(
         raise PipelineError(f"No image of {images.root} could be decoded. {first(unread)}")
     computed = list(done.computed)
     views = {
-        key: sources[key[0], 0] for key in view_keys(images, bad.keys, done.index, recipe.views)
+        key: sources[key[0], 0]
+        for key in view_keys(images, bad.keys, done.index.rows, recipe.views)
     }
     if views:
         rows.fill(cache, recipe, done, views, trunk=trunk, progress=progress, unit="views")

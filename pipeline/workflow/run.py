@@ -22,10 +22,10 @@ from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import leaderboard
 from pipeline.progress import Progress, Silent
 from pipeline.reporting.page import report as report_of
+from pipeline.store import timings
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
-from pipeline.workflow import costs
-from pipeline.workflow.costs import Cost
+from pipeline.store.timings import StageCost
 from pipeline.workflow.options import RunRecipe
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Run:
         fitting: stage two.
         tuning: stage three; None where it was not asked for.
         page: that shows it all; None where it was not asked for.
-        costs: of each stage.
+        costs: of each stage, the page included.
         cache: where all of it is.
         seconds: of the whole run.
     """
@@ -67,7 +67,7 @@ class Run:
     fitting: Fitting
     tuning: Tuning | None
     page: Page | None
-    costs: tuple[Cost, ...]
+    costs: tuple[StageCost, ...]
     cache: Cache
     seconds: float
 
@@ -183,7 +183,15 @@ def run_stages(
         title(progress, 2, f"heads ({recipe.fit_head.clf}), chosen on the training images alone")
         fitting = fit_head.run(extraction.table, recipe.fit_head, cache, progress)
     ended(fitting)
-    spent = [costs.of_features(extraction, cache), costs.of_heads(fitting)]
+    spent = [
+        timings.of_features(
+            extraction.table, cache, seconds=extraction.seconds,
+            computed=extraction.extracted + extraction.views_computed,
+        ),
+        timings.of_heads(
+            [head.info for head in fitting.heads], fitting.reused, seconds=fitting.seconds
+        ),
+    ]  # fmt: skip
     tuning = None
     if recipe.finetune is not None:
         notes: list[str] = []
@@ -194,11 +202,15 @@ def run_stages(
             tuning = finetune.run(start, recipe.finetune, cache, progress)
         tuning = replace(tuning, notes=(*notes, *tuning.notes))
         ended(tuning)
-        spent.append(costs.of_tuning(tuning, cache))
+        spent.append(
+            timings.of_tuning(tuning.info, cache, reused=tuning.reused, seconds=tuning.seconds)
+        )
     page = None
     if recipe.report:
+        start_of_page = time.monotonic()
         with reporter() as progress:
             page = _page(extraction.table, cache, progress)
+        spent.append(StageCost("page", time.monotonic() - start_of_page))
     return Run(extraction, fitting, tuning, page, tuple(spent), cache, time.monotonic() - began)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.analysis.comparing.contenders import CompareRecipe, Contender
-from pipeline.analysis.comparing.feature_cost import Cost, cost
+from pipeline.analysis.comparing.feature_cost import Cost, measure
 from pipeline.errors import PipelineError
 from pipeline.extraction import extract, rows
 from pipeline.extraction.extract import Extraction
@@ -21,6 +21,7 @@ from pipeline.heads.metrics import wilson
 from pipeline.heads.options import HeadRecipe
 from pipeline.options import from_options
 from pipeline.progress import Progress, Silent
+from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
 from pipeline.trunks import spec
@@ -149,6 +150,7 @@ def run(
     began = time.monotonic()
     progress = progress or Silent()
     contenders = recipe.contenders()
+    make_folder(cache.root)
     gathered = gather(data, recipe.recipe(contenders[0]), cache, progress)
     race = _Running(data, recipe, cache, progress, gathered)
     for trunk in dict.fromkeys((one.trunk, one.weights) for one in contenders):
@@ -243,7 +245,7 @@ class _Running:
         best = leaderboard([head.info for head in fitted.heads], done.table.table_id)[0]
         self.progress.start("measuring", 0)
         key = FeatureKey.of(done.table.provenance)
-        price = cost(self.cache, key, self.recipe.recipe(contender), load)
+        price = measure(load(), key, self.recipe.recipe(contender), self.cache)
         result = Result(contender, done.table, best, price)
         self.results.append(result)
         accuracy = "untried" if result.accuracy is None else f"{result.accuracy:.3f}"

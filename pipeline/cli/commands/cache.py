@@ -11,6 +11,7 @@ import click
 from pipeline.cli import options
 from pipeline.cli.options import shown, size
 from pipeline.errors import PipelineError
+from pipeline.images.names import counted
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
 
@@ -40,7 +41,7 @@ def info(cache: str | None, as_json: bool) -> None:
     fingerprints: list[dict[str, Any]] = [
         {"fingerprint": rows.fingerprint, "shards": len(rows.names())} for rows in store.stores()
     ]
-    unfinished = [path.name for path, _, _ in store.unfinished()]
+    unfinished = [run.path.name for run in store.manifests() if run.unfinished]
     if as_json:
         options.print_json(
             {
@@ -51,6 +52,8 @@ def info(cache: str | None, as_json: bool) -> None:
                 "unfinished_runs": unfinished,
             }
         )
+        return
+    if _is_missing(store):
         return
     click.echo(shown(f"{store.root}: {size(sum(part.bytes for part in parts.values()))}"))
     for name, part in parts.items():
@@ -73,10 +76,11 @@ def verify(cache: str | None, as_json: bool) -> None:
     Example:
       pipeline cache verify
     """
-    verdict = upkeep.verify(Cache.at(cache))
+    store = Cache.at(cache)
+    verdict = upkeep.verify(store)
     if as_json:
         options.print_json(vars(verdict))
-    else:
+    elif not _is_missing(store):
         for problem in verdict.problems.values():
             click.echo(shown(problem))
         click.echo(
@@ -95,7 +99,11 @@ def verify(cache: str | None, as_json: bool) -> None:
 @command.command()
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
-@click.option("--unfinished", is_flag=True, help="Give up the rows of unfinished runs too.")
+@click.option(
+    "--unfinished",
+    is_flag=True,
+    help="Give up the rows of unfinished runs too, if these wrote nothing for a day.",
+)
 @click.option(
     "--activations",
     is_flag=True,
@@ -111,9 +119,10 @@ def gc(
     cache: str | None,
     as_json: bool,
 ) -> None:
-    """Remove what nothing needs any more, after showing it.
+    """Remove unreferenced files, after showing them.
 
-    Shards that no table, model or unfinished run names, and advice on tables that are gone.
+    These are shards that no table, model or unfinished run names, advice on tables that are gone,
+    and temporary files that are older than a day.
 
     \b
     Example:
@@ -121,20 +130,32 @@ def gc(
     """
     store = Cache.at(cache)
     found = upkeep.garbage(store, unfinished=unfinished, activations=activations)
+    recent = [run for run in store.manifests() if run.unfinished and run.path not in found]
     total = sum(found.values())
-    if not as_json:
+    if not as_json and not _is_missing(store):
         for path, count in found.items():
             click.echo(shown(f"{size(count):>10}  {path}"))
-        click.echo(f"{len(found):,} files that nothing names, {size(total)}.")
+        click.echo(f"{counted(len(found), 'unreferenced file')}, {size(total)}.")
+        if unfinished and recent:
+            runs = counted(len(recent), "unfinished run")
+            click.echo(f"Kept {runs}: not yet a day old, and perhaps still running.")
     asked = bool(found) and not dry_run
     if asked and not yes:
         if not sys.stdin.isatty():
             raise PipelineError("Nothing removed: without a terminal to ask, give --yes.")
         asked = click.confirm("Remove them?", err=True)
     if asked:
-        upkeep.remove(store, list(found))
+        found = upkeep.collect(store, found, unfinished=unfinished, activations=activations)
+        total = sum(found.values())
     if as_json:
         files = {str(path): count for path, count in found.items()}
         options.print_json({"files": files, "bytes": total, "removed": asked})
     elif asked:
         click.echo(f"Removed, {size(total)} free.")
+
+
+def _is_missing(store: Cache) -> bool:
+    """Tell, and say so, whether there is no such folder."""
+    if missing := not store.root.is_dir():
+        click.echo(shown(f"There is no cache {store.root} yet. `pipeline extract` makes one."))
+    return missing

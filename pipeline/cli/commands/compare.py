@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,7 @@ def command(
         done = run(data, recipe, store, progress)
     picture = Path(output) if output else store.root / "comparisons" / f"{done.name}.png"
     draw(picture, done.results)
+    done = replace(done, seconds=options.elapsed())
     if as_json:
         options.print_json({**done.to_json(), "picture": str(picture)})
     else:

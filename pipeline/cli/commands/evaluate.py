@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -82,6 +83,7 @@ def command(
                 both = comparing.compare(one, other, data, recipe, store, progress)
             else:
                 done = run(*understand(words, store, asked), recipe, store, progress)
+                done = replace(done, seconds=options.elapsed())
     except KeyboardInterrupt as stop:
         stop.args = ("Stopped. There are no figures of a part of the images.",)
         raise

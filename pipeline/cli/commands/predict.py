@@ -186,6 +186,6 @@ def _print_tally(done: Predicting) -> None:
     if done.recipe.use_cache:
         parts.append(f"{tally.reused:,} features from the cache")
     rate = f", {tally.images / tally.seconds:.0f} a second" if tally.seconds else ""
-    click.echo(f"{', '.join(parts)}; {tally.seconds:.1f} s{rate}", err=True)
+    click.echo(f"{', '.join(parts)}; {options.elapsed():.1f} s{rate}", err=True)
     for note in done.notes:
         click.echo(shown(note), err=True)

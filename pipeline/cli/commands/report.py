@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from pipeline.cli import options
@@ -49,6 +51,7 @@ def command(
     store = Cache.at(cache)
     with reporter(quiet=as_json) as progress:
         done = run(table, store, asked=asked, output=output, data=data, progress=progress)
+    done = replace(done, seconds=options.elapsed())
     if opens:
         click.launch(done.path.absolute().as_uri())
     if as_json:

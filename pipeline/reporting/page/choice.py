@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pipeline.store import timings
+from pipeline.store.cache import Cache
+from pipeline.store.table import FeatureTable
+
 #: Penalty curves are drawn of so many heads at most, one of each kind, and learning curves of so
 #: many models, the best ones.
 MOST_CURVES = 6
@@ -182,3 +186,48 @@ def learning_curve(info: dict[str, Any]) -> dict[str, Any]:
 def short(value: Any) -> str:
     """Return a parameter for people."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+#: What a model's seconds are called.
+_PARTS = {
+    "activations": "activations of the frozen part",
+    "head": "fitting its head again",
+    "training": "training",
+    "evaluation": "scoring",
+}
+
+
+def costs(
+    table: FeatureTable,
+    cache: Cache,
+    heads: Sequence[dict[str, Any]],
+    models: Sequence[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return what the table, each head and each model cost, and what the cache saved of it.
+
+    Args:
+        table: that the page is about.
+        cache: whose memo knows what a pass takes.
+        heads: every `head.json` of the table.
+        models: every `model.json` of the table.
+
+    Returns:
+        The fields of `StageCost`, and `what` was made.
+    """
+    cost = table.provenance.get("cost") or {"computed": 0, "seconds": None}
+    computed, seconds = cost["computed"], cost["seconds"]
+    what = f"{len(table.labels):,} images"
+    if computed and seconds:
+        what += f", {computed / seconds:.0f} passes a second"
+    features = timings.of_features(table, cache, computed=computed, seconds=seconds)
+    rows = [{**vars(features), "what": what}]
+    for info in heads:
+        tried = len(info["trials"])
+        what = f"{info['clf']} {info['id']}: {tried} tried, {info['train_images']:,} images"
+        rows.append({**vars(timings.of_heads([info], (), seconds=info["seconds"])), "what": what})
+    for info in models:
+        parts = ", ".join(f"{_PARTS.get(k, k)} {v:.1f} s" for k, v in info["seconds"].items())
+        seconds = sum(info["seconds"].values())
+        tuning = timings.of_tuning(info, cache, reused=False, seconds=seconds)
+        rows.append({**vars(tuning), "what": f"{info['id']}: {parts}"})
+    return rows

@@ -24,9 +24,9 @@ from pipeline.reporting.page import advice, choice, contents, findings, mistakes
 from pipeline.reporting.page import album as albums
 from pipeline.reporting.page.album import Album
 from pipeline.reporting.page.answers import Answers
-from pipeline.reporting.page.costs import costs
 from pipeline.reporting.page.embedding import Layout
 from pipeline.reporting.page.repeat import commands, versions
+from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
 
 
@@ -36,6 +36,7 @@ class Gathered:
 
     Attributes:
         table: that the page is about.
+        cache: where all of it is.
         root: folder that its paths are relative to now.
         heads: its leaderboard.
         models: its models, best first.
@@ -53,6 +54,7 @@ class Gathered:
     """
 
     table: FeatureTable
+    cache: Cache
     root: Path
     heads: list[dict[str, Any]]
     models: list[dict[str, Any]]
@@ -120,9 +122,7 @@ def record(all_of_it: Gathered, *, workers: int, guard: Guard) -> dict[str, Any]
             {**curve, "svg": plotting.learning(curve, name=f"learning-{number}")}
             for number, curve in enumerate(learning)
         ],
-        "costs": costs(
-            len(table.labels), table.provenance.get("cost"), all_of_it.heads, all_of_it.models
-        ),
+        "costs": choice.costs(table, all_of_it.cache, all_of_it.heads, all_of_it.models),
         "advice": None
         if advised is None
         else advice.section(advised, heads=all_of_it.heads, models=all_of_it.models),
