@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
@@ -14,7 +15,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from pipeline import __version__
-from pipeline.cli import log, settings
+from pipeline.cli import log, options, settings
 from pipeline.cli.common import common
 from pipeline.errors import PipelineError, nearest
 
@@ -116,6 +117,7 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; print a `PipelineError` as a sentence and choose the exit code."""
+        ctx.meta[options.BEGAN] = time.monotonic()
         before = signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().invoke(ctx)

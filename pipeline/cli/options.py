@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -60,6 +61,15 @@ def _option(kind: type[Options], name: str, default: Any, help: str | None) -> D
         metavar=rule.metavar or "|".join(rule.choices) or None,
         help=help,
     )
+
+
+#: Under which the context of a command line keeps when it began.
+BEGAN = "pipeline.began"
+
+
+def elapsed() -> float:
+    """Return the seconds since the command began, importing what it needs included."""
+    return time.monotonic() - float(click.get_current_context().meta[BEGAN])
 
 
 def print_json(values: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def assemble(
     """
     rows = [row for row, key in enumerate(keys) if key in index.rows]
     kept, wanted = images.take(rows), [keys[row] for row in rows]
-    extra = view_keys(images, keys, index, views)
+    extra = view_keys(images, keys, index.rows, views)
     shards = index.shards([*wanted, *extra])
     engines = sorted({index.engines[shard] for shard in shards})
     table = FeatureTable(
@@ -73,12 +73,14 @@ def assemble(
     return table.write(path)
 
 
-def view_keys(images: ImageSet, keys: Sequence[Key], index: Index, views: int) -> list[Key]:
-    """Return (digest, 1 … views) of the labelled training images that have a row, in order."""
+def view_keys(
+    images: ImageSet, keys: Sequence[Key], having: Container[Key], views: int
+) -> list[Key]:
+    """Return (digest, 1 … views) of the labelled training images among `having`, in order."""
     return [
         (key[0], number)
         for key, split, label in zip(keys, images.splits or (), images.labels, strict=True)
-        if views and split == "train" and label >= 0 and key in index.rows
+        if views and split == "train" and label >= 0 and key in having
         for number in range(1, views + 1)
     ]
 

@@ -16,7 +16,7 @@ from pipeline.images.decoding.probe import REASON, crashes
 from pipeline.images.decoding.reading import Guard, unguarded
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
-from pipeline.store.in_flight import NAME, Flight, claimed
+from pipeline.store.in_flight import NAME, InFlightJournal, claimed
 from pipeline.store.shards import RowStore
 
 
@@ -31,8 +31,8 @@ def noted(store: RowStore, progress: Progress) -> Iterator[Guard]:
     Raises:
         PipelineError: the notes cannot be written.
     """
-    with Flight(store.folder / NAME) as flight:
-        yield _guard(flight, progress)
+    with InFlightJournal(store.folder / NAME) as journal:
+        yield _guard(journal, progress)
 
 
 @contextmanager
@@ -44,32 +44,32 @@ def noted_apart(cache: Cache, progress: Progress) -> Iterator[Guard]:
     with ExitStack() as stack:
         try:
             path = stack.enter_context(claimed(cache.decoding))
-            flight = stack.enter_context(Flight(path, lasting=True))
+            journal = stack.enter_context(InFlightJournal(path, lasting=True))
         except PipelineError as error:
             progress.say(f"{error} An image that crashes the decoder would not be found out.")
             yield unguarded
         else:
-            yield _guard(flight, progress)
+            yield _guard(journal, progress)
 
 
-def _guard(flight: Flight, progress: Progress) -> Guard:
+def _guard(journal: InFlightJournal, progress: Progress) -> Guard:
     """Return what notes an image before it is decoded, and refuses one that is known to crash."""
     turn = Lock()  # the same image may be in several threads
 
     def guard(digest: bytes, data: bytes, name: str) -> str:
-        if digest in flight.held:
+        if digest in journal.held:
             with turn:
-                if digest in flight.held:
+                if digest in journal.held:
                     progress.say(
                         f"An earlier run ended suddenly while it decoded {name}: looking at it "
                         "apart."
                     )
-                    flight.judge(digest, crashes=crashes(data))
-                    if digest in flight.crashing:
+                    journal.judge(digest, crashes=crashes(data))
+                    if digest in journal.crashing:
                         progress.say(f"{name} crashes the decoder and is left out.")
-        if digest in flight.crashing:
+        if digest in journal.crashing:
             return REASON
-        flight.note(digest)
+        journal.note(digest)
         return ""
 
     return guard

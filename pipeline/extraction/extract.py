@@ -16,6 +16,7 @@ from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
 from pipeline.extraction.scan import gather
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.progress import Progress, Silent
+from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.records import PassCost
 from pipeline.store.shards import Key
@@ -164,6 +165,7 @@ def extract_table(
     began = time.monotonic()
     progress = progress or Silent()
     options.check()
+    make_folder(cache.root)  # its memo remembers from here on
     resolved = spec.resolve(
         options.trunk, options.weights, options.keys, memo=cache.memo, state_dir=cache.weights
     )
@@ -212,17 +214,22 @@ def tables(
     for key, path in zip(bad.keys, images.paths, strict=True):
         sources.setdefault(key, f"{images.root}/{path}")
     asked = [rows.wanted(facts, one) for one in several]
-    found = {key: rows.choose(cache, key, options.device, bad.keys) for key in dict.fromkeys(asked)}
-    for precision in dict.fromkeys(one.key.precision for one in found.values()):
-        part = [one for one in found.values() if one.key.precision == precision]
-        rows.fill_together(
-            cache, options, part, sources, trunk=trunk, progress=progress, check_bad=bad.check
-        )
-    return [
-        _table(data, one, facts, found[key], cache, progress, images=images, bad=bad,
-               sources=sources, trunk=trunk)
-        for one, key in zip(several, asked, strict=True)
-    ]  # fmt: skip
+    views = view_keys(images, bad.keys, sources, options.views)
+    looked_in = [fingerprint for key in asked for fingerprint in key.fingerprints]
+    with cache.reading(looked_in, [*sources, *views]):
+        found = {
+            key: rows.choose(cache, key, options.device, bad.keys) for key in dict.fromkeys(asked)
+        }
+        for precision in dict.fromkeys(one.key.precision for one in found.values()):
+            part = [one for one in found.values() if one.key.precision == precision]
+            rows.fill_together(
+                cache, options, part, sources, trunk=trunk, progress=progress, check_bad=bad.check
+            )
+        return [
+            _table(data, one, facts, found[key], cache, progress, images=images, bad=bad,
+                   sources=sources, trunk=trunk)
+            for one, key in zip(several, asked, strict=True)
+        ]  # fmt: skip
 
 
 def _table(
@@ -244,7 +251,8 @@ def _table(
         raise PipelineError(f"No image of {images.root} could be decoded. {first(unread)}")
     computed = list(done.computed)
     views = {
-        key: sources[key[0], 0] for key in view_keys(images, bad.keys, done.index, options.views)
+        key: sources[key[0], 0]
+        for key in view_keys(images, bad.keys, done.index.rows, options.views)
     }
     if views:
         rows.fill(cache, options, done, views, trunk=trunk, progress=progress, unit="views")

@@ -16,6 +16,7 @@ from pipeline.extraction import rows
 from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
 from pipeline.images.decoding.pictures import as_source
 from pipeline.progress import Silent
+from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
 from pipeline.trunks import spec
@@ -130,21 +131,23 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         given = [as_source(item) for item in X]
         keys: list[Key] = [(hashlib.sha256(_bytes(source)).digest(), 0) for source in given]
         sources = dict(zip(keys, given, strict=True))
+        make_folder(cache.root)
         facts, trunk = spec.resolve(
             options.trunk, options.weights, options.keys, memo=cache.memo, state_dir=cache.weights
         )
         asked = rows.wanted(facts, options)
-        there = rows.choose(cache, asked, options.device, keys)
-        done = rows.fill(cache, options, there, sources, trunk=trunk, progress=Silent())
-        cache.end_run(done.key.fingerprint, list(sources))
-        index = done.index
-        bad = [(sources[key], index.bad[key]) for key in keys if key in index.bad]
-        if bad:
-            named = "; ".join(f"{_name(source)}: {reason}" for source, reason in bad[:5])
-            raise PipelineError(f"{len(bad)} images could not be decoded: {named}.")
-        dim = done.store.rows(index.rows[keys[0]][0]).shape[1]
-        out = np.empty((len(keys), dim), np.float32)
-        done.store.gather(index, keys, out)
+        with cache.reading(asked.fingerprints, keys):
+            there = rows.choose(cache, asked, options.device, keys)
+            done = rows.fill(cache, options, there, sources, trunk=trunk, progress=Silent())
+            cache.end_run(done.key.fingerprint, list(sources))
+            index = done.index
+            bad = [(sources[key], index.bad[key]) for key in keys if key in index.bad]
+            if bad:
+                named = "; ".join(f"{_name(source)}: {reason}" for source, reason in bad[:5])
+                raise PipelineError(f"{len(bad)} images could not be decoded: {named}.")
+            dim = done.store.rows(index.rows[keys[0]][0]).shape[1]
+            out = np.empty((len(keys), dim), np.float32)
+            done.store.gather(index, keys, out)
         self.n_features_out_ = dim
         self.fingerprint_ = done.key.fingerprint
         return out

@@ -96,33 +96,46 @@ def collect(
     Raises:
         PipelineError: images that must be read are not there, or are others now.
     """
-    for dtype in (key.dtype, "float32"):
-        there = _fullest(cache, key, dtype, wanted.every(), options.device)
-        fitting = _room(cache, there, wanted, shape, progress)
-        if fitting is None:
-            return None
-        keys = fitting.every()
-        missing = [wanted_key for wanted_key in keys if wanted_key not in there.index]
-        check_images(
-            {digest: fitting.paths[digest] for digest, _ in missing}, cache, workers=options.workers
-        )
-        sources: dict[Key, str | bytes] = {k: fitting.paths[k[0]] for k in keys}
-        try:
-            done = rows.fill(
-                cache, options, there, sources, trunk=trunk, progress=progress, unit="activations"
+    dtypes = (key.dtype, "float32")
+    looked_in = [f for dtype in dtypes for f in replace(key, dtype=dtype).fingerprints]
+    with cache.reading(looked_in, wanted.every()):
+        for dtype in dtypes:
+            there = _fullest(cache, key, dtype, wanted.every(), options.device)
+            fitting = _room(cache, there, wanted, shape, progress)
+            if fitting is None:
+                return None
+            keys = fitting.every()
+            missing = [wanted_key for wanted_key in keys if wanted_key not in there.index]
+            check_images(
+                {digest: fitting.paths[digest] for digest, _ in missing},
+                cache,
+                workers=options.workers,
             )
-            cache.begin_run(done.key.fingerprint, keys)
-        except HalfRangeError:
-            cache.end_run(there.key.fingerprint, list(sources))
-            progress.say(
-                "float16 cannot hold these activations to a thousandth: keeping float32, which "
-                "takes twice the space."
-            )
-            continue
-        bad = [fitting.paths[k[0]] for k in keys if k in done.index.bad]
-        if bad:
-            raise PipelineError(f"{len(bad)} images can no longer be decoded, such as {bad[0]}.")
-        return done, fitting
+            sources: dict[Key, str | bytes] = {k: fitting.paths[k[0]] for k in keys}
+            try:
+                done = rows.fill(
+                    cache,
+                    options,
+                    there,
+                    sources,
+                    trunk=trunk,
+                    progress=progress,
+                    unit="activations",
+                )
+                cache.begin_run(done.key.fingerprint, keys)
+            except HalfRangeError:
+                cache.end_run(there.key.fingerprint, list(sources))
+                progress.say(
+                    "float16 cannot hold these activations to a thousandth: keeping float32, which "
+                    "takes twice the space."
+                )
+                continue
+            bad = [fitting.paths[k[0]] for k in keys if k in done.index.bad]
+            if bad:
+                raise PipelineError(
+                    f"{len(bad)} images can no longer be decoded, such as {bad[0]}."
+                )
+            return done, fitting
     raise AssertionError("float32 holds everything")
 
 

@@ -26,6 +26,7 @@ from pipeline.images.digest import VANISHED, StatMemo, digest_all
 from pipeline.inference.options import ComputeOptions
 from pipeline.inference.predictors import MANY, engine_of
 from pipeline.progress import Progress
+from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
 from pipeline.trunks.engines.choice import batches_on
@@ -65,7 +66,7 @@ def through_trunk(
         predictor: a head or model.
         sources: paths, or the bytes themselves; any number.
         means: how to compute.
-        cache: where converted networks and the notes on what is decoded are.
+        cache: where converted networks and the journal of what is decoded are.
         progress: told what a person should know.
     """
     device = choose_device(means.device)
@@ -156,6 +157,7 @@ def through_cache(
         # what is kept comes from the engine that `extract` would take, however few images
         return engine_of(predictor, means, cache, many=True)
 
+    make_folder(cache.root)
     given = iter(paths)
     there = rows.choose(cache, key, means.device, [])
     while part := list(islice(given, CHUNK)):
@@ -163,20 +165,21 @@ def through_cache(
         sources: dict[Key, str | bytes] = {}
         for position, wanted in keys.items():
             sources.setdefault(wanted, os.path.abspath(part[position]))  # noqa: PTH100
-        if sources:
-            there = rows.fill(
-                cache, options, there, sources, trunk=None, progress=progress, engine=engine
-            )
-            cache.end_run(key.fingerprint, list(sources))
-        index = there.index
-        bad |= {at: index.bad[wanted] for at, wanted in keys.items() if wanted in index.bad}
-        good = [at for at in keys if at not in bad]
-        logits = np.zeros((len(part), len(predictor.classes)))
-        if good:
-            dim = there.store.rows(index.rows[keys[good[0]]][0]).shape[1]
-            features = np.empty((len(good), dim), np.float32)
-            there.store.gather(index, [keys[at] for at in good], features)
-            logits[good] = predictor.classify(features)
+        with cache.reading([key.fingerprint], list(sources)):
+            if sources:
+                there = rows.fill(
+                    cache, options, there, sources, trunk=None, progress=progress, engine=engine
+                )
+                cache.end_run(key.fingerprint, list(sources))
+            index = there.index
+            bad |= {at: index.bad[wanted] for at, wanted in keys.items() if wanted in index.bad}
+            good = [at for at in keys if at not in bad]
+            logits = np.zeros((len(part), len(predictor.classes)))
+            if good:
+                dim = there.store.rows(index.rows[keys[good[0]]][0]).shape[1]
+                features = np.empty((len(good), dim), np.float32)
+                there.store.gather(index, [keys[at] for at in good], features)
+                logits[good] = predictor.classify(features)
         computed = set(there.computed)
         yield Scored(logits, bad, sum(keys[at] not in computed for at in good))
     for note in dict.fromkeys(there.notes):

@@ -10,11 +10,13 @@ import errno
 import os
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from pipeline.errors import PipelineError
 
-#: Names that start so are unfinished; they are never read, and `gc` removes dead ones.
+#: Names that start so are unfinished; they are never read, and `gc` removes old ones.
 TEMPORARY = ".tmp-"
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
@@ -49,7 +51,7 @@ def write_pieces(path: Path, pieces: Iterable[Buffer], *, what: str) -> None:
             last step fails, the fsync of the folder, the whole file stands there.
     """
     make_folder(path.parent)
-    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name[:40]}"
+    temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}-{path.name[:40]}"
     try:
         file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
@@ -63,13 +65,27 @@ def write_pieces(path: Path, pieces: Iterable[Buffer], *, what: str) -> None:
         os.rename(temporary, path)
         sync_folder(path.parent)
     except BaseException as error:
-        remove_quietly(temporary)
+        with suppress(PipelineError):  # else `gc` removes it later
+            remove(temporary)
         if isinstance(error, OSError):
             raise PipelineError(
                 f"Cannot write {what} {path}: {error.strerror or error}. What was committed "
                 "before is intact; when the cause is gone, the same command goes on."
             ) from error
         raise
+
+
+def file_clock(folder: Path) -> float:
+    """Return the time by the clock that gives the files of a folder their times, in seconds.
+
+    On a shared file system that is the server's, and this machine's may differ. Where no file can
+    be made there (a full disk) it is 0, by which nothing is old.
+    """
+    try:
+        with NamedTemporaryFile(prefix=TEMPORARY, dir=folder) as probe:
+            return os.fstat(probe.fileno()).st_mtime
+    except OSError:
+        return 0.0
 
 
 def write_bytes(path: Path, data: Buffer, *, what: str) -> None:
@@ -104,9 +120,13 @@ def sync_folder(folder: Path) -> None:
         os.close(file)
 
 
-def remove_quietly(path: Path) -> None:
-    """Remove a temporary file that may not be there; a failure to clean up hides no other."""
+def remove(path: Path) -> None:
+    """Remove a file that may not be there.
+
+    Raises:
+        PipelineError: the file and the system's reason.
+    """
     try:
         path.unlink(missing_ok=True)
-    except OSError:
-        pass  # `gc` removes it later
+    except OSError as error:
+        raise PipelineError(f"Cannot remove {path}: {error.strerror}.") from error

@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +16,13 @@ import numpy as np
 
 from pipeline.errors import DamagedError, PipelineError, nearest
 from pipeline.store import hdf5
-from pipeline.store.atomic import make_folder, write_bytes
+from pipeline.store.atomic import remove, write_bytes
 from pipeline.store.shards import Key, RowStore
 from pipeline.store.system_errors import cannot_read
 from pipeline.store.table import FeatureTable
 
 ENVIRONMENT = "PIPELINE_CACHE"
+_READING = "reading-"  # starts the names of manifests of runs that only read
 
 
 @dataclass(frozen=True)
@@ -27,18 +30,21 @@ class Cache:
     """A cache folder. Two are equal when they are the same folder.
 
     Args:
-        root: the folder; made by `Cache.at`.
+        root: the folder; whatever writes into it makes it.
     """
 
     root: Path
 
     @classmethod
     def at(cls, root: str | Path | None = None) -> Cache:
-        """Return the cache at `root`, else at `$PIPELINE_CACHE`, else at `./cache`."""
+        """Return the cache at `root`, else at `$PIPELINE_CACHE`, else at `./cache`.
+
+        Nothing is made: a folder that is not there reads as an empty cache.
+        """
         folder = Path(root or os.environ.get(ENVIRONMENT) or "cache").expanduser().absolute()
         if folder.exists() and not folder.is_dir():
             raise PipelineError(f"The cache {folder} is not a folder; name another with --cache.")
-        return cls(make_folder(folder))
+        return cls(folder)
 
     @property
     def tables(self) -> Path:
@@ -57,13 +63,8 @@ class Cache:
 
     @property
     def decoding(self) -> Path:
-        """Return the folder of the notes on what is decoded by runs that keep no rows."""
+        """Return the folder of the journals of what is decoded by runs that keep no rows."""
         return self.root / "decoding"
-
-    @property
-    def costs(self) -> Path:
-        """Return the folder of what features were measured to cost."""
-        return self.root / "costs"
 
     @property
     def advice(self) -> Path:
@@ -149,14 +150,8 @@ class Cache:
     def begin_run(self, fingerprint: str, keys: Sequence[Key]) -> None:
         """Write the manifest of a run that is about to compute rows, so that `gc` spares them."""
         path = self._manifest(fingerprint, keys)
-        if path.exists():
-            return
-        arrays = {
-            "meta": hdf5.text({"fingerprint": fingerprint}),
-            "digests": np.frombuffer(b"".join(d for d, _ in keys), np.uint8).reshape(-1, 32),
-            "views": np.array([view for _, view in keys], np.int32),
-        }
-        write_bytes(path, hdf5.build(arrays).head, what="the run's manifest")
+        if not path.exists():
+            _write_manifest(path, [fingerprint], keys)
 
     def has_begun(self, fingerprint: str, keys: Sequence[Key]) -> bool:
         """Say whether a run that wanted just these rows has begun and not ended."""
@@ -164,11 +159,27 @@ class Cache:
 
     def end_run(self, fingerprint: str, keys: Sequence[Key]) -> None:
         """Remove a run's manifest, its own or one that a killed run of the same left."""
-        path = self._manifest(fingerprint, keys)
+        remove(self._manifest(fingerprint, keys))
+
+    @contextmanager
+    def reading(self, fingerprints: Iterable[str], keys: Sequence[Key]) -> Iterator[None]:
+        """Keep rows from `gc` while they are looked up and copied, whoever computed them.
+
+        Begin it before the lookup and end it when a table or model names the rows. Where its
+        manifest cannot be written (a cache for reading only) there is none.
+
+        Args:
+            fingerprints: in which the rows are looked for.
+            keys: (digest, view) of the rows.
+        """
+        path = self.root / "runs" / f"{_READING}{secrets.token_hex(8)}.h5"
+        with suppress(PipelineError):
+            _write_manifest(path, sorted(set(fingerprints)), keys)
         try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise PipelineError(f"Cannot remove {path}: {error.strerror}.") from error
+            yield
+        finally:
+            with suppress(PipelineError):
+                remove(path)
 
     def _manifest(self, fingerprint: str, keys: Sequence[Key]) -> Path:
         name = hashlib.sha256(fingerprint.encode())
@@ -176,13 +187,52 @@ class Cache:
             name.update(digest + view.to_bytes(4, "little"))
         return self.root / "runs" / f"{name.hexdigest()[:16]}.h5"
 
-    def unfinished(self) -> Iterator[tuple[Path, str, set[Key]]]:
-        """Yield each unfinished run's manifest, its fingerprint and the keys that it wants."""
-        for path in sorted((self.root / "runs").glob("[0-9a-f]*.h5")):
-            with hdf5.Reader(path) as reader:
-                digests, views = reader.array("digests"), reader.array("views")
-                fingerprint = reader.json("meta").get("fingerprint")
-            if not isinstance(fingerprint, str) or len(digests) != len(views):
+    def manifests(self) -> Iterator[Manifest]:
+        """Yield what each run names that computes or reads rows, or was stopped while it did.
+
+        Raises:
+            DamagedError: a manifest cannot be read.
+        """
+        for path in sorted((self.root / "runs").glob("[!.]*.h5")):
+            try:
+                with hdf5.Reader(path) as reader:
+                    digests, views = reader.array("digests"), reader.array("views")
+                    fingerprints = reader.json("meta").get("fingerprints")
+            except DamagedError:
+                if not path.exists():
+                    continue  # the run has just ended
+                raise
+            if not isinstance(fingerprints, list) or len(digests) != len(views):
                 raise DamagedError(f"The run's manifest {path} is damaged; remove it.")
             digest_bytes = (digest.tobytes() for digest in digests)
-            yield path, fingerprint, set(zip(digest_bytes, views.tolist(), strict=True))
+            keys = frozenset(zip(digest_bytes, views.tolist(), strict=True))
+            yield Manifest(path, tuple(fingerprints), keys)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The rows that a run needs. Two are equal when they say the same of one file.
+
+    Attributes:
+        path: of its file.
+        fingerprints: in which the rows may be.
+        keys: (digest, view) of each row.
+    """
+
+    path: Path
+    fingerprints: tuple[str, ...]
+    keys: frozenset[Key]
+
+    @property
+    def unfinished(self) -> bool:
+        """Return whether its run computes rows, which are kept until it is done or given up."""
+        return not self.path.name.startswith(_READING)
+
+
+def _write_manifest(path: Path, fingerprints: Sequence[str], keys: Sequence[Key]) -> None:
+    arrays = {
+        "meta": hdf5.text({"fingerprints": fingerprints}),
+        "digests": np.frombuffer(b"".join(d for d, _ in keys), np.uint8).reshape(-1, 32),
+        "views": np.array([view for _, view in keys], np.int32),
+    }
+    write_bytes(path, hdf5.build(arrays).head, what="the run's manifest")

@@ -39,8 +39,8 @@ def note(memo: Path, fingerprint: str, rows: int, seconds: float) -> None:
 def rate(memo: Path, fingerprint: str) -> float | None:
     """Return the mean seconds of a row over all runs that computed some; None where not known."""
     try:
-        with closing(sqlite3.connect(memo, timeout=_PATIENCE)) as connection:
-            connection.execute(_TABLE)
+        place = f"{memo.absolute().as_uri()}?mode=ro"  # asking makes no file
+        with closing(sqlite3.connect(place, uri=True, timeout=_PATIENCE)) as connection:
             query = "SELECT seconds / rows FROM costs_1 WHERE fingerprint = ? AND rows > 0"
             found = connection.execute(query, (fingerprint,)).fetchone()
     except sqlite3.Error:

@@ -24,7 +24,7 @@ def commit_folder(folder: Path, write: Callable[[Path], None], *, what: str) -> 
         PipelineError: the folder and the system's reason; nothing half-written stays.
     """
     make_folder(folder.parent)
-    temporary = folder.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = folder.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
     old = temporary.with_name(f"{temporary.name}-old")
     try:
         temporary.mkdir()

@@ -108,7 +108,7 @@ class Reader:
 
     Raises:
         DamagedError: missing, not HDF5, or anything else than plain contiguous datasets.
-        PipelineError: the system is in trouble, and the file may be whole.
+        PipelineError: a system error; the file may be intact.
     """
 
     def __init__(self, path: Path):

@@ -1,4 +1,4 @@
-"""`Flight`: which images a process is decoding, in a file that outlives a crash of the process.
+"""`InFlightJournal`: which images a process is decoding, in a file that outlives its crash.
 
 A decoder is C code; a hostile file may end the process in it, and then nobody is left to say which
 file it was. So each decoding thread notes the image's digest before it begins, in a slot of its
@@ -17,7 +17,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import PipelineError
@@ -30,8 +30,8 @@ _SIZE = 33
 _MOST = 1 << 20  # bytes that are read of a file
 
 
-class Flight:
-    """The notes of one run; to be used as a context, by one process at a time.
+class InFlightJournal:
+    """The journal of one run; to be used as a context, by one process at a time.
 
     Args:
         path: of the file.
@@ -55,7 +55,7 @@ class Flight:
         self._lock = threading.Lock()
         self._file = -1
 
-    def __enter__(self) -> Flight:
+    def __enter__(self) -> InFlightJournal:
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             self._file = os.open(self.path, flags, 0o666)
@@ -113,18 +113,22 @@ class Flight:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[Path]:
-    """Give the path of a file for notes that is this process's own, for where no lock is held.
+    """Give the path of a journal that is this process's own, for where no lock is held.
 
     It begins with what the files of ended processes say, which it takes the place of, and with what
     living ones know to crash. A living process holds the lock of its file, which dies with it.
+    Folders that had to be made are removed at the end where nothing stayed in them.
 
     Raises:
         PipelineError: the folder cannot be written.
     """
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
     path, temporary = folder / name, folder / f"{TEMPORARY}{name}"
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     make_folder(folder)
     with ExitStack() as stack:
+        for each in reversed(missing):
+            stack.callback(_remove_empty, each)
         try:
             held, crashing, ended = _left(folder, stack)
             own = stack.enter_context(temporary.open("xb", buffering=0))
@@ -136,6 +140,11 @@ def claimed(folder: Path) -> Iterator[Path]:
         except OSError as error:
             raise _cannot_write(path, error) from error
         yield path
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _left(folder: Path, stack: ExitStack) -> tuple[set[bytes], set[bytes], list[Path]]:
@@ -178,4 +187,4 @@ def _packed(held: Iterable[bytes], crashing: Iterable[bytes]) -> bytes:
 
 
 def _cannot_write(path: Path, error: OSError) -> PipelineError:
-    return PipelineError(f"Cannot write the notes on what is decoded, {path}: {error.strerror}.")
+    return PipelineError(f"Cannot write the journal of what is decoded, {path}: {error.strerror}.")

@@ -22,7 +22,7 @@ import numpy as np
 
 from pipeline.errors import DamagedError, LockedError, PipelineError
 from pipeline.store import hdf5
-from pipeline.store.atomic import make_folder, write_bytes
+from pipeline.store.atomic import make_folder, remove, write_bytes
 from pipeline.store.system_errors import cannot_read
 
 SCHEMA = 1
@@ -98,7 +98,7 @@ class RowStore:
 
         Raises:
             DamagedError: it is missing, or not what it was when it was committed.
-            PipelineError: the system is in trouble, and the shard may be whole.
+            PipelineError: a system error; the shard may be intact.
         """
         path = self.folder / name
         try:
@@ -176,12 +176,7 @@ class RowStore:
             try:
                 self.check(name)
             except DamagedError:
-                try:
-                    (self.folder / name).unlink(missing_ok=True)
-                except OSError as error:
-                    raise PipelineError(
-                        f"Cannot remove {self.folder / name}: {error.strerror}."
-                    ) from error
+                remove(self.folder / name)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

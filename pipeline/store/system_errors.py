@@ -1,4 +1,4 @@
-"""Tell a file that is lost from a machine that is in trouble, when a file cannot be read."""
+"""When a file cannot be read: tell a lost file from a system error."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def cannot_read(what: str, path: Path, error: OSError) -> PipelineError:
         gone = "is missing" if error.errno == errno.ENOENT else f"cannot be read: {reason}"
         return DamagedError(f"{what[0].upper()}{what[1:]} {path} {gone}.")
     return PipelineError(
-        f"Cannot read {what} {path}: {reason}. This is the system's trouble and not the file's; "
-        "run the same command again once it is mended."
+        f"Cannot read {what} {path}: {reason}. This is a system error; the file may be intact. "
+        "Run the same command again when the cause is gone."
     )

@@ -1,21 +1,26 @@
-"""What the cache costs, what in it is damaged or missing, and what nothing names any more."""
+"""What the cache holds, what in it is damaged or missing, and what is unreferenced."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.errors import DamagedError, LockedError, PipelineError
+from pipeline.errors import DamagedError, PipelineError
 from pipeline.store import advice, in_flight
-from pipeline.store.atomic import TEMPORARY
+from pipeline.store.atomic import TEMPORARY, file_clock, remove
 from pipeline.store.cache import Cache
 from pipeline.store.records import ModelInfo
 from pipeline.store.results import HEAD, MODEL, Info, Kind
-from pipeline.store.shards import RowStore
+from pipeline.store.shards import Key, RowStore
 from pipeline.store.table import FeatureTable
+
+#: Seconds after which what was begun and not ended counts as left behind. No process is asked
+#: whether it lives: it may run on another host.
+OLD = 24 * 3600.0
 
 
 @dataclass
@@ -67,7 +72,7 @@ def verify(cache: Cache) -> Verdict:
     """Hash every shard, table, head, model and advice again; name what is damaged or missing.
 
     Raises:
-        PipelineError: the system is in trouble, and what it cannot read may be whole.
+        PipelineError: a system error; what cannot be read may be intact.
     """
     verdict = Verdict()
     tables: list[FeatureTable] = []
@@ -109,7 +114,7 @@ def verify(cache: Cache) -> Verdict:
         except DamagedError as error:
             verdict.problems[str(path)] = str(error)
     try:
-        for _ in cache.unfinished():
+        for _ in cache.manifests():
             pass
     except DamagedError as error:
         verdict.problems[f"{cache.root / 'runs'}"] = str(error)
@@ -133,72 +138,72 @@ def _checked(kind: Kind[Info], cache: Cache, verdict: Verdict) -> Iterator[Info]
 def garbage(
     cache: Cache, *, unfinished: bool = False, activations: bool = False
 ) -> dict[Path, int]:
-    """Return the files that nothing names, with their sizes in bytes, and remove none.
+    """Return the unreferenced files of a cache with their sizes in bytes, and remove none.
 
-    Shards named by no table and no model and wanted by no unfinished run, converted trunks that
-    have no rows, advice on tables that are gone, and the temporary files of processes that are. A
-    fingerprint whose lock is held is left alone.
+    These are shards that no table, model or run names, converted trunks that have no rows, advice
+    on tables that are gone, and temporary files that are older than `OLD`. Shards are listed before
+    what names them is read: a run writes its manifest first and removes it when a table or model
+    names the rows, so that no shard that it needs is taken for unreferenced, on whatever host.
 
     Args:
-        unfinished: give up unfinished runs: their manifests and states, and what only they want,
-            count too.
+        cache: that is looked through.
+        unfinished: give up unfinished runs that wrote nothing for as long as `OLD`: their
+            manifests and states, and what only they name, count too.
         activations: give up what only models name; fine-tuning again computes it again.
 
     Raises:
         DamagedError: a table or a run's manifest cannot be read, so that what it names is
             unknown; nothing may be removed then.
     """
-    named: set[tuple[str, str]] = set()
-    tables: set[str] = set()
-    for path in cache.table_files():
-        table = FeatureTable.open(path)
-        tables.add(table.table_id)
-        named.update((table.fingerprint, name) for name in table.shards)
-    if not activations:
-        for info in map(MODEL.read, MODEL.folders(cache.root)):
-            named.update((info.activations, name) for name in info.shards)
-    wanted: dict[str, set[tuple[bytes, int]]] = {}
-    found: dict[Path, int] = {}
-    for path, fingerprint, keys in cache.unfinished():
-        if unfinished:
-            found[path] = path.stat().st_size
-        else:
-            wanted.setdefault(fingerprint, set()).update(keys)
+    if not cache.root.is_dir():
+        return {}
+    shards = [(store, name) for store in cache.stores() for name in store.names()]
+    compiled = list(cache.compiled.glob("*.ov"))
+    past = file_clock(cache.root) - OLD
+    unused: list[Path] = []
+    needed: dict[str, set[Key]] = {}
+    for run in cache.manifests():
+        stores = [cache.rows(fingerprint).folder for fingerprint in run.fingerprints]
+        given_up = unfinished or not run.unfinished
+        if given_up and all(_written(path) < past for path in (run.path, *stores)):
+            unused.append(run.path)
+            continue
+        for fingerprint in run.fingerprints:
+            needed.setdefault(fingerprint, set()).update(run.keys)
     if unfinished:
-        found.update((p, p.stat().st_size) for p in (cache.root / "training").glob("*.safetensors"))
-    for store in cache.stores():
-        keys = wanted.get(store.fingerprint, set())
-        for name in _unnamed(store, named):
-            if keys and _holds(store, name, keys):
-                continue
-            found[store.folder / name] = (store.folder / name).stat().st_size
-    used = {store.fingerprint for store in cache.stores() if store.names()}
-    for path in cache.compiled.glob("*.ov"):
-        if path.stem not in used:  # a converted trunk that has no rows: made again when needed
-            found[path] = path.stat().st_size
-    for path in advice.files(cache):
-        if path.stem not in tables:
-            found[path] = path.stat().st_size
+        states = (cache.root / "training").glob("*.safetensors")
+        unused += [path for path in states if _written(path) < past]
+    tables = [FeatureTable.open(path) for path in cache.table_files()]
+    named = {(table.fingerprint, name) for table in tables for name in table.shards}
+    if not activations:
+        models = [MODEL.read(folder) for folder in MODEL.folders(cache.root)]
+        named |= {(model.activations, name) for model in models for name in model.shards}
+    for store, name in shards:
+        keys = needed.get(store.fingerprint)
+        if (store.fingerprint, name) not in named and not (keys and _holds(store, name, keys)):
+            unused.append(store.folder / name)
+    used = {store.fingerprint for store, _ in shards} | needed.keys()
+    unused += [path for path in compiled if path.stem not in used]
+    about = {table.table_id for table in tables}
+    unused += [path for path in advice.files(cache) if path.stem not in about]
     for folder, folders, names in os.walk(cache.root):
-        for name in (*names, *folders):
-            path = Path(folder, name)
-            if name.startswith(TEMPORARY) and not _alive(name):
-                found[path] = path.stat().st_size
-    return found
+        temporary = [Path(folder, n) for n in (*folders, *names) if n.startswith(TEMPORARY)]
+        unused += [path for path in temporary if _written(path) < past]
+    return {path: path.stat().st_size for path in dict.fromkeys(unused) if path.exists()}
 
 
-def _unnamed(store: RowStore, named: set[tuple[str, str]]) -> list[str]:
-    names = [name for name in store.names() if (store.fingerprint, name) not in named]
-    if not names:
-        return []
+def _written(path: Path) -> float:
+    """Return when a file, or a folder or a file in it, was last written; 0 where it is gone."""
     try:
-        with store.lock():
-            return names
-    except LockedError:
-        return []
+        times = [path.lstat().st_mtime]
+        if path.is_dir():
+            times += [entry.stat(follow_symlinks=False).st_mtime for entry in os.scandir(path)]
+    except FileNotFoundError:
+        return 0.0
+    return max(times)
 
 
-def _holds(store: RowStore, name: str, keys: set[tuple[bytes, int]]) -> bool:
+def _holds(store: RowStore, name: str, keys: set[Key]) -> bool:
     try:
         digests, views, _ = store.check(name)
     except DamagedError:
@@ -207,34 +212,42 @@ def _holds(store: RowStore, name: str, keys: set[tuple[bytes, int]]) -> bool:
     return any(pair in keys for pair in pairs)
 
 
-def _alive(name: str) -> bool:
-    """Say whether the process that a temporary name tells of still runs."""
-    pid = name.removeprefix(TEMPORARY).split("-")[0]
-    if not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def collect(
+    cache: Cache, shown: Iterable[Path], *, unfinished: bool = False, activations: bool = False
+) -> dict[Path, int]:
+    """Remove files that `garbage` returned, if they are still unreferenced, and return them.
 
+    Row folders that are empty then go too.
 
-def remove(cache: Cache, paths: list[Path]) -> None:
-    """Remove files that `garbage` found, and row folders that are empty then."""
-    for path in paths:
-        try:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise PipelineError(f"Cannot remove {path}: {error.strerror}.") from error
-    for store in cache.stores():
-        if {entry.name for entry in store.folder.iterdir()} <= {"lock", in_flight.NAME}:
+    Args:
+        cache: as in `garbage`.
+        shown: what may be removed.
+        unfinished: as in `garbage`.
+        activations: as in `garbage`.
+
+    Raises:
+        PipelineError: a file that cannot be removed, and the system's reason.
+    """
+    now = garbage(cache, unfinished=unfinished, activations=activations)
+    removed = {path: now[path] for path in shown if path in now}
+    for path in removed:
+        if path.is_dir():
             try:
-                with store.lock():
-                    shutil.rmtree(store.folder)
-            except LockedError:
-                continue
+                shutil.rmtree(path)
+            except OSError as error:
+                raise PipelineError(f"Cannot remove {path}: {error.strerror}.") from error
+        else:
+            remove(path)
+    empty = [store for store in cache.stores() if not _names(store) - {"lock", in_flight.NAME}]
+    needed = {fingerprint for run in cache.manifests() for fingerprint in run.fingerprints}
+    for store in empty:
+        if store.fingerprint not in needed:
+            for name in _names(store):
+                remove(store.folder / name)
+            with suppress(OSError):  # a run has just put something into it
+                store.folder.rmdir()
+    return removed
+
+
+def _names(store: RowStore) -> set[str]:
+    return set(os.listdir(store.folder))

@@ -10,7 +10,7 @@ import hashlib
 import json
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,6 +121,12 @@ class FeatureKey:
     def fingerprint(self) -> str:
         """Return the sha256 of the key, hexadecimal."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Return the fingerprints that it may get: precision `auto` is not settled yet."""
+        settled = PRECISIONS if self.precision == "auto" else (self.precision,)
+        return [replace(self, precision=precision).fingerprint for precision in settled]
 
 
 def layer_names(layer: str) -> list[str]:

@@ -25,11 +25,11 @@ from pipeline.heads.leaderboard import Ranked, rank_heads
 from pipeline.progress import Progress, Silent
 from pipeline.reporting.options import ReportOptions
 from pipeline.reporting.page import report as report_of
+from pipeline.store import timings
 from pipeline.store.cache import Cache
 from pipeline.store.records import HeadInfo
 from pipeline.store.table import FeatureTable
-from pipeline.workflow import costs
-from pipeline.workflow.costs import Cost
+from pipeline.store.timings import StageCost
 from pipeline.workflow.options import RunOptions
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Run:
         fitting: stage two.
         tuning: stage three; None where it was not asked for.
         page: that shows it all; None where it was not asked for.
-        costs: of each stage.
+        costs: of each stage, the page included.
         cache: where all of it is.
         seconds: of the whole run.
     """
@@ -71,7 +71,7 @@ class Run:
     fitting: Fitting
     tuning: Tuning | None
     page: Page | None
-    costs: tuple[Cost, ...]
+    costs: tuple[StageCost, ...]
     cache: Cache
     seconds: float
 
@@ -253,7 +253,15 @@ def run_stages(
         title(progress, 2, f"heads ({options.fit_head.clf}), chosen on the training images alone")
         fitting = fit_head.fit_heads(extraction.table, options.fit_head, cache, progress)
     ended(fitting)
-    spent = [costs.of_features(extraction, cache), costs.of_heads(fitting)]
+    spent = [
+        timings.of_features(
+            extraction.table, cache, seconds=extraction.seconds,
+            computed=extraction.extracted + extraction.views_computed,
+        ),
+        timings.of_heads(
+            [head.info for head in fitting.heads], fitting.reused, seconds=fitting.seconds
+        ),
+    ]  # fmt: skip
     tuning = None
     if options.tunes:
         notes: list[str] = []
@@ -264,11 +272,15 @@ def run_stages(
             tuning = finetune.finetune_head(start, options.finetune, cache, progress)
         tuning = replace(tuning, notes=(*notes, *tuning.notes))
         ended(tuning)
-        spent.append(costs.of_tuning(tuning, cache))
+        spent.append(
+            timings.of_tuning(tuning.info, cache, reused=tuning.reused, seconds=tuning.seconds)
+        )
     page = None
     if options.report:
+        start_of_page = time.monotonic()
         with reporter() as progress:
             page = _page(extraction.table, cache, progress)
+        spent.append(StageCost("page", time.monotonic() - start_of_page))
     return Run(extraction, fitting, tuning, page, tuple(spent), cache, time.monotonic() - began)
 
 

@@ -177,7 +177,7 @@ def test_gc_shows_first_and_removes_only_when_told(folder, tmp_path, fake_trunk)
     invoke("extract", folder, cache=cache)
     next((cache / "tables").glob("*.h5")).unlink()
     shown = invoke("cache", "gc", "--dry-run", cache=cache)
-    assert shown.exit_code == 0 and "1 files that nothing names" in shown.output
+    assert shown.exit_code == 0 and "1 unreferenced file," in shown.output
     asked = invoke("cache", "gc", cache=cache)
     assert asked.exit_code == 1 and "give --yes" in asked.output
     assert list(cache.glob("rows/*/*.h5"))

@@ -29,6 +29,21 @@ def call(cache, *words):
     return CliRunner().invoke(main, ["evaluate", "--cache", str(cache.root), *map(str, words)])
 
 
+def test_the_time_is_that_of_the_whole_call(cache, monkeypatch):
+    from pipeline.inference import evaluate
+
+    clock, real = [0.0], evaluate.understand
+
+    def slow(*words):
+        clock[0] += 12  # as importing a library takes
+        return real(*words)
+
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(evaluate, "understand", slow)
+    assert "Time     12.0 s" in call(cache).stdout
+    assert json.loads(call(cache, "--json").stdout)["seconds"] == 12.0
+
+
 def test_it_prints_every_figure_of_each_split(cache):
     done = call(cache)
     assert done.exit_code == 0, done.output

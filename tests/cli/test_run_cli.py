@@ -69,6 +69,7 @@ def test_it_shows_each_stage_and_ends_with_what_was_made_what_it_cost_and_what_n
     }
     assert costs["features"][1:] == ["32", "0", "0.0"]
     assert costs["heads"][1:] == ["0", "0", "0.0"]
+    assert costs["page"][1:] == ["0", "0", "0.0"] and float(costs["page"][0]) > 0
     assert costs["fine-tuning"][1] == "32" and int(costs["fine-tuning"][2]) > 0
     best = model[1] if model[2] == "beats" else head
     for verb in ("predict", "evaluate", "export"):
@@ -115,7 +116,10 @@ def test_the_second_run_computes_nothing_and_loads_no_torch(first, work):
     values = json.loads(done.stdout)
     assert (values["extract"]["extracted"], values["extract"]["reused"]) == (0, 32)
     assert len(values["fit-head"]["reused"]) == 2 and values["finetune"]["reused"]
-    assert [cost["passes"] for cost in values["costs"]] == [0, 0, 0]
+    stages = ["features", "heads", "fine-tuning", "page"]
+    assert [(cost["stage"], cost["passes"]) for cost in values["costs"]] == [
+        (stage, 0) for stage in stages
+    ]
     assert values["best"]["id"] in first.stdout
     keys = {"extract", "fit-head", "finetune", "best", "report", "costs", "seconds"}
     assert set(values) == keys

@@ -211,7 +211,7 @@ def test_the_collector_spares_a_models_activations_until_they_are_given_up(work)
     assert names and not names & set(upkeep.garbage(store))
     given_up = upkeep.garbage(store, activations=True)
     assert names <= set(given_up)
-    upkeep.remove(store, list(given_up))
+    upkeep.collect(store, given_up, activations=True)
     verdict = upkeep.verify(store)
     assert not verdict.problems and len(verdict.notes) == 1
     assert tune(work, seed=3).info.activations_computed == 67
@@ -295,3 +295,21 @@ def test_memory_for_not_even_one_image_is_a_sentence(work, monkeypatch):
     monkeypatch.setattr(training.Training, "_gradients", never)
     with pytest.raises(PipelineError, match="One image does not fit the memory of cpu"):
         tune(work)
+
+
+def test_activations_that_a_second_run_finds_are_kept_from_the_collector(work, monkeypatch):
+    done = tune(work)
+    shutil.rmtree(done.folder)
+    store = Cache.at(work / "cache")
+    unreferenced = upkeep.garbage(store)
+    assert unreferenced
+    real, seen = boundary._room, []
+
+    def room(*args):
+        seen.append(upkeep.collect(store, unreferenced))
+        return real(*args)
+
+    monkeypatch.setattr(boundary, "_room", room)
+    again = tune(work)
+    assert seen == [{}] and again.info["activations_computed"] == 0
+    assert not list((store.root / "runs").iterdir())

@@ -23,6 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from aging import age
 from records import model_info
 from tables import provenance
 from tracing import CALLS, Call, calls, in_child
@@ -107,9 +108,11 @@ def recover(root: Path) -> dict:
     found = {"left": list(tree(root)), "problems": upkeep.verify(home).problems}
     work(root)
     found["problems"] |= upkeep.verify(home).problems
+    found["garbage"] = [str(path) for path in upkeep.garbage(home)]
+    age(root)  # what a killed process left counts for nobody's only then
     waste = upkeep.garbage(home)
-    found["garbage"] = [str(p) for p in waste if atomic.TEMPORARY not in str(p)]
-    upkeep.remove(home, list(waste))
+    found["garbage"] += [str(p) for p in waste if atomic.TEMPORARY not in str(p)]
+    upkeep.collect(home, waste)
     found["temporary"] = [str(path) for path in root.rglob(f"{atomic.TEMPORARY}*")]
     return found | {"tree": tree(root)}
 

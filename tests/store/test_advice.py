@@ -77,7 +77,7 @@ def test_the_collector_removes_advice_on_tables_that_are_gone_and_no_other(cache
         kept.write(cache, advice(table_id))
     (cache.advice / "notes.json").write_text("mine")
     assert list(upkeep.garbage(cache)) == [kept.path_of(cache, ID)]
-    upkeep.remove(cache, list(upkeep.garbage(cache)))
+    upkeep.collect(cache, list(upkeep.garbage(cache)))
     assert upkeep.garbage(cache) == {}
     assert upkeep.verify(cache).problems == {} and upkeep.verify(cache).results == 1
     assert kept.read(cache, table.table_id) and kept.read(cache, ID) is None

@@ -25,3 +25,8 @@ def test_a_memo_that_is_damaged_or_cannot_be_written_is_no_trouble(tmp_path):
     for memo in (tmp_path / "memo.sqlite", tmp_path / "nowhere" / "memo.sqlite"):
         costs.note(memo, "a", 1, 1.0)
         assert costs.rate(memo, "a") is None
+
+
+def test_asking_makes_no_memo(tmp_path):
+    assert costs.rate(tmp_path / "memo.sqlite", "a") is None
+    assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.store.in_flight import Flight, claimed
+from pipeline.store.in_flight import InFlightJournal, claimed
 
 NAME = "decoding"
 A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
@@ -12,7 +12,7 @@ A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
 
 def crashed(path, *noted, lasting=False):
     """Make the notes of a run that was never left: the process is gone."""
-    flight = Flight(path, lasting=lasting).__enter__()
+    flight = InFlightJournal(path, lasting=lasting).__enter__()
     for digest in noted:
         flight.note(digest)
     return flight
@@ -23,27 +23,27 @@ def test_what_a_thread_noted_last_is_held_after_a_crash(tmp_path):
     with ThreadPoolExecutor(1) as pool:
         list(pool.map(flight.note, [A, B]))
     flight.note(C)
-    with Flight(tmp_path / NAME) as after:
+    with InFlightJournal(tmp_path / NAME) as after:
         assert after.held == {B, C} and after.crashing == set()
 
 
 def test_what_is_held_and_what_crashes_is_kept_until_a_run_ends_well(tmp_path):
     path = tmp_path / NAME
     crashed(path, A)
-    with pytest.raises(KeyboardInterrupt), Flight(path) as second:
+    with pytest.raises(KeyboardInterrupt), InFlightJournal(path) as second:
         second.judge(A, crashes=True)
         second.note(B)
         raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt), Flight(path) as third:
+    with pytest.raises(KeyboardInterrupt), InFlightJournal(path) as third:
         assert (third.crashing, third.held) == ({A}, set())  # B was in no hand any more
         raise KeyboardInterrupt
     crashed(path, B)
     crashed(path, C)  # it ends before it meets B again
-    with pytest.raises(KeyboardInterrupt), Flight(path) as last:
+    with pytest.raises(KeyboardInterrupt), InFlightJournal(path) as last:
         assert (last.crashing, last.held) == ({A}, {B, C})
         last.judge(B, crashes=False)
         raise KeyboardInterrupt
-    with Flight(path) as end:
+    with InFlightJournal(path) as end:
         assert (end.crashing, end.held) == ({A}, {C})
     assert not path.exists()
 
@@ -51,7 +51,7 @@ def test_what_is_held_and_what_crashes_is_kept_until_a_run_ends_well(tmp_path):
 def test_a_verdict_outlives_a_crash_that_follows_it(tmp_path):
     path = tmp_path / NAME
     crashed(path, A)
-    with pytest.raises(KeyboardInterrupt), Flight(path) as flight:
+    with pytest.raises(KeyboardInterrupt), InFlightJournal(path) as flight:
         flight.note(B)
         raise KeyboardInterrupt
     crashed(path, B)
@@ -59,12 +59,12 @@ def test_a_verdict_outlives_a_crash_that_follows_it(tmp_path):
     for digest, crashes in ((A, True), (B, False)):
         flight.judge(digest, crashes=crashes)
     flight.note(C)
-    with Flight(path) as after:
+    with InFlightJournal(path) as after:
         assert (after.crashing, after.held) == ({A}, {C})
 
 
 def test_an_orderly_end_leaves_nothing_where_nothing_crashes(tmp_path):
-    with pytest.raises(ValueError, match="x"), Flight(tmp_path / NAME) as flight:
+    with pytest.raises(ValueError, match="x"), InFlightJournal(tmp_path / NAME) as flight:
         flight.note(A)
         raise ValueError("x")
     assert not (tmp_path / NAME).exists()
@@ -73,7 +73,7 @@ def test_an_orderly_end_leaves_nothing_where_nothing_crashes(tmp_path):
 @pytest.mark.parametrize("data", [b"?", b"junk" * 100, bytes(33 * 3), b"?" + A + b"!"])
 def test_notes_that_make_no_sense_are_passed_over(tmp_path, data):
     (tmp_path / NAME).write_bytes(data)
-    with Flight(tmp_path / NAME) as flight:
+    with InFlightJournal(tmp_path / NAME) as flight:
         assert flight.crashing == set() and flight.held <= {A}
 
 
@@ -84,17 +84,20 @@ def test_notes_that_cannot_be_opened_are_told_and_those_that_cannot_be_written_a
         raise OSError(28, "No space left on device")
 
     crashed(tmp_path / NAME, A)
-    with Flight(tmp_path / NAME) as flight, monkeypatch.context() as patch:
+    with InFlightJournal(tmp_path / NAME) as flight, monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
         flight.note(B)
         flight.judge(A, crashes=True)
         assert flight.crashing == {A}
-        with pytest.raises(PipelineError, match="No space left"), Flight(tmp_path / "other"):
+        with (
+            pytest.raises(PipelineError, match="No space left"),
+            InFlightJournal(tmp_path / "other"),
+        ):
             pass
     monkeypatch.setattr(os, "open", full)
     with (
-        pytest.raises(PipelineError, match=r"Cannot write the notes .*No space left"),
-        Flight(tmp_path / NAME),
+        pytest.raises(PipelineError, match=r"Cannot write the journal .*No space left"),
+        InFlightJournal(tmp_path / NAME),
     ):
         pass
 
@@ -111,24 +114,24 @@ def ended(folder, *noted):
 def test_a_process_takes_over_what_ended_ones_left_and_leaves_what_crashes(tmp_path):
     ended(tmp_path, A, B)
     ended(tmp_path, C)
-    with claimed(tmp_path) as path, Flight(path, lasting=True) as flight:
+    with claimed(tmp_path) as path, InFlightJournal(path, lasting=True) as flight:
         assert flight.held == {B, C} and list(tmp_path.iterdir()) == [path]
         flight.judge(B, crashes=True)
         flight.judge(C, crashes=False)
-    with claimed(tmp_path) as path, Flight(path, lasting=True) as flight:
+    with claimed(tmp_path) as path, InFlightJournal(path, lasting=True) as flight:
         assert (flight.crashing, flight.held) == ({B}, set())
     assert len(list(tmp_path.iterdir())) == 1
-    with claimed(tmp_path / "none") as path, Flight(path, lasting=True):
+    with claimed(tmp_path / "none") as path, InFlightJournal(path, lasting=True):
         pass
-    assert list((tmp_path / "none").iterdir()) == []
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_a_living_process_decodes_is_no_suspect_but_what_it_found_is_known(tmp_path):
     ended(tmp_path, A)
-    with claimed(tmp_path) as path, Flight(path, lasting=True) as one:
+    with claimed(tmp_path) as path, InFlightJournal(path, lasting=True) as one:
         one.judge(A, crashes=True)
         one.note(B)
-        with claimed(tmp_path) as other, Flight(other, lasting=True) as two:
+        with claimed(tmp_path) as other, InFlightJournal(other, lasting=True) as two:
             assert (two.crashing, two.held) == ({A}, set())
             assert path.exists() and other != path
         assert one.path.exists()

@@ -93,13 +93,15 @@ def test_a_list_of_files_that_leads_elsewhere_is_refused_before_it_is_read(kind,
         assert list(verify(folder).problems) == [str(folder)]
 
 
-def test_a_system_in_trouble_is_never_a_damaged_file(kind, folder, monkeypatch):
+def test_a_system_error_is_never_a_damaged_file(kind, folder, monkeypatch):
     from pipeline.store import results
 
     def broken(path):
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(results, "_sha256", broken)
-    with pytest.raises(PipelineError, match=r"Too many open files\. This is the system") as caught:
+    with pytest.raises(
+        PipelineError, match=r"Too many open files\. This is a system error"
+    ) as caught:
         verify(folder)
     assert not isinstance(caught.value, DamagedError)

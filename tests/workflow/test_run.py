@@ -1,5 +1,6 @@
 """The three stages in one: what is reused, where fine-tuning starts, and what it all cost."""
 
+import re
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction import rows
 from pipeline.finetuning.training import activations
 from pipeline.heads import fit_head
+from pipeline.reporting.page.render import seconds
 from pipeline.store import costs as kept
 from pipeline.workflow.options import SETTINGS, SHARED, STAGES, RunOptions
 from pipeline.workflow.run import run_stages
@@ -98,6 +100,32 @@ def test_passes_and_savings_are_what_was_counted_and_measured(tmp_path, monkeypa
     third = run_stages_alone(tmp_path / "photos", cache=tmp_path / "c", **options)
     assert third.costs[0].saved_seconds is None and third.costs[0].saved_passes == 32
     assert third.costs[2].saved_seconds == pytest.approx(sum(info.seconds.values()))
+
+
+def test_the_page_tells_what_the_run_did_and_both_count_views(tmp_path):
+    paint(tmp_path / "photos", each=8)
+    done = pipeline.run(tmp_path / "photos", cache=tmp_path / "c", **{**STAGED, "extract_views": 2})
+    features, heads, tuning, page = done.costs
+    assert done.extraction.views_computed == 32
+    assert (features.passes, features.saved_passes) == (32 + 32, 0)
+    assert (page.stage, page.passes) == ("page", 0) and page.seconds >= done.page.seconds > 0
+    assert sum(cost.seconds for cost in done.costs) <= done.seconds
+    told = re.findall(
+        r'<th scope="row">(features|heads|fine-tuning)</th><td>.*?</td>'
+        + 4 * r'<td class="number">(.*?)</td>',
+        done.page.path.read_text(),
+    )
+    same = [
+        (cost.stage, f"{cost.passes:,}", f"{cost.saved_passes:,}", seconds(cost.saved_seconds))
+        for cost in (features, heads, tuning)
+    ]
+    assert [(stage, *rest) for stage, _, *rest in told] == same
+    again = pipeline.run(
+        tmp_path / "photos", cache=tmp_path / "c", **{**STAGED, "extract_views": 2}
+    )
+    assert again.page.seconds is None and again.costs[0].saved_passes == 64
+    rate = kept.rate(again.cache.memo, again.table.fingerprint)
+    assert again.costs[0].saved_seconds == pytest.approx(64 * rate)
 
 
 def test_it_starts_from_the_best_head_fitted_by_log_loss_and_says_so(done):

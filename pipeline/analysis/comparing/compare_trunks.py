@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.analysis.comparing.compare_picture import draw
 from pipeline.analysis.comparing.contenders import CompareOptions, Contender
-from pipeline.analysis.comparing.feature_cost import cost
+from pipeline.analysis.comparing.feature_cost import measure
 from pipeline.analysis.comparing.results import Race, Result, marked
 from pipeline.errors import PipelineError
 from pipeline.extraction import extract, rows
@@ -22,6 +22,7 @@ from pipeline.heads.leaderboard import rank_heads
 from pipeline.heads.options import FitHeadOptions
 from pipeline.plotting import PICTURE
 from pipeline.progress import Progress, Silent
+from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.outputs import DRAWN, output_path
 from pipeline.trunks import spec
@@ -103,6 +104,7 @@ def race(
         output_path(options.output, mark=DRAWN, what=PICTURE)
     contenders = options.contenders()
     options.extraction(contenders[0]).check()
+    make_folder(cache.root)
     gathered = gather(data, options.extraction(contenders[0]), cache, progress)
     running = _Running(data, options, cache, progress, gathered)
     for trunk in dict.fromkeys((one.trunk, one.weights) for one in contenders):
@@ -200,7 +202,7 @@ class _Running:
         best = rank_heads([head.info for head in fitted.heads], done.table.table_id)[0].info
         self.progress.start("measuring", 0)
         key = FeatureKey.of(done.table.provenance)
-        price = cost(self.cache, key, self.options.extraction(contender), load)
+        price = measure(load(), key, self.options.extraction(contender), self.cache)
         result = Result(contender, done.table, best, price)
         self.results.append(result)
         accuracy = "untried" if result.accuracy is None else f"{result.accuracy:.3f}"

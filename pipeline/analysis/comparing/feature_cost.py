@@ -1,22 +1,15 @@
-"""`Cost`: what a feature takes to compute on this machine, measured once and kept."""
+"""`Cost`: what a feature takes to compute on this machine."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cores import usable_cores
 from pipeline.extraction import engines
 from pipeline.extraction.options import ExtractOptions
-from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
-from pipeline.trunks.spec import FeatureKey, installed
+from pipeline.trunks.spec import FeatureKey
 
 if TYPE_CHECKING:
     from pipeline.trunks.engines.engine import Engine
@@ -50,45 +43,18 @@ class Cost:
         return asdict(self)
 
 
-def cost(
-    cache: Cache, key: FeatureKey, options: ExtractOptions, load: Callable[[], LoadedTrunk]
-) -> Cost:
-    """Return what a feature costs here; measured where this machine has not done so yet.
+def measure(trunk: LoadedTrunk, key: FeatureKey, options: ExtractOptions, cache: Cache) -> Cost:
+    """Return what a feature costs on this machine, which takes a second or two.
 
     Args:
-        cache: where figures are kept.
+        trunk: that computes it.
         key: of the feature, its precision settled.
         options: engine, device and batch size.
-        load: gives the trunk; called only to measure.
+        cache: where converted networks are.
 
     Raises:
         PipelineError: the engine is not there, or cannot run this.
     """
-    path = cache.costs / f"{_id(key, options)}.json"
-    try:
-        return Cost(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        pass  # not there, or not whole: it can be measured again
-    trunk = load()
-    found = _measure(trunk, key, options, cache)
-    write_bytes(path, json.dumps(found.to_json()).encode() + b"\n", what="the cost")
-    return found
-
-
-def _id(key: FeatureKey, options: ExtractOptions) -> str:
-    """Return what the figures depend on, hashed: the machine as far as its name and cores tell."""
-    try:
-        openvino = version("openvino")
-    except PackageNotFoundError:
-        openvino = ""
-    parts = [
-        key.fingerprint, options.engine, options.device, options.batch_size, installed(), openvino,
-        platform.node(), platform.machine(), usable_cores(),
-    ]  # fmt: skip
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _measure(trunk: LoadedTrunk, key: FeatureKey, options: ExtractOptions, cache: Cache) -> Cost:
     import torch
 
     from pipeline.trunks.feature_net import FeatureNet

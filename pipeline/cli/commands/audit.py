@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,6 +51,7 @@ def command(
     try:
         with reporter(quiet=as_json) as progress:
             done, place = audit_table(table, AuditOptions(**values), Cache.at(cache), progress)
+        done = replace(done, seconds=options.elapsed())
     except KeyboardInterrupt as stop:
         stop.args = ("Stopped. Nothing was written.",)
         raise

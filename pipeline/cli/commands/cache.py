@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from pipeline.cli import options
-from pipeline.cli.log import echo, shown
+from pipeline.cli.log import echo
 from pipeline.cli.options import size
 from pipeline.errors import PipelineError
+from pipeline.images.names import counted
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
 
@@ -41,7 +42,7 @@ def info(cache: str | None, as_json: bool) -> None:
     fingerprints: list[dict[str, Any]] = [
         {"fingerprint": rows.fingerprint, "shards": len(rows.names())} for rows in store.stores()
     ]
-    unfinished = [path.name for path, _, _ in store.unfinished()]
+    unfinished = [run.path.name for run in store.manifests() if run.unfinished]
     if as_json:
         options.print_json(
             {
@@ -53,7 +54,9 @@ def info(cache: str | None, as_json: bool) -> None:
             }
         )
         return
-    echo(shown(f"{store.root}: {size(sum(part.bytes for part in parts.values()))}"))
+    if _is_missing(store):
+        return
+    echo(f"{store.root}: {size(sum(part.bytes for part in parts.values()))}")
     for name, part in parts.items():
         echo(f"  {name:<8} {part.files:>7,} files  {size(part.bytes):>10}")
     for entry in fingerprints:
@@ -74,10 +77,11 @@ def verify(cache: str | None, as_json: bool) -> None:
     Example:
       pipeline cache verify
     """
-    verdict = upkeep.verify(Cache.at(cache))
+    store = Cache.at(cache)
+    verdict = upkeep.verify(store)
     if as_json:
         options.print_json(vars(verdict))
-    else:
+    elif not _is_missing(store):
         for problem in verdict.problems.values():
             echo(problem)
         echo(
@@ -96,7 +100,11 @@ def verify(cache: str | None, as_json: bool) -> None:
 @command.command()
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
-@click.option("--unfinished", is_flag=True, help="Give up the rows of unfinished runs too.")
+@click.option(
+    "--unfinished",
+    is_flag=True,
+    help="Give up the rows of unfinished runs too, if these wrote nothing for a day.",
+)
 @click.option(
     "--activations",
     is_flag=True,
@@ -112,9 +120,10 @@ def gc(
     cache: str | None,
     as_json: bool,
 ) -> None:
-    """Remove what nothing needs any more, after showing it.
+    """Remove unreferenced files, after showing them.
 
-    Shards that no table, model or unfinished run names, and advice on tables that are gone.
+    These are shards that no table, model or unfinished run names, advice on tables that are gone,
+    and temporary files that are older than a day.
 
     \b
     Example:
@@ -122,20 +131,32 @@ def gc(
     """
     store = Cache.at(cache)
     found = upkeep.garbage(store, unfinished=unfinished, activations=activations)
+    recent = [run for run in store.manifests() if run.unfinished and run.path not in found]
     total = sum(found.values())
-    if not as_json:
+    if not as_json and not _is_missing(store):
         for path, count in found.items():
             echo(f"{size(count):>10}  {path}")
-        echo(f"{len(found):,} files that nothing names, {size(total)}.")
+        echo(f"{counted(len(found), 'unreferenced file')}, {size(total)}.")
+        if unfinished and recent:
+            runs = counted(len(recent), "unfinished run")
+            echo(f"Kept {runs}: not yet a day old, and perhaps still running.")
     asked = bool(found) and not dry_run
     if asked and not yes:
         if not sys.stdin.isatty():
             raise PipelineError("Nothing removed: without a terminal to ask, give --yes.")
         asked = click.confirm("Remove them?", err=True)
     if asked:
-        upkeep.remove(store, list(found))
+        found = upkeep.collect(store, found, unfinished=unfinished, activations=activations)
+        total = sum(found.values())
     if as_json:
         files = {str(path): count for path, count in found.items()}
         options.print_json({"files": files, "bytes": total, "removed": asked})
     elif asked:
         echo(f"Removed, {size(total)} free.")
+
+
+def _is_missing(store: Cache) -> bool:
+    """Tell, and say so, whether there is no such folder."""
+    if missing := not store.root.is_dir():
+        echo(f"There is no cache {store.root} yet. `pipeline extract` makes one.")
+    return missing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ def command(data: str | None, cache: str | None, as_json: bool, **values: Any) -
 
     with reporter(quiet=as_json) as progress:
         done, picture = race(data, CompareOptions(**values), Cache.at(cache), progress)
+    done = replace(done, seconds=options.elapsed())
     if as_json:
         options.print_json({**done.to_json(), "picture": str(picture)})
     else:

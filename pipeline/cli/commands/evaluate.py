@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -79,6 +80,7 @@ def command(
             else:
                 artefact, images = understand(words, store, model)
                 done = evaluate_predictor(artefact, images, asked, store, progress)
+                done = replace(done, seconds=options.elapsed())
     except KeyboardInterrupt as stop:
         stop.args = ("Stopped. There are no figures of a part of the images.",)
         raise

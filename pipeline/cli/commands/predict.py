@@ -176,6 +176,6 @@ def _print_tally(done: Predicting) -> None:
     if done.options.use_cache:
         parts.append(f"{tally.reused:,} features from the cache")
     rate = f", {tally.images / tally.seconds:.0f} a second" if tally.seconds else ""
-    echo(f"{', '.join(parts)}; {tally.seconds:.1f} s{rate}", err=True)
+    echo(f"{', '.join(parts)}; {options.elapsed():.1f} s{rate}", err=True)
     for note in done.notes:
         echo(note, err=True)

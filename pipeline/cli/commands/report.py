@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -46,6 +47,7 @@ def command(
     store = Cache.at(cache)
     with reporter(quiet=as_json) as progress:
         done = write_report(table, model, ReportOptions(**values), store, progress)
+    done = replace(done, seconds=options.elapsed())
     if opens:
         click.launch(done.path.absolute().as_uri())
     if as_json:

@@ -19,7 +19,7 @@ from pipeline.extraction.extract import Extraction
 from pipeline.heads.fit_head import Fitting
 from pipeline.options import flag
 from pipeline.store.cache import Cache
-from pipeline.workflow.costs import Cost
+from pipeline.store.timings import StageCost
 from pipeline.workflow.options import SETTINGS, RunOptions, only_finetune
 from pipeline.workflow.run import Run, Stage, run_stages
 
@@ -174,12 +174,12 @@ def summary(done: Run, cache: str | None) -> list[str]:
     return lines
 
 
-def _costs(costs: tuple[Cost, ...], seconds: float) -> list[str]:
+def _costs(costs: tuple[StageCost, ...], seconds: float) -> list[str]:
     rows = [["stage", "seconds", "trunk passes", "passes saved", "seconds saved"]]
     rows += [
         [
             cost.stage,
-            f"{cost.seconds:.1f}",
+            "not known" if cost.seconds is None else f"{cost.seconds:.1f}",
             f"{cost.passes:,}",
             f"{cost.saved_passes:,}",
             "not known" if cost.saved_seconds is None else f"{cost.saved_seconds:.1f}",

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline.heads.leaderboard import Ranked
+from pipeline.store import timings
+from pipeline.store.cache import Cache
 from pipeline.store.records import HeadInfo, HeadTrial, Metrics, ModelInfo
+from pipeline.store.table import FeatureTable
 
 #: Penalty curves are drawn of so many heads at most, one of each kind, and learning curves of so
 #: many models, the best ones.
@@ -188,3 +191,48 @@ def learning_curve(info: ModelInfo) -> dict[str, Any]:
 def short(value: Any) -> str:
     """Return a parameter for people."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+#: What a model's seconds are called.
+_PARTS = {
+    "activations": "activations of the frozen part",
+    "head": "fitting its head again",
+    "training": "training",
+    "evaluation": "scoring",
+}
+
+
+def costs(
+    table: FeatureTable,
+    cache: Cache,
+    heads: Sequence[HeadInfo],
+    models: Sequence[ModelInfo],
+) -> list[dict[str, Any]]:
+    """Return what the table, each head and each model cost, and what the cache saved of it.
+
+    Args:
+        table: that the page is about.
+        cache: whose memo knows what a pass takes.
+        heads: every `head.json` of the table.
+        models: every `model.json` of the table.
+
+    Returns:
+        The fields of `StageCost`, and `what` was made.
+    """
+    cost = table.provenance.cost
+    computed, seconds = (0, None) if cost is None else (cost.computed, cost.seconds)
+    what = f"{len(table.labels):,} images"
+    if computed and seconds:
+        what += f", {computed / seconds:.0f} passes a second"
+    features = timings.of_features(table, cache, computed=computed, seconds=seconds)
+    rows = [{**vars(features), "what": what}]
+    for info in heads:
+        tried = len(info.trials)
+        what = f"{info.clf} {info.id}: {tried} tried, {info.train_images:,} images"
+        rows.append({**vars(timings.of_heads([info], (), seconds=info.seconds)), "what": what})
+    for model in models:
+        parts = ", ".join(f"{_PARTS.get(k, k)} {v:.1f} s" for k, v in model.seconds.items())
+        seconds = sum(model.seconds.values())
+        tuning = timings.of_tuning(model, cache, reused=False, seconds=seconds)
+        rows.append({**vars(tuning), "what": f"{model.id}: {parts}"})
+    return rows

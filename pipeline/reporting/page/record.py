@@ -24,9 +24,9 @@ from pipeline.reporting.page import advice, choice, contents, findings, mistakes
 from pipeline.reporting.page import album as albums
 from pipeline.reporting.page.album import Album
 from pipeline.reporting.page.answers import Answers
-from pipeline.reporting.page.costs import costs
 from pipeline.reporting.page.embedding import Layout
 from pipeline.reporting.page.repeat import commands, versions
+from pipeline.store.cache import Cache
 from pipeline.store.records import HeadInfo, ModelInfo
 from pipeline.store.results import Info
 from pipeline.store.table import FeatureTable
@@ -38,6 +38,7 @@ class Gathered:
 
     Attributes:
         table: that the page is about.
+        cache: where all of it is.
         root: folder that its paths are relative to now.
         heads: its leaderboard.
         models: its models, best first.
@@ -55,6 +56,7 @@ class Gathered:
     """
 
     table: FeatureTable
+    cache: Cache
     root: Path
     heads: list[Ranked[HeadInfo]]
     models: list[Ranked[ModelInfo]]
@@ -123,7 +125,7 @@ def record(all_of_it: Gathered, *, workers: int, guard: Guard) -> dict[str, Any]
             {**curve, "svg": plotting.learning(curve, name=f"learning-{number}")}
             for number, curve in enumerate(learning)
         ],
-        "costs": costs(len(table.labels), table.provenance.cost, heads, models),
+        "costs": choice.costs(table, all_of_it.cache, heads, models),
         "advice": None if advised is None else advice.section(advised, heads=heads, models=models),
         "advice_note": shown(all_of_it.advice_note),
         "answers": [

@@ -156,9 +156,9 @@ def write_report(
         progress.start("drawing the map", 0)
         layouts = embedding.layouts(table.features[album.rows])
         gathered = Gathered(
-            table=table, root=found.root, heads=found.heads, models=found.models, info=info,
-            why="" if looked is None else looked.why, answers=said, audit=audited, album=album,
-            layouts=layouts, damaged=found.damaged, listing=shown(listing.name),
+            table=table, cache=cache, root=found.root, heads=found.heads, models=found.models,
+            info=info, why="" if looked is None else looked.why, answers=said, audit=audited,
+            album=album, layouts=layouts, damaged=found.damaged, listing=shown(listing.name),
             advice=found.advice, advice_note="".join(found.unread),
             origin="" if album.missing else found.digest,  # so that they are looked for again
         )  # fmt: skip

@@ -17,7 +17,7 @@ from pipeline.reporting.page import album, contents
 from pipeline.reporting.page.report import current, write_report
 from pipeline.store import advice as kept
 from pipeline.store.cache import Cache
-from pipeline.store.in_flight import Flight
+from pipeline.store.in_flight import InFlightJournal
 from pipeline.store.results import HEAD
 
 
@@ -254,9 +254,9 @@ def test_a_model_is_shown_beside_its_head_with_its_curve(modelled, tmp_path):
     done, html = report(cache, data=modelled / "photos", output=tmp_path / "page.html")
     shown = text_of(html)
     assert "Learning curves" in shown and "kept: epoch" in html
-    assert re.search(r"model [0-9a-f]{12} read activations over 2 epochs", shown)
+    assert re.search(r"fine-tuning\s*[0-9a-f]{12}: activations of the frozen part", shown)
     assert re.search(r"pipeline finetune [0-9a-f]{12} --unfreeze layer4 .*--epochs 2", shown)
-    assert "48 through the trunk" in shown
+    assert re.search(r"48 images, \d+ passes a second", shown)
     assert not done.notes
 
 
@@ -308,6 +308,6 @@ def test_an_image_that_crashed_an_earlier_run_is_looked_at_apart_and_left_out(
     assert any("crashes the decoder" in note for note in done.notes)
     missing = record_of(html)["missing"]
     assert missing == {str(at): "crashes the decoder" for at in twins}
-    held = Flight(next(cache.decoding.iterdir()), lasting=True)
+    held = InFlightJournal(next(cache.decoding.iterdir()), lasting=True)
     with held:
         assert held.crashing == {bytes.fromhex(photos.digests[row])}

@@ -1,0 +1,91 @@
+"""What each stage cost, and what the cache saved: one account for `run` and for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from pipeline.store import costs
+from pipeline.store.cache import Cache
+from pipeline.store.records import HeadInfo, ModelInfo
+from pipeline.store.table import FeatureTable
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage cost. A pass is one image or view through the trunk or its frozen part.
+
+    Attributes:
+        stage: `features`, `heads`, `fine-tuning` or `page`.
+        seconds: that it took; None where that was not recorded.
+        passes: that it made.
+        saved_passes: that it would have made besides, with nothing kept.
+        saved_seconds: that these, and what was found made already, took when they were computed;
+            None where that is not known.
+    """
+
+    stage: str
+    seconds: float | None
+    passes: int = 0
+    saved_passes: int = 0
+    saved_seconds: float | None = 0.0
+
+
+def of_features(
+    table: FeatureTable, cache: Cache, *, computed: int, seconds: float | None
+) -> StageCost:
+    """Return the cost of stage one: a pass for each image and view, saved for those reused.
+
+    Args:
+        table: N images, perhaps with views of T of them.
+        cache: whose memo knows what a pass takes.
+        computed: images and views that went through the trunk.
+        seconds: that stage one took.
+    """
+    views = 0 if table.views is None else table.views.shape[0] * table.views.shape[1]
+    saved = max(0, len(table.labels) + views - computed)
+    saved_seconds = _seconds(cache, table.fingerprint, saved)
+    return StageCost("features", seconds, computed, saved, saved_seconds)
+
+
+def of_heads(heads: Sequence[HeadInfo], reused: Collection[str], *, seconds: float) -> StageCost:
+    """Return the cost of stage two, which makes no pass: saved is the fitting of heads reused.
+
+    Args:
+        heads: `head.json` of each.
+        reused: ids of those that were fitted already.
+        seconds: that stage two took.
+    """
+    saved = sum(info.seconds for info in heads if info.id in reused)
+    return StageCost("heads", seconds, saved_seconds=saved)
+
+
+def of_tuning(info: ModelInfo, cache: Cache, *, reused: bool, seconds: float) -> StageCost:
+    """Return the cost of stage three.
+
+    Without the cache the frozen part would run anew for every image in every epoch (`uses`).
+
+    Args:
+        info: `model.json`.
+        cache: whose memo knows what a pass takes.
+        reused: whether the model was there already.
+        seconds: that stage three took.
+    """
+    needed = costs.uses(info)
+    made = needed if info.live else info.activations_computed
+    made = 0 if reused else made
+    saved = _seconds(cache, info.activations, needed - made)
+    parts = info.seconds
+    if reused and saved is not None:
+        saved += parts["head"] + parts["training"] + parts["evaluation"]
+    elif reused:  # of its activations is known what its own run computed
+        saved = sum(parts.values())
+    return StageCost("fine-tuning", seconds, made, needed - made, saved)
+
+
+def _seconds(cache: Cache, fingerprint: str, passes: int) -> float | None:
+    """Return what passes took, by the mean of all that were ever computed for a fingerprint."""
+    if not passes:
+        return 0.0
+    each = costs.rate(cache.memo, fingerprint)
+    return None if each is None else each * passes
