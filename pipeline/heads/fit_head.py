@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.heads import calibration, metrics, predictions
 from pipeline.heads.cross_validation import near_duplicates
@@ -231,7 +232,7 @@ def _fit(
         balanced=options.class_weight == "balanced",
         normalize=options.normalize,
         seed=options.seed,
-        jobs=options.jobs,
+        jobs=_processes(options.jobs),
     )
     classes = len(table.classes)
     features, labels, train, folds = learned(table, options.views, task.train, task.folds)
@@ -328,6 +329,15 @@ def _info(
 def _trial(trial: Trial) -> HeadTrial:
     numbers = {"score": _json_number(trial.score), "spread": _json_number(trial.spread)}
     return cast(HeadTrial, {**asdict(trial), **numbers})
+
+
+def _processes(asked: int | None) -> int | None:
+    """Return how many processes try candidates; None leaves it to `joblib.parallel_config`."""
+    from joblib import effective_n_jobs
+
+    if asked is not None or effective_n_jobs(None) > 1:
+        return asked
+    return usable_cores()
 
 
 def _short(value: Any) -> str:
