@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.extraction import rows
 from pipeline.extraction.assemble import assemble, describe, view_keys, write_left_out
 from pipeline.extraction.bad_images import BadImages, first
+from pipeline.extraction.compute import fill
 from pipeline.extraction.options import Recipe
+from pipeline.extraction.plan import Rows, feature_key, find_rows
 from pipeline.extraction.scan import gather
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.options import from_options
@@ -112,30 +113,30 @@ def extract(
         (1797, 1280)
     """
     recipe = from_options(Recipe, options, verb="extract")
-    return run(data, recipe, Cache.at(cache)).table
+    return extract_table(data, recipe, Cache.at(cache)).table
 
 
-def run(
+def extract_table(
     data: str | Path | None, recipe: Recipe, cache: Cache, progress: Progress | None = None
 ) -> Extraction:
     """Do what `extract` does and report on it."""
     began = time.monotonic()
     progress = progress or Silent()
     recipe.check()
-    resolved = spec.resolve(
+    facts, trunk = spec.resolve(
         recipe.trunk, recipe.weights, recipe.keys, memo=cache.memo, state_dir=cache.weights
     )
-    rows.wanted(resolved[0], recipe)  # refused before a file is read
+    feature_key(facts, recipe)  # a layer that is not there is refused before a file is read
     gathered = gather(data, recipe, cache, progress)
-    (done,) = tables(
-        data, [recipe], cache, progress, gathered=gathered, facts=resolved[0], trunk=resolved[1]
+    (done,) = extract_tables(
+        data, [recipe], cache, progress, gathered=gathered, facts=facts, trunk=trunk
     )
     assert done.table.path is not None
     cache.set_current(done.table.path)
     return replace(done, seconds=time.monotonic() - began)
 
 
-def tables(
+def extract_tables(
     data: str | Path | None,
     recipes: Sequence[Recipe],
     cache: Cache,
@@ -169,15 +170,16 @@ def tables(
     sources: dict[Key, str | bytes] = {}
     for key, path in zip(bad.keys, images.paths, strict=True):
         sources.setdefault(key, f"{images.root}/{path}")
-    asked = [rows.wanted(facts, one) for one in recipes]
-    found = {key: rows.choose(cache, key, recipe.device, bad.keys) for key in dict.fromkeys(asked)}
-    for precision in dict.fromkeys(one.key.precision for one in found.values()):
-        part = [one for one in found.values() if one.key.precision == precision]
-        rows.fill_together(
-            cache, recipe, part, sources, trunk=trunk, progress=progress, check_bad=bad.check
-        )
+    asked = [feature_key(facts, one) for one in recipes]
+    wanted = [*sources, *view_keys(images, bad.keys, sources, recipe.views)]
+    stored = {
+        key: find_rows(cache, key, wanted, device=recipe.device) for key in dict.fromkeys(asked)
+    }
+    for precision in dict.fromkeys(rows.key.precision for rows in stored.values()):
+        several = [rows for rows in stored.values() if rows.key.precision == precision]
+        fill(cache, recipe, several, sources, trunk=trunk, progress=progress, bad=bad)
     return [
-        _table(data, one, facts, found[key], cache, progress, images=images, bad=bad,
+        _table(data, one, facts, stored[key], cache, progress, images=images, bad=bad,
                sources=sources, trunk=trunk)
         for one, key in zip(recipes, asked, strict=True)
     ]  # fmt: skip
@@ -187,7 +189,7 @@ def _table(
     data: str | Path | None,
     recipe: Recipe,
     facts: TrunkFacts,
-    done: rows.Rows,
+    rows: Rows,
     cache: Cache,
     progress: Progress,
     *,
@@ -197,35 +199,32 @@ def _table(
     trunk: LoadedTrunk | None,
 ) -> Extraction:
     """Return the table of rows that are there, the views of the training images added."""
-    unread = bad.listed(done.index)
-    if not any(key in done.index.rows for key in bad.keys):
+    unread = bad.listed(rows.index)
+    if not any(key in rows.index.rows for key in bad.keys):
         raise PipelineError(f"No image of {images.root} could be decoded. {first(unread)}")
-    computed = list(done.computed)
-    views = {
-        key: sources[key[0], 0] for key in view_keys(images, bad.keys, done.index, recipe.views)
-    }
+    extracted = sum(key in rows.index.rows for key in rows.computed)
+    extra = view_keys(images, bad.keys, rows.index.rows, recipe.views)
+    views = {key: sources[key[0], 0] for key in extra}
     if views:
-        rows.fill(cache, recipe, done, views, trunk=trunk, progress=progress, unit="views")
-        if lost := [str(views[key]) for key in views if key in done.index.bad]:
+        fill(cache, recipe, [rows], views, trunk=trunk, progress=progress, unit="views")
+        if lost := [str(views[key]) for key in views if key in rows.index.bad]:
             raise PipelineError(f"{len(lost)} views can no longer be decoded, such as {lost[0]}.")
-    extracted = sum(key in done.index.rows for key in computed)
-    more = len(done.computed) if views else 0
-    cost = {"computed": extracted + more, "seconds": done.seconds}
+    more = len(rows.computed) if views else 0
+    cost = {"computed": extracted + more, "seconds": rows.seconds}
     table = assemble(
         cache,
         images,
         bad.keys,
-        store=done.store,
-        index=done.index,
-        provenance={**describe(data, recipe, facts, done.key, images, cache), "cost": cost},
+        rows=rows,
+        provenance={**describe(data, recipe, facts, rows.key, images, cache), "cost": cost},
         name=recipe.name or images.name,
         views=recipe.views,
     )
     assert table.path is not None
     listing = write_left_out(table.path, bad.left_out, unread)
     for keys in (sources, views):
-        cache.end_run(done.key.fingerprint, list(keys))
-    notes = [*images.notes, *dict.fromkeys(done.notes)]
+        cache.end_run(rows.key.fingerprint, list(keys))
+    notes = [*images.notes, *dict.fromkeys(rows.notes)]
     if "+" in (engines := str(table.provenance["engine"])):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
     return Extraction(
@@ -239,8 +238,8 @@ def _table(
         notes=tuple(notes),
         views=0 if table.views is None else table.views.shape[1],
         views_computed=more,
-        seconds=done.seconds,
-        images_per_second=(extracted + more) / done.seconds if done.seconds else 0.0,
+        seconds=rows.seconds,
+        images_per_second=(extracted + more) / rows.seconds if rows.seconds else 0.0,
     )
 
 

@@ -174,11 +174,11 @@ def run(
         metrics[split] = measure(said.labels, chances, predictor.classes, majority)
         unknown.update(said.unknown)
         bad += said.bad
-        notes += seen_notes(cache, predictor, images, split, said)
+        notes += [*said.notes, *seen_notes(cache, predictor, images, split, said)]
     return Evaluation(
         predictor, artefact.why, answers.place(images, table), metrics, dict(unknown),
         int((images.labels < 0).sum()), tuple(bad), recipe.calibration,
-        tuple(notes), time.monotonic() - began,
+        tuple(dict.fromkeys(notes)), time.monotonic() - began,
     )  # fmt: skip
 
 

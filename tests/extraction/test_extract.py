@@ -8,10 +8,12 @@ from conftest import make_folder, picture
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
-from pipeline.extraction.extract import run
+from pipeline.extraction import shard_writer
+from pipeline.extraction.extract import extract_table
 from pipeline.extraction.options import Recipe
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
+from pipeline.trunks.engines import devices
 
 RECIPE = Recipe(precision="fp32")
 
@@ -31,7 +33,7 @@ def by_path(table: FeatureTable) -> dict[str, bytes]:
 
 
 def test_the_table_has_a_row_for_every_image_under_its_label(folder, cache, fake_trunk):
-    done = run(folder, RECIPE, cache)
+    done = extract_table(folder, RECIPE, cache)
     table = done.table
     assert (done.images, done.extracted, done.reused, done.bad) == (20, 20, 0, ())
     assert table.features.shape == (20, 11) and table.features.dtype == np.float32
@@ -43,28 +45,28 @@ def test_the_table_has_a_row_for_every_image_under_its_label(folder, cache, fake
 
 
 def test_a_second_run_computes_nothing_and_leaves_the_table_alone(folder, cache, fake_trunk):
-    first = run(folder, RECIPE, cache)
+    first = extract_table(folder, RECIPE, cache)
     stat = first.table.path.stat()
     fake_trunk.batches.clear()
-    second = run(folder, RECIPE, cache)
+    second = extract_table(folder, RECIPE, cache)
     assert (second.extracted, second.reused) == (0, 20) and fake_trunk.batches == []
     assert second.table.path.stat().st_mtime_ns == stat.st_mtime_ns
     assert not list((cache.root / "runs").glob("*.h5"))
 
 
 def test_added_images_alone_are_computed(folder, cache, fake_trunk):
-    run(folder, RECIPE, cache)
+    extract_table(folder, RECIPE, cache)
     for n in range(3):
         (folder / "ants" / f"new{n}.png").write_bytes(picture(500 + n))
-    done = run(folder, RECIPE, cache)
+    done = extract_table(folder, RECIPE, cache)
     assert (done.extracted, done.reused) == (3, 20)
 
 
 def test_renaming_relabelling_and_resplitting_compute_nothing(folder, cache, fake_trunk):
-    before = run(folder, RECIPE, cache).table
+    before = extract_table(folder, RECIPE, cache).table
     fake_trunk.batches.clear()
     (folder / "ants" / "000.png").rename(folder / "bees" / "moved.png")
-    after = run(folder, Recipe(precision="fp32", seed=5, val_fraction=0.3), cache).table
+    after = extract_table(folder, Recipe(precision="fp32", seed=5, val_fraction=0.3), cache).table
     assert fake_trunk.batches == []
     assert by_path(after)["bees/moved.png"] == by_path(before)["ants/000.png"]
     assert after.table_id != before.table_id
@@ -77,18 +79,18 @@ def test_a_file_whose_bytes_change_under_the_same_size_and_times_is_computed_ane
     first, second = picture(1, kind="BMP"), picture(2, kind="BMP")
     assert len(first) == len(second)
     path.write_bytes(first)
-    before = run(folder, RECIPE, cache).table
+    before = extract_table(folder, RECIPE, cache).table
     stat = path.stat()
     path.write_bytes(second)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    done = run(folder, RECIPE, cache)
+    done = extract_table(folder, RECIPE, cache)
     assert done.extracted == 1
     assert by_path(done.table)["ants/000.png"] != by_path(before)["ants/000.png"]
 
 
 def test_another_trunk_other_weights_and_another_size_are_other_rows(folder, cache, fake_trunk):
     fingerprints = {
-        run(folder, recipe, cache).table.fingerprint
+        extract_table(folder, recipe, cache).table.fingerprint
         for recipe in (
             RECIPE,
             Recipe(precision="bf16"),
@@ -105,20 +107,62 @@ def test_another_trunk_other_weights_and_another_size_are_other_rows(folder, cac
 def test_what_does_not_change_the_numbers_does_not_change_the_fingerprint(
     folder, cache, fake_trunk
 ):
-    one = run(folder, RECIPE, cache)
-    other = run(folder, Recipe(precision="fp32", batch_size=3, workers=1, seed=9, name="x"), cache)
+    one = extract_table(folder, RECIPE, cache)
+    other = extract_table(
+        folder, Recipe(precision="fp32", batch_size=3, workers=1, seed=9, name="x"), cache
+    )
     assert one.table.fingerprint == other.table.fingerprint and other.extracted == 0
 
 
 def test_precision_auto_is_what_the_store_holds(folder, cache, fake_trunk):
-    run(folder, Recipe(precision="bf16"), cache)
-    done = run(folder, Recipe(), cache)
+    extract_table(folder, Recipe(precision="bf16"), cache)
+    done = extract_table(folder, Recipe(), cache)
     assert done.table.provenance["precision"] == "bf16" and done.extracted == 0
+
+
+def without_bf16(monkeypatch):
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: False)
+
+
+def test_precision_auto_does_not_follow_rows_of_other_images(
+    tmp_path, folder, cache, fake_trunk, monkeypatch
+):
+    without_bf16(monkeypatch)
+    extract_table(make_folder(tmp_path / "other", start=500), Recipe(precision="bf16"), cache)
+    done = extract_table(folder, Recipe(device="cpu"), cache)
+    assert done.table.provenance["precision"] == "fp32"
+    assert not any("recision" in note for note in done.notes)
+
+
+def test_precision_auto_follows_rows_that_this_machine_cannot_add_to_only_where_none_is_missing(
+    folder, cache, fake_trunk, monkeypatch
+):
+    without_bf16(monkeypatch)
+    extract_table(folder, Recipe(precision="bf16"), cache)
+    (folder / "ants" / "new.png").write_bytes(picture(500))
+    done = extract_table(folder, Recipe(device="cpu"), cache)
+    assert (done.table.provenance["precision"], done.extracted) == ("fp32", 21)
+
+
+def test_precision_auto_says_that_it_followed_the_cache(folder, cache, fake_trunk, monkeypatch):
+    without_bf16(monkeypatch)
+    first = extract_table(folder, Recipe(device="cpu"), cache)
+    assert not any("recision" in note for note in first.notes)
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: True)
+    (folder / "ants" / "new.png").write_bytes(picture(500))
+    done = extract_table(folder, Recipe(device="cpu"), cache)
+    assert (done.table.provenance["precision"], done.extracted) == ("fp32", 1)
+    assert "--precision auto is fp32 here: the cache holds 20 of the 21 rows in it." in done.notes
+    again = extract_table(folder, Recipe(device="cpu"), cache)
+    assert "--precision auto is fp32 here: the cache holds 21 of the 21 rows in it." in again.notes
+    without_bf16(monkeypatch)
+    again = extract_table(folder, Recipe(device="cpu"), cache)
+    assert again.notes == extract_table(folder, RECIPE, cache).notes
 
 
 def test_equal_files_are_computed_once_and_keep_a_row_each(folder, cache, fake_trunk):
     shutil.copy(folder / "ants" / "000.png", folder / "ants" / "copy.png")
-    done = run(folder, RECIPE, cache)
+    done = extract_table(folder, RECIPE, cache)
     assert (done.images, done.extracted, done.reused) == (21, 20, 1)
     rows = by_path(done.table)
     assert rows["ants/000.png"] == rows["ants/copy.png"]
@@ -134,13 +178,13 @@ def test_a_bad_image_at_any_place_of_a_batch_moves_no_other_row(
     bad = make_folder(tmp_path / "bad", classes=("a",), each=8)
     path = bad / "a" / f"{position:03}.png"
     path.write_bytes(path.read_bytes()[:200])
-    want = by_path(run(good, RECIPE, cache).table)
-    done = run(bad, RECIPE, Cache.at(tmp_path / "other"))
+    want = by_path(extract_table(good, RECIPE, cache).table)
+    done = extract_table(bad, RECIPE, Cache.at(tmp_path / "other"))
     got = by_path(done.table)
     assert [name for name, _ in done.bad] == [f"a/{position:03}.png"]
     assert (done.images, done.extracted, len(done.bad)) == (8, 7, 1)
     assert got == {name: row for name, row in want.items() if name != f"a/{position:03}.png"}
-    again = run(bad, RECIPE, Cache.at(tmp_path / "other"))
+    again = extract_table(bad, RECIPE, Cache.at(tmp_path / "other"))
     assert (again.extracted, again.bad) == (0, done.bad)
 
 
@@ -149,7 +193,7 @@ def test_what_is_left_out_is_listed_with_reasons_beside_the_table(folder, cache,
     (folder / "ants" / "broken.jpg").write_text("not a picture either")
     (folder / "ants" / "empty.png").write_bytes(b"")
     (folder / "ants" / "half.png").write_bytes(picture(77)[:150])
-    done = run(folder, RECIPE, cache)
+    done = extract_table(folder, RECIPE, cache)
     assert done.listing.parent == done.table.path.parent
     with done.listing.open() as file:
         rows = {row["path"]: row["kind"] for row in csv.DictReader(file)}
@@ -167,17 +211,33 @@ def test_more_bad_images_than_allowed_fail_with_their_names(folder, cache, fake_
     for n in range(3):
         (folder / "ants" / f"{n:03}.png").write_bytes(picture(n)[:100])
     with pytest.raises(PipelineError, match=r"3 images.*--max-bad allows 2.*ants/000.png"):
-        run(folder, Recipe(precision="fp32", max_bad=2), cache)
-    assert len(run(folder, Recipe(precision="fp32", max_bad=3), cache).bad) == 3
+        extract_table(folder, Recipe(precision="fp32", max_bad=2), cache)
+    assert len(extract_table(folder, Recipe(precision="fp32", max_bad=3), cache).bad) == 3
     with pytest.raises(PipelineError, match="--max-bad allows 0"):
-        run(folder, Recipe(precision="fp32", max_bad=0), cache)
+        extract_table(folder, Recipe(precision="fp32", max_bad=0), cache)
+
+
+def test_max_bad_counts_the_files_that_the_list_counts(folder, cache, fake_trunk):
+    half = picture(7)[:100]
+    for name in ("one", "two"):
+        (folder / "ants" / f"{name}.png").write_bytes(half)
+    with pytest.raises(PipelineError, match=r"2 images.*--max-bad allows 1.*Fix or remove them"):
+        extract_table(folder, Recipe(precision="fp32", max_bad=1), cache)
+    assert len(extract_table(folder, Recipe(precision="fp32", max_bad=2), cache).bad) == 2
+
+
+def test_bad_images_of_other_data_do_not_count(tmp_path, folder, cache, fake_trunk):
+    (make_folder(tmp_path / "other", start=500) / "ants" / "bad.png").write_bytes(picture(7)[:100])
+    assert len(extract_table(tmp_path / "other", RECIPE, cache).bad) == 1
+    done = extract_table(folder, Recipe(precision="fp32", max_bad=0), cache)
+    assert done.bad == () and done.extracted == 20
 
 
 def test_a_folder_of_bad_images_alone_makes_no_table(tmp_path, cache, fake_trunk):
     (tmp_path / "x" / "a").mkdir(parents=True)
     (tmp_path / "x" / "a" / "1.png").write_bytes(picture(1)[:100])
     with pytest.raises(PipelineError, match=r"No image .* could be decoded.*a/1.png"):
-        run(tmp_path / "x", RECIPE, cache)
+        extract_table(tmp_path / "x", RECIPE, cache)
     assert cache.table_files() == [] and cache.current() is None
 
 
@@ -196,20 +256,20 @@ def test_rehash_reads_everything_and_tries_bad_images_again(folder, cache, fake_
     (folder / "ants" / "000.png").write_bytes(half)
     with monkeypatch.context() as patch:
         patch.setattr(crops, "decode", refuse)
-        assert len(run(folder, RECIPE, cache).bad) == 1
-    assert len(run(folder, RECIPE, cache).bad) == 1
-    done = run(folder, Recipe(precision="fp32", rehash=True), cache)
+        assert len(extract_table(folder, RECIPE, cache).bad) == 1
+    assert len(extract_table(folder, RECIPE, cache).bad) == 1
+    done = extract_table(folder, Recipe(precision="fp32", rehash=True), cache)
     assert (done.bad, done.extracted) == ((), 1)
-    assert run(folder, RECIPE, cache).extracted == 0
+    assert extract_table(folder, RECIPE, cache).extracted == 0
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
 def test_a_damaged_shard_is_told_and_computed_again_alone(folder, cache, fake_trunk, damage):
-    first = run(folder, Recipe(precision="fp32", batch_size=4), cache)
+    first = extract_table(folder, Recipe(precision="fp32", batch_size=4), cache)
     want = by_path(first.table)
     for n in range(4):
         (folder / "bees" / f"new{n}.png").write_bytes(picture(600 + n))
-    second = run(folder, RECIPE, cache)
+    second = extract_table(folder, RECIPE, cache)
     store = cache.rows(first.table.fingerprint)
     name = first.table.shards[0]
     data = bytearray((store.folder / name).read_bytes())
@@ -226,7 +286,7 @@ def test_a_damaged_shard_is_told_and_computed_again_alone(folder, cache, fake_tr
     verdict = upkeep.verify(cache)
     assert any(name in problem for problem in verdict.problems)
     assert verdict.repairs[0].startswith("pipeline extract")
-    done = run(folder, RECIPE, cache)
+    done = extract_table(folder, RECIPE, cache)
     assert (done.extracted, done.reused) == (20, 4)
     assert by_path(done.table) == by_path(second.table)
     assert {path: by_path(done.table)[path] for path in want} == want
@@ -234,18 +294,18 @@ def test_a_damaged_shard_is_told_and_computed_again_alone(folder, cache, fake_tr
 
 
 def test_a_damaged_table_is_made_again_from_its_shards(folder, cache, fake_trunk):
-    table = run(folder, RECIPE, cache).table
+    table = extract_table(folder, RECIPE, cache).table
     data = bytearray(table.path.read_bytes())
     data[-3] ^= 1
     table.path.write_bytes(data)
-    done = run(folder, RECIPE, cache)
+    done = extract_table(folder, RECIPE, cache)
     assert done.extracted == 0 and FeatureTable.open(table.path).table_id == table.table_id
 
 
 def test_a_damaged_memo_costs_time_alone(folder, cache, fake_trunk):
-    run(folder, RECIPE, cache)
+    extract_table(folder, RECIPE, cache)
     cache.memo.write_bytes(b"not a database" * 100)
-    assert run(folder, RECIPE, cache).extracted == 0
+    assert extract_table(folder, RECIPE, cache).extracted == 0
 
 
 def test_a_file_that_changes_between_hashing_and_reading_stops_the_run(
@@ -255,7 +315,7 @@ def test_a_file_that_changes_between_hashing_and_reading_stops_the_run(
 
     monkeypatch.setattr(loader, "read", lambda path: b"something else")
     with pytest.raises(PipelineError, match="changed while the run was reading it"):
-        run(folder, RECIPE, cache)
+        extract_table(folder, RECIPE, cache)
 
 
 def test_a_system_error_while_reading_is_no_bad_image(folder, cache, fake_trunk, monkeypatch):
@@ -269,9 +329,9 @@ def test_a_system_error_while_reading_is_no_bad_image(folder, cache, fake_trunk,
     with monkeypatch.context() as patch:
         patch.setattr(reading, "open", fail, raising=False)
         with pytest.raises(PipelineError, match=r"Cannot read .*Too many open files"):
-            run(folder, RECIPE, cache)
+            extract_table(folder, RECIPE, cache)
     assert builtins.open is open
-    done = run(folder, RECIPE, cache)
+    done = extract_table(folder, RECIPE, cache)
     assert done.bad == () and done.extracted == 20
 
 
@@ -280,7 +340,7 @@ def test_values_that_are_not_finite_are_never_stored(folder, cache, fake_trunk, 
         type(fake_trunk), "run", lambda self, xs: (np.full((len(x), 3), np.nan) for x in xs)
     )
     with pytest.raises(PipelineError, match=r"not finite in bf16; give --precision fp32"):
-        run(folder, Recipe(precision="bf16"), cache)
+        extract_table(folder, Recipe(precision="bf16"), cache)
     assert cache.table_files() == []
 
 
@@ -288,15 +348,15 @@ def test_fractions_for_data_with_splits_of_their_own_are_refused(tmp_path, cache
     make_folder(tmp_path / "x" / "train", each=3)
     make_folder(tmp_path / "x" / "val", each=2, start=50)
     with pytest.raises(UsageError, match=r"data without splits; .* has train, val"):
-        run(tmp_path / "x", Recipe(val_fraction=0.2), cache)
-    assert run(tmp_path / "x", RECIPE, cache).table.split_counts == {"train": 6, "val": 4}
+        extract_table(tmp_path / "x", Recipe(val_fraction=0.2), cache)
+    assert extract_table(tmp_path / "x", RECIPE, cache).table.split_counts == {"train": 6, "val": 4}
 
 
 def test_unlabelled_images_make_a_table_for_prediction(tmp_path, cache, fake_trunk):
     (tmp_path / "x").mkdir()
     for n in range(3):
         (tmp_path / "x" / f"{n}.png").write_bytes(picture(n))
-    table = run(tmp_path / "x", RECIPE, cache).table
+    table = extract_table(tmp_path / "x", RECIPE, cache).table
     assert table.labels.tolist() == [-1] * 3 and table.classes == ()
 
 
@@ -322,10 +382,10 @@ def test_the_python_function_names_a_mistyped_option(tmp_path):
 def test_an_interrupted_run_keeps_its_shards_from_the_collector(
     folder, cache, fake_trunk, monkeypatch
 ):
-    from pipeline.extraction import rows
+    from pipeline.extraction import plan
     from pipeline.store import upkeep
 
-    monkeypatch.setattr(rows, "SHARD_ROWS", 4)
+    monkeypatch.setattr(plan, "SHARD_ROWS", 4)
     calls = []
 
     def stop(crops):
@@ -337,7 +397,7 @@ def test_an_interrupted_run_keeps_its_shards_from_the_collector(
     with monkeypatch.context() as patch:
         patch.setattr(type(fake_trunk), "run", lambda self, xs: map(stop, xs))
         with pytest.raises(KeyboardInterrupt):
-            run(folder, RECIPE, cache)
+            extract_table(folder, RECIPE, cache)
     assert len(list(cache.unfinished())) == 1
     assert upkeep.garbage(cache) == {}
     given_up = upkeep.garbage(cache, unfinished=True)
@@ -346,23 +406,32 @@ def test_an_interrupted_run_keeps_its_shards_from_the_collector(
     assert cache.stores() == [] and list(cache.unfinished()) == []
 
 
+def test_a_shard_ends_where_its_rows_are_many_bytes(folder, cache, fake_trunk, monkeypatch):
+    whole = extract_table(folder, RECIPE, cache)
+    assert len(whole.table.shards) == 1
+    monkeypatch.setattr(shard_writer, "SHARD_BYTES", 2 * 4 * 11 * 4)  # of two batches
+    done = extract_table(folder, RECIPE, Cache.at(cache.root / "other"))
+    assert len(done.table.shards) == 3
+    assert done.table.features.tobytes() == whole.table.features.tobytes()
+
+
 def test_the_collector_removes_only_what_nothing_names(folder, cache, fake_trunk):
     from pipeline.store import upkeep
 
-    run(folder, RECIPE, cache)
-    gone = run(folder, Recipe(precision="bf16"), cache)
+    extract_table(folder, RECIPE, cache)
+    gone = extract_table(folder, Recipe(precision="bf16"), cache)
     gone.table.path.unlink()
     found = upkeep.garbage(cache)
     assert {path.parent.name for path in found} == {gone.table.fingerprint}
     upkeep.remove(cache, list(found))
-    assert run(folder, RECIPE, cache).extracted == 0
-    assert run(folder, Recipe(precision="bf16"), cache).extracted == 20
+    assert extract_table(folder, RECIPE, cache).extracted == 0
+    assert extract_table(folder, Recipe(precision="bf16"), cache).extracted == 20
 
 
 def test_the_collector_removes_converted_trunks_that_have_no_rows(folder, cache, fake_trunk):
     from pipeline.store import upkeep
 
-    done = run(folder, RECIPE, cache)
+    done = extract_table(folder, RECIPE, cache)
     cache.compiled.mkdir()
     kept = cache.compiled / f"{done.table.fingerprint}.ov"
     for path in (kept, cache.compiled / f"{'e' * 64}.ov"):

@@ -13,8 +13,8 @@ import pytest
 from conftest import make_folder, picture
 
 from pipeline.errors import LockedError, PipelineError
-from pipeline.extraction import rows
-from pipeline.extraction.extract import run
+from pipeline.extraction import plan
+from pipeline.extraction.extract import extract_table
 from pipeline.extraction.options import Recipe
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
@@ -43,12 +43,12 @@ def test_killed_at_each_step_the_rerun_is_bit_identical(tmp_path):
 def test_killed_at_random_moments_with_a_real_trunk_the_rerun_is_bit_identical(tmp_path):
     folder = make_folder(tmp_path / "photos", each=10)
     program = (
-        "import sys; from pipeline.extraction import rows; rows.SHARD_ROWS = 4\n"
-        "from pipeline.extraction.extract import run\n"
+        "import sys; from pipeline.extraction import plan; plan.SHARD_ROWS = 4\n"
+        "from pipeline.extraction.extract import extract_table\n"
         "from pipeline.extraction.options import Recipe\n"
         "from pipeline.store.cache import Cache\n"
         "recipe = Recipe(image_size=32, batch_size=4)\n"
-        "table = run(sys.argv[1], recipe, Cache.at(sys.argv[2])).table\n"
+        "table = extract_table(sys.argv[1], recipe, Cache.at(sys.argv[2])).table\n"
         "print(table.features.tobytes().hex(), table.paths)\n"
     )
 
@@ -89,18 +89,18 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_named_and_the_rerun_completes(
     tmp_path, small_disk, fake_trunk, monkeypatch
 ):
-    monkeypatch.setattr(rows, "SHARD_ROWS", 4)
+    monkeypatch.setattr(plan, "SHARD_ROWS", 4)
     folder = make_folder(tmp_path / "photos", each=100)
     cache = Cache.at(small_disk)
     with pytest.raises(PipelineError, match=r"Cannot write the .*: No space left on device"):
-        run(folder, RECIPE, cache)
+        extract_table(folder, RECIPE, cache)
     # the digest memo shares the disk; what is committed can be read
     assert upkeep.verify(cache).problems == {}
     kept = sum(len(store.index().rows) for store in cache.stores())
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
-    done = run(folder, RECIPE, cache)
+    done = extract_table(folder, RECIPE, cache)
     assert kept > 0 and (done.extracted, done.reused) == (200 - kept, kept)
-    want = run(folder, RECIPE, Cache.at(tmp_path / "whole")).table
+    want = extract_table(folder, RECIPE, Cache.at(tmp_path / "whole")).table
     np.testing.assert_array_equal(done.table.features, want.features)
 
 
@@ -109,7 +109,7 @@ def test_a_full_disk_is_named_and_the_rerun_completes(
 def test_a_failing_write_anywhere_is_named_and_the_rerun_completes(
     tmp_path, fake_trunk, monkeypatch, step, nth
 ):
-    monkeypatch.setattr(rows, "SHARD_ROWS", 8)
+    monkeypatch.setattr(plan, "SHARD_ROWS", 8)
     folder = make_folder(tmp_path / "photos", each=12)
     cache = Cache.at(tmp_path / "cache")
     real, calls = getattr(os, step), []
@@ -123,12 +123,12 @@ def test_a_failing_write_anywhere_is_named_and_the_rerun_completes(
     with monkeypatch.context() as patch:
         patch.setattr(os, step, fail)
         with pytest.raises(PipelineError, match=r"Cannot (write|create) .*Input/output error"):
-            run(folder, RECIPE, cache)
+            extract_table(folder, RECIPE, cache)
     assert len(calls) == nth + 1
     assert upkeep.verify(cache).problems == {}
     assert not list(cache.root.rglob(".tmp-*"))
-    done = run(folder, RECIPE, cache)
-    want = run(folder, RECIPE, Cache.at(tmp_path / "whole")).table
+    done = extract_table(folder, RECIPE, cache)
+    want = extract_table(folder, RECIPE, Cache.at(tmp_path / "whole")).table
     np.testing.assert_array_equal(done.table.features, want.features)
     assert done.table.paths == want.paths
 
@@ -136,10 +136,10 @@ def test_a_failing_write_anywhere_is_named_and_the_rerun_completes(
 def test_the_second_of_two_extracts_stops_at_once_and_a_third_goes_on(tmp_path, fake_trunk):
     folder = make_folder(tmp_path / "photos")
     cache = Cache.at(tmp_path / "cache")
-    done = run(folder, RECIPE, cache)
+    done = extract_table(folder, RECIPE, cache)
     (folder / "ants" / "new.png").write_bytes(picture(99))
     with cache.rows(done.table.fingerprint).lock():
         with pytest.raises(LockedError, match=f"pid {os.getpid()}.*run the same command again"):
-            run(folder, RECIPE, cache)
+            extract_table(folder, RECIPE, cache)
         (folder / "ants" / "new.png").unlink()
-        assert run(folder, RECIPE, cache).extracted == 0  # readers need no lock
+        assert extract_table(folder, RECIPE, cache).extracted == 0  # readers need no lock

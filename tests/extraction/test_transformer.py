@@ -10,7 +10,7 @@ from sklearn.utils import estimator_checks
 
 import pipeline
 from pipeline.errors import PipelineError
-from pipeline.extraction.extract import run
+from pipeline.extraction.extract import extract_table
 from pipeline.extraction.options import Recipe
 
 
@@ -28,7 +28,8 @@ def features(tmp_path, fake_trunk):
 def test_it_gives_the_rows_that_extract_gives(tmp_path, paths, features):
     from pipeline.store.cache import Cache
 
-    table = run(tmp_path / "photos", Recipe(precision="fp32"), Cache.at(tmp_path / "cache")).table
+    recipe, cache = Recipe(precision="fp32"), Cache.at(tmp_path / "cache")
+    table = extract_table(tmp_path / "photos", recipe, cache).table
     np.testing.assert_array_equal(features.fit_transform(paths), table.features)
     assert features.fingerprint_ == table.fingerprint
 

@@ -14,8 +14,8 @@ from tables import digest, make_table
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
-from pipeline.extraction import rows
-from pipeline.extraction.extract import run
+from pipeline.extraction import plan
+from pipeline.extraction.extract import extract_table
 from pipeline.extraction.options import Recipe
 from pipeline.heads.head import Head
 from pipeline.heads.options import HeadRecipe
@@ -48,9 +48,27 @@ def by_path(table: FeatureTable) -> dict[str, bytes]:
 # the store and the table
 
 
+def test_precision_auto_follows_rows_that_this_machine_cannot_add_to_only_with_their_views(
+    folder, cache, fake_trunk, monkeypatch
+):
+    from pipeline.trunks.engines import devices
+
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: False)
+    half = replace(recipe(), precision="bf16")
+    auto = {"precision": "auto", "device": "cpu"}
+    (folder / "ants" / "bad.png").write_bytes(picture(7)[:100])
+    extract_table(folder, half, cache)
+    assert extract_table(folder, replace(half, **auto), cache).extracted == 0
+    extract_table(folder, replace(half, views=2), cache)
+    done = extract_table(folder, replace(half, views=2, **auto), cache)
+    assert (done.extracted, done.views_computed) == (0, 0)
+    done = extract_table(folder, replace(half, views=3, **auto), cache)
+    assert done.table.provenance["precision"] == "fp32" and done.extracted == 20
+
+
 def test_views_of_the_training_images_alone_are_kept_beside_the_table(folder, cache, fake_trunk):
-    plain = run(folder, recipe(), cache)
-    done = run(folder, recipe(views=3), cache)
+    plain = extract_table(folder, recipe(), cache)
+    done = extract_table(folder, recipe(views=3), cache)
     table = done.table
     count = table.split_counts["train"]
     assert (done.extracted, done.views, done.views_computed) == (0, 3, 3 * count)
@@ -63,43 +81,44 @@ def test_views_of_the_training_images_alone_are_kept_beside_the_table(folder, ca
 
 
 def test_more_views_compute_only_the_new_ones_and_fewer_none(folder, cache, fake_trunk):
-    two = run(folder, recipe(views=2), cache)
+    two = extract_table(folder, recipe(views=2), cache)
     count = two.table.split_counts["train"]
-    five = run(folder, recipe(views=5), cache)
+    five = extract_table(folder, recipe(views=5), cache)
     assert five.views_computed == 3 * count
     assert five.table.views[:, :2].tobytes() == two.table.views.tobytes()
     fake_trunk.batches.clear()
-    assert run(folder, recipe(views=4), cache).views_computed == 0 and fake_trunk.batches == []
+    assert extract_table(folder, recipe(views=4), cache).views_computed == 0
+    assert fake_trunk.batches == []
 
 
 def test_no_run_takes_views_away_that_another_one_added(folder, cache, fake_trunk):
-    first = run(folder, recipe(views=3), cache).table
+    first = extract_table(folder, recipe(views=3), cache).table
     stat = first.path.stat()
     for views in (0, 2):
-        again = run(folder, recipe(views=views), cache)
+        again = extract_table(folder, recipe(views=views), cache)
         assert again.views == 3 and again.table.path.stat().st_mtime_ns == stat.st_mtime_ns
     assert "--views 3" in again.table.provenance["command"]
     first.path.unlink()
-    assert run(folder, recipe(), cache).views == 0
+    assert extract_table(folder, recipe(), cache).views == 0
 
 
 def test_a_view_belongs_to_its_image_whatever_it_is_called_and_wherever_it_stands(
     folder, cache, fake_trunk
 ):
-    before = by_path(run(folder, recipe(views=2), cache).table)
+    before = by_path(extract_table(folder, recipe(views=2), cache).table)
     path, views = next(iter(before.items()))
     (folder / path).rename(folder / "ants" / "aaa.png")
     shutil.copy(folder / "ants" / "aaa.png", folder / "ants" / "copy.png")
     fake_trunk.batches.clear()
-    after = by_path(run(folder, recipe(views=2), cache).table)
+    after = by_path(extract_table(folder, recipe(views=2), cache).table)
     assert fake_trunk.batches == []
     assert after["ants/aaa.png"] == after["ants/copy.png"] == views
 
 
 def test_new_images_and_another_split_compute_the_views_that_are_missing(folder, cache, fake_trunk):
-    first = run(folder, recipe(views=2), cache).table
+    first = extract_table(folder, recipe(views=2), cache).table
     (folder / "bees" / "new.png").write_bytes(picture(99))
-    done = run(folder, recipe(views=2, seed=5, val_fraction=0.3), cache)
+    done = extract_table(folder, recipe(views=2, seed=5, val_fraction=0.3), cache)
     old = {first.digests[row] for row in first.training_rows}
     new = [row for row in done.table.training_rows if done.table.digests[row] not in old]
     assert done.extracted == 1 and done.views_computed == 2 * len(new) > 0
@@ -108,8 +127,8 @@ def test_new_images_and_another_split_compute_the_views_that_are_missing(folder,
 def test_a_run_that_was_stopped_among_the_views_goes_on_to_the_same_bits(
     folder, cache, tmp_path, fake_trunk, monkeypatch
 ):
-    monkeypatch.setattr(rows, "SHARD_ROWS", 8)
-    whole = run(folder, recipe(views=3), Cache.at(tmp_path / "whole"))
+    monkeypatch.setattr(plan, "SHARD_ROWS", 8)
+    whole = extract_table(folder, recipe(views=3), Cache.at(tmp_path / "whole"))
     batches = -(-20 // 4) + 5
 
     def stop(crops, real=type(fake_trunk).run):
@@ -121,30 +140,30 @@ def test_a_run_that_was_stopped_among_the_views_goes_on_to_the_same_bits(
         patch.setattr(type(fake_trunk), "run", lambda self, xs: map(stop, xs))
         fake_trunk.batches.clear()
         with pytest.raises(KeyboardInterrupt):
-            run(folder, recipe(views=3), cache)
+            extract_table(folder, recipe(views=3), cache)
     assert upkeep.garbage(cache) == {}
-    rest = run(folder, recipe(views=3), cache)
+    rest = extract_table(folder, recipe(views=3), cache)
     assert rest.extracted == 0 and 0 < rest.views_computed < whole.views_computed
     assert rest.table.views.tobytes() == whole.table.views.tobytes()
 
 
 def test_the_collector_spares_views_and_verify_names_one_that_is_lost(folder, cache, fake_trunk):
-    table = run(folder, recipe(views=2), cache).table
+    table = extract_table(folder, recipe(views=2), cache).table
     assert upkeep.garbage(cache) == {}
     index = cache.rows(table.fingerprint).index()
     (lost,) = index.shards([(bytes.fromhex(table.digests[table.training_rows[0]]), 1)])
     (cache.rows(table.fingerprint).folder / lost).unlink()
     verdict = upkeep.verify(cache)
     assert len(verdict.problems) == 1 and "--views 2" in verdict.repairs[0]
-    again = run(folder, recipe(views=2), cache)
+    again = extract_table(folder, recipe(views=2), cache)
     assert again.table.views.tobytes() == table.views.tobytes() and again.extracted == 0
 
 
 def test_a_bad_image_has_no_views_and_costs_none(folder, cache, fake_trunk):
-    good = by_path(run(folder, recipe(views=2), Cache.at(cache.root / "other")).table)
+    good = by_path(extract_table(folder, recipe(views=2), Cache.at(cache.root / "other")).table)
     path = folder / next(iter(good))
     path.write_bytes(path.read_bytes()[:200])
-    done = run(folder, recipe(views=2), cache)
+    done = extract_table(folder, recipe(views=2), cache)
     found = by_path(done.table)
     assert len(done.bad) == 1 and path.relative_to(folder).as_posix() not in found
     assert all(good[name] == views for name, views in found.items() if name in good)
@@ -156,7 +175,7 @@ def test_views_where_nothing_is_trained_on_are_refused_before_anything_is_comput
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat" / "a.png").write_bytes(picture(1))
     with pytest.raises(UsageError, match="--views are of labelled training images, and"):
-        run(tmp_path / "flat", recipe(views=2), cache)
+        extract_table(tmp_path / "flat", recipe(views=2), cache)
     assert fake_trunk.batches == []
     with pytest.raises(UsageError, match="--views -1 is below 0"):
         recipe(views=-1).check()

@@ -8,8 +8,9 @@ import numpy as np
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
-from pipeline.extraction import rows as filling
+from pipeline.extraction.compute import fill
 from pipeline.extraction.options import Recipe
+from pipeline.extraction.plan import find_rows
 from pipeline.images.digest import StatMemo, digest_all
 from pipeline.images.preprocess import Preprocess
 from pipeline.progress import Progress
@@ -60,26 +61,23 @@ def random_features(
         Preprocess.from_json(given["preprocess"]), "auto",
     )  # fmt: skip
     keys: list[Key] = [(bytes.fromhex(table.digests[row]), 0) for row in wanted]
-    there = filling.choose(cache, key, device, keys)
-    missing = [row for row, k in zip(wanted, keys, strict=True) if k not in there.index.rows]
+    rows = find_rows(cache, key, keys, device=device)
+    missing = [row for row, k in zip(wanted, keys, strict=True) if k not in rows.index.rows]
     places = _at_hand(cache, table, missing, data, workers) if missing else {}
     sources = {
         k: places.get(int(row), "")
         for row, k in zip(wanted, keys, strict=True)
-        if k in there.index.rows or int(row) in places
+        if k in rows.index.rows or int(row) in places
     }
     if not sources:
         return wanted[:0], np.empty((0, table.features.shape[1]), np.float32)
-    done = filling.fill(cache, recipe, there, dict(sources), trunk=trunk, progress=progress)
-    cache.end_run(done.key.fingerprint, list(sources))
-    good = [i for i, k in enumerate(keys) if k in done.index.rows]
+    fill(cache, recipe, [rows], dict(sources), trunk=trunk, progress=progress)
+    cache.end_run(rows.key.fingerprint, list(sources))
+    good = [i for i, k in enumerate(keys) if k in rows.index.rows]
     found = [keys[i] for i in good]
     if not found:
         return wanted[:0], np.empty((0, table.features.shape[1]), np.float32)
-    dim = done.store.rows(done.index.rows[found[0]][0]).shape[1]
-    features = np.empty((len(found), dim), np.float32)
-    done.store.gather(done.index, found, features)
-    return wanted[good], features
+    return wanted[good], rows.gather(found)
 
 
 def _at_hand(

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.analysis.comparing.contenders import CompareRecipe, Contender
 from pipeline.analysis.comparing.feature_cost import Cost, cost
 from pipeline.errors import PipelineError
-from pipeline.extraction import extract, rows
-from pipeline.extraction.extract import Extraction
+from pipeline.extraction.extract import Extraction, extract_tables
+from pipeline.extraction.plan import feature_key
 from pipeline.extraction.scan import gather
 from pipeline.heads import fit_head
 from pipeline.heads.leaderboard import leaderboard
@@ -201,7 +201,7 @@ class _Running:
         fit = []
         for one in contenders:
             try:
-                rows.wanted(facts, self.recipe.recipe(one))
+                feature_key(facts, self.recipe.recipe(one))
                 fit.append(one)
             except PipelineError as error:
                 self._fail([one], error)
@@ -219,7 +219,7 @@ class _Running:
         if not contenders:
             return []
         try:
-            done = extract.tables(
+            done = extract_tables(
                 self.data, [self.recipe.recipe(one) for one in contenders], self.cache,
                 self.progress, gathered=self.gathered, facts=facts, trunk=loaded,
             )  # fmt: skip

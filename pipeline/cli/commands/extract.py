@@ -9,7 +9,7 @@ import click
 from pipeline.cli import options
 from pipeline.cli.options import shown
 from pipeline.cli.progress import reporter
-from pipeline.extraction.extract import Extraction, run
+from pipeline.extraction.extract import Extraction, extract_table
 from pipeline.extraction.options import DEFAULT_TRUNK, Recipe
 from pipeline.extraction.scan import DEFAULT_DATA
 from pipeline.store.cache import Cache
@@ -133,7 +133,7 @@ def command(data: str | None, cache: str | None, as_json: bool, **values: Any) -
             err=True,
         )
     with reporter(quiet=as_json) as progress:
-        done = run(data, Recipe(**values), Cache.at(cache), progress)
+        done = extract_table(data, Recipe(**values), Cache.at(cache), progress)
     if as_json:
         options.print_json(done.to_json())
     else:

@@ -272,7 +272,8 @@ def test_a_cost_is_measured_once_on_a_machine_and_again_on_another(tmp_path, mon
     from pipeline.images.preprocess import Preprocess
     from pipeline.trunks.spec import FeatureKey
 
-    key = FeatureKey("squeezenet1_1", "d" * 64, "layer3", "avg", Preprocess(40, 32), "fp32")
+    digest = trunk.weights_digest
+    key = FeatureKey("squeezenet1_1", digest, "layer3", "avg", Preprocess(40, 32), "fp32")
     first = feature_cost.cost(cache, key, recipe, load)
     assert feature_cost.cost(cache, key, recipe, load) == first and len(loads) == 1
     assert first.milliseconds > 0 and first.batch_size == 2
