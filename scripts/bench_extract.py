@@ -35,8 +35,9 @@ from torchvision import transforms as T
 
 import pipeline
 from pipeline.cores import usable_cores
-from pipeline.extraction import engines, rows
+from pipeline.extraction import engines
 from pipeline.extraction.options import ExtractOptions
+from pipeline.extraction.plan import feature_key, find_rows
 from pipeline.images.decoding.reading import read
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.cache import Cache
@@ -129,7 +130,7 @@ def rates(asked: argparse.Namespace, paths: list[Path], home: Path) -> dict[str,
     recipe = ExtractOptions(
         trunk=asked.trunk, weights=asked.weights, engine=asked.engine, precision=asked.precision
     )
-    there = rows.choose(cache, rows.wanted(facts, recipe), "auto", [])
+    key = find_rows(cache, feature_key(facts, recipe), [], device="auto").key
     preprocess = facts.preprocess
 
     def decode(path: Path) -> torch.Tensor:
@@ -149,7 +150,7 @@ def rates(asked: argparse.Namespace, paths: list[Path], home: Path) -> dict[str,
         decoding = len(part) / (time.perf_counter() - began)
     stacked = torch.stack(crops).contiguous(memory_format=torch.channels_last)
     batches = [stacked[at : at + BATCH] for at in range(0, len(stacked) - BATCH + 1, BATCH)]
-    engine = engines.make_engine(trunk, there.key, recipe, cache)
+    engine = engines.make_engine(trunk, key, recipe, cache)
     count(engine.run(batches[:2]))
     began = time.perf_counter()
     images = count(engine.run(batches))

@@ -110,7 +110,7 @@ def test_a_module_imports_only_from_the_rooms_below_it(path):
         ("store", "from pipeline.trunks.spec import resolve"),
         ("images", "def f():\n    import pipeline.store.shards"),
         ("heads", "from pipeline.trunks import engine"),
-        ("heads", "from pipeline.extraction import rows"),
+        ("heads", "from pipeline.extraction import plan"),
         ("inference", "from pipeline import cli"),
     ],
 )

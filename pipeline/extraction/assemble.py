@@ -8,18 +8,18 @@ import time
 from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipeline.errors import DamagedError
 from pipeline.extraction.options import ExtractOptions
+from pipeline.extraction.plan import Rows
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.names import safe
 from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.records import PassCost, Provenance
-from pipeline.store.shards import Index, Key, RowStore
+from pipeline.store.shards import Key
 from pipeline.store.table import FeatureTable
 from pipeline.trunks.spec import FeatureKey, TrunkFacts, installed
 
@@ -32,8 +32,7 @@ def assemble(
     images: ImageSet,
     keys: Sequence[Key],
     *,
-    store: RowStore,
-    index: Index,
+    rows: Rows,
     provenance: Provenance,
     name: str,
     views: int = 0,
@@ -42,8 +41,9 @@ def assemble(
 
     A table that is there with more views than are asked for stays as it is.
     """
-    rows = [row for row, key in enumerate(keys) if key in index.rows]
-    kept, wanted = images.take(rows), [keys[row] for row in rows]
+    index = rows.index
+    good = [at for at, key in enumerate(keys) if key in index.rows]
+    kept, wanted = images.take(good), [keys[at] for at in good]
     extra = view_keys(images, keys, index.rows, views)
     shards = index.shards([*wanted, *extra])
     engines = sorted({index.engines[shard] for shard in shards})
@@ -60,16 +60,12 @@ def assemble(
     )
     trunk = safe(provenance.trunk.replace("/", "-"))
     path = cache.tables / f"{name}--{trunk}--{table.table_id[:12]}.h5"
-    if (there := _same(path, table, views)) is not None:
-        return there
-    dim = store.rows(shards[0]).shape[1]
-    features = np.empty((len(wanted), dim), np.float32)
-    store.gather(index, wanted, features)
+    if (same := _same(path, table, views)) is not None:
+        return same
+    features = rows.gather(wanted)
     table = replace(table, features=features)
-    if extra:
-        beside = np.empty((len(extra), dim), np.float32)
-        store.gather(index, extra, beside)
-        table = replace(table, views=beside.reshape(-1, views, dim))  # [T, V, D]
+    if extra:  # [T, V, D]
+        table = replace(table, views=rows.gather(extra).reshape(-1, views, features.shape[1]))
     return table.write(path)
 
 
@@ -87,25 +83,20 @@ def view_keys(
 
 def _same(path: Path, table: FeatureTable, views: int) -> FeatureTable | None:
     """Return the table at `path` where it is whole and says all that `table` says, or more."""
-    if not path.exists():
-        return None
     try:
-        there = FeatureTable.open(path)
+        kept = FeatureTable.open(path) if path.exists() else None
     except DamagedError:
         return None
-    richer = there.views is not None and there.views.shape[1] > views
-    passing = _PASSING | ({"command"} if richer else set())
-    same = (
-        there.table_id == table.table_id
-        and there.paths == table.paths
-        and (set(there.shards) >= set(table.shards) if richer else there.shards == table.shards)
-        and _lasting(there.provenance, passing) == _lasting(table.provenance, passing)
-    )
-    return there if same else None
-
-
-def _lasting(provenance: Provenance, passing: set[str]) -> dict[str, Any]:
-    return {k: v for k, v in provenance.to_json().items() if k not in passing}
+    if kept is None or (kept.table_id, kept.paths) != (table.table_id, table.paths):
+        return None
+    richer = kept.views is not None and kept.views.shape[1] > views
+    before, now = kept.provenance.to_json(), table.provenance.to_json()
+    differing = {name for name, value in now.items() if before[name] != value}
+    if richer:
+        same = set(kept.shards) >= set(table.shards) and differing <= {*_PASSING, "command"}
+    else:
+        same = kept.shards == table.shards and differing <= _PASSING
+    return kept if same else None
 
 
 def describe(

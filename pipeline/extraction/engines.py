@@ -1,4 +1,4 @@
-"""Which engine computes a key's rows here."""
+"""Which engine computes a key's rows here, and that it runs the weights that the key names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.extraction.options import ExtractOptions
 from pipeline.store.cache import Cache
+from pipeline.trunks import spec
+from pipeline.trunks.engines import devices
 from pipeline.trunks.engines.choice import Batches, batches_on, engine_for
 from pipeline.trunks.spec import FeatureKey
 
@@ -21,12 +23,13 @@ def batches_of(key: FeatureKey, options: ExtractOptions) -> Batches:
     """Return the batches for a key's rows; an engine is not needed to know them.
 
     Raises:
-        UsageError: the device is not there.
+        UsageError: the device is not there, or does not compute in the key's precision.
     """
-    from pipeline.trunks.engines.devices import choose_device
-
-    device = "cpu" if key.layer == "pixels" else choose_device(options.device)
-    return batches_on(device, key.precision, options.batch_size)
+    device, precision = "cpu", key.precision
+    if key.layer != "pixels":
+        device = devices.choose_device(options.device)
+        precision = devices.choose_precision(precision, device)
+    return batches_on(device, precision, options.batch_size)
 
 
 def make_engine(
@@ -49,30 +52,25 @@ def make_engine(
             behind the first in every row.
 
     Raises:
+        PipelineError: the trunk has other weights than the key names.
         UsageError: the device or the engine is not there, or cannot compute this.
     """
-    from pipeline.trunks.engines.devices import choose_device, choose_precision
     from pipeline.trunks.engines.engine import Pixels
 
     if key.layer == "pixels":
         return Pixels()
-    device = choose_device(options.device)
-
-    def net() -> FeatureNet:
-        from pipeline.trunks.feature_net import FeatureNet
-        from pipeline.trunks.registry import load
-
-        found = trunk or load(
-            options.trunk, options.weights, keys=options.keys, state_dir=cache.weights
-        )
-        behind = [(other.layer, other.pool) for other in also]
-        return FeatureNet(found.module, key.preprocess, key.layer, key.pool, also=behind)
-
-    named = _joint([key, *also]) if also else key
+    if trunk is not None:
+        _check(trunk, key, options, cache)
+    device = devices.choose_device(options.device)
+    joint = " ".join(f"{k.layer}/{k.pool}" for k in (key, *also))  # no rows are kept under it
     return engine_for(
-        net, named, compiled=cache.compiled, device=device, asked=options.engine,
-        precision=choose_precision(key.precision, device),
-    )  # fmt: skip
+        lambda: _net(trunk or _load(key, options, cache), key, also),
+        replace(key, layer=joint, pool="joint") if also else key,
+        compiled=cache.compiled,
+        device=device,
+        asked=options.engine,
+        precision=devices.choose_precision(key.precision, device),
+    )
 
 
 def make_joint_engine(
@@ -85,20 +83,40 @@ def make_joint_engine(
         keys: of one trunk, preprocessing and precision.
         options: as in `make_engine`.
         cache: as in `make_engine`.
-    """
-    from pipeline.trunks.feature_net import FeatureNet
-    from pipeline.trunks.registry import load
 
+    Raises:
+        PipelineError, UsageError: as `make_engine`.
+    """
     first, *also = keys
-    found = trunk or load(
+    trunk = trunk or _load(first, options, cache)
+    widths = _net(trunk, first, also).widths(first.preprocess.crop)
+    return make_engine(trunk, first, options, cache, also), widths
+
+
+def _net(trunk: LoadedTrunk, key: FeatureKey, also: Sequence[FeatureKey]) -> FeatureNet:
+    from pipeline.trunks.feature_net import FeatureNet
+
+    behind = [(other.layer, other.pool) for other in also]
+    return FeatureNet(trunk.module, key.preprocess, key.layer, key.pool, also=behind)
+
+
+def _load(key: FeatureKey, options: ExtractOptions, cache: Cache) -> LoadedTrunk:
+    from pipeline.trunks import registry
+
+    trunk = registry.load(
         options.trunk, options.weights, keys=options.keys, state_dir=cache.weights
     )
-    behind = [(other.layer, other.pool) for other in also]
-    net = FeatureNet(found.module, first.preprocess, first.layer, first.pool, also=behind)
-    widths = net.widths(first.preprocess.crop)
-    return make_engine(found, first, options, cache, also), widths
+    _check(trunk, key, options, cache)
+    return trunk
 
 
-def _joint(keys: Sequence[FeatureKey]) -> FeatureKey:
-    """Return what names the network of several keys; no rows are kept under it."""
-    return replace(keys[0], layer=" ".join(f"{k.layer}/{k.pool}" for k in keys), pool="joint")
+def _check(trunk: LoadedTrunk, key: FeatureKey, options: ExtractOptions, cache: Cache) -> None:
+    """Refuse a trunk whose weights are not the key's, and let the next run know of them."""
+    from pipeline.trunks.registry import check_weights
+
+    if trunk.weights_digest != key.weights_digest:
+        spec.remember(trunk, options.trunk, options.weights, options.keys, memo=cache.memo)
+    check_weights(
+        trunk, key.weights_digest, asked=options.weights, made="the rows in the cache",
+        otherwise="run the same command again for rows of the new ones",
+    )  # fmt: skip

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.extraction import rows
 from pipeline.extraction.assemble import assemble, describe, view_keys, write_left_out
 from pipeline.extraction.bad_images import BadImages, first
+from pipeline.extraction.compute import fill
 from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
+from pipeline.extraction.plan import Rows, feature_key, find_rows
 from pipeline.extraction.scan import gather
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.progress import Progress, Silent
@@ -166,20 +167,20 @@ def extract_table(
     progress = progress or Silent()
     options.check()
     make_folder(cache.root)  # its memo remembers from here on
-    resolved = spec.resolve(
+    facts, loaded = spec.resolve(
         options.trunk, options.weights, options.keys, memo=cache.memo, state_dir=cache.weights
     )
-    rows.wanted(resolved[0], options)  # refused before a file is read
+    feature_key(facts, options)  # a layer that is not there is refused before a file is read
     gathered = gather(data, options, cache, progress)
-    (done,) = tables(
-        data, [options], cache, progress, gathered=gathered, facts=resolved[0], trunk=resolved[1]
+    (done,) = extract_tables(
+        data, [options], cache, progress, gathered=gathered, facts=facts, trunk=loaded
     )
     assert done.table.path is not None
     cache.set_current(done.table.path)
     return replace(done, seconds=time.monotonic() - began)
 
 
-def tables(
+def extract_tables(
     data: str | Path | None,
     several: Sequence[ExtractOptions],
     cache: Cache,
@@ -213,20 +214,18 @@ def tables(
     sources: dict[Key, str | bytes] = {}
     for key, path in zip(bad.keys, images.paths, strict=True):
         sources.setdefault(key, f"{images.root}/{path}")
-    asked = [rows.wanted(facts, one) for one in several]
-    views = view_keys(images, bad.keys, sources, options.views)
-    looked_in = [fingerprint for key in asked for fingerprint in key.fingerprints]
-    with cache.reading(looked_in, [*sources, *views]):
-        found = {
-            key: rows.choose(cache, key, options.device, bad.keys) for key in dict.fromkeys(asked)
+    asked = [feature_key(facts, one) for one in several]
+    wanted = [*sources, *view_keys(images, bad.keys, sources, options.views)]
+    with cache.reading([f for key in asked for f in key.fingerprints], wanted):
+        stored = {
+            key: find_rows(cache, key, wanted, device=options.device)
+            for key in dict.fromkeys(asked)
         }
-        for precision in dict.fromkeys(one.key.precision for one in found.values()):
-            part = [one for one in found.values() if one.key.precision == precision]
-            rows.fill_together(
-                cache, options, part, sources, trunk=trunk, progress=progress, check_bad=bad.check
-            )
+        for precision in dict.fromkeys(rows.key.precision for rows in stored.values()):
+            part = [rows for rows in stored.values() if rows.key.precision == precision]
+            fill(cache, options, part, sources, trunk=trunk, progress=progress, bad=bad)
         return [
-            _table(data, one, facts, found[key], cache, progress, images=images, bad=bad,
+            _table(data, one, facts, stored[key], cache, progress, images=images, bad=bad,
                    sources=sources, trunk=trunk)
             for one, key in zip(several, asked, strict=True)
         ]  # fmt: skip
@@ -236,7 +235,7 @@ def _table(
     data: str | Path | None,
     options: ExtractOptions,
     facts: TrunkFacts,
-    done: rows.Rows,
+    rows: Rows,
     cache: Cache,
     progress: Progress,
     *,
@@ -246,28 +245,24 @@ def _table(
     trunk: LoadedTrunk | None,
 ) -> Extraction:
     """Return the table of rows that are there, the views of the training images added."""
-    unread = bad.listed(done.index)
-    if not any(key in done.index.rows for key in bad.keys):
+    unread = bad.listed(rows.index)
+    if not any(key in rows.index.rows for key in bad.keys):
         raise PipelineError(f"No image of {images.root} could be decoded. {first(unread)}")
-    computed = list(done.computed)
-    views = {
-        key: sources[key[0], 0]
-        for key in view_keys(images, bad.keys, done.index.rows, options.views)
-    }
+    extracted = sum(key in rows.index.rows for key in rows.computed)
+    extra = view_keys(images, bad.keys, rows.index.rows, options.views)
+    views = {key: sources[key[0], 0] for key in extra}
     if views:
-        rows.fill(cache, options, done, views, trunk=trunk, progress=progress, unit="views")
-        if lost := [str(views[key]) for key in views if key in done.index.bad]:
+        fill(cache, options, [rows], views, trunk=trunk, progress=progress, unit="views")
+        if lost := [str(views[key]) for key in views if key in rows.index.bad]:
             raise PipelineError(f"{len(lost)} views can no longer be decoded, such as {lost[0]}.")
-    extracted = sum(key in done.index.rows for key in computed)
-    more = len(done.computed) if views else 0
+    more = len(rows.computed) if views else 0
     table = assemble(
         cache,
         images,
         bad.keys,
-        store=done.store,
-        index=done.index,
+        rows=rows,
         provenance=describe(
-            data, options, facts, done.key, images, cache, PassCost(extracted + more, done.seconds)
+            data, options, facts, rows.key, images, cache, PassCost(extracted + more, rows.seconds)
         ),
         name=options.name or images.name,
         views=options.views,
@@ -275,8 +270,8 @@ def _table(
     assert table.path is not None
     listing = write_left_out(table.path, bad.left_out, unread)
     for keys in (sources, views):
-        cache.end_run(done.key.fingerprint, list(keys))
-    notes = [*images.notes, *dict.fromkeys(done.notes)]
+        cache.end_run(rows.key.fingerprint, list(keys))
+    notes = [*images.notes, *dict.fromkeys(rows.notes)]
     if "+" in (engines := table.provenance.engine):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
     return Extraction(
@@ -290,8 +285,8 @@ def _table(
         notes=tuple(notes),
         views=0 if table.views is None else table.views.shape[1],
         views_computed=more,
-        seconds=done.seconds,
-        images_per_second=(extracted + more) / done.seconds if done.seconds else 0.0,
+        seconds=rows.seconds,
+        images_per_second=(extracted + more) / rows.seconds if rows.seconds else 0.0,
     )
 
 

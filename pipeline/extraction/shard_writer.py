@@ -1,25 +1,24 @@
-"""`Sink`: from what an engine computed to shards, in the key's dtype, and nothing but numbers."""
+"""`ShardWriter`: from what an engine computed to shards of finite numbers in the key's dtype."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import PipelineError
+from pipeline.extraction.plan import Rows
 from pipeline.store.shards import Key
 from pipeline.trunks.spec import FeatureKey
 
-if TYPE_CHECKING:
-    from pipeline.extraction.rows import Rows
-
+#: A part is committed in several shards where its rows reach so many bytes: a bound of memory.
+SHARD_BYTES = 64 << 20
 #: Largest relative error (L2) that float16 may make; rounding alone makes half of 2⁻¹⁰.
 HALF_ERROR = 1e-3
 
 
-class Sink:
-    """Takes the rows of one fingerprint from the batches of a pass to shards.
+class ShardWriter:
+    """Commits the rows of one fingerprint, and enters them in its index.
 
     Args:
         rows: `rows.computed` says which of the pass's images lack a row.
@@ -29,35 +28,42 @@ class Sink:
 
     def __init__(self, rows: Rows, columns: slice, engine: str):
         self.rows, self.columns, self.engine = rows, columns, engine
-        self.wanted = set(rows.computed)
-        self.held = 0  # bytes since the last commit
+        self.lacking = set(rows.computed)
         self.good: list[Key] = []
         self.bad: list[tuple[Key, str]] = []
-        self.parts: list[np.ndarray] = []
+        self.blocks: list[np.ndarray] = []
 
     def take(self, computed: np.ndarray, keys: Sequence[Key], bad: Mapping[int, str]) -> None:
-        """Take a batch's rows: slot by slot those of `keys`, but for the bad ones."""
-        mine = [slot for slot, key in enumerate(keys) if key in self.wanted]
-        slots = [slot for slot in mine if slot not in bad]
+        """Take a batch's rows: slot by slot those of `keys`, but for the bad ones.
+
+        Args:
+            computed: [B, …]; what is behind the last of `keys` is padding.
+            keys: (digest, view) of each slot.
+            bad: slot to the reason why there is no row.
+
+        Raises:
+            PipelineError: as `stored`.
+        """
+        own = [slot for slot, key in enumerate(keys) if key in self.lacking]
+        slots = [slot for slot in own if slot not in bad]
         if slots:
-            part = stored(computed[slots][:, self.columns], self.rows.key)
-            self.parts.append(part)
-            self.held += part.nbytes
+            self.blocks.append(stored(computed[slots][:, self.columns], self.rows.key))
         self.good += [keys[slot] for slot in slots]
-        refused = [(keys[slot], bad[slot]) for slot in mine if slot in bad]
-        self.bad += refused
-        self.rows.index.bad.update(refused)
+        self.bad += [(keys[slot], bad[slot]) for slot in own if slot in bad]
+        if sum(block.nbytes for block in self.blocks) >= SHARD_BYTES:
+            self.commit()
 
     def commit(self) -> None:
-        """Write a shard of what was taken since the last one, and enter it in the index."""
+        """Write a shard of what was taken since the last one, if there is anything."""
         if not self.good and not self.bad:
             return
-        rows, index = self.rows, self.rows.index
-        whole = np.concatenate(self.parts) if self.parts else np.empty((0, 0), rows.key.dtype)
-        name = rows.store.commit(self.good, whole, bad=self.bad, engine=self.engine)
+        key, index = self.rows.key, self.rows.index
+        whole = np.concatenate(self.blocks) if self.blocks else np.empty((0, 0), key.dtype)
+        name = self.rows.store.commit(self.good, whole, bad=self.bad, engine=self.engine)
         index.engines[name] = self.engine
         index.rows.update((key, (name, row)) for row, key in enumerate(self.good))
-        self.good, self.bad, self.parts, self.held = [], [], [], 0
+        index.bad.update(self.bad)
+        self.good, self.bad, self.blocks = [], [], []
 
 
 class HalfRangeError(PipelineError):

@@ -12,8 +12,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from pipeline.errors import PipelineError
-from pipeline.extraction import rows
+from pipeline.extraction.compute import fill
 from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
+from pipeline.extraction.plan import feature_key, find_rows
 from pipeline.images.decoding.pictures import as_source
 from pipeline.progress import Silent
 from pipeline.store.atomic import make_folder
@@ -135,22 +136,20 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         facts, trunk = spec.resolve(
             options.trunk, options.weights, options.keys, memo=cache.memo, state_dir=cache.weights
         )
-        asked = rows.wanted(facts, options)
+        asked = feature_key(facts, options)
         with cache.reading(asked.fingerprints, keys):
-            there = rows.choose(cache, asked, options.device, keys)
-            done = rows.fill(cache, options, there, sources, trunk=trunk, progress=Silent())
-            cache.end_run(done.key.fingerprint, list(sources))
-            index = done.index
-            bad = [(sources[key], index.bad[key]) for key in keys if key in index.bad]
+            rows = find_rows(cache, asked, keys, device=options.device)
+            fill(cache, options, [rows], sources, trunk=trunk, progress=Silent())
+            cache.end_run(rows.key.fingerprint, list(sources))
+            reasons = rows.index.bad
+            bad = [(sources[key], reasons[key]) for key in keys if key in reasons]
             if bad:
                 named = "; ".join(f"{_name(source)}: {reason}" for source, reason in bad[:5])
                 raise PipelineError(f"{len(bad)} images could not be decoded: {named}.")
-            dim = done.store.rows(index.rows[keys[0]][0]).shape[1]
-            out = np.empty((len(keys), dim), np.float32)
-            done.store.gather(index, keys, out)
-        self.n_features_out_ = dim
-        self.fingerprint_ = done.key.fingerprint
-        return out
+            features = rows.gather(keys)
+        self.n_features_out_ = features.shape[1]
+        self.fingerprint_ = rows.key.fingerprint
+        return features
 
 
 def _bytes(source: str | bytes) -> bytes:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.extraction import rows
+from pipeline.extraction.compute import fill
 from pipeline.extraction.options import ExtractOptions
+from pipeline.extraction.plan import Rows, find_rows
 from pipeline.extraction.scan import check_images
 from pipeline.extraction.shard_writer import HalfRangeError
 from pipeline.progress import Progress
@@ -80,7 +81,7 @@ def collect(
     trunk: LoadedTrunk,
     shape: Callable[[], tuple[int, ...]],
     progress: Progress,
-) -> tuple[rows.Rows, Wanted] | None:
+) -> tuple[Rows, Wanted] | None:
     """Return the activations, and the views that there was room for; None where there is none.
 
     A manifest keeps them from the collector until `cache.end_run`.
@@ -100,52 +101,41 @@ def collect(
     looked_in = [f for dtype in dtypes for f in replace(key, dtype=dtype).fingerprints]
     with cache.reading(looked_in, wanted.every()):
         for dtype in dtypes:
-            there = _fullest(cache, key, dtype, wanted.every(), options.device)
-            fitting = _room(cache, there, wanted, shape, progress)
+            rows = _fullest(cache, key, dtype, wanted.every(), options.device)
+            fitting = _room(cache, rows, wanted, shape, progress)
             if fitting is None:
                 return None
             keys = fitting.every()
-            missing = [wanted_key for wanted_key in keys if wanted_key not in there.index]
-            check_images(
-                {digest: fitting.paths[digest] for digest, _ in missing},
-                cache,
-                workers=options.workers,
-            )
+            paths = {k[0]: fitting.paths[k[0]] for k in keys if k not in rows.index}
+            check_images(paths, cache, workers=options.workers)
             sources: dict[Key, str | bytes] = {k: fitting.paths[k[0]] for k in keys}
             try:
-                done = rows.fill(
-                    cache,
-                    options,
-                    there,
-                    sources,
-                    trunk=trunk,
-                    progress=progress,
+                fill(
+                    cache, options, [rows], sources, trunk=trunk, progress=progress,
                     unit="activations",
-                )
-                cache.begin_run(done.key.fingerprint, keys)
+                )  # fmt: skip
+                cache.begin_run(rows.key.fingerprint, keys)
             except HalfRangeError:
-                cache.end_run(there.key.fingerprint, list(sources))
+                cache.end_run(rows.key.fingerprint, list(sources))
                 progress.say(
                     "float16 cannot hold these activations to a thousandth: keeping float32, which "
                     "takes twice the space."
                 )
                 continue
-            bad = [fitting.paths[k[0]] for k in keys if k in done.index.bad]
+            bad = [fitting.paths[k[0]] for k in keys if k in rows.index.bad]
             if bad:
                 raise PipelineError(
                     f"{len(bad)} images can no longer be decoded, such as {bad[0]}."
                 )
-            return done, fitting
+            return rows, fitting
     raise AssertionError("float32 holds everything")
 
 
-def _fullest(
-    cache: Cache, key: FeatureKey, dtype: str, keys: Sequence[Key], device: str
-) -> rows.Rows:
+def _fullest(cache: Cache, key: FeatureKey, dtype: str, keys: Sequence[Key], device: str) -> Rows:
     """Return the store in a dtype, or the float32 one where an earlier run had to use that."""
-    found = rows.choose(cache, replace(key, dtype=dtype), device, keys)
+    found = find_rows(cache, replace(key, dtype=dtype), keys, device=device)
     if dtype == "float16" and not found.index.rows:
-        wide = rows.choose(cache, replace(key, dtype="float32"), device, keys)
+        wide = find_rows(cache, replace(key, dtype="float32"), keys, device=device)
         if wide.index.rows:
             return wide
     return found
@@ -153,19 +143,19 @@ def _fullest(
 
 def _room(
     cache: Cache,
-    there: rows.Rows,
+    rows: Rows,
     wanted: Wanted,
     shape: Callable[[], tuple[int, ...]],
     progress: Progress,
 ) -> Wanted | None:
     """Tell what the activations take, and return as many views as the disk has room for."""
-    missing = sum(key not in there.index for key in wanted.every())
+    missing = sum(key not in rows.index for key in wanted.every())
     if not missing:
         return wanted
-    each = int(np.prod(shape())) * np.dtype(there.key.dtype).itemsize
+    each = int(np.prod(shape())) * np.dtype(rows.key.dtype).itemsize
     free = max(0, shutil.disk_usage(cache.root).free - SPARE)
     progress.say(
-        f"{missing:,} activations of {there.key.layer} take {each * missing / 1e6:,.0f} MB; "
+        f"{missing:,} activations of {rows.key.layer} take {each * missing / 1e6:,.0f} MB; "
         f"{free / 1e6:,.0f} MB are free."
     )
     fitting = wanted
@@ -174,7 +164,7 @@ def _room(
             progress.say("There is no room for activations: going on with --live.")
             return None
         fitting = replace(fitting, views=fitting.views - 1)
-        missing = sum(key not in there.index for key in fitting.every())
+        missing = sum(key not in rows.index for key in fitting.every())
     if fitting.views < wanted.views:
         progress.say(
             f"There is room for {fitting.views} of {wanted.views} views of each image: going on "

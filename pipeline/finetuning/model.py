@@ -99,12 +99,11 @@ class Model:
             raise DamagedError(f"The model {folder} is damaged: {error}") from error
         frozen = "random" if info.standalone else info.weights_asked
         trunk = registry.load(info.trunk, frozen, keys=info.keys, state_dir=state_dir)
-        if not info.standalone and trunk.weights_digest != info.weights_digest:
-            raise PipelineError(
-                f"The model {info.id} keeps its frozen part by the digest of its weights "
-                f"({info.weights_digest[:12]}), and {info.weights_asked} of {info.trunk} "
-                f"now has {trunk.weights_digest[:12]}. Put the file back, or fine-tune again."
-            )
+        if not info.standalone:
+            registry.check_weights(
+                trunk, info.weights_digest, asked=info.weights_asked,
+                made=f"the frozen part of the model {info.id}", otherwise="fine-tune again",
+            )  # fmt: skip
         own = {f"trunk.{name}": value for name, value in trunk.module.state_dict().items()}
         classes = len(info.classes)
         head = tensors.get("head.weight")

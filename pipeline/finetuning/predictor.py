@@ -141,14 +141,21 @@ class Predictor:
         Raises:
             PipelineError: they are not numbers.
         """
-        for features in engine.run(batches):
-            found = self.classify(features)
-            if np.isnan(found).any():
-                raise PipelineError(
-                    f"The {self.title} gave scores that are not numbers on {engine.name}; give "
-                    "--precision fp32, or another --engine or --device."
-                )
-            yield found
+        return (self.score(features, engine) for features in engine.run(batches))
+
+    def score(self, features: np.ndarray, engine: Engine) -> np.ndarray:
+        """Return the logits [B, K], not calibrated, of features [B, D] that an engine computed.
+
+        Raises:
+            PipelineError: they are not numbers.
+        """
+        found = self.classify(features)
+        if np.isnan(found).any():
+            raise PipelineError(
+                f"The {self.title} gave scores that are not numbers on {engine.name}; give "
+                "--precision fp32, or another --engine or --device."
+            )
+        return found
 
     def probabilities(self, logits: np.ndarray, *, calibrated: bool = True) -> np.ndarray:
         """Return probabilities [N, K] float64 of logits [N, K]."""
@@ -214,13 +221,11 @@ def of_head(head: Head, *, state_dir: Path) -> Predictor:
         trunk = registry.load(
             given.trunk, given.weights_asked, keys=given.keys, state_dir=state_dir
         )
-        if trunk.weights_digest != given.weights_digest:
-            raise PipelineError(
-                f"The head {head.id} was fitted on features of {given.trunk} with the weights "
-                f"{given.weights_digest[:12]}, and {given.weights_asked} now holds "
-                f"{trunk.weights_digest[:12]}. Put them back, or run `pipeline extract` and "
-                "`pipeline fit-head` again."
-            )
+        registry.check_weights(
+            trunk, given.weights_digest, asked=given.weights_asked,
+            made=f"the features of the head {head.id}",
+            otherwise="run `pipeline extract` and `pipeline fit-head` again",
+        )  # fmt: skip
         return FeatureNet(trunk.module, key.preprocess, key.layer, key.pool)
 
     return Predictor(

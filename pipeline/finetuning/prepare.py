@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from pipeline.cores import usable_cores
-from pipeline.errors import PipelineError
 from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.engines import make_engine
 from pipeline.extraction.scan import check_images
@@ -46,13 +45,11 @@ def load_trunk(table: FeatureTable, options: FinetuneOptions, cache: Cache) -> L
     given = table.provenance
     weights = "random" if options.from_scratch else given.weights_asked
     trunk = registry.load(given.trunk, weights, keys=given.keys, state_dir=cache.weights)
-    if not options.from_scratch and trunk.weights_digest != given.weights_digest:
-        raise PipelineError(
-            f"{given.weights_asked} of {given.trunk} now holds other weights "
-            f"({trunk.weights_digest[:12]}) than made the table "
-            f"({given.weights_digest[:12]}). Put them back, or run `pipeline extract` and "
-            "`pipeline fit-head` again."
-        )
+    if not options.from_scratch:
+        registry.check_weights(
+            trunk, given.weights_digest, asked=weights, made="the table",
+            otherwise="run `pipeline extract` and `pipeline fit-head` again",
+        )  # fmt: skip
     return trunk
 
 

@@ -23,6 +23,9 @@ from pipeline.store.cache import Cache
 from pipeline.store.records import ResultInfo
 from pipeline.store.table import FeatureTable
 
+#: Said where an option is given that nothing needs.
+IDLE = "The features are the table's: --device and --engine had nothing to compute."
+
 
 def parts(images: ImageSet, asked: str | None) -> dict[str, np.ndarray]:
     """Return split → rows of its labelled images.
@@ -123,6 +126,7 @@ class Answers:
         unknown: class that it does not know → images.
         bad: path and reason of images that could not be read.
         cached: whether the features came from the table.
+        notes: sentences for the person.
     """
 
     rows: np.ndarray
@@ -131,6 +135,7 @@ class Answers:
     unknown: dict[str, int]
     bad: tuple[tuple[str, str], ...]
     cached: bool
+    notes: tuple[str, ...] = ()
 
 
 def answer(
@@ -143,8 +148,8 @@ def answer(
     cache: Cache,
     progress: Progress,
 ) -> Answers:
-    """Return what a predictor says: from the table's features where they are its own, else from
-    the images. Classes match by name.
+    """Return what a predictor says: from the table's features where they are its own and in the
+    precision that is asked for, else from the images. Classes match by name.
 
     Args:
         predictor: a head or model.
@@ -169,9 +174,11 @@ def answer(
         )
     at, labels = (np.array(values, np.int64) for values in zip(*known, strict=True))
     wanted = predictor.info.fingerprint if predictor.kind == "head" else None
-    if table is not None and table.fingerprint == wanted:
+    precise = means.precision in ("auto", predictor.key.precision)
+    if table is not None and table.fingerprint == wanted and precise:
         logits = predictor.classify(np.asarray(table.features[at]))
-        return Answers(at, labels, logits, dict(unknown), (), True)
+        idle = (means.device, means.engine) != ("auto", "auto")
+        return Answers(at, labels, logits, dict(unknown), (), True, (IDLE,) if idle else ())
     if table is not None:
         paths = {images.digests[row]: images.file(row) for row in at}
         check_images(paths, cache, workers=means.workers)

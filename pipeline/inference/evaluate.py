@@ -167,11 +167,11 @@ def evaluate_predictor(
         metrics[split] = measure(said.labels, chances, predictor.classes, majority)
         unknown.update(said.unknown)
         bad += said.bad
-        notes += seen_notes(cache, predictor, found, split, said)
+        notes += [*said.notes, *seen_notes(cache, predictor, found, split, said)]
     return Evaluation(
         predictor, artefact.why, answers.place(found, table), metrics, dict(unknown),
         int((found.labels < 0).sum()), tuple(bad), options.calibration,
-        tuple(notes), time.monotonic() - began,
+        tuple(dict.fromkeys(notes)), time.monotonic() - began,
     )  # fmt: skip
 
 

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache as once
 from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from pipeline.cores import usable_cores
 from pipeline.errors import UsageError
-from pipeline.extraction import rows
+from pipeline.extraction.compute import fill
 from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.options import ExtractOptions
+from pipeline.extraction.plan import SHARD_ROWS, find_rows
 from pipeline.finetuning.predictor import Predictor
-from pipeline.images.decoding.loader import AHEAD, Batch, load
+from pipeline.images.decoding.loader import AHEAD, load
 from pipeline.images.decoding.reading import ABSENT, NO_PERMISSION
 from pipeline.images.digest import VANISHED, StatMemo, digest_all
+from pipeline.images.names import counted
 from pipeline.inference.options import ComputeOptions
 from pipeline.inference.predictors import MANY, engine_of
 from pipeline.progress import Progress
@@ -31,11 +30,11 @@ from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
 from pipeline.trunks.engines.choice import batches_on
 from pipeline.trunks.engines.devices import choose_device
-from pipeline.trunks.engines.engine import Engine
+from pipeline.trunks.engines.engine import Engine, run_batches
 from pipeline.trunks.spec import FeatureKey
 
 #: Images whose features are looked up, computed and committed together.
-CHUNK = rows.SHARD_ROWS
+CHUNK = SHARD_ROWS
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,16 +93,8 @@ def through_trunk(
         else:
             return
         engine = engine_of(predictor, means, cache, many=len(first) >= MANY)
-        running: deque[Batch] = deque()  # given to the engine, which may take some ahead
-
-        def crops() -> Iterator[torch.Tensor]:
-            for one in chain([batch], batches):
-                running.append(one)
-                yield one.crops
-
-        for logits in predictor.logits(engine, crops()):
-            done = running.popleft()
-            yield Scored(logits[: done.count], done.bad)
+        for done, features in run_batches(engine, chain([batch], batches)):
+            yield Scored(predictor.score(features, engine)[: done.count], done.bad)
         for note in engine.notes:
             progress.say(note)
 
@@ -145,45 +136,50 @@ def through_cache(
         progress: told what a person should know.
 
     Raises:
-        UsageError: as `check_cache`.
+        UsageError: as `check_cache`; or this machine cannot compute what is missing.
     """
     key = check_cache(predictor, means)
     options = ExtractOptions(
         device=means.device, batch_size=means.batch_size, workers=means.workers
     )
 
-    @once
-    def engine() -> Engine:
-        # what is kept comes from the engine that `extract` would take, however few images
-        return engine_of(predictor, means, cache, many=True)
-
+    engine: Engine | None = None
     make_folder(cache.root)
     given = iter(paths)
-    there = rows.choose(cache, key, means.device, [])
+    rows = find_rows(cache, key, [], device=means.device)
     while part := list(islice(given, CHUNK)):
         keys, bad = _digests(part, cache, options)
         sources: dict[Key, str | bytes] = {}
         for position, wanted in keys.items():
             sources.setdefault(wanted, os.path.abspath(part[position]))  # noqa: PTH100
         with cache.reading([key.fingerprint], list(sources)):
+            index = rows.index
+            if missing := [wanted for wanted in sources if wanted not in index]:
+                _check_precision(predictor, means, len(missing))
+                # what is kept comes from the engine that `extract` would take, however few images
+                engine = engine or engine_of(predictor, means, cache, many=True)
             if sources:
-                there = rows.fill(
-                    cache, options, there, sources, trunk=None, progress=progress, engine=engine
-                )
+                fill(cache, options, [rows], sources, engine=engine, progress=progress)
                 cache.end_run(key.fingerprint, list(sources))
-            index = there.index
             bad |= {at: index.bad[wanted] for at, wanted in keys.items() if wanted in index.bad}
             good = [at for at in keys if at not in bad]
             logits = np.zeros((len(part), len(predictor.classes)))
             if good:
-                dim = there.store.rows(index.rows[keys[good[0]]][0]).shape[1]
-                features = np.empty((len(good), dim), np.float32)
-                there.store.gather(index, [keys[at] for at in good], features)
-                logits[good] = predictor.classify(features)
-        computed = set(there.computed)
+                logits[good] = predictor.classify(rows.gather([keys[at] for at in good]))
+        computed = set(rows.computed)
         yield Scored(logits, bad, sum(keys[at] not in computed for at in good))
-    for note in dict.fromkeys(there.notes):
+    for note in dict.fromkeys(rows.notes):
         progress.say(note)
+
+
+def _check_precision(predictor: Predictor, means: ComputeOptions, missing: int) -> None:
+    """Refuse to compute rows in another precision than they are kept in."""
+    device = choose_device(means.device)
+    if predictor.precision_on(device) != predictor.key.precision:
+        raise UsageError(
+            f"{counted(missing, 'image')} have no features in the cache, and computing them in "
+            f"{predictor.key.precision} needs a GPU, not {device}: leave --use-cache out."
+        )
 
 
 def _digests(

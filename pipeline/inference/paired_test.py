@@ -191,7 +191,7 @@ def compare_predictors(
             hits = said.logits.argmax(1) == said.labels
             right.append(dict(zip(said.rows.tolist(), hits.tolist(), strict=True)))
             left_out += said.unknown
-            notes += seen_notes(cache, predictor, found, split, said)
+            notes += [*said.notes, *seen_notes(cache, predictor, found, split, said)]
         shared = [at for at in right[0] if at in right[1]]
         one, other = (np.array([hits[at] for at in shared], bool) for hits in right)
         if not shared:

@@ -170,6 +170,28 @@ def load(
     )
 
 
+def check_weights(
+    trunk: LoadedTrunk, weights_digest: str, *, asked: str, made: str, otherwise: str
+) -> None:
+    """Refuse a trunk that has other weights now than something was made with.
+
+    Args:
+        trunk: as it was loaded again.
+        weights_digest: of the trunk that it was made with.
+        asked: weights as they were asked for.
+        made: what was made, for people.
+        otherwise: what to do where those weights are gone, for people.
+
+    Raises:
+        PipelineError: the digests differ.
+    """
+    if trunk.weights_digest != weights_digest:
+        raise PipelineError(
+            f"{asked} of {trunk.name} now holds other weights ({trunk.weights_digest[:12]}) than "
+            f"made {made} ({weights_digest[:12]}). Put them back, or {otherwise}."
+        )
+
+
 def _as_path(weights: str | Path, architecture: Architecture) -> Path | None:
     """Return the file that is meant, None where it is a name; a `Path` is always a file."""
     if isinstance(weights, Path):

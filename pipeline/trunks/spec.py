@@ -173,19 +173,41 @@ def resolve(
         memo: SQLite file that remembers; losing it costs a load and nothing else.
         state_dir: where calibrated random weights are kept.
     """
-    if isinstance(weights, Path):  # absolute, so that it is never taken for a name
-        weights = str(weights.expanduser().absolute())
-    request = json.dumps([name, weights, keys, _stat(weights), installed(), SCHEMA])
+    weights = _text(weights)
+    request = _request(name, weights, keys)
     remembered = _query(memo, "SELECT facts FROM trunks WHERE asked = ?", (request,))
     if remembered is not None:
         return TrunkFacts.from_json(json.loads(remembered[0])), None
     from pipeline.trunks.registry import load
 
     trunk = load(name, weights, keys=keys, state_dir=state_dir)
+    return remember(trunk, name, weights, keys, memo=memo), trunk
+
+
+def remember(
+    trunk: LoadedTrunk, name: str, weights: str | Path, keys: str, *, memo: Path
+) -> TrunkFacts:
+    """Return the facts of a trunk, which `resolve` gives from now on.
+
+    Args:
+        trunk: that was loaded.
+        name: as in `resolve`; likewise `weights`, `keys` and `memo`.
+    """
     facts = TrunkFacts.of(trunk)
-    row = (request, json.dumps(facts.to_json()))
+    row = (_request(name, weights, keys), json.dumps(facts.to_json()))
     _query(memo, "INSERT OR REPLACE INTO trunks VALUES (?, ?)", row)
-    return facts, trunk
+    return facts
+
+
+def _request(name: str, weights: str | Path, keys: str) -> str:
+    """Return what the memo finds facts by."""
+    weights = _text(weights)
+    return json.dumps([name, weights, keys, _stat(weights), installed(), SCHEMA])
+
+
+def _text(weights: str | Path) -> str:
+    """Return weights as text; a path absolute, so that it is never taken for a name."""
+    return weights if isinstance(weights, str) else str(weights.expanduser().absolute())
 
 
 def _stat(weights: str) -> list[Any] | None:

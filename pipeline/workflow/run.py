@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
-from pipeline.extraction import extract
-from pipeline.extraction.extract import Extraction
+from pipeline.extraction.extract import Extraction, extract_table
 from pipeline.extraction.options import DEFAULT_TRUNK
 from pipeline.extraction.scan import DEFAULT_DATA
 from pipeline.finetuning import finetune
@@ -247,7 +246,7 @@ def run_stages(
 
     with reporter() as progress:
         title(progress, 1, f"features of {data or DEFAULT_DATA} by {options.extract.trunk}")
-        extraction = extract.extract_table(data, options.extract, cache, progress)
+        extraction = extract_table(data, options.extract, cache, progress)
     ended(extraction)
     with reporter() as progress:
         title(progress, 2, f"heads ({options.fit_head.clf}), chosen on the training images alone")

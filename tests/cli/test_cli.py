@@ -191,7 +191,7 @@ def test_ctrl_c_and_kill_leave_what_was_done_and_say_how_to_go_on(tmp_path, numb
     program = (
         "import time\n"
         "from pipeline.store.shards import RowStore\n"
-        "from pipeline.extraction import rows; rows.SHARD_ROWS = 4\n"
+        "from pipeline.extraction import plan; plan.SHARD_ROWS = 4\n"
         "commit = RowStore.commit\n"
         "def slowly(*args, **kwargs): time.sleep(0.3); return commit(*args, **kwargs)\n"
         "RowStore.commit = slowly\n"

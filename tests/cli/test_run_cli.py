@@ -14,7 +14,7 @@ from photos import paint
 
 from pipeline.cli import main
 from pipeline.cli.commands.run import command as bare
-from pipeline.extraction import rows
+from pipeline.extraction import compute
 from pipeline.extraction.options import ExtractOptions
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.heads.options import FitHeadOptions
@@ -126,7 +126,7 @@ def test_the_second_run_computes_nothing_and_loads_no_torch(first, work):
 
 
 def test_only_the_learning_rate_changed_reruns_stage_three_without_a_pass(first, work, monkeypatch):
-    monkeypatch.setattr(rows, "compute", None)
+    monkeypatch.setattr(compute, "compute_part", None)
     done = call(work, *STAGED, "--lr", "1e-3")
     assert done.exit_code == 0, done.output
     assert "0 extracted, 32 reused" in done.stdout and "Reused   2 heads" in done.stdout

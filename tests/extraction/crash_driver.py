@@ -100,8 +100,8 @@ def predict(folder: Path, cache: Path, plan: dict) -> dict:
         def precision_on(self, device, asked):
             return "fp32"
 
-        def logits(self, engine, batches):
-            return (np.zeros((len(rows), 2)) for rows in engine.run(batches))
+        def score(self, features, engine):
+            return np.zeros((len(features), 2))
 
     arm(folder, plan)
     logit_stream.engine_of = lambda *args, **options: Engine()
@@ -162,7 +162,8 @@ def live(folder: Path, cache: Path, plan: dict) -> dict:
 def run(folder: Path, cache: Path, plan: dict) -> dict:
     from kill_driver import Engine, resolve
 
-    from pipeline.extraction import engines, extract, rows
+    from pipeline.extraction import engines, extract
+    from pipeline.extraction import plan as planning
     from pipeline.extraction.options import ExtractOptions
     from pipeline.store import upkeep
     from pipeline.store.cache import Cache
@@ -184,7 +185,7 @@ def run(folder: Path, cache: Path, plan: dict) -> dict:
     spec.resolve = resolve
     engines.make_engine = lambda *args: Crashing()
     choice.BATCH_SIZE = dict.fromkeys(choice.BATCH_SIZE, 4)
-    rows.SHARD_ROWS = 8
+    planning.SHARD_ROWS = 8
     home = Cache.at(cache)
     found = upkeep.verify(home).problems
     workers = plan.get("workers", 1)

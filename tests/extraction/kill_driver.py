@@ -14,7 +14,7 @@ import numpy as np
 import torch  # noqa: F401  (imported before the fork, so that children start at once)
 
 from pipeline.errors import PipelineError
-from pipeline.extraction import crashes, engines, extract, rows
+from pipeline.extraction import crashes, engines, extract, plan
 from pipeline.extraction.options import ExtractOptions
 from pipeline.images.decoding import loader  # noqa: F401
 from pipeline.images.preprocess import Preprocess
@@ -43,7 +43,7 @@ def work(folder: Path, cache: Path, kill_at: int | None) -> dict:
     spec.resolve = resolve
     engines.make_engine = lambda *args: Engine()
     choice.BATCH_SIZE = dict.fromkeys(choice.BATCH_SIZE, 4)
-    rows.SHARD_ROWS = 8
+    plan.SHARD_ROWS = 8
     crashes.crashing = lambda images: (False for _ in images)  # starts no process: torch is slow
     calls = 0
 

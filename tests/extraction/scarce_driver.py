@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from kill_driver import Engine, resolve
 from tracing import in_child
 
-from pipeline.extraction import engines, extract, rows
+from pipeline.extraction import engines, extract, plan
 from pipeline.extraction.options import ExtractOptions
 from pipeline.images.decoding import loader  # noqa: F401
 from pipeline.store import upkeep
@@ -47,7 +47,7 @@ def run(folder: Path, cache: Path, *, more: int | None = None, size: int | None 
     spec.resolve = resolve
     engines.make_engine = lambda *args: Engine()
     choice.BATCH_SIZE = dict.fromkeys(choice.BATCH_SIZE, 4)
-    rows.SHARD_ROWS = 8
+    plan.SHARD_ROWS = 8
     if more is not None:
         leave(more)
     recipe = ExtractOptions(precision="fp32", workers=16, image_size=size)

@@ -9,10 +9,12 @@ from conftest import make_folder, picture
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
+from pipeline.extraction import shard_writer
 from pipeline.extraction.extract import extract_table
 from pipeline.extraction.options import ExtractOptions
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
+from pipeline.trunks.engines import devices
 
 RECIPE = ExtractOptions(precision="fp32")
 
@@ -121,6 +123,48 @@ def test_precision_auto_is_what_the_store_holds(folder, cache, fake_trunk):
     assert done.table.provenance.precision == "bf16" and done.extracted == 0
 
 
+def without_bf16(monkeypatch):
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: False)
+
+
+def test_precision_auto_does_not_follow_rows_of_other_images(
+    tmp_path, folder, cache, fake_trunk, monkeypatch
+):
+    without_bf16(monkeypatch)
+    extract_table(
+        make_folder(tmp_path / "other", start=500), ExtractOptions(precision="bf16"), cache
+    )
+    done = extract_table(folder, ExtractOptions(device="cpu"), cache)
+    assert done.table.provenance.precision == "fp32"
+    assert not any("recision" in note for note in done.notes)
+
+
+def test_precision_auto_follows_rows_that_this_machine_cannot_add_to_only_where_none_is_missing(
+    folder, cache, fake_trunk, monkeypatch
+):
+    without_bf16(monkeypatch)
+    extract_table(folder, ExtractOptions(precision="bf16"), cache)
+    (folder / "ants" / "new.png").write_bytes(picture(500))
+    done = extract_table(folder, ExtractOptions(device="cpu"), cache)
+    assert (done.table.provenance.precision, done.extracted) == ("fp32", 21)
+
+
+def test_precision_auto_says_that_it_followed_the_cache(folder, cache, fake_trunk, monkeypatch):
+    without_bf16(monkeypatch)
+    first = extract_table(folder, ExtractOptions(device="cpu"), cache)
+    assert not any("recision" in note for note in first.notes)
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: True)
+    (folder / "ants" / "new.png").write_bytes(picture(500))
+    done = extract_table(folder, ExtractOptions(device="cpu"), cache)
+    assert (done.table.provenance.precision, done.extracted) == ("fp32", 1)
+    assert "--precision auto is fp32 here: the cache holds 20 of the 21 rows in it." in done.notes
+    again = extract_table(folder, ExtractOptions(device="cpu"), cache)
+    assert "--precision auto is fp32 here: the cache holds 21 of the 21 rows in it." in again.notes
+    without_bf16(monkeypatch)
+    again = extract_table(folder, ExtractOptions(device="cpu"), cache)
+    assert again.notes == extract_table(folder, RECIPE, cache).notes
+
+
 def test_equal_files_are_computed_once_and_keep_a_row_each(folder, cache, fake_trunk):
     shutil.copy(folder / "ants" / "000.png", folder / "ants" / "copy.png")
     done = extract_table(folder, RECIPE, cache)
@@ -176,6 +220,22 @@ def test_more_bad_images_than_allowed_fail_with_their_names(folder, cache, fake_
     assert len(extract_table(folder, ExtractOptions(precision="fp32", max_bad=3), cache).bad) == 3
     with pytest.raises(PipelineError, match="--max-bad allows 0"):
         extract_table(folder, ExtractOptions(precision="fp32", max_bad=0), cache)
+
+
+def test_max_bad_counts_the_files_that_the_list_counts(folder, cache, fake_trunk):
+    half = picture(7)[:100]
+    for name in ("one", "two"):
+        (folder / "ants" / f"{name}.png").write_bytes(half)
+    with pytest.raises(PipelineError, match=r"2 images.*--max-bad allows 1.*Fix or remove them"):
+        extract_table(folder, ExtractOptions(precision="fp32", max_bad=1), cache)
+    assert len(extract_table(folder, ExtractOptions(precision="fp32", max_bad=2), cache).bad) == 2
+
+
+def test_bad_images_of_other_data_do_not_count(tmp_path, folder, cache, fake_trunk):
+    (make_folder(tmp_path / "other", start=500) / "ants" / "bad.png").write_bytes(picture(7)[:100])
+    assert len(extract_table(tmp_path / "other", RECIPE, cache).bad) == 1
+    done = extract_table(folder, ExtractOptions(precision="fp32", max_bad=0), cache)
+    assert done.bad == () and done.extracted == 20
 
 
 def test_a_folder_of_bad_images_alone_makes_no_table(tmp_path, cache, fake_trunk):
@@ -327,10 +387,10 @@ def test_the_python_function_names_a_mistyped_option(tmp_path):
 def test_an_interrupted_run_keeps_its_shards_from_the_collector(
     folder, cache, fake_trunk, monkeypatch
 ):
-    from pipeline.extraction import rows
+    from pipeline.extraction import plan
     from pipeline.store import upkeep
 
-    monkeypatch.setattr(rows, "SHARD_ROWS", 4)
+    monkeypatch.setattr(plan, "SHARD_ROWS", 4)
     calls = []
 
     def stop(crops):
@@ -342,7 +402,7 @@ def test_an_interrupted_run_keeps_its_shards_from_the_collector(
     with monkeypatch.context() as patch:
         patch.setattr(type(fake_trunk), "run", lambda self, xs: map(stop, xs))
         with pytest.raises(KeyboardInterrupt):
-            run(folder, RECIPE, cache)
+            extract_table(folder, RECIPE, cache)
     assert [run.unfinished for run in cache.manifests()] == [True]
     assert upkeep.garbage(cache, unfinished=True) == {}  # it may still be running elsewhere
     age(cache.root)
@@ -354,6 +414,15 @@ def test_an_interrupted_run_keeps_its_shards_from_the_collector(
     assert cache.stores() == [] and list(cache.manifests()) == []
 
 
+def test_a_shard_ends_where_its_rows_are_many_bytes(folder, cache, fake_trunk, monkeypatch):
+    whole = extract_table(folder, RECIPE, cache)
+    assert len(whole.table.shards) == 1
+    monkeypatch.setattr(shard_writer, "SHARD_BYTES", 2 * 4 * 11 * 4)  # of two batches
+    done = extract_table(folder, RECIPE, Cache.at(cache.root / "other"))
+    assert len(done.table.shards) == 3
+    assert done.table.features.tobytes() == whole.table.features.tobytes()
+
+
 def test_the_collector_removes_only_what_nothing_names(folder, cache, fake_trunk):
     from pipeline.store import upkeep
 
@@ -363,8 +432,8 @@ def test_the_collector_removes_only_what_nothing_names(folder, cache, fake_trunk
     found = upkeep.garbage(cache)
     assert {path.parent.name for path in found} == {gone.table.fingerprint}
     upkeep.collect(cache, list(found))
-    assert run(folder, RECIPE, cache).extracted == 0
-    assert run(folder, ExtractOptions(precision="bf16"), cache).extracted == 20
+    assert extract_table(folder, RECIPE, cache).extracted == 0
+    assert extract_table(folder, ExtractOptions(precision="bf16"), cache).extracted == 20
 
 
 def test_the_collector_removes_converted_trunks_that_have_no_rows(folder, cache, fake_trunk):

@@ -13,7 +13,7 @@ import pytest
 from conftest import make_folder, picture
 
 from pipeline.errors import LockedError, PipelineError
-from pipeline.extraction import rows
+from pipeline.extraction import plan
 from pipeline.extraction.extract import extract_table
 from pipeline.extraction.options import ExtractOptions
 from pipeline.store import upkeep
@@ -43,12 +43,12 @@ def test_killed_at_each_step_the_rerun_is_bit_identical(tmp_path):
 def test_killed_at_random_moments_with_a_real_trunk_the_rerun_is_bit_identical(tmp_path):
     folder = make_folder(tmp_path / "photos", each=10)
     program = (
-        "import sys; from pipeline.extraction import rows; rows.SHARD_ROWS = 4\n"
-        "from pipeline.extraction.extract import run\n"
+        "import sys; from pipeline.extraction import plan; plan.SHARD_ROWS = 4\n"
+        "from pipeline.extraction.extract import extract_table\n"
         "from pipeline.extraction.options import ExtractOptions\n"
         "from pipeline.store.cache import Cache\n"
         "recipe = ExtractOptions(image_size=32, batch_size=4)\n"
-        "table = run(sys.argv[1], recipe, Cache.at(sys.argv[2])).table\n"
+        "table = extract_table(sys.argv[1], recipe, Cache.at(sys.argv[2])).table\n"
         "print(table.features.tobytes().hex(), table.paths)\n"
     )
 
@@ -89,7 +89,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_named_and_the_rerun_completes(
     tmp_path, small_disk, fake_trunk, monkeypatch
 ):
-    monkeypatch.setattr(rows, "SHARD_ROWS", 4)
+    monkeypatch.setattr(plan, "SHARD_ROWS", 4)
     folder = make_folder(tmp_path / "photos", each=100)
     cache = Cache.at(small_disk)
     with pytest.raises(PipelineError, match=r"Cannot write the .*: No space left on device"):
@@ -109,7 +109,7 @@ def test_a_full_disk_is_named_and_the_rerun_completes(
 def test_a_failing_write_anywhere_is_named_and_the_rerun_completes(
     tmp_path, fake_trunk, monkeypatch, step, nth
 ):
-    monkeypatch.setattr(rows, "SHARD_ROWS", 8)
+    monkeypatch.setattr(plan, "SHARD_ROWS", 8)
     folder = make_folder(tmp_path / "photos", each=12)
     cache = Cache.at(tmp_path / "cache")
     real, calls = getattr(os, step), []

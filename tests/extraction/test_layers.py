@@ -9,10 +9,10 @@ from photos import OPTIONS, paint, stored, tune
 
 import pipeline
 from pipeline.errors import UsageError
-from pipeline.extraction import engines, extract, rows
+from pipeline.extraction import engines, extract, plan
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.scan import gather
-from pipeline.extraction.shard_writer import Sink
+from pipeline.extraction.shard_writer import ShardWriter
 from pipeline.finetuning.model import Model
 from pipeline.heads.resolve import find
 from pipeline.inference import evaluate
@@ -64,7 +64,7 @@ def several(data, layers, cache, progress=None, **options):
         recipes[0].trunk, recipes[0].weights, "name", memo=cache.memo, state_dir=cache.weights
     )
     gathered = gather(data, recipes[0], cache, progress)
-    return extract.tables(
+    return extract.extract_tables(
         data, recipes, cache, progress, gathered=gathered, facts=facts, trunk=trunk
     )
 
@@ -205,7 +205,7 @@ class Stopping(Silent):
 
 
 def test_a_pass_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "SHARD_ROWS", 8)
+    monkeypatch.setattr(plan, "SHARD_ROWS", 8)
     photos = paint(tmp_path / "photos")
     want = several(photos, LAYERS, Cache.at(tmp_path / "a"), batch_size=4)
     cache = Cache.at(tmp_path / "b")
@@ -235,11 +235,11 @@ def test_a_pass_killed_at_its_last_commits_goes_on_with_the_network_of_them_all(
         return real(trunk, keys, *args)
 
     monkeypatch.setattr(engines, "make_joint_engine", spy)
-    monkeypatch.setattr(rows, "SHARD_ROWS", 16)
+    monkeypatch.setattr(plan, "SHARD_ROWS", 16)
     photos = paint(tmp_path / "photos")
     options = {"batch_size": 4, "engine": engine}
     want = several(photos, LAYERS, Cache.at(tmp_path / "a"), **options)
-    cache, commits, commit = Cache.at(tmp_path / "b"), [], Sink.commit
+    cache, commits, commit = Cache.at(tmp_path / "b"), [], ShardWriter.commit
 
     def killed(sink):
         if len(commits) == 3 * len(LAYERS) - 2:  # the last shard of the last two
@@ -248,7 +248,7 @@ def test_a_pass_killed_at_its_last_commits_goes_on_with_the_network_of_them_all(
         commit(sink)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Sink, "commit", killed)
+        patch.setattr(ShardWriter, "commit", killed)
         with pytest.raises(KeyboardInterrupt):
             several(photos, LAYERS, cache, **options)
     found = several(photos, LAYERS, cache, **options)

@@ -28,9 +28,8 @@ def features(tmp_path, fake_trunk):
 def test_it_gives_the_rows_that_extract_gives(tmp_path, paths, features):
     from pipeline.store.cache import Cache
 
-    table = extract_table(
-        tmp_path / "photos", ExtractOptions(precision="fp32"), Cache.at(tmp_path / "cache")
-    ).table
+    recipe, cache = ExtractOptions(precision="fp32"), Cache.at(tmp_path / "cache")
+    table = extract_table(tmp_path / "photos", recipe, cache).table
     np.testing.assert_array_equal(features.fit_transform(paths), table.features)
     assert features.fingerprint_ == table.fingerprint
 

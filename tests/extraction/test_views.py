@@ -14,7 +14,7 @@ from tables import digest, make_table
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
-from pipeline.extraction import rows
+from pipeline.extraction import plan
 from pipeline.extraction.extract import extract_table
 from pipeline.extraction.options import ExtractOptions
 from pipeline.heads.head import Head
@@ -48,6 +48,24 @@ def by_path(table: FeatureTable) -> dict[str, bytes]:
 # the store and the table
 
 
+def test_precision_auto_follows_rows_that_this_machine_cannot_add_to_only_with_their_views(
+    folder, cache, fake_trunk, monkeypatch
+):
+    from pipeline.trunks.engines import devices
+
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: False)
+    half = replace(recipe(), precision="bf16")
+    auto = {"precision": "auto", "device": "cpu"}
+    (folder / "ants" / "bad.png").write_bytes(picture(7)[:100])
+    extract_table(folder, half, cache)
+    assert extract_table(folder, replace(half, **auto), cache).extracted == 0
+    extract_table(folder, replace(half, views=2), cache)
+    done = extract_table(folder, replace(half, views=2, **auto), cache)
+    assert (done.extracted, done.views_computed) == (0, 0)
+    done = extract_table(folder, replace(half, views=3, **auto), cache)
+    assert done.table.provenance.precision == "fp32" and done.extracted == 20
+
+
 def test_views_of_the_training_images_alone_are_kept_beside_the_table(folder, cache, fake_trunk):
     plain = extract_table(folder, recipe(), cache)
     done = extract_table(folder, recipe(views=3), cache)
@@ -69,10 +87,8 @@ def test_more_views_compute_only_the_new_ones_and_fewer_none(folder, cache, fake
     assert five.views_computed == 3 * count
     assert five.table.views[:, :2].tobytes() == two.table.views.tobytes()
     fake_trunk.batches.clear()
-    assert (
-        extract_table(folder, recipe(views=4), cache).views_computed == 0
-        and fake_trunk.batches == []
-    )
+    assert extract_table(folder, recipe(views=4), cache).views_computed == 0
+    assert fake_trunk.batches == []
 
 
 def test_no_run_takes_views_away_that_another_one_added(folder, cache, fake_trunk):
@@ -111,7 +127,7 @@ def test_new_images_and_another_split_compute_the_views_that_are_missing(folder,
 def test_a_run_that_was_stopped_among_the_views_goes_on_to_the_same_bits(
     folder, cache, tmp_path, fake_trunk, monkeypatch
 ):
-    monkeypatch.setattr(rows, "SHARD_ROWS", 8)
+    monkeypatch.setattr(plan, "SHARD_ROWS", 8)
     whole = extract_table(folder, recipe(views=3), Cache.at(tmp_path / "whole"))
     batches = -(-20 // 4) + 5
 

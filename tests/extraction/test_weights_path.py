@@ -24,8 +24,8 @@ def test_extract_takes_weights_as_path_and_keeps_them_as_absolute_text(tmp_path,
     spellings = [weights_file, str(weights_file), Path("~/w.pth"), "~/w.pth"]
     for weights in spellings:
         table = pipeline.extract(data, trunk=TRUNK, weights=weights, cache=tmp_path / "c")
-        assert table.provenance["weights"] == "w.pth"
-        assert table.provenance["weights_asked"] == str(weights_file)
+        assert table.provenance.weights == "w.pth"
+        assert table.provenance.weights_asked == str(weights_file)
     assert len(list((tmp_path / "c" / "tables").glob("*.h5"))) == 1, "the same table each time"
 
 

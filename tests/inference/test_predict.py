@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from pipeline.inference.predict import Predicting, start
 from pipeline.inference.predictors import open_predictor
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
+from pipeline.trunks.spec import FeatureKey
 
 PLAIN = PredictOptions(calibration=False)
 
@@ -103,6 +105,27 @@ def test_the_cache_is_for_heads_and_their_own_precision(modelled):
     with pytest.raises(UsageError, match="was fitted on, in fp32; leave --precision out"):
         predict(modelled, [only(HEAD, modelled), "x"], PredictOptions(use_cache=True,
                 precision="bf16"))  # fmt: skip
+
+
+def test_rows_in_fp16_serve_on_a_cpu_and_only_computing_more_needs_a_gpu(modelled, tmp_path):
+    shutil.copytree(modelled / "cache", tmp_path / "cache")
+    folder, cache = only(HEAD, tmp_path), Cache.at(tmp_path / "cache")
+    info = json.loads((folder / "head.json").read_text())
+    key = FeatureKey.of(info["features"])
+    held = cache.rows(key.fingerprint)
+    half = cache.rows(replace(key, precision="fp16").fingerprint)
+    for name in held.names():
+        digests, views, _ = held.check(name)
+        keys = [(digest.tobytes(), int(view)) for digest, view in zip(digests, views, strict=True)]
+        half.commit(keys, held.rows(name), engine="torch-cuda")
+    info["features"]["precision"] = "fp16"
+    (folder / "head.json").write_text(json.dumps(info))
+    recipe = PredictOptions(use_cache=True, device="cpu")
+    done = predict(tmp_path, [folder, modelled / "photos/val"], recipe)
+    assert len(list(done)) == done.tally.reused == 24
+    (tmp_path / "new.png").write_bytes(picture(1))
+    with pytest.raises(UsageError, match=r"1 image.* fp16.* needs a GPU.*leave --use-cache out"):
+        list(predict(tmp_path, [folder, tmp_path / "new.png"], recipe))
 
 
 @pytest.mark.parametrize("use_cache", [False, True])

@@ -8,7 +8,7 @@ from photos import OPTIONS, Heard, paint
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
-from pipeline.extraction import rows
+from pipeline.extraction import compute
 from pipeline.finetuning.training import activations
 from pipeline.heads import fit_head
 from pipeline.reporting.page.render import seconds
@@ -43,7 +43,7 @@ def test_it_makes_a_table_a_head_and_a_model(done):
 
 
 def test_the_same_again_reuses_every_stage(done, monkeypatch):
-    monkeypatch.setattr(rows, "compute", None)  # no pass of the trunk or of a part of it
+    monkeypatch.setattr(compute, "compute_part", None)  # no pass of the trunk or of a part of it
     second = again(done)
     assert second.extraction.extracted == 0 and second.tuning.reused
     assert second.fitting.reused == (done.head.id,)
@@ -52,7 +52,7 @@ def test_the_same_again_reuses_every_stage(done, monkeypatch):
 
 
 def test_another_learning_rate_reruns_stage_three_alone_without_a_pass(done, monkeypatch):
-    monkeypatch.setattr(rows, "compute", None)
+    monkeypatch.setattr(compute, "compute_part", None)
     second = again(done, lr=1e-3)
     assert second.extraction.extracted == 0 and second.fitting.reused == (done.head.id,)
     assert not second.tuning.reused and second.tuning.info.activations_computed == 0

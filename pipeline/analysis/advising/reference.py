@@ -8,8 +8,9 @@ import numpy as np
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
-from pipeline.extraction import rows as filling
+from pipeline.extraction.compute import fill
 from pipeline.extraction.options import ExtractOptions
+from pipeline.extraction.plan import find_rows
 from pipeline.images.digest import StatMemo, digest_all
 from pipeline.images.preprocess import Preprocess
 from pipeline.progress import Progress
@@ -61,26 +62,22 @@ def random_features(
     )  # fmt: skip
     keys: list[Key] = [(bytes.fromhex(table.digests[row]), 0) for row in wanted]
     with cache.reading(key.fingerprints, keys):
-        there = filling.choose(cache, key, device, keys)
-        missing = [row for row, k in zip(wanted, keys, strict=True) if k not in there.index.rows]
+        rows = find_rows(cache, key, keys, device=device)
+        missing = [row for row, k in zip(wanted, keys, strict=True) if k not in rows.index.rows]
         places = _at_hand(cache, table, missing, data, workers) if missing else {}
         sources = {
             k: places.get(int(row), "")
             for row, k in zip(wanted, keys, strict=True)
-            if k in there.index.rows or int(row) in places
+            if k in rows.index.rows or int(row) in places
         }
         if not sources:
             return wanted[:0], np.empty((0, table.features.shape[1]), np.float32)
-        done = filling.fill(cache, options, there, dict(sources), trunk=trunk, progress=progress)
-        cache.end_run(done.key.fingerprint, list(sources))
-        good = [i for i, k in enumerate(keys) if k in done.index.rows]
-        found = [keys[i] for i in good]
-        if not found:
+        fill(cache, options, [rows], dict(sources), trunk=trunk, progress=progress)
+        cache.end_run(rows.key.fingerprint, list(sources))
+        good = [i for i, k in enumerate(keys) if k in rows.index.rows]
+        if not good:
             return wanted[:0], np.empty((0, table.features.shape[1]), np.float32)
-        dim = done.store.rows(done.index.rows[found[0]][0]).shape[1]
-        features = np.empty((len(found), dim), np.float32)
-        done.store.gather(done.index, found, features)
-        return wanted[good], features
+        return wanted[good], rows.gather([keys[i] for i in good])
 
 
 def _at_hand(

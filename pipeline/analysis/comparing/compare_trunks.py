@@ -13,9 +13,9 @@ from pipeline.analysis.comparing.contenders import CompareOptions, Contender
 from pipeline.analysis.comparing.feature_cost import measure
 from pipeline.analysis.comparing.results import Race, Result, marked
 from pipeline.errors import PipelineError
-from pipeline.extraction import extract, rows
-from pipeline.extraction.extract import Extraction
+from pipeline.extraction.extract import Extraction, extract_tables
 from pipeline.extraction.options import DEFAULT_TRUNK
+from pipeline.extraction.plan import feature_key
 from pipeline.extraction.scan import gather
 from pipeline.heads import fit_head
 from pipeline.heads.leaderboard import rank_heads
@@ -160,7 +160,7 @@ class _Running:
         fit = []
         for one in contenders:
             try:
-                rows.wanted(facts, self.options.extraction(one))
+                feature_key(facts, self.options.extraction(one))
                 fit.append(one)
             except PipelineError as error:
                 self._fail([one], error)
@@ -178,7 +178,7 @@ class _Running:
         if not contenders:
             return []
         try:
-            done = extract.tables(
+            done = extract_tables(
                 self.data, [self.options.extraction(one) for one in contenders], self.cache,
                 self.progress, gathered=self.gathered, facts=facts, trunk=loaded,
             )  # fmt: skip

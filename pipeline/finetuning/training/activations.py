@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
@@ -13,11 +12,11 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import PipelineError
-from pipeline.images.decoding.loader import Batch, load
+from pipeline.images.decoding.loader import load
 from pipeline.images.decoding.reading import Guard
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.shards import Index, Key, RowStore
-from pipeline.trunks.engines.engine import Engine
+from pipeline.trunks.engines.engine import Engine, run_batches
 
 #: Share of a GPU's free memory that resident activations may take.
 RESIDENT = 0.5
@@ -113,18 +112,6 @@ class Live:
     def batches(self, keys: Sequence[Key], size: int) -> Iterator[Tensor]:
         """Yield batches; decoding runs ahead."""
         files = [(self.paths[digest], digest, view) for digest, view in keys]
-        counts: deque[int] = deque()  # of batches given to the engine, which may take some ahead
-
-        def crops(batches: Iterator[Batch]) -> Iterator[Tensor]:
-            for batch in batches:
-                if batch.bad:
-                    slot, reason = next(iter(batch.bad.items()))
-                    raise PipelineError(
-                        f"{files[batch.start + slot][0]!s} can no longer be decoded: {reason}."
-                    )
-                counts.append(batch.count)
-                yield batch.crops
-
         with (
             self.guarded() as guard,
             closing(load(
@@ -132,8 +119,13 @@ class Live:
                 pin=self.device.type == "cuda", guard=guard,
             )) as batches,
         ):  # fmt: skip
-            for computed in self.engine.run(crops(batches)):
-                rows = torch.from_numpy(computed[: counts.popleft()])
+            for batch, computed in run_batches(self.engine, batches):
+                if batch.bad:
+                    slot, reason = next(iter(batch.bad.items()))
+                    raise PipelineError(
+                        f"{files[batch.start + slot][0]!s} can no longer be decoded: {reason}."
+                    )
+                rows = torch.from_numpy(computed[: batch.count])
                 yield _channels_first(rows.to(self.device))
 
 

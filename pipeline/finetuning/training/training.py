@@ -20,7 +20,7 @@ from pipeline.finetuning.training.activations import Source
 from pipeline.finetuning.training.records import Epoch, Part, Settings
 from pipeline.heads.metrics import log_loss, softmax
 from pipeline.store.shards import Key
-from pipeline.trunks.engines.devices import DTYPES
+from pipeline.trunks.engines.torch_engine import DTYPES
 from pipeline.trunks.sources.random_weights import seeded
 
 MOMENTUM = 0.9

@@ -79,18 +79,22 @@ def engine_for(
     Raises:
         UsageError: OpenVINO is asked for, and is not there or cannot run it.
     """
-    notes: list[str] = []
-    if _openvino(asked, device):
-        from pipeline.trunks.engines.openvino_engine import (
-            ConversionError,
-            OpenVINOEngine,
-            converted,
-        )
+    from pipeline.trunks.engines import openvino_engine
 
+    installed = openvino_engine.available()
+    if asked == "openvino" and not installed:
+        raise UsageError(
+            "OpenVINO is not installed: `pip install 'headstart[openvino]'`, or give "
+            "--engine torch."
+        )
+    if asked == "openvino" and device != "cpu":
+        raise UsageError(f"OpenVINO runs on a CPU here, not on {device}; give --engine torch.")
+    notes: list[str] = []
+    if asked != "torch" and installed and device == "cpu":
         try:
-            model = converted(net, key, folder=compiled)
-            return OpenVINOEngine(model, precision=precision, cores=usable_cores())
-        except ConversionError as error:
+            model = openvino_engine.converted(net, key, folder=compiled)
+            return openvino_engine.OpenVINOEngine(model, precision=precision, cores=usable_cores())
+        except openvino_engine.ConversionError as error:
             if asked == "openvino":
                 raise UsageError(f"{error} Give --engine torch, or leave --engine out.") from error
             notes.append(f"{error} Going on with PyTorch.")
@@ -99,20 +103,3 @@ def engine_for(
     engine = TorchEngine(net(), device=device, precision=precision, size=key.preprocess.crop)
     engine.notes += notes
     return engine
-
-
-def _openvino(asked: str, device: str) -> bool:
-    """Say whether OpenVINO is to be used; refuse it where it cannot be."""
-    from pipeline.trunks.engines import openvino_engine
-
-    if asked == "torch":
-        return False
-    there = openvino_engine.available()
-    if asked == "openvino" and not there:
-        raise UsageError(
-            "OpenVINO is not installed: `pip install 'headstart[openvino]'`, or give "
-            "--engine torch."
-        )
-    if asked == "openvino" and device != "cpu":
-        raise UsageError(f"OpenVINO runs on a CPU here, not on {device}; give --engine torch.")
-    return there and device == "cpu"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from pipeline.errors import UsageError
 
 DEVICES = ("cpu", "cuda", "mps")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+#: Without one of these, Linux has no GPU that torch could use.
+_GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 def choose_device(asked: str) -> str:
@@ -18,19 +17,21 @@ def choose_device(asked: str) -> str:
     Raises:
         UsageError: the device is unknown or not available.
     """
-    there = {
+    import torch
+
+    if asked not in ("auto", *DEVICES):
+        raise UsageError(f"'{asked}' is not a device: auto, {', '.join(DEVICES)}.")
+    usable = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    if asked == "auto":
-        return next(name for name, available in there.items() if available)
-    if asked not in there:
-        raise UsageError(f"'{asked}' is not a device: auto, {', '.join(DEVICES)}.")
-    if not there[asked]:
-        found = ", ".join(name for name, available in there.items() if available)
-        raise UsageError(f"This machine (or this build of torch) has no {asked}; it has {found}.")
-    return asked
+    names = [name for name, available in usable.items() if available]
+    if asked != "auto" and asked not in names:
+        raise UsageError(
+            f"This machine (or this build of torch) has no {asked}; it has {', '.join(names)}."
+        )
+    return names[0] if asked == "auto" else asked
 
 
 def choose_precision(asked: str, device: str) -> str:
@@ -44,8 +45,16 @@ def choose_precision(asked: str, device: str) -> str:
     if asked != "auto":
         return asked
     if device == "cuda":
+        import torch
+
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if device == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def likely_precision(asked_device: str) -> str:
+    """Return what `auto` most likely is here, without torch: a GPU is taken for a recent one."""
+    gpu = asked_device != "cpu" and any(Path(node).exists() for node in _GPUS)
+    return "bf16" if gpu or cpu_has_bf16() else "fp32"
 
 
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

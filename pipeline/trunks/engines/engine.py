@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
 import torch
+
+from pipeline.images.decoding.loader import Batch
 
 
 class Engine(Protocol):
@@ -25,6 +28,24 @@ class Engine(Protocol):
             [B, …] of each: float32, or the crops themselves.
         """
         ...
+
+
+def run_batches(engine: Engine, batches: Iterable[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Yield each batch with its rows [B, …]; those behind its last image are padding's.
+
+    Args:
+        engine: may take a few batches ahead.
+        batches: from the loader, in order.
+    """
+    taken: deque[Batch] = deque()
+
+    def crops() -> Iterator[torch.Tensor]:
+        for batch in batches:
+            taken.append(batch)
+            yield batch.crops
+
+    for rows in engine.run(crops()):
+        yield taken.popleft(), rows
 
 
 class Pixels:

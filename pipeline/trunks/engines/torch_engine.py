@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from pipeline.errors import PipelineError
-from pipeline.trunks.engines.devices import DTYPES
 from pipeline.trunks.engines.fuse import fuse
 from pipeline.trunks.feature_net import FeatureNet
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchEngine:

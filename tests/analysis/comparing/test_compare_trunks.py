@@ -246,7 +246,9 @@ def test_a_cost_is_measured_anew_and_kept_nowhere(tmp_path):
     cache = Cache.at(tmp_path / "c")
     recipe = ExtractOptions(trunk="squeezenet1_1", weights="random", engine="torch", batch_size=2)
     trunk = registry.load("squeezenet1_1", "random", state_dir=tmp_path)
-    key = FeatureKey("squeezenet1_1", "d" * 64, "layer3", "avg", Preprocess(40, 32), "fp32")
+    key = FeatureKey(
+        "squeezenet1_1", trunk.weights_digest, "layer3", "avg", Preprocess(40, 32), "fp32"
+    )
     found = feature_cost.measure(trunk, key, recipe, cache)
     assert found.milliseconds > 0 and found.batch_size == 2
     assert not cache.root.exists()

@@ -14,6 +14,7 @@ from pipeline.extraction.options import ExtractOptions
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.cache import Cache
 from pipeline.trunks.engines import openvino_engine
+from pipeline.trunks.engines.choice import engine_for
 from pipeline.trunks.engines.torch_engine import TorchEngine
 from pipeline.trunks.feature_net import FeatureNet
 from pipeline.trunks.registry import load
@@ -228,11 +229,12 @@ def test_auto_goes_on_with_pytorch_where_openvino_cannot_run_the_trunk(
     monkeypatch.setattr(openvino_engine, "converted", refuse)
     trunk = load("resnet18", "random", state_dir=tmp_path)
     cache, recipe = Cache.at(tmp_path / "cache"), ExtractOptions(device="cpu")
-    engine = engines.make_engine(trunk, key(), recipe, cache)
+    own = replace(key(), weights_digest=trunk.weights_digest)
+    engine = engines.make_engine(trunk, own, recipe, cache)
     assert engine.name == "torch-cpu"
     assert engine.notes == ["OpenVINO cannot run this trunk (a reason). Going on with PyTorch."]
     with pytest.raises(UsageError, match=r"a reason.*--engine torch"):
-        engines.make_engine(trunk, key(), replace(recipe, engine="openvino"), cache)
+        engines.make_engine(trunk, own, replace(recipe, engine="openvino"), cache)
 
 
 def test_without_openvino_auto_is_pytorch_and_asking_for_it_says_what_to_install(
@@ -241,17 +243,21 @@ def test_without_openvino_auto_is_pytorch_and_asking_for_it_says_what_to_install
     monkeypatch.setattr(openvino_engine, "available", lambda: False)
     trunk = load("resnet18", "random", state_dir=tmp_path)
     cache = Cache.at(tmp_path / "cache")
-    assert (
-        engines.make_engine(trunk, key(), ExtractOptions(device="cpu"), cache).name == "torch-cpu"
-    )
+    own = replace(key(), weights_digest=trunk.weights_digest)
+    assert engines.make_engine(trunk, own, ExtractOptions(device="cpu"), cache).name == "torch-cpu"
     with pytest.raises(UsageError, match=r"pip install 'headstart\[openvino\]'"):
-        engines.make_engine(trunk, key(), ExtractOptions(device="cpu", engine="openvino"), cache)
+        engines.make_engine(trunk, own, ExtractOptions(device="cpu", engine="openvino"), cache)
 
 
-def test_openvino_is_not_for_a_gpu(monkeypatch):
+def test_openvino_is_not_for_a_gpu(tmp_path, monkeypatch):
+    def choose(asked):
+        engine_for(never, key(), compiled=tmp_path, device="cuda", asked=asked, precision="fp32")
+
     with pytest.raises(UsageError, match="not on cuda"):
-        engines._openvino("openvino", "cuda")
-    assert engines._openvino("auto", "cuda") is False
+        choose("openvino")
+    monkeypatch.setattr(openvino_engine, "converted", None)
+    with pytest.raises(AssertionError, match="converted again"):  # asks for the network itself
+        choose("auto")
 
 
 def test_what_openvino_reports_ends_in_a_sentence(small, tmp_path):
@@ -272,11 +278,11 @@ def test_what_openvino_reports_ends_in_a_sentence(small, tmp_path):
 def test_a_run_that_was_stopped_and_goes_on_gives_the_same_bits(tmp_path, monkeypatch):
     from conftest import make_folder
 
-    from pipeline.extraction import rows
+    from pipeline.extraction import plan
     from pipeline.extraction.extract import extract_table
     from pipeline.progress import Silent
 
-    monkeypatch.setattr(rows, "SHARD_ROWS", 8)
+    monkeypatch.setattr(plan, "SHARD_ROWS", 8)
     folder = make_folder(tmp_path / "photos", each=22)
     recipe = ExtractOptions(trunk="resnet18", weights="random", image_size=32, batch_size=4,
                     precision="bf16", device="cpu", engine="openvino")  # fmt: skip

@@ -1,0 +1,172 @@
+"""Compute missing rows: a reader gives batches, an engine their rows, writers commit them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from itertools import accumulate, chain, islice, pairwise
+from typing import TYPE_CHECKING
+
+from pipeline.cores import usable_cores
+from pipeline.extraction import engines
+from pipeline.extraction.bad_images import BadImages
+from pipeline.extraction.crashes import noted
+from pipeline.extraction.options import ExtractOptions
+from pipeline.extraction.plan import Part, Plan, Rows, make_plan
+from pipeline.extraction.shard_writer import ShardWriter
+from pipeline.progress import Progress
+from pipeline.store import costs
+from pipeline.store.cache import Cache
+from pipeline.store.shards import Key
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pipeline.images.decoding.loader import Batch
+    from pipeline.images.decoding.reading import Guard
+    from pipeline.trunks.engines.choice import Batches
+    from pipeline.trunks.engines.engine import Engine
+    from pipeline.trunks.registry import LoadedTrunk
+
+
+def fill(
+    cache: Cache,
+    options: ExtractOptions,
+    several: Sequence[Rows],
+    sources: Mapping[Key, str | bytes],
+    *,
+    progress: Progress,
+    trunk: LoadedTrunk | None = None,
+    engine: Engine | None = None,
+    unit: str = "images",
+    bad: BadImages | None = None,
+) -> None:
+    """Complete the rows of several layers and poolings of a trunk, in one pass over the images.
+
+    A lock for each fingerprint spares others the same work; until `cache.end_run` a manifest keeps
+    the rows from the collector.
+
+    Args:
+        several: from `find_rows`, of one trunk, preprocessing and precision; completed in place.
+        sources: (digest, view) to the path of each image, or its bytes, in data set order.
+        trunk: where it is loaded already.
+        engine: in place of the one that `make_engine` gives; only for a single fingerprint.
+        unit: what a row is, for the person.
+        bad: checked before, and after each part.
+
+    Raises:
+        LockedError: another process computes rows of one of these fingerprints.
+        HalfRangeError: float16 cannot hold the rows that a key asks for.
+        PipelineError: more images are bad than are allowed, or the trunk has other weights now.
+        UsageError: this machine cannot compute in the precision of what is missing.
+    """
+    for rows in several:
+        for reason in rows.index.damaged.values():
+            progress.say(f"{reason} Its rows are computed again.")
+        if options.rehash:
+            rows.index.bad.clear()  # perhaps a newer decoder reads them
+        if bad is not None:
+            bad.check(rows.index)
+        rows.computed = [key for key in sources if key not in rows.index]
+    if any(rows.computed for rows in several):
+        from pipeline.trunks.engines.engine import run_batches
+
+        started = time.monotonic()
+        batches = engines.batches_of(several[0].key, options)
+        plan = make_plan(cache, several, sources, batch_size=batches.size)
+        with ExitStack() as held:
+            for rows in plan.lacking:
+                cache.begin_run(rows.key.fingerprint, plan.wanted)
+                held.enter_context(rows.store.lock())
+            guard = held.enter_context(noted(plan.lacking[0].store, progress))
+            reader = held.enter_context(closing(read(plan, batches, options, guard)))
+            try:
+                first = next(reader)  # images are decoded already while the engine is made
+                engine, columns = _engine_for(plan, cache, options, trunk, engine)
+                writers = [
+                    ShardWriter(rows, part, batches.names(engine))
+                    for rows, part in zip(plan.rows, columns, strict=True)
+                ]
+                computed = run_batches(engine, chain([first], reader))
+                progress.start("extracting", len(plan.missing))
+                for part in plan.parts:
+                    compute_part(part, computed, writers, progress)
+                    if bad is not None:
+                        bad.check(plan.lacking[0].index)
+            except KeyboardInterrupt:
+                kept = min(sum(key in r.index.rows for key in sources) for r in plan.lacking)
+                progress.say(f"{kept:,} of {len(sources):,} {unit} are in the cache.")
+                raise
+        seconds = (time.monotonic() - started) / len(plan.lacking)
+        for rows in plan.lacking:
+            rows.notes += engine.notes
+            rows.seconds += seconds
+            costs.note(cache.memo, rows.key.fingerprint, len(rows.computed), seconds)
+    for rows in several:
+        rows.store.discard_damaged(rows.index.damaged)
+
+
+def compute_part(
+    part: Part,
+    computed: Iterator[tuple[Batch, np.ndarray]],
+    writers: Sequence[ShardWriter],
+    progress: Progress,
+) -> None:
+    """Take the rows of a part's images and commit them: the loop of stage one.
+
+    Reader and engine go on from part to part, so that neither waits where one ends.
+
+    Args:
+        part: of a plan; parts come in the plan's order.
+        computed: batches from the reader with the rows that the engine made of each.
+        writers: one for each fingerprint.
+        progress: told of each batch.
+    """
+    keys = iter(part.keys)
+    for batch, rows in islice(computed, part.batches):
+        slots = list(islice(keys, batch.count))
+        for writer in writers:
+            writer.take(rows, slots, batch.bad)
+        progress.advance(batch.count, len(batch.bad))
+    for writer in writers:
+        writer.commit()
+
+
+def read(plan: Plan, batches: Batches, options: ExtractOptions, guard: Guard) -> Generator[Batch]:
+    """Yield the batches of a plan's missing images in order, decoded ahead of need.
+
+    Args:
+        plan: whose images.
+        batches: how crops are put together.
+        options: how many threads.
+        guard: notes what is being decoded, and knows what must not be.
+    """
+    from pipeline.images.decoding.loader import AHEAD, HEAD_START, load
+
+    preprocess = plan.rows[0].key.preprocess
+    return load(
+        ((plan.missing[key], *key) for part in plan.parts for key in part.keys),
+        preprocess,
+        batch_size=batches.size,
+        workers=options.workers or usable_cores(),
+        pin=batches.pinned,
+        ahead=max(AHEAD, HEAD_START // (batches.size * 3 * preprocess.crop**2)),
+        guard=guard,
+        cut=batches.cut,
+    )
+
+
+def _engine_for(
+    plan: Plan,
+    cache: Cache,
+    options: ExtractOptions,
+    trunk: LoadedTrunk | None,
+    engine: Engine | None,
+) -> tuple[Engine, list[slice]]:
+    """Return the engine for a plan's rows, and which columns of what it gives are whose."""
+    keys = [rows.key for rows in plan.rows]
+    if len(keys) == 1:
+        return engine or engines.make_engine(trunk, keys[0], options, cache), [slice(None)]
+    engine, widths = engines.make_joint_engine(trunk, keys, options, cache)
+    return engine, [slice(a, b) for a, b in pairwise(accumulate(widths, initial=0))]

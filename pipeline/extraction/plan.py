@@ -1,0 +1,177 @@
+"""What is wanted of which fingerprint, what is there, and what is missing, cut into parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from pipeline.extraction.options import ExtractOptions
+from pipeline.store.cache import Cache
+from pipeline.store.shards import Index, Key, RowStore
+from pipeline.trunks import spec
+from pipeline.trunks.spec import FeatureKey, TrunkFacts
+
+#: Rows of a part, rounded down to whole batches: what a kill can cost.
+SHARD_ROWS = 256
+
+
+@dataclass
+class Rows:
+    """The rows of one fingerprint that a run wants, as far as they exist.
+
+    Attributes:
+        key: what they depend on.
+        store: where they are.
+        index: what is there, the images that could not be decoded included.
+        computed: (digest, view) of those that this run tried to compute.
+        notes: sentences for the person.
+        seconds: that computing took, loading the trunk included.
+    """
+
+    key: FeatureKey
+    store: RowStore
+    index: Index
+    computed: list[Key] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def gather(self, keys: Sequence[Key]) -> np.ndarray:
+        """Return the features of images that have a row, float32 [len(keys), D]; one at least."""
+        dim = self.store.rows(self.index.rows[keys[0]][0]).shape[1]
+        features = np.empty((len(keys), dim), np.float32)
+        self.store.gather(self.index, keys, features)
+        return features
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive images of a plan, about a shard: what is computed and committed together.
+
+    Attributes:
+        keys: (digest, view) of each.
+        batches: that they are read in.
+    """
+
+    keys: tuple[Key, ...]
+    batches: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What one pass over images computes. Two plans are equal when they are the same object.
+
+    Attributes:
+        rows: of each fingerprint that the pass computes, one at least; all of one trunk,
+            preprocessing and precision.
+        wanted: (digest, view) of each image, in data set order.
+        missing: of those that a fingerprint lacks to the path, or the bytes, likewise in order.
+        parts: of these, in order.
+    """
+
+    rows: tuple[Rows, ...]
+    wanted: tuple[Key, ...]
+    missing: Mapping[Key, str | bytes]
+    parts: tuple[Part, ...]
+
+    @property
+    def lacking(self) -> list[Rows]:
+        """Return the rows of those fingerprints that lack some."""
+        return [rows for rows in self.rows if rows.computed]
+
+
+def feature_key(facts: TrunkFacts, options: ExtractOptions) -> FeatureKey:
+    """Return what the rows depend on, the precision as it was asked for.
+
+    Raises:
+        UsageError: a layer or pooling that the trunk does not have.
+    """
+    layer, pool = spec.check_layer(facts, options.layer, options.pool)
+    preprocess = facts.preprocess
+    if options.image_size is not None:
+        preprocess = preprocess.with_size(options.image_size)
+    return FeatureKey(facts.name, facts.weights_digest, layer, pool, preprocess, options.precision)
+
+
+def find_rows(cache: Cache, asked: FeatureKey, keys: Sequence[Key], *, device: str) -> Rows:
+    """Return what the cache holds; precision `auto` is settled here.
+
+    It is what the hardware computes fastest, unless the cache holds rows of these images in
+    another: then that of most of them, if this machine computes in it too, or of all. A note says
+    so.
+
+    Args:
+        cache: where rows are.
+        asked: what they depend on.
+        keys: (digest, view) of those that are wanted.
+        device: where missing ones are computed.
+
+    Raises:
+        UsageError: the device is not there.
+    """
+
+    def stored(precision: str) -> Rows:
+        key = replace(asked, precision=precision)
+        store = cache.rows(key.fingerprint)
+        return Rows(key, store, store.index())
+
+    if asked.precision != "auto":
+        return stored(asked.precision)
+    from pipeline.trunks.engines.devices import choose_device, choose_precision, likely_precision
+
+    wanted = set(keys)
+    every = {precision: stored(precision) for precision in spec.PRECISIONS}
+    counts = {p: sum(key in rows.index.rows for key in wanted) for p, rows in every.items()}
+    whole = [
+        p for p, rows in every.items()
+        if counts[p]
+        and all(key in rows.index or (key[0], 0) in rows.index.bad for key in wanted)
+    ]  # fmt: skip
+    if whole:
+        chosen, own = whole[0], likely_precision(device)
+    else:
+        place = choose_device(device)
+        own = choose_precision("auto", place)
+        # the hardware computes in these too; what it emulates, an engine may round differently
+        usable = [p for p in every if p in ("fp32", own) or (p == "fp16" and place != "cpu")]
+        chosen = max([own, *usable], key=counts.__getitem__)  # own, where there is none
+    if chosen != own:
+        every[chosen].notes.append(
+            f"--precision auto is {chosen} here: the cache holds {counts[chosen]:,} of the "
+            f"{len(wanted):,} rows in it."
+        )
+    return every[chosen]
+
+
+def make_plan(
+    cache: Cache, several: Sequence[Rows], sources: Mapping[Key, str | bytes], *, batch_size: int
+) -> Plan:
+    """Return what is missing of `sources`, in parts of whole batches.
+
+    A bad image keeps its place in its batch, and the last batch is padded: a run that was killed
+    after any part goes on with the same batches, and so computes the same bits. For the same reason
+    it goes on with the same network: where a killed run completed some fingerprints, the plan
+    names them too, since a network converted for fewer of them may round otherwise.
+
+    Args:
+        cache: whose manifests tell what a killed run had begun.
+        several: rows of one trunk, preprocessing and precision, whose `computed` says what each
+            lacks; one at least lacks some.
+        sources: (digest, view) to the path of each image that is wanted, or its bytes, in data set
+            order.
+        batch_size: images in a batch.
+    """
+    wanted = tuple(sources)
+    together = tuple(
+        rows for rows in several
+        if rows.computed or cache.has_begun(rows.key.fingerprint, wanted)
+    )  # fmt: skip
+    lacked = {key for rows in several for key in rows.computed}
+    missing = {key: source for key, source in sources.items() if key in lacked}
+    size = batch_size * max(1, SHARD_ROWS // batch_size)  # whole batches
+    keys = tuple(missing)
+    cut = [keys[start : start + size] for start in range(0, len(keys), size)]
+    parts = tuple(Part(part, math.ceil(len(part) / batch_size)) for part in cut)
+    return Plan(together, wanted, missing, parts)

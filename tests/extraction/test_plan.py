@@ -1,0 +1,107 @@
+"""Parts of whole batches, and the loop over one of them with any reader, engine and writer."""
+
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.extraction import plan
+from pipeline.extraction.compute import compute_part
+from pipeline.extraction.plan import Part, find_rows, make_plan
+from pipeline.images.decoding.loader import Batch
+from pipeline.images.preprocess import Preprocess
+from pipeline.progress import Silent
+from pipeline.trunks.engines.engine import run_batches
+from pipeline.trunks.spec import FeatureKey
+
+KEYS = [(bytes([n]) * 32, 0) for n in range(20)]
+SOURCES = {key: f"{n}.png" for n, key in enumerate(KEYS)}
+
+
+def rows_of(cache, layer="feature"):
+    key = FeatureKey("some", "d" * 64, layer, "own", Preprocess(10, 8), "fp32")
+    return find_rows(cache, key, KEYS, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(1, [8, 8, 4]), (3, [6, 6, 6, 2]), (4, [8, 8, 4]), (9, [9, 9, 2])]
+)
+def test_parts_are_whole_batches_of_about_a_shard(cache, monkeypatch, batch_size, sizes):
+    monkeypatch.setattr(plan, "SHARD_ROWS", 8)
+    rows = rows_of(cache)
+    rows.computed = list(KEYS)
+    made = make_plan(cache, [rows], SOURCES, batch_size=batch_size)
+    assert [len(part.keys) for part in made.parts] == sizes
+    assert [key for part in made.parts for key in part.keys] == KEYS
+    assert [part.batches for part in made.parts] == [-(-n // batch_size) for n in sizes]
+
+
+def test_a_plan_names_what_any_fingerprint_lacks_in_data_set_order(cache):
+    some, whole = rows_of(cache), rows_of(cache, "layer3")
+    other = rows_of(cache, "layer2")
+    some.computed, other.computed = KEYS[5:7], KEYS[2:6]
+    made = make_plan(cache, [some, whole, other], SOURCES, batch_size=4)
+    assert list(made.missing) == KEYS[2:7] and made.wanted == tuple(KEYS)
+    assert made.rows == (some, other) and made.lacking == [some, other]
+
+
+def test_a_fingerprint_that_a_killed_run_completed_stays_in_the_network(cache):
+    some, whole = rows_of(cache), rows_of(cache, "layer3")
+    some.computed = KEYS[5:7]
+    cache.begin_run(whole.key.fingerprint, KEYS)
+    made = make_plan(cache, [some, whole], SOURCES, batch_size=4)
+    assert made.rows == (some, whole) and made.lacking == [some]
+
+
+class Ahead:
+    """An engine that takes two batches before it gives the first one's rows."""
+
+    name, notes = "ahead", ()
+
+    def run(self, batches):
+        taken = deque()
+        for crops in batches:
+            taken.append(crops)
+            if len(taken) > 2:
+                yield taken.popleft().numpy()
+        while taken:
+            yield taken.popleft().numpy()
+
+
+class Listing:
+    """A writer that lists what it is given."""
+
+    def __init__(self):
+        self.rows, self.commits = {}, []
+
+    def take(self, computed, keys, bad):
+        pairs = zip(keys, computed[: len(keys)], strict=True)
+        good = {key: row for slot, (key, row) in enumerate(pairs) if slot not in bad}
+        self.rows.update(good)
+
+    def commit(self):
+        self.commits.append(len(self.rows))
+
+
+def read(keys, size=4):
+    for start in range(0, len(keys), size):
+        part = keys[start : start + size]
+        crops = torch.tensor([[key[0][0]] for key in part] + [[99]] * (size - len(part)))
+        yield Batch(start, len(part), crops, {1: "bad"} if start == 8 else {})
+
+
+def test_parts_share_a_reader_and_an_engine_and_each_row_keeps_its_image():
+    parts = [Part(tuple(KEYS[:8]), 2), Part(tuple(KEYS[8:16]), 2), Part(tuple(KEYS[16:18]), 1)]
+    writer, other = Listing(), Listing()
+    computed = run_batches(Ahead(), read(KEYS[:18]))
+    for part in parts:
+        compute_part(part, computed, [writer, other], Silent())
+    assert writer.commits == other.commits == [8, 15, 17]
+    assert writer.rows == {key: np.array([key[0][0]]) for key in KEYS[:18] if key != KEYS[9]}
+
+
+def test_a_batch_comes_with_its_own_rows_however_many_an_engine_takes_ahead():
+    pairs = list(run_batches(Ahead(), read(KEYS)))
+    assert [batch.start for batch, _ in pairs] == [0, 4, 8, 12, 16]
+    assert all(np.array_equal(batch.crops.numpy(), rows) for batch, rows in pairs)
