@@ -149,26 +149,27 @@ class Options:
         Raises:
             UsageError: what was given, what is allowed, the nearest name.
         """
-        found = [*self._wrong()] or self.conflicts()
+        found, mistyped = [], False
+        for name, (kind, optional) in types(type(self)).items():
+            value = getattr(self, name)
+            if value is None and optional:
+                continue
+            wanted, said = _TYPES[kind]
+            right = isinstance(value, wanted) and (kind is bool) == isinstance(value, bool)
+            fault = f"must be {said}, not {value!r}."
+            if right:
+                fault = rules(type(self))[name].fault(value)
+            if fault:
+                found.append(f"{flag(name)} {fault}")
+            mistyped = mistyped or not right
+        if not mistyped:  # what compares values counts on their types
+            found += self.conflicts()
         if found:
             raise UsageError(" ".join(found))
 
     def conflicts(self) -> list[str]:
         """Return a sentence for each value that does not fit the others."""
         return []
-
-    def _wrong(self) -> list[str]:
-        found = []
-        for name, (kind, optional) in types(type(self)).items():
-            value, rule = getattr(self, name), rules(type(self))[name]
-            if value is None and optional:
-                continue
-            wanted, said = _TYPES[kind]
-            right = isinstance(value, wanted) and (kind is bool) == isinstance(value, bool)
-            fault = rule.fault(value) if right else f"must be {said}, not {value!r}."
-            if fault:
-                found.append(f"{flag(name)} {fault}")
-        return found
 
     def deciding(self) -> dict[str, Any]:
         """Return the options that decide the result, by name: another value gives another one."""
