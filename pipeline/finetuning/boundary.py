@@ -61,7 +61,7 @@ class Wanted:
 
 
 def options_of(table: FeatureTable, *, device: str, workers: int | None) -> ExtractOptions:
-    """Return the options that loads a table's trunk again."""
+    """Return the options that load a table's trunk again."""
     given = table.provenance
     return ExtractOptions(
         trunk=given.trunk,

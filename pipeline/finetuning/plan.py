@@ -53,7 +53,7 @@ class Plan:
 def plan(
     cache: Cache, asked: Head | str | Path | None, options: FinetuneOptions, notes: list[str]
 ) -> Plan:
-    """Return which model a head and a options make.
+    """Return which model a head and options make.
 
     Args:
         cache: where heads, tables and models are.

@@ -35,7 +35,7 @@ def write(cache: Cache, values: dict[str, Any]) -> None:
 
     Args:
         cache: where it is kept.
-        values: what `Advice.to_json` gives, with `created` and `options`.
+        values: what `Advice.to_json` gives, with `created` and `recipe`.
 
     Raises:
         PipelineError: it cannot be written.
@@ -71,6 +71,6 @@ def read(cache: Cache, table_id: str) -> dict[str, Any] | None:
         )
     if schema != SCHEMA or info.get("checksum") != checksum(info):
         raise DamagedError(f"The advice {path} is damaged: it is not what was written. {again}")
-    if info.table_id != table_id:
+    if info["table_id"] != table_id:
         raise DamagedError(f"The advice {path} is on another table. {again}")
     return dict(info)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from records import head_info, model_info, model_scores
 from tables import make_table
 
 from pipeline.store import costs
@@ -13,19 +14,19 @@ ACTIVATIONS = "a" * 64
 
 
 def model(**fields):
-    scored = {"model": {"images": 10}}
-    info = {
-        "id": "b" * 12,
+    part = {"images": 10}
+    scored = {name: model_scores(model=part) for name in ("val", "test")}
+    values = {
         "live": False,
         "epochs": 4,
         "train_images": 60,
         "selected_on": "val",
-        "metrics": {"val": scored, "test": scored},
+        "metrics": scored,
         "activations": ACTIVATIONS,
         "activations_computed": 260,
         "seconds": {"activations": 26.0, "head": 1.0, "training": 3.0, "evaluation": 0.5},
     }
-    return {**info, **fields}
+    return model_info(**{**values, **fields})
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_views_are_passes_made_or_saved(known):
 
 
 def test_heads_make_no_pass_and_save_the_fitting_of_those_reused(known):
-    heads = [{"id": "one", "seconds": 1.5}, {"id": "two", "seconds": 2.0}]
+    heads = [head_info(id="one", seconds=1.5), head_info(id="two", seconds=2.0)]
     cost = of_heads(heads, ["two"], seconds=1.6)
     assert (cost.passes, cost.saved_passes, cost.saved_seconds) == (0, 0, 2.0)
 
