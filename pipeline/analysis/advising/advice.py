@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import plotting
 from pipeline.analysis.advising.gains import Gain
 from pipeline.analysis.advising.learning_curve import Curve
-from pipeline.analysis.advising.quadrant import Recommendation, Similarity
+from pipeline.analysis.advising.quadrant import Recommendation
+from pipeline.analysis.advising.similarity import Reference, Similarity
 from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation.random_baseline import PermutationTest
+from pipeline.store.outputs import DRAWN, write_output
 from pipeline.store.table import FeatureTable
 
 
@@ -33,25 +37,6 @@ class Size:
     median: float
     largest: int
     looked_at: int
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The table's features beside those of the same trunk with random weights, on a sample.
-
-    Attributes:
-        images: of the sample.
-        linear: share that a linear head has right by cross-validation, with the table's features.
-        random_linear: with random weights.
-        neighbours: share whose nearest other image is of their class, with the table's features.
-        random_neighbours: with random weights.
-    """
-
-    images: int
-    linear: float
-    random_linear: float
-    neighbours: float
-    random_neighbours: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,22 +73,12 @@ class Advice:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
-        return {
-            "table": str(self.table.path),
-            "table_id": self.table.table_id,
-            "trunk": self.table.provenance.trunk,
-            "size": vars(self.size),
-            "majority": self.majority,
-            "neighbours": self.neighbours.to_json(),
-            "linear": None if self.linear is None else self.linear.to_json(),
-            "reference": None if self.reference is None else vars(self.reference),
-            "similarity": self.similarity.to_json(),
-            "curve": None if self.curve is None else self.curve.to_json(),
-            "gains": [gain.to_json() for gain in self.gains],
-            "recommendation": self.recommendation.to_json(),
-            "notes": list(self.notes),
-            "seconds": round(self.seconds, 3),
-        }
+        values = {**vars(self), "seconds": round(self.seconds, 3)}
+        table = values.pop("table")
+        of = {"table": str(table.path), "table_id": table.table_id,
+              "trunk": table.provenance.trunk}  # fmt: skip
+        whole: dict[str, Any] = json.loads(json.dumps(of | values, default=_plain))
+        return whole
 
     def draw(self, path: str | Path) -> None:
         """Write the learning curve and its forecast as a PNG.
@@ -111,8 +86,14 @@ class Advice:
         Raises:
             PipelineError: there is no curve, or the file cannot be written.
         """
-        from pipeline.analysis.advising.curve_picture import draw
-
         if self.curve is None:
             raise PipelineError("There is no learning curve to draw: nothing could be held out.")
-        draw(Path(path), self.curve)
+        figure = plotting.plain_figure(6.4, 4)
+        axes = figure.subplots()
+        plotting.forecast_axes(axes, self.curve.to_json(), colours=("C0", "C1", "0.5"))
+        axes.spines[["top", "right"]].set_visible(False)
+        write_output(Path(path), plotting.png(figure), mark=DRAWN, what=plotting.PICTURE)
+
+
+def _plain(value: Any) -> Any:
+    return value.to_json() if hasattr(value, "to_json") else vars(value)

@@ -11,14 +11,13 @@ import numpy as np
 
 from pipeline import plotting
 from pipeline.analysis.advising import gains, learning_curve, quadrant, similarity
-from pipeline.analysis.advising.advice import Advice, Reference, Size
+from pipeline.analysis.advising.advice import Advice, Size
 from pipeline.analysis.advising.forecast import LEAST_SIZES
 from pipeline.analysis.advising.learning_curve import Curve, Trial
-from pipeline.analysis.advising.quadrant import Similarity
 from pipeline.analysis.options import AdviseOptions
 from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation import folds as folding
-from pipeline.heads.cross_validation.random_baseline import PermutationTest, permutation_test
+from pipeline.heads.cross_validation.random_baseline import permutation_test
 from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.resolve import heads_of
 from pipeline.heads.task import check_table, group_ids_of, make_folds
@@ -30,9 +29,8 @@ from pipeline.store.outputs import DRAWN, output_path
 from pipeline.store.results import MODEL
 from pipeline.store.table import FeatureTable
 
-#: Most training images that are looked at, and most numbers of their features.
+#: Most training images that are measured on, and most numbers of their features.
 MOST, NUMBERS = 10_000, 1 << 28
-FOLDS = 5
 #: Repeats of the learning curve; fewer from so many images on, where they differ less.
 REPEATS, FEWER, FROM = 5, 3, 4000
 
@@ -77,10 +75,10 @@ def advise(
         >>> advice.recommendation.commands  # doctest: +SKIP
     """
     options = AdviseOptions.of(locals())
-    found = advise_on_table(table, options, Cache.at(cache))
+    advice = advise_on_table(table, options, Cache.at(cache))
     if options.output is not None:
-        found.draw(options.output)
-    return found
+        advice.draw(options.output)
+    return advice
 
 
 def advise_on_table(
@@ -99,12 +97,11 @@ def advise_on_table(
         table = cache.open_table(table)
     check_table(table)
     notes: list[str] = []
-    task = _look(table, options.seed, notes)
-    labels, classes = table.labels[task.pool], len(table.classes)
+    seed, sample = options.seed, _sample(table, options.seed, notes)
+    labels = table.labels[sample.pool]
     progress.start("neighbours", 0)
-    near, duplicated = similarity.by_neighbours(
-        np.asarray(table.features[task.pool]), labels, task.group_ids, seed=options.seed
-    )
+    features = np.asarray(table.features[sample.pool])
+    near, duplicated = similarity.by_neighbours(features, labels, sample.group_ids, seed=seed)
     if duplicated:
         notes.append(
             f"{counted(duplicated, 'training image has', 'training images have')} a duplicate or "
@@ -112,74 +109,74 @@ def advise_on_table(
         )
     progress.start("linear", 0)
     whole, guesses = similarity.by_folds(
-        table.features, table.labels, task.pool, task.group_ids, classes=classes, folds=FOLDS,
-        seed=options.seed,
+        table.features, table.labels, sample.pool, sample.group_ids, classes=len(table.classes),
+        seed=seed,
     )  # fmt: skip
     linear = None
     if guesses is not None:
-        linear = permutation_test(labels, task.group_ids, lambda y: y == guesses, seed=options.seed)
-    reference, measured = _similarity(
-        table, task, options, cache, progress, notes, best=linear or near
-    )
+        linear = permutation_test(labels, sample.group_ids, lambda y: y == guesses, seed=seed)
+    reference = None
+    try:
+        reference, similar, note = similarity.to_random_weights(
+            cache, table, sample.pool, sample.group_ids, options, progress
+        )
+        if note:
+            notes.append(f"Compared with random weights on fewer images: {note}.")
+    except PipelineError as error:
+        similar = similarity.to_random_baseline(linear or near)
+        notes.append(
+            f"Not compared with random weights: {str(error).rstrip('.')}. Compared with chance "
+            "alone, which says less: an easy task is solved by any features."
+        )
     progress.start("curve", 0)
-    curve = _curve(table, task, whole, options.seed, progress, notes)
-    counts = np.bincount(table.labels[task.train])
+    curve = _curve(table, sample, whole, seed, progress, notes)
+    counts = np.bincount(table.labels[sample.train])
     counts = counts[counts > 0]
-    size = Size(
-        len(task.train), len(counts), int(counts.min()), float(np.median(counts)),
-        int(counts.max()), len(task.pool),
-    )  # fmt: skip
+    images, median = len(sample.train), float(np.median(counts))
     models, damaged = MODEL.every(cache.root)
-    notes += damaged
-    found = gains.find(models, table.table_id, images=size.images)
+    tried = gains.find(models, table.table_id, images=images)
+    recommendation = quadrant.recommend(
+        table, images, similar, near=near, linear=linear, gains=tried, **at_hand(table, cache)
+    )
     advice = Advice(
         table=table,
-        size=size,
+        size=Size(
+            images, len(counts), int(counts.min()), median, int(counts.max()), len(sample.pool)
+        ),
         majority=float(counts.max() / counts.sum()),
         neighbours=near,
         linear=linear,
         reference=reference,
-        similarity=measured,
+        similarity=similar,
         curve=curve,
-        gains=found,
-        recommendation=quadrant.recommend(
-            table, size.images, measured, near=near, linear=linear, gains=found,
-            **at_hand(table, cache),
-        ),
-        notes=tuple(notes),
+        gains=tried,
+        recommendation=recommendation,
+        notes=(*notes, *damaged),
         seconds=time.monotonic() - began,
-    )  # fmt: skip
-    return _keep(advice, options, cache)
-
-
-def _keep(advice: Advice, options: AdviseOptions, cache: Cache) -> Advice:
-    """Return advice that the cache now has; or that says why not, since it is told anyway."""
+    )
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     asked = {name: value for name, value in asdict(options).items() if name != "output"}
     try:
         kept.write(cache, {"created": created, "recipe": asked, **advice.to_json()})
-    except PipelineError as error:
+    except PipelineError as error:  # what was measured is printed all the same
         return replace(advice, notes=(*advice.notes, f"Not kept for the report: {error}"))
     return advice
 
 
 @dataclass(frozen=True)
-class _Task:
-    """Rows: of training images, of those looked at (with their groups), and held out."""
+class _Sample:
+    """Rows: of training images, of those measured on (with their groups), and held out."""
 
     train: np.ndarray
     pool: np.ndarray
     group_ids: np.ndarray
     held: np.ndarray
-    held_name: str
 
 
-def _look(table: FeatureTable, seed: int, notes: list[str]) -> _Task:
-    """Return which rows are looked at; held-out images that stand in train are left out."""
-    names = np.array(table.splits, dtype=object)
-    known = table.labels >= 0
-    train = np.flatnonzero((names == "train") & known)
-    held = np.flatnonzero(np.isin(names, ("val", "test")) & known)
+def _sample(table: FeatureTable, seed: int, notes: list[str]) -> _Sample:
+    """Return which rows are measured on; held-out images that stand in train are left out."""
+    names, train = np.array(table.splits, dtype=object), table.training_rows
+    held = np.flatnonzero(np.isin(names, ("val", "test")) & (table.labels >= 0))
     group_ids = group_ids_of(table, np.concatenate([train, held]))
     inside, outside = group_ids[: len(train)], group_ids[len(train) :]
     twice = np.isin(outside, inside)
@@ -188,7 +185,6 @@ def _look(table: FeatureTable, seed: int, notes: list[str]) -> _Task:
             f"{counted(int(twice.sum()), 'image')} of val or test stand in train too, as equal "
             "files or by their group, and were left out."
         )
-    held = held[~twice]
     most = max(1, min(MOST, NUMBERS // max(1, table.features.shape[1])))
     part = np.ones(len(train), bool)
     if len(train) > most:
@@ -197,76 +193,40 @@ def _look(table: FeatureTable, seed: int, notes: list[str]) -> _Task:
             f"Measured on {part.sum():,} of the {len(train):,} training images, of each class its "
             "share."
         )
-    there = [name for name in ("val", "test") if name in set(names[held])]
-    return _Task(train, train[part], inside[part], held, " and ".join(there))
-
-
-def _similarity(
-    table: FeatureTable,
-    task: _Task,
-    options: AdviseOptions,
-    cache: Cache,
-    progress: Progress,
-    notes: list[str],
-    *,
-    best: PermutationTest,
-) -> tuple[Reference | None, Similarity]:
-    """Return the comparison with random weights, or else the one with chance, and say why."""
-    try:
-        if not options.sample:
-            raise PipelineError("--sample is 0")
-        reference, measured, note = similarity.to_random_weights(
-            cache, table, task.pool, task.group_ids, sample=options.sample, folds=FOLDS,
-            seed=options.seed, data=options.data, device=options.device, workers=options.workers,
-            progress=progress,
-        )  # fmt: skip
-    except PipelineError as error:
-        reason = str(error).rstrip(".")
-        notes.append(
-            f"Not compared with random weights: {reason}. Compared with chance alone, which says "
-            "less: an easy task is solved by any features."
-        )
-        return None, similarity.to_random_baseline(best)
-    if note:
-        notes.append(f"Compared with random weights on fewer images: {note}.")
-    return reference, measured
+    return _Sample(train, train[part], inside[part], held[~twice])
 
 
 def _curve(
     table: FeatureTable,
-    task: _Task,
+    sample: _Sample,
     whole: SearchResult,
     seed: int,
     progress: Progress,
     notes: list[str],
 ) -> Curve | None:
     """Return the learning curve on the held-out images, or by folds where there are none."""
-    repeats = REPEATS if len(task.pool) <= FROM else FEWER
-    shared: SearchResult | None = whole
-    if len(task.held):
-        on, held = task.held_name, len(task.held)
-        trials = [
-            Trial(task.pool, task.group_ids, task.held, repeats * seed + number)
-            for number in range(repeats)
-        ]
+    pool, group_ids, held = sample.pool, sample.group_ids, sample.held
+    repeats = REPEATS if len(pool) <= FROM else FEWER
+    if len(held):
+        splits = {table.splits[row] for row in held}
+        measured_on = " and ".join(name for name in ("val", "test") if name in splits)
+        trials = [Trial(pool, group_ids, held, repeats * seed + n) for n in range(repeats)]
     else:
-        on, held, shared = "train, by folds", len(task.pool), None
-        labels = table.labels[task.pool]
-        parts = make_folds(task.pool, labels, task.group_ids, count=repeats, seed=seed)
+        measured_on = "train, by folds"
+        parts = make_folds(pool, table.labels[pool], group_ids, count=repeats, seed=seed)
         trials = [
-            Trial(inside, task.group_ids[np.searchsorted(task.pool, inside)], outside, seed)
+            Trial(inside, group_ids[np.searchsorted(pool, inside)], outside, seed)
             for inside, outside in parts
         ]
     if not trials:
         notes.append("No learning curve: there are too few images to hold some out.")
         return None
-    points = learning_curve.measure(
-        table.features, table.labels, trials, classes=len(table.classes), whole=shared,
-        progress=progress.update,
-    )  # fmt: skip
-    images = len(task.train)
-    targets = [2 * images] if images == len(task.pool) else [images, 2 * images]
-    curve = learning_curve.extrapolate(points, targets, measured_on=on, held=held)
+    points = learning_curve.measure(table, trials, whole if len(held) else None, progress.update)
+    images = len(sample.train)
+    targets = [2 * images] if images == len(pool) else [images, 2 * images]
+    curve = learning_curve.extrapolate(
+        points, targets, measured_on=measured_on, held=len(held) or len(pool)
+    )
     if not curve.forecasts:
         notes.append(
             f"No forecast: {images:,} training images give {len(points)} points of a learning "

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -61,11 +60,6 @@ class Forecast:
     interval: tuple[float, float]
     gain: float
     gain_interval: tuple[float, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        intervals = {"interval": list(self.interval), "gain_interval": list(self.gain_interval)}
-        return {**vars(self), **intervals}
 
 
 def noise(points: Sequence[Point]) -> float:

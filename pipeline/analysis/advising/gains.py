@@ -72,13 +72,7 @@ class Gain:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {
-            **vars(self),
-            "head_interval": list(self.head_interval),
-            "interval": list(self.interval),
-            "gained": self.gained,
-            "verdict": self.verdict,
-        }
+        return {**vars(self), "gained": self.gained, "verdict": self.verdict}
 
 
 def find(models: Sequence[ModelInfo], table_id: str, *, images: int) -> tuple[Gain, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from pipeline.heads.cross_validation.candidates import Fold
 from pipeline.heads.cross_validation.search import Plan, SearchResult, search
 from pipeline.heads.metrics import wilson
 from pipeline.heads.task import make_folds
+from pipeline.store.table import FeatureTable
 
 #: Penalties that are tried, two a decade; log-loss chooses, which varies less than accuracy.
 GRID = tuple(10.0 ** (power / 2) for power in range(-10, 3))
@@ -70,12 +71,12 @@ class Curve:
                     "images": round(point.images),
                     "accuracies": [1 - error for error in point.errors],
                     "accuracy": 1 - point.error,
-                    "interval": list(wilson(round((1 - point.error) * self.held), self.held)),
+                    "interval": wilson(round((1 - point.error) * self.held), self.held),
                 }
                 for point in self.points
             ],
-            "forecasts": [one.to_json() for one in self.forecasts],
-            "check": None if self.check is None else self.check.to_json(),
+            "forecasts": [vars(one) for one in self.forecasts],
+            "check": self.check and vars(self.check),
         }
 
 
@@ -86,65 +87,56 @@ def sizes(images: int, classes: int) -> list[float]:
 
 
 def fit(
-    features: np.ndarray,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    parts: Sequence[Fold],
-    *,
-    classes: int,
-    seed: int,
-) -> SearchResult:
-    """Return the linear head of some rows, its penalty chosen by folds of these alone."""
+    features: np.ndarray, labels: np.ndarray, rows: np.ndarray, parts: Sequence[Fold],
+    *, classes: int, seed: int,
+) -> SearchResult:  # fmt: skip
+    """Return the linear head of some rows, its penalty chosen by folds of these alone.
+
+    Args:
+        features: [N, D], raw.
+        labels: int64 [N].
+        rows: int64 [n], ascending.
+        parts: (rows to fit on, rows to score).
+        classes: K.
+        seed: of the head.
+    """
     plan = Plan(select="log-loss", grid=GRID, seed=seed)
     return search("linear", features, labels, classes=classes, train=rows, folds=parts, plan=plan)
 
 
 def measure(
-    features: np.ndarray,
-    labels: np.ndarray,
+    table: FeatureTable,
     trials: Sequence[Trial],
-    *,
-    classes: int,
     whole: SearchResult | None,
     progress: Callable[[str], None],
 ) -> tuple[Point, ...]:
     """Return the points of a learning curve.
 
     Args:
-        features: [N, D], raw.
-        labels: int64 [N].
+        table: whose rows are learned from.
         trials: one a repeat.
-        classes: K.
         whole: the head of the whole pool, where all trials share it.
         progress: told what is being fitted.
     """
-    fractions = sizes(len(trials[0].pool), classes)
-    points = []
-    for done, fraction in enumerate(fractions):
+    features, labels, classes = table.features, table.labels, len(table.classes)
+    fractions, points = sizes(len(trials[0].pool), classes), []
+    for done, fraction in enumerate(fractions, 1):
+        shared = whole if fraction == 1 else None  # then all repeats learn from the same images
         errors, images = [], []
-        for number, (trial, rows, group_ids) in enumerate(_parts(labels, trials, fraction, whole)):
-            progress(
-                f"{len(rows):,} images, size {done + 1} of {len(fractions)}, repeat {number + 1}"
-            )
-            found = whole if fraction == 1 else None
-            if found is None:
+        for number, trial in enumerate(trials[:1] if shared else trials, 1):
+            inside = folding.entering(labels[trial.pool], trial.group_ids, trial.seed) < fraction
+            rows = trial.pool[inside]
+            progress(f"{len(rows):,} images, size {done} of {len(fractions)}, repeat {number}")
+            head = shared
+            if head is None:
+                group_ids = trial.group_ids[inside]
                 parts = make_folds(rows, labels[rows], group_ids, count=FOLDS, seed=trial.seed)
-                found = fit(features, labels, rows, parts, classes=classes, seed=trial.seed)
-            guesses = found.probabilities(np.asarray(features[trial.held]), classes).argmax(1)
+                head = fit(features, labels, rows, parts, classes=classes, seed=trial.seed)
+            guesses = head.probabilities(np.asarray(features[trial.held]), classes).argmax(1)
             errors.append(float((guesses != labels[trial.held]).mean()))
             images.append(len(rows))
         points.append(Point(float(np.mean(images)), tuple(errors)))
     return tuple(points)
-
-
-def _parts(
-    labels: np.ndarray, trials: Sequence[Trial], fraction: float, whole: SearchResult | None
-) -> Iterator[tuple[Trial, np.ndarray, np.ndarray]]:
-    for trial in trials:
-        inside = folding.entering(labels[trial.pool], trial.group_ids, trial.seed) < fraction
-        yield trial, trial.pool[inside], trial.group_ids[inside]
-        if fraction == 1 and whole is not None:
-            return  # all repeats learn from the same images
 
 
 def extrapolate(

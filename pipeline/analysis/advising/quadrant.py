@@ -11,9 +11,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 from pipeline.analysis.advising.gains import Gain
+from pipeline.analysis.advising.similarity import Similarity
 from pipeline.heads.cross_validation.random_baseline import PermutationTest
 from pipeline.store.table import FeatureTable
 
@@ -43,25 +43,6 @@ KUMAR = (
 
 
 @dataclass(frozen=True)
-class Similarity:
-    """How much of the error the pretrained weights remove.
-
-    Attributes:
-        share: 1 − error with them / error without; below 0 where random weights do better.
-        interval: 95%.
-        against: `random weights`, or `chance` where these could not be had.
-    """
-
-    share: float
-    interval: tuple[float, float]
-    against: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {**vars(self), "interval": list(self.interval)}
-
-
-@dataclass(frozen=True)
 class Recommendation:
     """What to run, and why.
 
@@ -83,52 +64,38 @@ class Recommendation:
     reasons: tuple[str, ...]
     sources: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in vars(self).items()
-        }
 
-
-class Rule(NamedTuple):
-    """What an action says: a sentence, its reason and where that comes from."""
-
-    title: str
-    why: str
-    sources: tuple[str, ...]
-
-
+#: Action to its title, the reason for it and where that comes from.
 RULES = {
-    "head": Rule(
+    "head": (
         "Fit a head on the features and leave the trunk as it is.",
         "So few images overfit a trunk that learns, and its features fit the task already.",
         (CS231N, TUTORIAL, KUMAR),
     ),
-    "layer4": Rule(
+    "layer4": (
         "Fine-tune the last stage, starting from the fitted head.",
         "There are enough images to adapt the last stage, and the earlier ones are useful as they "
         "are; starting from the head keeps good features.",
         (CS231N, D2L, KUMAR),
     ),
-    "earlier layer": Rule(
+    "earlier layer": (
         "Fit a head on an earlier layer, and leave the trunk as it is.",
         "The last layers are specific to the source task, the earlier ones see edges, colours and "
         "textures; there are too few images to fine-tune either.",
         (CS231N, KORNBLITH),
     ),
-    "more stages": Rule(
+    "more stages": (
         "Fine-tune more stages, from the fitted head: first two, then all.",
         "The images are unlike those that the trunk was trained on, and there are enough to adapt "
         "it; pretrained weights are still the better start.",
         (CS231N, KORNBLITH, KUMAR),
     ),
-    "from scratch": Rule(
+    "from scratch": (
         "Train the same network from scratch beside fine-tuning all of it, and compare.",
         "The pretrained weights help no more than random ones would.",
         (CS231N, KORNBLITH),
     ),
-    "labels": Rule(
+    "labels": (
         "The features carry nothing about these labels: look at the labels first.",
         "A head does no better than chance, so fine-tuning has nothing to start from.",
         (CS231N,),
@@ -149,6 +116,9 @@ def recommend(
 ) -> Recommendation:
     """Return what to run on a table.
 
+    What was measured outranks the rule of thumb. What gained more than chance is what to do, the
+    most first. Where the rule's own way was tried and gained nothing, the head stays.
+
     Args:
         table: that the advice is on.
         images: to train on.
@@ -159,54 +129,57 @@ def recommend(
         current: whether commands take the table without being told.
         head: id of its best head that fine-tuning can start from, if there is one.
     """
+    best = linear or near
     carries = any(one is not None and one.p < LEVEL for one in (near, linear))
-    size, likeness, rule = place(images, similarity, carries=carries)
-    action, gain = measured(rule, gains) if carries else (rule, None)
-    title, why, sources = RULES[action]
-    reasons = (
-        _of_size(images, size),
-        _of_likeness(similarity, likeness, linear or near),
-        why if gain is None else _of_gain(gain),
-    )
-    to_run = tuple(commands(action, table, current=current, head=head))
-    return Recommendation(size, likeness, action, title, to_run, reasons, sources)
-
-
-def _of_size(images: int, size: str) -> str:
+    size, likeness, action = place(images, similarity, carries=carries)
     close = LARGE / CLOSE < images < LARGE * CLOSE
-    return (
+    reasons = [
         f"{size.capitalize()}: {images:,} training images, and large begins at {LARGE:,}: "
         "fine-tuning gained nothing with 245 ants and bees, and 2 to 3 points with 3,018 flowers."
         f"{' The border is close: the other way is worth a try too.' if close else ''}"
-    )
-
-
-def _of_likeness(similarity: Similarity, likeness: str, best: PermutationTest) -> str:
-    if likeness == "nothing":
-        return (
+    ]
+    if carries:
+        low, high = similarity.interval
+        reasons.append(
+            f"{likeness.capitalize()}: the pretrained weights remove {similarity.share:.0%} of the "
+            f"error of {similarity.against} [{100 * low:.0f}, {100 * high:.0f}], and {SIMILAR:.0%} "
+            f"counts as similar{'; the interval holds both' if low < SIMILAR < high else ''}."
+        )
+    else:
+        reasons.append(
             f"The features carry nothing: {best.accuracy:.3f} right, and permuted labels give "
             f"{best.random_baseline:.3f} (p = {best.p:.2g}); nearest neighbours do no better."
         )
-    low, high = similarity.interval
-    return (
-        f"{likeness.capitalize()}: the pretrained weights remove {similarity.share:.0%} of the "
-        f"error of {similarity.against} [{100 * low:.0f}, {100 * high:.0f}], and {SIMILAR:.0%} "
-        f"counts as similar{'; the interval holds both' if low < SIMILAR < high else ''}."
-    )
-
-
-def _of_gain(gain: Gain) -> str:
-    points = f"{100 * gain.gained:+.1f} points on {gain.split}"
-    if gain.verdict == "gained":
-        return (
-            f"It was tried: {gain.unfreeze} brought {points} ({gain.model}), more than chance by "
-            "log-loss. That outranks the rule of thumb."
+    outranks = "That outranks the rule of thumb"
+    won = [gain for gain in gains if gain.verdict == "gained" and not gain.chose]
+    lost = [gain for gain in gains if gain.verdict == "nothing" and _action(gain) == action]
+    if carries and won:
+        gain = max(won, key=lambda gain: gain.gained)
+        action = _action(gain)
+        reasons.append(
+            f"It was tried: {gain.unfreeze} brought {_points(gain)} ({gain.model}), more than "
+            f"chance by log-loss. {outranks}."
         )
-    what = "no epoch beat the head" if gain.kept_head else points
-    return (
-        f"Fine-tuning was tried: {gain.unfreeze}, {what} ({gain.model}). That outranks the rule "
-        "of thumb, so the head stays."
-    )
+    elif carries and lost:
+        gain, action = lost[0], "head"
+        what = "no epoch beat the head" if gain.kept_head else _points(gain)
+        reasons.append(
+            f"Fine-tuning was tried: {gain.unfreeze}, {what} ({gain.model}). {outranks}, so the "
+            "head stays."
+        )
+    else:
+        reasons.append(RULES[action][1])
+    title, _, sources = RULES[action]
+    to_run = tuple(commands(action, table, current=current, head=head))
+    return Recommendation(size, likeness, action, title, to_run, tuple(reasons), sources)
+
+
+def _action(gain: Gain) -> str:
+    return gain.unfreeze if gain.unfreeze in ("layer4", "from scratch") else "more stages"
+
+
+def _points(gain: Gain) -> str:
+    return f"{100 * gain.gained:+.1f} points on {gain.split}"
 
 
 def place(images: int, similarity: Similarity, *, carries: bool) -> tuple[str, str, str]:
@@ -228,26 +201,6 @@ def place(images: int, similarity: Similarity, *, carries: bool) -> tuple[str, s
     return size, "different", "more stages" if helps else "from scratch"
 
 
-def measured(rule: str, gains: Sequence[Gain]) -> tuple[str, Gain | None]:
-    """Return the action once what was measured outranks the rule of thumb, and what did.
-
-    What gained more than chance is what to do, the most first. Where the rule's own way was tried
-    and gained nothing, the head stays. Everything else leaves the rule as it is.
-    """
-    won = [gain for gain in gains if gain.verdict == "gained" and not gain.chose]
-    if won:
-        best = max(won, key=lambda gain: gain.gained)
-        return _action(best), best
-    for gain in gains:
-        if _action(gain) == rule and gain.verdict == "nothing":
-            return "head", gain
-    return rule, None
-
-
-def _action(gain: Gain) -> str:
-    return gain.unfreeze if gain.unfreeze in ("layer4", "from scratch") else "more stages"
-
-
 def commands(action: str, table: FeatureTable, *, current: bool, head: str | None) -> list[str]:
     """Return the command lines of an action.
 
@@ -267,12 +220,8 @@ def commands(action: str, table: FeatureTable, *, current: bool, head: str | Non
         return [*first, f"{tune} --unfreeze 2", f"{tune} --unfreeze all"]
     if action == "from scratch":
         return [*first, f"{tune} --unfreeze all", f"{tune} --from-scratch --epochs 50"]
-    if action == "earlier layer" and (layer := earlier(table)) is not None:
+    before = {"layer1": None, "layer2": "layer1", "layer3": "layer2"}
+    layer = before.get(table.provenance.layer, "layer3")  # the stage before the features' own
+    if action == "earlier layer" and layer is not None:
         return [f"{table.provenance.command} --layer {layer}", "pipeline fit-head --clf all"]
     return [f"{fit} --clf all"]
-
-
-def earlier(table: FeatureTable) -> str | None:
-    """Return the stage before the one that a table's features come from; None before the first."""
-    before = {"layer1": None, "layer2": "layer1", "layer3": "layer2"}
-    return before.get(table.provenance.layer, "layer3")

@@ -1,25 +1,72 @@
-"""How similar a table is to what its trunk was trained on: how well its features tell classes."""
+"""How similar a table is to what its trunk was trained on: how well its features tell classes.
+
+Its features are compared with those of the same images by the same trunk with random weights.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.analysis.advising import learning_curve
-from pipeline.analysis.advising.advice import Reference
-from pipeline.analysis.advising.quadrant import Similarity
-from pipeline.analysis.advising.reference import random_features
+from pipeline.analysis.options import AdviseOptions
+from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
+from pipeline.extraction.compute import fill
+from pipeline.extraction.options import ExtractOptions
+from pipeline.extraction.plan import find_rows
+from pipeline.extraction.scan import root_of
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.neighbours import nearest
 from pipeline.heads.cross_validation.random_baseline import PermutationTest, permutation_test
 from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.metrics import wilson
 from pipeline.heads.task import group_ids_of, make_folds
+from pipeline.images.digest import StatMemo, digest_all
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
+from pipeline.store.shards import Key
 from pipeline.store.table import FeatureTable
+from pipeline.trunks import spec
+from pipeline.trunks.spec import FeatureKey
 
+FOLDS = 5
 BOOTSTRAPS = 999
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How much of the error the pretrained weights remove.
+
+    Attributes:
+        share: 1 − error with them / error without; below 0 where random weights do better.
+        interval: 95%.
+        against: `random weights`, or `chance` where these could not be had.
+    """
+
+    share: float
+    interval: tuple[float, float]
+    against: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The table's features beside those of the same trunk with random weights, on a sample.
+
+    Attributes:
+        images: of the sample.
+        linear: share that a linear head has right by cross-validation, with the table's features.
+        random_linear: with random weights.
+        neighbours: share whose nearest other image is of their class, with the table's features.
+        random_neighbours: with random weights.
+    """
+
+    images: int
+    linear: float
+    random_linear: float
+    neighbours: float
+    random_neighbours: float
 
 
 def by_neighbours(
@@ -39,11 +86,10 @@ def by_neighbours(
         seed: of the permutations.
         near_duplicates: whether they are known by these features.
     """
-    found, duplicated = nearest(features, group_ids, near_duplicates=near_duplicates)
-    alone = found < 0
+    neighbours, duplicated = nearest(features, group_ids, near_duplicates=near_duplicates)
 
     def right(values: np.ndarray) -> np.ndarray:
-        return np.asarray((values[found] == values) & ~alone)
+        return np.asarray((values[neighbours] == values) & (neighbours >= 0))
 
     return permutation_test(labels, group_ids, right, seed=seed), int(duplicated.sum())
 
@@ -55,7 +101,6 @@ def by_folds(
     group_ids: np.ndarray,
     *,
     classes: int,
-    folds: int,
     seed: int,
 ) -> tuple[SearchResult, np.ndarray | None]:
     """Return the linear head of some rows, and its guesses by cross-validation, int64 [n].
@@ -66,29 +111,24 @@ def by_folds(
         rows: int64 [n], ascending.
         group_ids: int64 [n].
         classes: K.
-        folds: at most.
         seed: of the folds.
     """
-    parts = make_folds(rows, labels[rows], group_ids, count=folds, seed=seed)
-    found = learning_curve.fit(features, labels, rows, parts, classes=classes, seed=seed)
-    if found.held is None:
-        return found, None
+    parts = make_folds(rows, labels[rows], group_ids, count=FOLDS, seed=seed)
+    head = learning_curve.fit(features, labels, rows, parts, classes=classes, seed=seed)
+    if head.held is None:
+        return head, None
     guesses = np.empty(len(rows), np.int64)
     scored = np.concatenate([part for _, part in parts])
-    guesses[np.searchsorted(rows, scored)] = found.held[0].argmax(1)
-    return found, guesses
+    guesses[np.searchsorted(rows, scored)] = head.held[0].argmax(1)
+    return head, guesses
 
 
 def to_random_baseline(figure: PermutationTest) -> Similarity:
     """Return the share of the error of guessing that the features remove."""
-    by_chance = (1 - figure.random_baseline) * figure.images + 0.5
-    wrong = figure.images - figure.right
-    low, high = wilson(wrong, figure.images)
-    return Similarity(
-        1 - (wrong + 0.5) / by_chance,
-        (1 - high * figure.images / by_chance, 1 - low * figure.images / by_chance),
-        "chance",
-    )
+    wrong, by_chance = figure.images - figure.right, (1 - figure.random_baseline) * figure.images
+    low, high = (figure.images * end for end in wilson(wrong, figure.images))
+    interval = 1 - high / (by_chance + 0.5), 1 - low / (by_chance + 0.5)
+    return Similarity(float(_share(wrong, by_chance)), interval, "chance")
 
 
 def to_random_weights(
@@ -96,13 +136,7 @@ def to_random_weights(
     table: FeatureTable,
     pool: np.ndarray,
     group_ids: np.ndarray,
-    *,
-    sample: int,
-    folds: int,
-    seed: int,
-    data: str | None,
-    device: str,
-    workers: int | None,
+    options: AdviseOptions,
     progress: Progress,
 ) -> tuple[Reference, Similarity, str]:
     """Return how the features compare with those of random weights, on a sample of images.
@@ -112,12 +146,8 @@ def to_random_weights(
         table: whose features are compared.
         pool: rows to sample from, stratified, groups whole.
         group_ids: int64 [n] of the pool.
-        sample: most images.
-        folds: at most.
-        seed: of sample, folds and bootstrap.
-        data: folder in which the images lie now.
-        device: where to compute.
-        workers: decoding threads.
+        options: most images, the folder that they lie in now, device and threads, and the seed of
+            sample, folds and bootstrap.
         progress: told of the extraction.
 
     Returns:
@@ -126,44 +156,101 @@ def to_random_weights(
     Raises:
         PipelineError: it cannot be compared, and why.
     """
+    if not options.sample:
+        raise PipelineError("--sample is 0")
     if table.provenance.weights_asked == "random":
         raise PipelineError("the table's trunk has random weights itself")
-    joins = folding.entering(table.labels[pool], group_ids, seed)
-    wanted = pool[joins < min(1.0, sample / len(pool))]
-    rows, features = random_features(
-        cache, table, wanted, data=data, device=device, workers=workers, progress=progress
-    )
+    joins = folding.entering(table.labels[pool], group_ids, options.seed)
+    wanted = pool[joins < min(1.0, options.sample / len(pool))]
+    rows, random_features = features_of_random_weights(cache, table, wanted, options, progress)
     lost, note = len(wanted) - len(rows), ""
     if lost:
         note = f"{lost:,} of {len(wanted):,} images are not where and what they were"
         if len(rows) < lost:
             raise PipelineError(f"{note}; say with --data where they lie now")
-    labels, group_ids = table.labels[rows], group_ids_of(table, rows)
-    every = np.arange(len(rows))
+    labels, group_ids, seed = table.labels[rows], group_ids_of(table, rows), options.seed
+    every, classes = np.arange(len(rows)), len(table.classes)
     right: list[np.ndarray] = []
     near: list[float] = []
-    for x in (np.asarray(table.features[rows]), features):
+    for x in (np.asarray(table.features[rows]), random_features):
         progress.start("random" if right else "sample", 0)
-        _, guesses = by_folds(
-            x, labels, every, group_ids, classes=len(table.classes), folds=folds, seed=seed
-        )
+        _, guesses = by_folds(x, labels, every, group_ids, classes=classes, seed=seed)
         if guesses is None:
             raise PipelineError("there are too few images for folds")
         right.append(guesses == labels)
-        near.append(
-            by_neighbours(x, labels, group_ids, seed=seed, near_duplicates=not near)[0].accuracy
-        )
-    wrong = [~one for one in right]
+        test, _ = by_neighbours(x, labels, group_ids, seed=seed, near_duplicates=not near)
+        near.append(test.accuracy)
     drawn = np.random.default_rng(seed).integers(0, len(rows), (BOOTSTRAPS, len(rows)))
-    shares = _share(*(one[drawn].sum(1) for one in wrong))
+    shares = _share(*((~one)[drawn].sum(1) for one in right))
     low, high = np.quantile(shares, [0.025, 0.975])
-    reference = Reference(
-        len(rows), float(right[0].mean()), float(right[1].mean()), near[0], near[1]
-    )
-    share = float(_share(wrong[0].sum(), wrong[1].sum()))
+    share = float(_share(*((~one).sum() for one in right)))
+    reference = Reference(len(rows), *(float(one.mean()) for one in right), *near)
     return reference, Similarity(share, (float(low), float(high)), "random weights"), note
 
 
-def _share(wrong: np.ndarray, random_wrong: np.ndarray) -> np.ndarray:
+def _share(wrong: np.ndarray | float, random_wrong: np.ndarray | float) -> np.ndarray | float:
     """Return the share of errors removed; half an image keeps faultless heads comparable."""
     return 1 - (wrong + 0.5) / (random_wrong + 0.5)
+
+
+def features_of_random_weights(
+    cache: Cache,
+    table: FeatureTable,
+    wanted: np.ndarray,
+    options: AdviseOptions,
+    progress: Progress,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of a table's rows could be computed, and their features with random weights.
+
+    Everything but the weights is the table's: layer, pooling, preprocessing, size. Rows are kept
+    in the cache like any others; no table names them, so `pipeline cache gc` removes them.
+
+    Args:
+        cache: where rows are kept.
+        table: whose trunk, layer and preprocessing are used.
+        wanted: rows, int64 [n].
+        options: the folder that the images lie in now, device and decoding threads.
+        progress: told of the extraction.
+
+    Returns:
+        int64 [m], those of `wanted` that could be computed; float32 [m, D].
+
+    Raises:
+        PipelineError: the trunk cannot be made.
+    """
+    device, workers = options.device, options.workers
+    asked = ExtractOptions(
+        trunk=table.provenance.trunk, weights="random", device=device, workers=workers
+    )
+    facts, trunk = spec.resolve(
+        asked.trunk, asked.weights, asked.keys, memo=cache.memo, state_dir=cache.weights
+    )
+    key = replace(
+        FeatureKey.of(table.provenance), weights_digest=facts.weights_digest, precision="auto"
+    )
+    keys: list[Key] = [(bytes.fromhex(table.digests[row]), 0) for row in wanted]
+    with cache.reading(key.fingerprints, keys):
+        rows = find_rows(cache, key, keys, device=device)
+        missing = [table.paths[row] for row, k in zip(wanted, keys, strict=True)
+                   if k not in rows.index.rows]  # fmt: skip
+        files = _readable(cache, table, missing, options) if missing else {}
+        sources = {k: files.get(k, "") for k in keys if k in rows.index.rows or k in files}
+        fill(cache, asked, [rows], sources, trunk=trunk, progress=progress)
+        cache.end_run(rows.key.fingerprint, list(sources))
+        good = [place for place, k in enumerate(keys) if k in rows.index.rows]
+        if not good:
+            return wanted[:0], np.empty((0, table.features.shape[1]), np.float32)
+        return wanted[good], rows.gather([keys[place] for place in good])
+
+
+def _readable(
+    cache: Cache, table: FeatureTable, paths: list[str], options: AdviseOptions
+) -> dict[Key, str]:
+    """Return (digest, view 0) to the path of each file that can be read; none without a folder."""
+    root = root_of(table, options.data)
+    if not root.is_dir():
+        return {}
+    threads = options.workers or usable_cores()
+    files = digest_all(root, paths, StatMemo(cache.memo), threads=threads)
+    pairs = zip(paths, files, strict=True)
+    return {(file.digest, 0): f"{root}/{path}" for path, file in pairs if file.digest is not None}

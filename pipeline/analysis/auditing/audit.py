@@ -6,7 +6,6 @@ import csv
 import io
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.analysis.auditing import noise
-from pipeline.analysis.auditing.findings import KINDS, Finding
 from pipeline.analysis.auditing.outliers import outliers
 from pipeline.analysis.options import AuditOptions
 from pipeline.heads.cross_validation import folds as folding
@@ -30,6 +28,8 @@ from pipeline.store.cache import Cache
 from pipeline.store.outputs import output_path, write_output
 from pipeline.store.table import FeatureTable
 
+#: Kinds of findings, in the order in which they are listed.
+KINDS = ("copy", "near-duplicate", "suspect-label", "outlier")
 FOLDS = 5
 COLUMNS = (
     "kind", "path", "split", "label", "suggested", "other_path", "other_split", "other_label",
@@ -38,6 +38,26 @@ COLUMNS = (
 #: How a list of findings begins, and what it is called where another file stands in its way.
 MARK, LIST = ",".join(COLUMNS).encode(), "a list of findings of `pipeline audit`"
 _ORDER = {"train": 0, "val": 1, "test": 2, "": 3}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a person should look at.
+
+    Attributes:
+        kind: one of `KINDS`.
+        rows: of the table: the image, or those that are one and the same picture.
+        score: how suspicious it is; comparable within a kind.
+        suggested: the label that a suspect image should perhaps have, index into the table's
+            classes; None for the other kinds.
+        reason: a sentence.
+    """
+
+    kind: str
+    rows: tuple[int, ...]
+    score: float
+    suggested: int | None
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,21 +82,19 @@ class Audit:
 
     def rows(self, finding: Finding) -> list[dict[str, Any]]:
         """Return a finding as rows of `COLUMNS`: of n copies each but the first, beside it."""
-        first, *rest = finding.rows
-        pairs: list[tuple[int, int | None]] = [(row, first) for row in rest]
-        suggested = "" if finding.suggested is None else self.table.classes[finding.suggested]
-        score, reason = round(finding.score, 6), finding.reason
-        values = [
-            (finding.kind, *self._image(row), suggested, *self._image(other), score, reason)
-            for row, other in pairs or [(first, None)]
-        ]
-        return [dict(zip(COLUMNS, one, strict=True)) for one in values]
+        table = self.table
 
-    def _image(self, row: int | None) -> tuple[str, str, str]:
-        """Return path, split and label."""
-        if row is None:
-            return "", "", ""
-        return self.table.paths[row], self.table.splits[row], _label(self.table, row)
+        def image(row: int | None) -> tuple[str, str, str]:
+            if row is None:
+                return "", "", ""
+            return table.paths[row], table.splits[row], _label(table, row)
+
+        first, *rest = finding.rows
+        pairs: list[tuple[int, int | None]] = [(row, first) for row in rest] or [(first, None)]
+        suggested = "" if finding.suggested is None else table.classes[finding.suggested]
+        why = round(finding.score, 6), finding.reason
+        values = [(finding.kind, *image(a), suggested, *image(b), *why) for a, b in pairs]
+        return [dict(zip(COLUMNS, one, strict=True)) for one in values]
 
     def to_csv(self) -> bytes:
         """Return all findings as `audit.csv`; names as they are on disk."""
@@ -144,19 +162,16 @@ def find_faults(table: FeatureTable, *, seed: int = 0, progress: Progress | None
     note = too_many(table.splits, table.features.shape[1], within=True)
     notes = [note] if note else []
     progress.start("comparing", 0)
-    found = find_near_duplicates(table.features, table.digests, table.splits, within=True)
-    duplicates = [one for one in found if not one.same_file]
-    near = [(one.row, one.other) for one in duplicates]
-    # groups are the person's word on what belongs together, not that it is one picture
-    same = folding.make_group_ids(table.digests, None, near)
+    pairs = find_near_duplicates(table.features, table.digests, table.splits, within=True)
+    near = [pair for pair in pairs if not pair.same_file]
+    ties = [(pair.row, pair.other) for pair in near]
     progress.start("judging", 0)
-    findings = [
-        *_copies(table),
-        *_near(table, duplicates),
-        *_suspects(table, folding.make_group_ids(table.digests, table.groups, near), seed, notes),
-    ]
+    findings = [*_copies(table), *_near(table, near)]
+    group_ids = folding.make_group_ids(table.digests, table.groups, ties)
+    findings += _suspects(table, group_ids, seed, notes)
     progress.start("measuring", 0)
-    findings += _outliers(table, same)
+    # groups are the person's word on what belongs together, not that it is one picture
+    findings += _outliers(table, folding.make_group_ids(table.digests, None, ties))
     return Audit(table, tuple(findings), tuple(notes), time.monotonic() - began)
 
 
@@ -175,9 +190,9 @@ def audit_table(
         place = table.path.with_name(f"{table.path.stem}.audit.csv")
     if options.output is not None:
         place = output_path(options.output, mark=MARK, what=LIST)
-    found = find_faults(table, progress=progress)
-    write_output(place, found.to_csv(), mark=MARK, what=LIST)
-    return found, place
+    done = find_faults(table, progress=progress)
+    write_output(place, done.to_csv(), mark=MARK, what=LIST)
+    return done, place
 
 
 def _copies(table: FeatureTable) -> list[Finding]:
@@ -185,36 +200,42 @@ def _copies(table: FeatureTable) -> list[Finding]:
     by_digest: dict[str, list[int]] = defaultdict(list)
     for row, digest in enumerate(table.digests):
         by_digest[digest].append(row)
-    found = []
-    for rows in (_by_split(table, rows) for rows in by_digest.values() if len(rows) > 1):
-        reason = f"The same file {len(rows)} times{_where(table, rows)}."
-        found.append(Finding("copy", tuple(rows), 1.0, None, reason))
-    return sorted(found, key=lambda one: _urgency(table, one))
+    return _same_picture(
+        table, "copy",
+        [(rows, 1.0, f"The same file {len(rows)} times")
+         for rows in by_digest.values() if len(rows) > 1],
+    )  # fmt: skip
 
 
 def _near(table: FeatureTable, duplicates: list[NearDuplicate]) -> list[Finding]:
     """Return a finding for two images that are nearly the same picture; each two once."""
-    found, seen = [], set()
+    once: dict[frozenset[str], NearDuplicate] = {}  # not again copies of the two, in other splits
     for one in duplicates:
-        key = frozenset((table.digests[one.row], table.digests[one.other]))
-        if key in seen:  # copies of the two, in other splits
-            continue
-        seen.add(key)
-        rows = _by_split(table, (one.row, one.other))
-        reason = f"Nearly the same picture (cosine {one.cosine:.3f}){_where(table, rows)}."
-        found.append(Finding("near-duplicate", tuple(rows), one.cosine, None, reason))
-    return sorted(found, key=lambda one: _urgency(table, one))
+        once.setdefault(frozenset((table.digests[one.row], table.digests[one.other])), one)
+    return _same_picture(
+        table, "near-duplicate",
+        [([one.row, one.other], one.cosine, f"Nearly the same picture (cosine {one.cosine:.3f})")
+         for one in once.values()],
+    )  # fmt: skip
 
 
-def _by_split(table: FeatureTable, rows: Sequence[int]) -> list[int]:
-    """Return rows with those of train first, then those of val and test."""
-    return sorted(rows, key=lambda row: (_ORDER.get(table.splits[row], 4), row))
+def _same_picture(
+    table: FeatureTable, kind: str, found: list[tuple[list[int], float, str]]
+) -> list[Finding]:
+    """Return findings of (rows, score, reason): those across splits, or of two labels, first."""
+    findings = []
+    for rows, score, reason in found:
+        # those of train first, then those of val and test
+        ordered = sorted(rows, key=lambda row: (_ORDER.get(table.splits[row], 4), row))
+        where = _where(table, ordered)
+        findings.append(Finding(kind, tuple(ordered), score, None, f"{reason}{where}."))
 
+    def urgency(one: Finding) -> tuple[Any, ...]:
+        splits = {table.splits[row] for row in one.rows}
+        labels = {int(table.labels[row]) for row in one.rows}
+        return len(splits) == 1, len(labels) == 1, -one.score, one.rows
 
-def _urgency(table: FeatureTable, one: Finding) -> tuple[Any, ...]:
-    splits = {table.splits[row] for row in one.rows}
-    labels = {int(table.labels[row]) for row in one.rows}
-    return len(splits) == 1, len(labels) == 1, -one.score, one.rows
+    return sorted(findings, key=urgency)
 
 
 def _where(table: FeatureTable, rows: list[int]) -> str:
@@ -252,26 +273,27 @@ def _suspects(
             f"The labels of {counted(lost, 'image')} could not be judged: their class has no other "
             "image to learn from."
         )
-    found = []
-    for one in noise.suspects(table.labels[judged], probabilities):
-        row = int(judged[one.position])
+    findings = []
+    for place, suggested in zip(*noise.suspects(table.labels[judged], probabilities), strict=True):
+        row, p = int(judged[place]), probabilities[place]
+        own = float(p[table.labels[row]])
         reason = (
-            f"Looks like '{table.classes[one.suggested]}' ({one.other:.2f}), not like "
-            f"'{_label(table, row)}' ({one.own:.2f}), to a head that saw neither it nor a copy."
+            f"Looks like '{table.classes[suggested]}' ({p[suggested]:.2f}), not like "
+            f"'{_label(table, row)}' ({own:.2f}), to a head that saw neither it nor a copy."
         )
-        found.append(Finding("suspect-label", (row,), 1 - one.own, one.suggested, reason))
-    return found
+        findings.append(Finding("suspect-label", (row,), 1 - own, int(suggested), reason))
+    return findings
 
 
 def _outliers(table: FeatureTable, same: np.ndarray) -> list[Finding]:
     """Return the images that are far from the others of their class."""
-    found = []
-    for one in outliers(table.features, table.labels, same):
-        label = _label(table, one.row)
+    findings = []
+    for row, score, times in outliers(table.features, table.labels, same):
+        label = _label(table, row)
         others = f"the most alike of '{label}'" if label else "the images most like it"
-        reason = f"{one.times:.1f} times as far from {others} as images usually are."
-        found.append(Finding("outlier", (one.row,), one.score, None, reason))
-    return found
+        reason = f"{times:.1f} times as far from {others} as images usually are."
+        findings.append(Finding("outlier", (row,), score, None, reason))
+    return findings
 
 
 def _label(table: FeatureTable, row: int) -> str:

@@ -8,7 +8,6 @@ class's usual confidence; where this is another class than its label, the label 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,23 +19,6 @@ from pipeline.heads.metrics import softmax
 #: The head that judges, and the penalties that it may have: wrong labels ask for strong ones, and
 #: every decade costs as much as all of the folds.
 HEAD, PENALTIES = "linear", (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Suspect:
-    """An image whose label looks wrong. Equal only when identical.
-
-    Attributes:
-        position: among those that were judged.
-        suggested: the class that it is counted to.
-        own: probability of its label.
-        other: probability of the suggested class.
-    """
-
-    position: int
-    suggested: int
-    own: float
-    other: float
 
 
 def judge(
@@ -61,15 +43,15 @@ def judge(
     rows = np.concatenate([held for _, held in folds])
     used = np.unique(np.concatenate([rows, *(fitted for fitted, _ in folds)]))
     plan = Plan(select="log-loss", grid=PENALTIES, seed=seed)
-    found = search(HEAD, features, labels, classes=classes, train=used, folds=folds, plan=plan)
-    assert found.held is not None
-    logits, own = found.held
+    head = search(HEAD, features, labels, classes=classes, train=used, folds=folds, plan=plan)
+    assert head.held is not None
+    logits, own = head.held
     probabilities = softmax(logits, calibration.fit(logits, own, on="cv").temperature)
     known = np.concatenate([np.isin(labels[held], labels[fitted]) for fitted, held in folds])
     return rows[known], probabilities[known]
 
 
-def suspects(labels: np.ndarray, probabilities: np.ndarray) -> list[Suspect]:
+def suspects(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the images whose label looks wrong, the most suspicious first.
 
     They are those off the diagonal of the confident joint (section 3.1), ranked by
@@ -79,18 +61,15 @@ def suspects(labels: np.ndarray, probabilities: np.ndarray) -> list[Suspect]:
     Args:
         labels: [N] int64.
         probabilities: probabilities [N, K] of heads that have not seen the image.
+
+    Returns:
+        Their places among the N, int64 [n], and the classes that they are counted to, int64 [n].
     """
-    rows = np.arange(len(labels))
-    own = probabilities[rows, labels]
-    there = np.bincount(labels, minlength=probabilities.shape[1])
-    usual = np.bincount(labels, own, minlength=probabilities.shape[1]) / np.maximum(there, 1)
-    confident = np.where((probabilities >= usual) & (there > 0), probabilities, -1.0)
+    own = probabilities[np.arange(len(labels)), labels]
+    images = np.bincount(labels, minlength=probabilities.shape[1])
+    usual = np.bincount(labels, own, minlength=probabilities.shape[1]) / np.maximum(images, 1)
+    confident = np.where((probabilities >= usual) & (images > 0), probabilities, -1.0)
     counted = confident.argmax(1)
     doubted = np.flatnonzero((confident.max(1) >= 0) & (counted != labels))
-    found = [
-        Suspect(
-            int(row), int(counted[row]), float(own[row]), float(probabilities[row, counted[row]])
-        )
-        for row in doubted
-    ]
-    return sorted(found, key=lambda one: (one.own, one.position))
+    doubted = doubted[np.argsort(own[doubted], kind="stable")]
+    return doubted, counted[doubted]

@@ -8,8 +8,6 @@ images that were mixed into photos of insects, of flowers and into digits: docs/
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from pipeline.heads.linear import unit_length
@@ -25,28 +23,18 @@ REFERENCES = 5000
 _ROWS = 2048
 
 
-@dataclass(frozen=True)
-class Outlier:
-    """An image that is far from the others.
-
-    Attributes:
-        row: of the features.
-        score: modified z-score of its distance among all images.
-        times: its distance over the median.
-    """
-
-    row: int
-    score: float
-    times: float
-
-
-def outliers(features: np.ndarray, labels: np.ndarray, same: np.ndarray) -> list[Outlier]:
+def outliers(
+    features: np.ndarray, labels: np.ndarray, same: np.ndarray
+) -> list[tuple[int, float, float]]:
     """Return the images that do not belong, the farthest first.
 
     Args:
         features: [N, D] float32.
         labels: [N] int64; images without a label, −1, are compared with each other.
         same: [N] int64, equal for copies of one picture, which are no neighbours.
+
+    Returns:
+        Row, modified z-score of its distance among all images, and its distance over the median.
     """
     far = distances(features, labels, same)
     median = float(np.median(far)) if len(far) else 0.0
@@ -55,10 +43,8 @@ def outliers(features: np.ndarray, labels: np.ndarray, same: np.ndarray) -> list
         return []
     scores = (far - median) / spread
     order = np.argsort(-scores, kind="stable")
-    return [
-        Outlier(int(row), float(scores[row]), float(far[row] / median))
-        for row in order[scores[order] > FAR]
-    ]
+    rows = order[scores[order] > FAR]
+    return [(int(row), float(scores[row]), float(far[row] / median)) for row in rows]
 
 
 def distances(features: np.ndarray, labels: np.ndarray, same: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.analysis.auditing.findings import KINDS, Finding
+from pipeline.analysis.auditing.audit import KINDS, Finding
 from pipeline.images.names import shown
 from pipeline.store.table import FeatureTable
 

@@ -8,7 +8,8 @@ from tables import make_table, provenance
 
 from pipeline.analysis.advising import quadrant
 from pipeline.analysis.advising.gains import Gain, find
-from pipeline.analysis.advising.quadrant import LARGE, RULES, SIMILAR, Similarity, recommend
+from pipeline.analysis.advising.quadrant import LARGE, RULES, SIMILAR, recommend
+from pipeline.analysis.advising.similarity import Similarity
 from pipeline.heads.cross_validation.random_baseline import PermutationTest
 
 SURE = PermutationTest(900, 1000, 0.25, 0.001)
@@ -51,7 +52,7 @@ def test_two_numbers_decide_the_quadrant(images, similarity, size, likeness, act
     assert (found.size, found.similarity, found.action) == (size, likeness, action)
     assert found.commands and found.sources and len(found.reasons) == 3
     assert f"{images:,} training images" in found.reasons[0]
-    assert RULES[action].why == found.reasons[-1]
+    assert RULES[action][1] == found.reasons[-1]
 
 
 def test_features_that_carry_nothing_come_before_every_quadrant():

@@ -8,8 +8,7 @@ from click.testing import CliRunner
 from tables import make_table
 
 import pipeline
-from pipeline.analysis.auditing.audit import COLUMNS, find_faults
-from pipeline.analysis.auditing.findings import KINDS
+from pipeline.analysis.auditing.audit import COLUMNS, KINDS, find_faults
 from pipeline.cli import main
 from pipeline.errors import PipelineError
 from pipeline.store.cache import Cache

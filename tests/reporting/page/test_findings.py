@@ -1,7 +1,7 @@
 import pytest
 from tables import make_table
 
-from pipeline.analysis.auditing.findings import KINDS, Finding
+from pipeline.analysis.auditing.audit import KINDS, Finding
 from pipeline.reporting.page import findings
 
 
