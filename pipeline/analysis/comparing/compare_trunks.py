@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache as once
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.analysis.comparing.compare_picture import draw
 from pipeline.analysis.comparing.contenders import CompareOptions, Contender
@@ -105,8 +105,7 @@ def race(
     contenders = options.contenders()
     options.extraction(contenders[0]).check()
     make_folder(cache.root)
-    gathered = gather(data, options.extraction(contenders[0]), cache, progress)
-    running = _Running(data, options, cache, progress, gathered)
+    running = _Running(data, options, cache, progress)
     for trunk in dict.fromkeys((one.trunk, one.weights) for one in contenders):
         running.trunk([one for one in contenders if (one.trunk, one.weights) == trunk])
     if not running.results:
@@ -116,7 +115,7 @@ def race(
         failed=running.failed,
         notes=tuple(dict.fromkeys(running.notes)),
         extracted=running.extracted,
-        name=gathered.name,
+        name=running.images.name,
         seconds=time.monotonic() - began,
     )
     place = Path(options.output or cache.root / "comparisons" / f"{done.name}.png")
@@ -128,11 +127,10 @@ class _Running:
     """The contenders so far: results, failures, and what a person should know."""
 
     def __init__(
-        self, data: str | Path | None, options: CompareOptions, cache: Cache, progress: Progress,
-        gathered: Any,
-    ):  # fmt: skip
-        self.data, self.options, self.cache = data, options, cache
-        self.progress, self.gathered = progress, gathered
+        self, data: str | Path | None, options: CompareOptions, cache: Cache, progress: Progress
+    ):
+        self.data, self.options, self.cache, self.progress = data, options, cache, progress
+        self.images = gather(data, options.extraction(options.contenders()[0]), cache, progress)
         self.results: list[Result] = []
         self.failed: dict[str, str] = {}
         self.notes: list[str] = []
@@ -180,7 +178,7 @@ class _Running:
         try:
             done = extract_tables(
                 self.data, [self.options.extraction(one) for one in contenders], self.cache,
-                self.progress, gathered=self.gathered, facts=facts, trunk=loaded,
+                self.progress, gathered=self.images, facts=facts, trunk=loaded,
             )  # fmt: skip
         except PipelineError as error:
             if len(contenders) > 1:
@@ -191,23 +189,19 @@ class _Running:
         self.extracted += max(one.extracted for one in done)
         return list(zip(contenders, done, strict=True))
 
-    def _add(self, contender: Contender, done: Extraction, load: Any) -> None:
-        heads = FitHeadOptions(
-            clf=self.options.clf, folds=self.options.folds, jobs=self.options.jobs,
-            seed=self.options.seed,
-        )  # fmt: skip
+    def _add(self, contender: Contender, done: Extraction, load: Callable[[], LoadedTrunk]) -> None:
+        asked, title = self.options, contender.title
+        heads = FitHeadOptions(clf=asked.clf, folds=asked.folds, jobs=asked.jobs, seed=asked.seed)
         fitted = fit_head.fit_heads(done.table, heads, self.cache, self.progress)
-        for name, reason in fitted.failed.items():
-            self.failed[f"{contender.title} {name}"] = reason
+        self.failed |= {f"{title} {name}": reason for name, reason in fitted.failed.items()}
         best = rank_heads([head.info for head in fitted.heads], done.table.table_id)[0].info
         self.progress.start("measuring", 0)
         key = FeatureKey.of(done.table.provenance)
-        price = measure(load(), key, self.options.extraction(contender), self.cache)
-        result = Result(contender, done.table, best, price)
-        self.results.append(result)
-        accuracy = "untried" if result.accuracy is None else f"{result.accuracy:.3f}"
+        price = measure(load(), key, asked.extraction(contender), self.cache)
+        self.results.append(Result(contender, done.table, best, price))
+        accuracy = "untried" if best.score is None else f"{best.score:.3f}"
         self.progress.say(
-            f"{contender.title}: {best.clf} {accuracy} on folds of train, "
+            f"{title}: {best.clf} {accuracy} on folds of train, "
             f"{price.milliseconds:.2f} ms an image"
         )
 

@@ -75,18 +75,16 @@ class CompareOptions(Options):
 
     def conflicts(self) -> list[str]:
         """Return a sentence for each name that cannot be one."""
-        found = []
-        for layer in _words(self.layers):
-            for name in spec.layer_names(layer) if layer != OWN else []:
-                if name not in spec.LAYERS:
-                    known = [OWN, *spec.LAYERS]
-                    found.append(
-                        f"--layers '{name}' is not one of {', '.join(known)}.{nearest(name, known)}"
-                    )
-        for pool in _words(self.pools):
-            if pool not in spec.POOLS:
-                hint = nearest(pool, spec.POOLS)
-                found.append(f"--pools '{pool}' is not one of {', '.join(spec.POOLS)}.{hint}")
+        layers = [layer for layer in _words(self.layers) if layer != OWN]
+        names = [name for layer in layers for name in spec.layer_names(layer)]
+        asked: list[tuple[str, str, tuple[str, ...]]] = []
+        asked += [("--layers", name, (OWN, *spec.LAYERS)) for name in names]
+        asked += [("--pools", pool, spec.POOLS) for pool in _words(self.pools)]
+        found = [
+            f"{flag} '{name}' is not one of {', '.join(known)}.{nearest(name, known)}"
+            for flag, name, known in asked
+            if name not in known
+        ]
         trunks = [_trunk(word) for word in _words(self.trunks)]
         if not trunks or not all(all(pair) for pair in trunks):
             found.append(

@@ -46,31 +46,24 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        facts = self.table.provenance
+        facts, head = self.table.provenance, self.head
         return {
             "title": self.contender.title,
-            "trunk": facts.trunk,
-            "weights": facts.weights,
-            "layer": facts.layer,
-            "pool": facts.pool,
+            **{name: getattr(facts, name) for name in ("trunk", "weights", "layer", "pool")},
             "dim": int(self.table.features.shape[1]),
             "precision": facts.precision,
             "table": str(self.table.path),
             "table_id": self.table.table_id,
-            "head": self.head.id,
-            "clf": self.head.clf,
-            "parameters": self.head.parameters,
+            "head": head.id,
+            "clf": head.clf,
+            "parameters": head.parameters,
             "accuracy": self.accuracy,
             "interval": self.interval,
             "metrics": {
-                split: {
-                    "images": values.images,
-                    "accuracy": values.accuracy,
-                    "interval": values.interval,
-                }
-                for split, values in self.head.metrics.items()
+                split: {name: getattr(of, name) for name in ("images", "accuracy", "interval")}
+                for split, of in head.metrics.items()
             },
-            **self.cost.to_json(),
+            **vars(self.cost),
             "front": self.front,
         }
 
@@ -108,11 +101,12 @@ class Race:
 
 def marked(results: Sequence[Result]) -> list[Result]:
     """Return the results with the Pareto front of milliseconds and accuracy marked."""
+
+    def beats(other: Result, one: Result) -> bool:
+        better = (other.accuracy or 0) - (one.accuracy or 0)
+        faster = one.cost.milliseconds - other.cost.milliseconds
+        return better >= 0 and faster >= 0 and (better, faster) != (0, 0)
+
     tried = [one for one in results if one.accuracy is not None]
-    return [replace(one, front=one in tried and not _beaten(one, tried)) for one in results]
-
-
-def _beaten(one: Result, others: Sequence[Result]) -> bool:
-    here = -one.cost.milliseconds, one.accuracy or 0.0
-    there = ((-other.cost.milliseconds, other.accuracy or 0.0) for other in others)
-    return any(pair != here and pair[0] >= here[0] and pair[1] >= here[1] for pair in there)
+    front = [one for one in tried if not any(beats(other, one) for other in tried)]
+    return [replace(one, front=one in front) for one in results]
