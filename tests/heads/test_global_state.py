@@ -22,6 +22,7 @@ from pipeline.heads.estimators.lda import ShrinkageLDA
 from pipeline.heads.head import Head
 from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS
+from pipeline.store.cache import Cache
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,7 +31,7 @@ def first_imports(tmp_path_factory):
     small = make_table(train=12, val=4, classes=2)
     folder = tmp_path_factory.mktemp("first")
     for name in ("linear", "lda", "nb"):
-        head = pipeline.fit_head(small, name, cache=folder, folds=2, jobs=1)
+        head = pipeline.fit_head(small, clf=name, cache=folder, folds=2, jobs=1)
         Head.open(head.folder).predict(small)
 
 
@@ -52,7 +53,7 @@ def test_fitting_and_predicting_leave_everything_as_it_was(tmp_path, two_threads
         for reused in (False, True):
             before = snapshot()
             recipe = FitHeadOptions(clf=name, folds=2, jobs=jobs, grid=grids.get(name))
-            done = module.fit_heads(table, recipe, pipeline.store.cache.Cache.at(tmp_path))
+            done = module.fit_heads(table, recipe, Cache.at(tmp_path))
             assert snapshot() == before, name
             assert bool(done.reused) == reused
         before = snapshot()
@@ -64,7 +65,7 @@ def test_wide_features_leave_the_number_of_threads_as_it_was(tmp_path, two_threa
     x, y = clouds(1500, 720, 2)  # more numbers than one thread takes alone
     table = make_table(features=x, labels=y, classes=2, splits=("train",) * 1500)
     before = snapshot()
-    pipeline.fit_head(table, "linear", cache=tmp_path, folds=2, grid="0.001")
+    pipeline.fit_head(table, clf="linear", cache=tmp_path, folds=2, grid="0.001")
     assert snapshot() == before
 
 
@@ -81,15 +82,15 @@ def test_a_call_that_fails_leaves_everything_as_it_was(tmp_path, two_threads, na
     table = make_table(train=48)
     before = snapshot()
     with parallel_config(backend="threading", n_jobs=2), pytest.raises(type(error)) as caught:
-        module.fit_heads(table, FitHeadOptions(clf=name, folds=2), pipeline.store.cache.Cache.at(tmp_path),
-                   Failing())  # fmt: skip
+        options = FitHeadOptions(clf=name, folds=2)
+        module.fit_heads(table, options, Cache.at(tmp_path), Failing())
     assert snapshot() == before  # while the traceback still holds every frame
     assert caught.value is not None
 
 
 def test_features_that_are_refused_leave_everything_as_it_was(tmp_path):
     table = make_table(train=24, val=6)
-    head = pipeline.fit_head(table, "nb", cache=tmp_path, folds=2, jobs=1)
+    head = pipeline.fit_head(table, clf="nb", cache=tmp_path, folds=2, jobs=1)
     before = snapshot()
     with pytest.raises(PipelineError, match="not finite"):
         head.predict(np.full((2, 24), np.nan))

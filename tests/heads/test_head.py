@@ -46,7 +46,9 @@ def head(request, tmp_path):
 
 def test_opened_it_is_what_was_written(head, tmp_path):
     back = Head.open(tmp_path)
-    assert back.info == head.info and back.classes_ == ("ant", "bee") and back.id == head.id
+    assert (
+        back.info == head.info and back.classes_.tolist() == ["ant", "bee"] and back.id == head.id
+    )
     assert back.predict_proba(X).tobytes() == head.predict_proba(X).tobytes()
     assert back.folder == tmp_path
 
