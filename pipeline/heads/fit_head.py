@@ -18,7 +18,7 @@ from pipeline.heads import calibration, metrics, predictions
 from pipeline.heads.cross_validation import near_duplicates
 from pipeline.heads.cross_validation.near_duplicates import NearDuplicate, find_near_duplicates
 from pipeline.heads.cross_validation.resplits import resplit
-from pipeline.heads.cross_validation.search import Plan, SearchResult, Trial, search
+from pipeline.heads.cross_validation.search import Plan, SearchResult, search
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import rank_heads
 from pipeline.heads.options import FitHeadOptions
@@ -32,8 +32,6 @@ from pipeline.store.records import (
     HeadInfo,
     HeadOptions,
     HeadTrial,
-    Metrics,
-    Repeats,
     SplitMetrics,
 )
 from pipeline.store.results import HEAD
@@ -70,7 +68,7 @@ class Fitting:
             "heads": [{**head.info.to_json(), "path": str(head.folder)} for head in self.heads],
             "reused": list(self.reused),
             "failed": self.failed,
-            "leaks": [leak.to_json() for leak in self.leaks],
+            "leaks": [vars(leak) for leak in self.leaks],
             "notes": list(self.notes),
             "seconds": round(self.seconds, 3),
         }
@@ -161,7 +159,11 @@ def fit_heads(
     }
     fitted = {name: head for name, folder in folders.items() if (head := _kept(folder)) is not None}
     reused = tuple(head.id for head in fitted.values())
-    duplicates = _duplicates(table, next(iter(fitted.values()), None))
+    if fitted:  # a head that is kept has those of its table
+        pairs = next(iter(fitted.values())).info.near_duplicates
+        duplicates = [NearDuplicate(**pair) for pair in pairs]
+    else:
+        duplicates = find_near_duplicates(table.features, table.digests, table.splits)
     failed: dict[str, str] = {}
     for name in names:
         if name in fitted:
@@ -182,13 +184,6 @@ def fit_heads(
         tuple(notes),
         time.monotonic() - began,
     )
-
-
-def _duplicates(table: FeatureTable, kept: Head | None) -> list[NearDuplicate]:
-    """Return near-duplicates across splits; a head that is kept has those of its table."""
-    if kept is None:
-        return find_near_duplicates(table.features, table.digests, table.splits)
-    return [NearDuplicate(**one) for one in kept.info.near_duplicates]
 
 
 def _head_id(table: FeatureTable, options: FitHeadOptions) -> str:
@@ -222,10 +217,14 @@ def _fit(
     progress: Progress,
     duplicates: list[NearDuplicate],
 ) -> Head:
-    def tell(head: str, parameters: dict[str, Any], best: float) -> None:
-        shown = ", ".join(f"{k}={_short(v)}" for k, v in parameters.items())
-        progress.update(f"{head} {shown}  best {options.select} {abs(best):.4f}")
+    def tell(parameters: dict[str, Any], best: float) -> None:
+        shown = ", ".join(
+            f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in parameters.items()
+        )
+        progress.update(f"{name} {shown}  best {options.select} {abs(best):.4f}")
 
+    kind, classes = HEADS[name], len(table.classes)
     plan = Plan(
         select=options.select,
         grid=parse_grid(options.grid) if options.grid else None,
@@ -234,26 +233,62 @@ def _fit(
         seed=options.seed,
         jobs=_processes(options.jobs),
     )
-    classes = len(table.classes)
     features, labels, train, folds = learned(table, options.views, task.train, task.folds)
-    found = search(
+    result = search(
         name, features, labels, classes=classes, train=train, folds=folds, plan=plan, progress=tell
     )
     majority = int(np.bincount(table.labels[task.train], minlength=classes).argmax())
     probabilities = {
-        split: found.probabilities(np.asarray(table.features[rows]), classes)
+        split: result.probabilities(np.asarray(table.features[rows]), classes)
         for split, rows in task.reported.items()
     }
     scored = {
         split: metrics.measure(table.labels[rows], probabilities[split], table.classes, majority)
         for split, rows in task.reported.items()
     }
-    repeats = resplit(name, table, task, options, plan) if options.repeats else None
-    info = replace(
-        _info(name, table, task, options, found, folder.name, scored, repeats, majority),
+    chosen, linear, tried = result.chosen, result.linear is not None, bool(folds)
+    info = HeadInfo(
+        schema=HEAD.schema,
+        id=folder.name,
+        clf=name,
+        title=kind.title,
+        log_loss=kind.log_loss,
+        linear=linear,
+        table_id=table.table_id,
+        table=str(table.path),
+        fingerprint=table.fingerprint,
+        trunk=table.provenance.trunk,
+        dim=int(table.features.shape[1]),
+        features=FeatureSource.from_json(table.provenance.to_json()),
+        classes=table.classes,
+        majority=table.classes[majority],
+        recipe=cast(HeadOptions, asdict(replace(options, clf=name))),
+        normalize=result.normalizer.kind,
+        parameters=chosen.parameters,
+        temperature=None if kind.probabilities and not linear else chosen.temperature,
+        calibration=result.held and calibration.fit(*result.held, on=task.selects),
+        selected_by=options.select,
+        selected_on=task.selects,
+        folds=len(task.folds) if task.selects == "cv" else 0,
+        score=chosen.score if tried else None,
+        spread=chosen.spread,
+        trials=tuple(
+            cast(HeadTrial, {**asdict(trial), "score": trial.score if tried else None})
+            for trial in result.trials
+        ),
+        train_images=len(task.train),
+        metrics={
+            split: SplitMetrics(**vars(values), selected_on=split == task.selects)
+            for split, values in scored.items()
+        },
+        repeats=resplit(name, table, task, options, plan) if options.repeats else None,
+        notes=tuple(result.notes),
+        seconds=result.seconds,
+        versions=_versions(name),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         near_duplicates=tuple(asdict(one) for one in duplicates),
     )
-    head = Head(info, linear=found.linear, estimator=_estimator(found), folder=folder)
+    head = Head(info, linear=result.linear, estimator=_estimator(result), folder=folder)
 
     def write(into: Path) -> None:
         for split, rows in task.reported.items():
@@ -264,71 +299,12 @@ def _fit(
     return head
 
 
-def _estimator(found: SearchResult) -> Any:
-    if found.linear is not None:
+def _estimator(result: SearchResult) -> Any:
+    if result.linear is not None:
         return None
     from sklearn.pipeline import Pipeline
 
-    return Pipeline([("normalize", found.normalizer.step()), ("classify", found.estimator)])
-
-
-def _info(
-    name: str,
-    table: FeatureTable,
-    task: Task,
-    options: FitHeadOptions,
-    found: SearchResult,
-    head_id: str,
-    scored: dict[str, Metrics],
-    repeats: Repeats | None,
-    majority: int,
-) -> HeadInfo:
-    kind = HEADS[name]
-    chosen = found.chosen
-    uses_scores = found.linear is not None or not kind.probabilities
-    held = None if found.held is None else calibration.fit(*found.held, on=task.selects)
-    return HeadInfo(
-        schema=HEAD.schema,
-        id=head_id,
-        clf=name,
-        title=kind.title,
-        log_loss=kind.log_loss,
-        linear=found.linear is not None,
-        table_id=table.table_id,
-        table=str(table.path),
-        fingerprint=table.fingerprint,
-        trunk=table.provenance.trunk,
-        dim=int(table.features.shape[1]),
-        features=FeatureSource.from_json(table.provenance.to_json()),
-        classes=table.classes,
-        majority=table.classes[majority],
-        recipe=cast(HeadOptions, asdict(replace(options, clf=name))),
-        normalize=found.normalizer.kind,
-        parameters=chosen.parameters,
-        temperature=chosen.temperature if uses_scores else None,
-        calibration=held,
-        selected_by=options.select,
-        selected_on=task.selects,
-        folds=len(task.folds) if task.selects == "cv" else 0,
-        score=_json_number(chosen.score),
-        spread=chosen.spread,
-        trials=tuple(_trial(trial) for trial in found.trials),
-        train_images=len(task.train),
-        metrics={
-            split: SplitMetrics(**vars(values), selected_on=split == task.selects)
-            for split, values in scored.items()
-        },
-        repeats=repeats,
-        notes=tuple(found.notes),
-        seconds=found.seconds,
-        versions=_versions(name),
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )
-
-
-def _trial(trial: Trial) -> HeadTrial:
-    numbers = {"score": _json_number(trial.score), "spread": _json_number(trial.spread)}
-    return cast(HeadTrial, {**asdict(trial), **numbers})
+    return Pipeline([("normalize", result.normalizer.step()), ("classify", result.estimator)])
 
 
 def _processes(asked: int | None) -> int | None:
@@ -338,11 +314,3 @@ def _processes(asked: int | None) -> int | None:
     if asked is not None or effective_n_jobs(None) > 1:
         return asked
     return usable_cores()
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _json_number(value: float) -> float | None:
-    return None if value != value else value

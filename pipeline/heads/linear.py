@@ -96,19 +96,17 @@ class LinearHead:
                 temperature = file.get_tensor("temperature")
         except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
             raise DamagedError(f"The head {path} is damaged: {error}") from error
+        tensors = weight, bias, temperature
+        finite = all(one.dtype.kind == "f" and np.isfinite(one).all() for one in tensors)
         if weight.ndim != 2 or bias.shape != weight.shape[:1] or temperature.shape != (1,):
-            raise DamagedError(f"The head {path} is damaged: its shapes do not fit each other.")
-        if not all(
-            values.dtype.kind == "f" and np.isfinite(values).all()
-            for values in (weight, bias, temperature)
-        ):
-            raise DamagedError(f"The head {path} is damaged: its values are not finite floats.")
-        if temperature[0] <= 0 or normalize not in ("none", "l2"):
-            raise DamagedError(
-                f"The head {path} is damaged: its temperature is {temperature[0]:g} and its "
-                f"normalisation '{normalize}'."
-            )
-        return cls(weight, bias, normalize == "l2", float(temperature[0]))
+            wrong = "its shapes do not fit each other"
+        elif not finite:
+            wrong = "its values are not finite floats"
+        elif temperature[0] <= 0 or normalize not in ("none", "l2"):
+            wrong = f"its temperature is {temperature[0]:g} and its normalisation '{normalize}'"
+        else:
+            return cls(weight, bias, normalize == "l2", float(temperature[0]))
+        raise DamagedError(f"The head {path} is damaged: {wrong}.")
 
 
 def unit_length(features: np.ndarray) -> np.ndarray:

@@ -41,44 +41,45 @@ def measure(
         classes: K names.
         majority: the class that the baseline always predicts.
     """
-    predicted, total = probabilities.argmax(1), len(labels)
+    predicted, confidence, total = probabilities.argmax(1), probabilities.max(1), len(labels)
     confusion = _confusion(labels, predicted, len(classes))
-    right, actual, claimed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision, recall = right / claimed, right / actual
-        f1 = 2 * right / (actual + claimed)
+    right, images = int(confusion.trace()), confusion.sum(1).tolist()
+    rates = _rates(confusion)
+    top5 = None
+    if len(classes) > 5:
+        likeliest = np.argpartition(-probabilities, 4, axis=1)[:, :5]
+        top5 = float((likeliest == labels[:, None]).any(1).mean())
+    _, hits, sure = reliability(predicted == labels, confidence).T
+    columns = ([None if math.isnan(rate) else rate for rate in of.tolist()] for of in rates)
     return Metrics(
         images=total,
-        accuracy=float(right.sum() / total),
-        interval=wilson(int(right.sum()), total),
-        balanced_accuracy=float(np.nanmean(recall)),
-        f1_macro=float(np.nanmean(f1)),
+        accuracy=right / total,
+        interval=wilson(right, total),
+        balanced_accuracy=float(np.nanmean(rates[1])),
+        f1_macro=float(np.nanmean(rates[2])),
         log_loss=log_loss(labels, probabilities),
-        top5=_top(labels, probabilities, 5) if len(classes) > 5 else None,
-        calibration_error=_calibration_error(predicted == labels, probabilities.max(1)),
+        top5=top5,
+        calibration_error=float(np.abs(hits - sure).sum() / total),
         baseline=float((labels == majority).mean()),
         classes=tuple(
-            {
-                "class": name,
-                "images": int(actual[k]),
-                "precision": _known(precision[k]),
-                "recall": _known(recall[k]),
-                "f1": _known(f1[k]),
-            }
-            for k, name in enumerate(classes)
+            {"class": name, "images": count, "precision": precision, "recall": recall, "f1": f1}
+            for name, count, precision, recall, f1 in zip(classes, images, *columns, strict=True)
         ),
         confusion=tuple(map(tuple, confusion.tolist())),
     )
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Return how many images of each class (rows) are predicted to be of each, [K, K] int64."""
     pairs = np.bincount(labels * classes + predicted, minlength=classes * classes)
     return pairs.reshape(classes, classes)
+
+
+def _rates(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return precision, recall and F1 of each class, [K] float64, NaN where undefined."""
+    right, actual, claimed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return right / claimed, right / actual, 2 * right / (actual + claimed)
 
 
 def score(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -88,12 +89,8 @@ def score(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
     predicted = probabilities.argmax(1)
     if metric == "accuracy":
         return float((predicted == labels).mean())
-    confusion = _confusion(labels, predicted, probabilities.shape[1])
-    right, actual, claimed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    if metric == "balanced-accuracy":
-        return float(np.mean((right / np.maximum(actual, 1))[actual > 0]))
-    named = actual + claimed > 0
-    return float(np.mean(2 * right[named] / (actual + claimed)[named]))
+    _, recall, f1 = _rates(_confusion(labels, predicted, probabilities.shape[1]))
+    return float(np.nanmean(recall if metric == "balanced-accuracy" else f1))
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -184,22 +181,10 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray, *, prior: float = 0.
 
     def loss(log_temperature: float) -> float:
         probabilities = softmax(scores, math.exp(log_temperature))
-        mean = log_loss(labels, probabilities)
-        if prior:
-            blind = float(-np.log(np.clip(probabilities, EPSILON, 1.0)).mean())
-            mean = (mean * len(labels) + blind * prior) / (len(labels) + prior)
-        return mean
+        blind = float(-np.log(np.clip(probabilities, EPSILON, 1.0)).mean()) if prior else 0.0
+        own = log_loss(labels, probabilities) * len(labels)
+        return (own + blind * prior) / (len(labels) + prior)
 
     ends = math.log(spread * 1e-3), math.log(spread * 1e5)
     best = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-9})
     return math.exp(best.x)
-
-
-def _top(labels: np.ndarray, probabilities: np.ndarray, count: int) -> float:
-    likeliest = np.argpartition(-probabilities, count - 1, axis=1)[:, :count]
-    return float((likeliest == labels[:, None]).any(1).mean())
-
-
-def _calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
-    _, hits, sure = reliability(right, confidence).T
-    return float(np.abs(hits - sure).sum() / len(right))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError
@@ -72,19 +71,16 @@ class FitHeadOptions(Options):
             names = self.names
             if self.grid is not None:
                 parse_grid(self.grid)
-                _check_grid(names)
+                parameters = {name: HEADS[name].parameter or "nothing" for name in names}
+                varied = set(parameters.values())
+                if len(varied) > 1 or varied == {"nothing"}:
+                    listed = ", ".join(f"{name}: {of}" for name, of in parameters.items())
+                    raise UsageError(
+                        "--grid gives values for one parameter, and these heads vary different "
+                        f"ones ({listed}). Fit them one by one."
+                    )
             if self.class_weight and not any(HEADS[name].balanced for name in names):
                 found.append(f"{', '.join(names)} cannot weigh classes; drop --class-weight.")
         except UsageError as error:
             found.append(str(error))
         return found
-
-
-def _check_grid(names: Sequence[str]) -> None:
-    parameters = {HEADS[name].parameter for name in names}
-    if len(parameters) > 1 or None in parameters:
-        listed = ", ".join(f"{name}: {HEADS[name].parameter or 'nothing'}" for name in names)
-        raise UsageError(
-            f"--grid gives values for one parameter, and these heads vary different ones "
-            f"({listed}). Fit them one by one."
-        )

@@ -149,12 +149,7 @@ HEADS: Mapping[str, HeadKind] = {
         linear=_coefficients,
     ),
     "linear": HeadKind(
-        "logistic regression in PyTorch",
-        None,
-        "C",
-        PENALTIES,
-        refine=True,
-        log_loss=True,
+        "logistic regression in PyTorch", None, "C", PENALTIES, refine=True, log_loss=True
     ),
     "logreg": HeadKind(
         "logistic regression",

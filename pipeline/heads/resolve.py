@@ -74,9 +74,9 @@ def find(cache: Cache, asked: Any = None) -> Artefact:
     if asked is None:
         return best(cache)
     asked = getattr(asked, "folder", None) or asked
-    found = recognise(cache, str(asked))
-    if found is not None:
-        return found
+    artefact = recognise(cache, str(asked))
+    if artefact is not None:
+        return artefact
     known = [path.name for kind in (HEAD, MODEL) for path in kind.folders(cache.root)]
     hint = nearest(str(asked), [*known, *HEADS])
     raise PipelineError(
@@ -133,10 +133,10 @@ def split(cache: Cache, words: Sequence[str]) -> tuple[Artefact | None, list[str
     """
     if not words:
         return None, []
-    found = recognise(cache, words[0])
-    if found is None and re.fullmatch("[0-9a-f]{12}", words[0]) and not Path(words[0]).exists():
+    artefact = recognise(cache, words[0])
+    if artefact is None and re.fullmatch("[0-9a-f]{12}", words[0]) and not Path(words[0]).exists():
         return find(cache, words[0]), list(words[1:])  # says which are nearest
-    return found, list(words[1:] if found is not None else words)
+    return artefact, list(words[1:] if artefact is not None else words)
 
 
 def best(cache: Cache, table: FeatureTable | None = None) -> Artefact:

@@ -78,8 +78,7 @@ def split_rows(table: FeatureTable, options: FitHeadOptions, notes: list[str]) -
     unlabelled = int(((names == "train") & ~known).sum())
     if unlabelled:
         notes.append(f"{unlabelled} training images without a label were left out.")
-    train = rows["train"]
-    train, group_ids = subsampled(table, train, options, seed=options.seed)
+    train, group_ids = subsampled(table, rows["train"], options, seed=options.seed)
     reported = {name: rows[name] for name in ("val", "test") if len(rows[name])}
     if options.repeats and not reported:
         raise UsageError(
@@ -96,8 +95,16 @@ def split_rows(table: FeatureTable, options: FitHeadOptions, notes: list[str]) -
         return Task(train, [(train, rows["val"])], "val", reported)
     labels = table.labels[train]
     folds = make_folds(train, labels, group_ids, count=options.folds, seed=options.seed)
-    if len(folds) < options.folds:
-        notes.append(_fewer(len(folds), options.folds))
+    if not folds:
+        notes.append(
+            "Too few different training images to compare anything: the middle of each grid was "
+            "taken untried."
+        )
+    elif len(folds) < options.folds:
+        notes.append(
+            f"A class has too few different training images for {options.folds} folds: "
+            f"{len(folds)} were used."
+        )
     return Task(train, folds, "cv", reported)
 
 
@@ -106,7 +113,7 @@ def make_folds(
 ) -> list[Fold]:
     """Return at most `count` folds of rows, stratified, groups whole; none where none can be.
 
-    Units of mixed classes may leave a single class beside a fold: then there are fewer folds.
+    Groups of mixed classes may leave a single class beside a fold: then there are fewer folds.
     """
     possible = folding.possible(labels, group_ids, count)
     for number in range(possible, 1, -1):
@@ -114,15 +121,6 @@ def make_folds(
         if all(len(np.unique(labels[of != fold])) > 1 for fold in range(number)):
             return [(rows[of != fold], rows[of == fold]) for fold in range(number)]
     return []
-
-
-def _fewer(count: int, asked: int) -> str:
-    if not count:
-        return (
-            "Too few different training images to compare anything: the middle of each grid was "
-            "taken untried."
-        )
-    return f"A class has too few different training images for {asked} folds: {count} were used."
 
 
 def subsampled(

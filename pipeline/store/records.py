@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import reprlib
+import sys
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from functools import cache
-from math import isfinite
 from pathlib import Path
 from types import NoneType
 from typing import Any, Self, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
@@ -82,8 +82,8 @@ def _parsed(kind: Any, value: Any, name: str) -> Any:
         return {key: _parsed(arguments[1], one, f"{name}.{key:.20}") for key, one in value.items()}
     if type(value) is kind and kind is not float:
         return value
-    if kind is float and type(value) in (int, float) and _finite(value):
-        return value
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
+        return value  # neither infinite nor no number, nor an integer that no float can hold
     raise ValueError(f"has {reprlib.repr(value)} for {name}, not {_word(kind)}")
 
 
@@ -99,13 +99,6 @@ def _shallow(value: Any, levels: int) -> bool:
     inner = value.values() if isinstance(value, dict) else value
     parts = (one for one in inner if isinstance(one, dict | list))
     return levels > 0 and all(_shallow(one, levels - 1) for one in parts)
-
-
-def _finite(value: float) -> bool:
-    try:
-        return isfinite(value)
-    except OverflowError:  # a whole number that no float can hold
-        return False
 
 
 def _word(kind: Any) -> str:

@@ -46,6 +46,13 @@ def test_a_fit_on_a_few_shots_is_never_the_best(there):
     assert best(there).folder != few.folder
 
 
+def test_a_kind_means_the_head_of_all_training_images_and_no_newer_experiment(there):
+    full = find(there, "lda").folder
+    few = fitted(there.open_table(), there, "lda", shots=5).heads[0]
+    change(few.folder, "head", score=1.0, created="2999-01-01T00:00:00Z")
+    assert find(there, "lda").folder == full
+
+
 def test_a_model_that_beats_its_head_comes_before_any_head_and_one_that_does_not_never(
     modelled, tmp_path
 ):

@@ -148,28 +148,21 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if not _refusal(error):
+        from sklearn.utils._param_validation import InvalidParameterError
+
+        calls = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+        packages = [frame.f_globals["__name__"].split(".")[0] for frame in calls]
+        inner = [package for package in packages if package in ("pipeline", "sklearn")][-1]
+        known = isinstance(error, (InvalidParameterError, np.linalg.LinAlgError))
+        if inner == "pipeline" and not known:  # our own code, or numpy that it called, raised
             raise
         raise PipelineError(str(error).splitlines()[0]) from error
-
-
-def _refusal(error: ValueError) -> bool:
-    from sklearn.utils._param_validation import InvalidParameterError
-
-    if isinstance(error, (InvalidParameterError, np.linalg.LinAlgError)):
-        return True
-    names = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
-    inner = [
-        package for name in names if (package := name.split(".")[0]) in ("pipeline", "sklearn")
-    ]
-    return bool(inner[-1] == "sklearn")  # else our own code, or numpy that it called, raised
 
 
 def _possible(parameters: Parameters, shape: tuple[int, ...]) -> Parameters:
     """Return the parameters with no more neighbours than images, γ in units of 1 / D."""
     images, dim = shape
-    if "n_neighbors" in parameters:
-        count = parameters["n_neighbors"]
+    if (count := parameters.get("n_neighbors")) is not None:
         whole = int(count) if count == int(count) else count  # a grid that is given has floats
         return {**parameters, "n_neighbors": min(whole, images)}
     if "gamma" in parameters:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -60,10 +59,6 @@ class Leak:
     cosine: float
     same_file: bool
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
 
 def leaks(
     duplicates: Sequence[NearDuplicate], paths: Sequence[str], splits: Sequence[str]
@@ -112,7 +107,7 @@ def find_near_duplicates(
     files_alone = too_many(splits, features.shape[1], within=within) is not None
     centre = rows["train"] if len(rows["train"]) else np.arange(len(features))
     mean = features[centre].mean(0) if len(centre) else 0.0
-    found = []
+    duplicates = []
     for split, other in ACROSS + WITHIN * within:
         own, others = rows[split], rows[other]
         same = _same_files(digests, own, others)
@@ -123,15 +118,15 @@ def find_near_duplicates(
             match, cosine = (same[row], 1.0) if row in same else near[row]
             mutual = row not in same and split == other and near.get(match, (-1, 0))[0] == row
             if not mutual or row < match:  # two that are each other's nearest are named once
-                found.append(NearDuplicate(row, match, cosine, row in same))
-    return found
+                duplicates.append(NearDuplicate(row, match, cosine, row in same))
+    return duplicates
 
 
 def _same_files(digests: Sequence[str], rows: np.ndarray, others: np.ndarray) -> dict[int, int]:
     """Return row → the first other row with its digest, where that is not itself."""
     first = {digests[other]: other for other in others[::-1].tolist()}
-    found = {row: first.get(digests[row], row) for row in rows.tolist()}
-    return {row: other for row, other in found.items() if row != other}
+    equal = ((row, first.get(digests[row], row)) for row in rows.tolist())
+    return {row: other for row, other in equal if row != other}
 
 
 def _near(

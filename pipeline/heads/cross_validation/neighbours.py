@@ -26,7 +26,7 @@ def nearest(
         int64 [N], −1 where there is no other image; bool [N].
     """
     x = unit_length(features - features.mean(0, dtype=np.float64).astype(np.float32))
-    found = np.full(len(x), -1, np.int64)
+    neighbours = np.full(len(x), -1, np.int64)
     duplicated = np.zeros(len(x), bool)
     for start in range(0, len(x), _ROWS):
         part = slice(start, start + _ROWS)
@@ -36,5 +36,5 @@ def nearest(
             same |= cosines >= SURE
         duplicated[part] = same.sum(1) > 1
         cosines[same] = -np.inf
-        found[part] = np.where(same.all(1), -1, cosines.argmax(1))
-    return found, duplicated
+        neighbours[part] = np.where(same.all(1), -1, cosines.argmax(1))
+    return neighbours, duplicated

@@ -37,9 +37,9 @@ class PermutationTest:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, with the 95% Wilson interval of the accuracy."""
-        interval = list(wilson(self.right, self.images))
-        rest = {name: value for name, value in vars(self).items() if name != "right"}
-        return {**rest, "accuracy": self.accuracy, "interval": interval}
+        values = {**vars(self), "accuracy": self.accuracy}
+        del values["right"]
+        return {**values, "interval": list(wilson(self.right, self.images))}
 
 
 def permutation_test(
@@ -61,10 +61,10 @@ def permutation_test(
         seed: of the permutations.
     """
     _, first, number = np.unique(group_ids, return_index=True, return_inverse=True)
-    of_unit = labels[first]
+    of_group = labels[first]
     rng = np.random.default_rng(seed)
     own = right(labels)
-    shuffled = [int(right(rng.permutation(of_unit)[number]).sum()) for _ in range(ROUNDS)]
+    shuffled = [int(right(rng.permutation(of_group)[number]).sum()) for _ in range(ROUNDS)]
     least = sum(count >= int(own.sum()) for count in shuffled)
     total = max(1, len(own))
     return PermutationTest(

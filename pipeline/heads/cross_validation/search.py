@@ -118,7 +118,7 @@ def search(
     train: np.ndarray,
     folds: Sequence[Fold],
     plan: Plan,
-    progress: Callable[[str, Parameters, float], None] | None = None,
+    progress: Callable[[Parameters, float], None] | None = None,
 ) -> SearchResult:
     """Return the head of a kind that scores best on held-out rows, fitted on all of `train`.
 
@@ -132,7 +132,7 @@ def search(
             (a view) is missing from one fold. Without any, the middle of the grid is taken
             untried.
         plan: how to choose.
-        progress: called with the name, the parameters and the best score so far.
+        progress: called with the parameters and the best score so far.
     """
     began = time.perf_counter()
     kind = HEADS[name]
@@ -145,7 +145,7 @@ def search(
     used = np.unique(np.concatenate([train, *(held for _, held in folds)]))
     y, inside = labels[used], np.searchsorted(used, train)
     parts = [(np.searchsorted(used, a), np.searchsorted(used, b)) for a, b in folds]
-    evaluation = _Evaluation(kind, plan.select, y, parts, progress and partial(progress, name))
+    evaluation = _Evaluation(kind, plan.select, y, parts, progress)
     if kind.make is None:
         from pipeline.heads.estimators.torch_linear import LinearSearch
 

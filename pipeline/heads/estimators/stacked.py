@@ -28,12 +28,12 @@ class Stacked:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return the rows with these numbers, int64 [n], as [n, D] float32."""
-        found = np.empty((len(rows), self.shape[1]), np.float32)
+        stacked = np.empty((len(rows), self.shape[1]), np.float32)
         whole = rows < len(self.features)
-        found[whole] = self.features[rows[whole]]
+        stacked[whole] = self.features[rows[whole]]
         image, view = np.divmod(rows[~whole] - len(self.features), self.count)
-        found[~whole] = self.views[image, view]
-        return found
+        stacked[~whole] = self.views[image, view]
+        return stacked
 
     def labels(self, labels: np.ndarray) -> np.ndarray:
         """Return the labels of all rows, of the labels [N] of the images."""
