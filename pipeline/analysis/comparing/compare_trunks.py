@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from functools import cache as once
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,23 +137,19 @@ class _Running:
 
     def trunk(self, contenders: Sequence[Contender]) -> None:
         """Add what comes of all contenders of one trunk and its weights."""
-        first, cache = self.options.extraction(contenders[0]), self.cache
+        from pipeline.trunks import registry
+
+        first, weights = self.options.extraction(contenders[0]), self.cache.weights
         try:
             facts, loaded = spec.resolve(
-                first.trunk, first.weights, first.keys, memo=cache.memo, state_dir=cache.weights
+                first.trunk, first.weights, first.keys, memo=self.cache.memo, state_dir=weights
+            )
+            trunk = loaded or registry.load(
+                first.trunk, first.weights, keys=first.keys, state_dir=weights
             )
         except PipelineError as error:
             self._fail(contenders, error)
             return
-
-        @once
-        def load() -> LoadedTrunk:
-            from pipeline.trunks import registry
-
-            return loaded or registry.load(
-                first.trunk, first.weights, keys=first.keys, state_dir=cache.weights
-            )
-
         fit = []
         for one in contenders:
             try:
@@ -162,15 +157,15 @@ class _Running:
                 fit.append(one)
             except PipelineError as error:
                 self._fail([one], error)
-        for one, done in self._extracted(fit, facts, loaded):
+        for one, done in self._extracted(fit, facts, trunk):
             self.notes += done.notes
             try:
-                self._add(one, done, load)
+                self._add(one, done, trunk)
             except PipelineError as error:
                 self._fail([one], error)
 
     def _extracted(
-        self, contenders: list[Contender], facts: spec.TrunkFacts, loaded: LoadedTrunk | None
+        self, contenders: list[Contender], facts: spec.TrunkFacts, trunk: LoadedTrunk
     ) -> list[tuple[Contender, Extraction]]:
         """Return the tables of one trunk, from one pass; where that fails, from one pass each."""
         if not contenders:
@@ -178,18 +173,18 @@ class _Running:
         try:
             done = extract_tables(
                 self.data, [self.options.extraction(one) for one in contenders], self.cache,
-                self.progress, gathered=self.images, facts=facts, trunk=loaded,
+                self.progress, gathered=self.images, facts=facts, trunk=trunk,
             )  # fmt: skip
         except PipelineError as error:
             if len(contenders) > 1:
-                parts = (self._extracted([one], facts, loaded) for one in contenders)
+                parts = (self._extracted([one], facts, trunk) for one in contenders)
                 return [pair for part in parts for pair in part]
             self._fail(contenders, error)
             return []
         self.extracted += max(one.extracted for one in done)
         return list(zip(contenders, done, strict=True))
 
-    def _add(self, contender: Contender, done: Extraction, load: Callable[[], LoadedTrunk]) -> None:
+    def _add(self, contender: Contender, done: Extraction, trunk: LoadedTrunk) -> None:
         asked, title = self.options, contender.title
         heads = FitHeadOptions(clf=asked.clf, folds=asked.folds, jobs=asked.jobs, seed=asked.seed)
         fitted = fit_head.fit_heads(done.table, heads, self.cache, self.progress)
@@ -197,7 +192,7 @@ class _Running:
         best = rank_heads([head.info for head in fitted.heads], done.table.table_id)[0].info
         self.progress.start("measuring", 0)
         key = FeatureKey.of(done.table.provenance)
-        price = measure(load(), key, asked.extraction(contender), self.cache)
+        price = measure(trunk, key, asked.extraction(contender), self.cache)
         self.results.append(Result(contender, done.table, best, price))
         accuracy = "untried" if best.score is None else f"{best.score:.3f}"
         self.progress.say(
