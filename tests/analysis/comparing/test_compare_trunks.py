@@ -91,11 +91,13 @@ def test_every_trunk_meets_every_layer_and_pooling_once():
 
 
 def test_all_faults_of_the_options_come_in_one_message():
-    recipe = CompareOptions(trunks=":random", layers="layr3,layer2+x", pools="mx", clf="linera")
+    recipe = CompareOptions(
+        trunks=":random", layers="layr3,layer2+x", pools="mx", clf="linera", workers=0
+    )
     with pytest.raises(UsageError) as error:
         recipe.check()
     for part in (
-        "--layers 'layr3' is not one of own, stem", "'x' is not one of",
+        "--workers 0 is below 1", "--layers 'layr3' is not one of own, stem", "'x' is not one of",
         "--pools 'mx' is not one of avg, max, gem, flat. Did you mean max?",
         "--trunks ':random': give names with commas", "'linera' is not a head",
     ):  # fmt: skip
