@@ -12,7 +12,7 @@ import numpy as np
 from pipeline import plotting
 from pipeline.analysis.advising import gains, learning_curve, quadrant, similarity
 from pipeline.analysis.advising.advice import Advice, Size
-from pipeline.analysis.advising.forecast import LEAST_SIZES
+from pipeline.analysis.advising.forecast import LEAST_SIZES, forecast
 from pipeline.analysis.advising.learning_curve import Curve, Trial
 from pipeline.analysis.options import AdviseOptions
 from pipeline.errors import PipelineError
@@ -222,17 +222,19 @@ def _curve(
         notes.append("No learning curve: there are too few images to hold some out.")
         return None
     points = learning_curve.measure(table, trials, whole if len(held) else None, progress.update)
-    images = len(sample.train)
-    targets = [2 * images] if images == len(pool) else [images, 2 * images]
-    curve = learning_curve.extrapolate(
-        points, targets, measured_on=measured_on, held=len(held) or len(pool)
-    )
-    if not curve.forecasts:
+    images, count = len(sample.train), len(held) or len(pool)
+    forecasts, check = [], None
+    if len(points) >= LEAST_SIZES:
+        targets = [2 * images] if images == len(pool) else [images, 2 * images]
+        forecasts = forecast(points, targets, held=count)
+    else:
         notes.append(
             f"No forecast: {images:,} training images give {len(points)} points of a learning "
             f"curve, and {LEAST_SIZES} are needed."
         )
-    return curve
+    if len(points) > LEAST_SIZES:
+        (check,) = forecast(points[:-1], [round(points[-1].images)], held=count)
+    return Curve(measured_on, count, points, tuple(forecasts), check)
 
 
 def at_hand(table: FeatureTable, cache: Cache) -> dict[str, Any]:

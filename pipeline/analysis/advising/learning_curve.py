@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.analysis.advising.forecast import LEAST_SIZES, Forecast, Point, forecast
+from pipeline.analysis.advising.forecast import Forecast, Point
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.candidates import Fold
 from pipeline.heads.cross_validation.search import Plan, SearchResult, search
@@ -137,15 +137,3 @@ def measure(
             images.append(len(rows))
         points.append(Point(float(np.mean(images)), tuple(errors)))
     return tuple(points)
-
-
-def extrapolate(
-    points: tuple[Point, ...], targets: Sequence[int], *, measured_on: str, held: int
-) -> Curve:
-    """Return the curve with its forecasts, and the check of how the last point was foreseen."""
-    forecasts, check = [], None
-    if len(points) >= LEAST_SIZES:
-        forecasts = forecast(points, targets, held=held)
-    if len(points) > LEAST_SIZES:
-        (check,) = forecast(points[:-1], [round(points[-1].images)], held=held)
-    return Curve(measured_on, held, points, tuple(forecasts), check)

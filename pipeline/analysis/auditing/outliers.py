@@ -61,29 +61,17 @@ def distances(features: np.ndarray, labels: np.ndarray, same: np.ndarray) -> np.
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
         others = own if len(np.unique(same[own])) > 1 else np.arange(len(features))
-        out[own] = _to_nearest(features, own, _references(others, same), same)
+        others = others[np.sort(np.unique(same[others], return_index=True)[1])]  # each picture once
+        if len(others) > REFERENCES:
+            others = np.sort(np.random.default_rng(0).choice(others, REFERENCES, replace=False))
+        count = min(NEAREST, len(others) - 1)
+        if count < 1:
+            continue
+        right = unit_length(features[others])
+        for start in range(0, len(own), _ROWS):
+            part = own[start : start + _ROWS]
+            cosines = unit_length(features[part]) @ right.T  # [n, m]
+            cosines[same[part][:, None] == same[others]] = -np.inf
+            nearest = np.partition(cosines, -count, axis=1)[:, -count:]
+            out[part] = 1 - nearest.mean(1, dtype=float)
     return out
-
-
-def _references(rows: np.ndarray, same: np.ndarray) -> np.ndarray:
-    """Return one row of each picture, a sample where there are many."""
-    _, first = np.unique(same[rows], return_index=True)
-    rows = rows[np.sort(first)]
-    if len(rows) <= REFERENCES:
-        return rows
-    return np.sort(np.random.default_rng(0).choice(rows, REFERENCES, replace=False))
-
-
-def _to_nearest(
-    features: np.ndarray, rows: np.ndarray, others: np.ndarray, same: np.ndarray
-) -> np.ndarray:
-    count = min(NEAREST, len(others) - 1)
-    if count < 1:
-        return np.zeros(len(rows))
-    right, parts = unit_length(features[others]), []
-    for start in range(0, len(rows), _ROWS):
-        part = rows[start : start + _ROWS]
-        cosines = unit_length(features[part]) @ right.T  # [n, m]
-        cosines[same[part][:, None] == same[others]] = -np.inf
-        parts.append(1 - np.partition(cosines, -count, axis=1)[:, -count:].mean(1, dtype=float))
-    return np.concatenate(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ def draw(path: Path, results: Sequence[Result]) -> None:
     left, right, names = figure.subplots(1, 3, width_ratios=(5, 5, 4))
     trunks = list(dict.fromkeys(_trunk(one) for one in results))
     colours = {name: _COLOURS[n % len(_COLOURS)] for n, name in enumerate(trunks)}
-    _panel(left, results, colours, lambda one: one.cost.milliseconds)
-    _panel(right, results, colours, lambda one: one.cost.megabytes)
-    left.set_xlabel("ms an image, forward pass")
-    right.set_xlabel("MB of weights that run, float32")
+    for axes, cost, label in (
+        (left, "milliseconds", "ms an image, forward pass"),
+        (right, "megabytes", "MB of weights that run, float32"),
+    ):
+        _panel(axes, results, colours, [getattr(one.cost, cost) for one in results])
+        axes.set_xlabel(label)
     left.set_ylabel("accuracy on folds of train, %")
     right.sharey(left)
     front = [one for one in results if one.front]
@@ -51,17 +53,16 @@ def draw(path: Path, results: Sequence[Result]) -> None:
 
 
 def _panel(
-    axes: Any, results: Sequence[Result], colours: dict[str, str], across: Callable[[Result], float]
+    axes: Any, results: Sequence[Result], colours: dict[str, str], costs: Sequence[float]
 ) -> None:
     """Draw each result as its number, with the interval of its accuracy."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    for number, one in enumerate(results, 1):
+    for number, (x, one) in enumerate(zip(costs, results, strict=True), 1):
         if one.accuracy is None or one.interval is None:
             continue
-        x, y = across(one), 100 * one.accuracy
+        y, colour = 100 * one.accuracy, colours[_trunk(one)]
         low, high = (100 * end for end in one.interval)
-        colour = colours[_trunk(one)]
         axes.plot([x, x], [low, high], color=colour, linewidth=1, alpha=0.5, zorder=2)
         axes.plot(
             [x], [y], "o", markersize=13, color=colour, markeredgecolor="black", zorder=3,
@@ -71,8 +72,7 @@ def _panel(
             str(number), (x, y), color="white", fontsize=7.5, weight="bold", ha="center",
             va="center", zorder=4,
         )  # fmt: skip
-    wide = [across(one) for one in results]
-    if max(wide) > WIDE * min(wide):
+    if max(costs) > WIDE * min(costs):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_locator(NullLocator())
