@@ -57,16 +57,16 @@ class FitHeadOptions(Options):
 
     def conflicts(self) -> list[str]:
         """Return a sentence for each value that does not fit the others, or the heads."""
-        found = []
+        faults = []
         if self.shots is not None and self.train_fraction is not None:
-            found.append("--shots and --train-fraction are two ways to say the same; give one.")
+            faults.append("--shots and --train-fraction are two ways to say the same; give one.")
         if self.views and self.repeats:
-            found.append(
+            faults.append(
                 "--repeats trains on images of val and test too, which have no views; leave it "
                 "out and compare several --seed."
             )
         if self.jobs == 0:
-            found.append("--jobs 0 does nothing; give a number, or -1 for all cores.")
+            faults.append("--jobs 0 does nothing; give a number, or -1 for all cores.")
         try:
             names = self.names
             if self.grid is not None:
@@ -80,7 +80,7 @@ class FitHeadOptions(Options):
                         f"ones ({listed}). Fit them one by one."
                     )
             if self.class_weight and not any(HEADS[name].balanced for name in names):
-                found.append(f"{', '.join(names)} cannot weigh classes; drop --class-weight.")
+                faults.append(f"{', '.join(names)} cannot weigh classes; drop --class-weight.")
         except UsageError as error:
-            found.append(str(error))
-        return found
+            faults.append(str(error))
+        return faults

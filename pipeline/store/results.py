@@ -106,13 +106,13 @@ class Kind(Generic[Info]):
         path = folder / name
         again = f"Make the {self.name} again: `{self.makes}` with the same options."
         try:
-            found = _sha256(path)
+            digest = _sha256(path)
         except OSError as error:
-            trouble = cannot_read(f"the {self.name}'s file", path, error)
-            if isinstance(trouble, DamagedError):
-                trouble = DamagedError(f"{trouble} {again}")
-            raise trouble from error
-        if found != info.files.get(name):
+            failure = cannot_read(f"the {self.name}'s file", path, error)
+            if isinstance(failure, DamagedError):
+                failure = DamagedError(f"{failure} {again}")
+            raise failure from error
+        if digest != info.files.get(name):
             raise DamagedError(
                 f"The {self.name}'s file {path} is damaged: its sha256 is not that in "
                 f"{self.name}.json. {again}"
@@ -121,9 +121,9 @@ class Kind(Generic[Info]):
 
     def damaged(self, folder: Path, info: Info) -> dict[str, str]:
         """Return each of a result's files that is damaged or missing, with what is wrong."""
-        found: dict[str, str] = {}
+        reasons: dict[str, str] = {}
         if info.checksum != checksum(self._values(folder)):  # keys that are no fields, too
-            found[str(folder / f"{self.name}.json")] = (
+            reasons[str(folder / f"{self.name}.json")] = (
                 f"The {self.name} {folder} is damaged: {self.name}.json is not what was written. "
                 f"Make it again: `{self.makes}` with the same options."
             )
@@ -131,24 +131,24 @@ class Kind(Generic[Info]):
             try:
                 self.check(folder, info, name)
             except DamagedError as error:
-                found[str(folder / name)] = str(error)
-        return found
+                reasons[str(folder / name)] = str(error)
+        return reasons
 
     def folders(self, cache: Path) -> list[Path]:
         """Return the folders of a cache that hold results of this kind, sorted by id."""
         folder = cache / f"{self.name}s"
-        found = sorted(folder.iterdir()) if folder.is_dir() else []
-        return [path for path in found if not path.name.startswith(".") and path.is_dir()]
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [path for path in paths if not path.name.startswith(".") and path.is_dir()]
 
     def every(self, cache: Path) -> tuple[list[Info], list[str]]:
         """Return what every result says, newest first; and what is wrong with the others."""
-        found, damaged = [], []
+        infos, damaged = [], []
         for path in self.folders(cache):
             try:
-                found.append(self.read(path))
+                infos.append(self.read(path))
             except PipelineError as error:
                 damaged.append(str(error))
-        return sorted(found, key=lambda info: info.created, reverse=True), damaged
+        return sorted(infos, key=lambda info: info.created, reverse=True), damaged
 
 
 HEAD = Kind("head", 4, "pipeline heads", "pipeline fit-head", HeadInfo)

@@ -14,7 +14,7 @@ from pipeline.store.results import HEAD, MODEL
 
 
 @pytest.fixture
-def there(cache):
+def stocked(cache):
     """Return a cache with a current table and three heads on it."""
     path = cache.tables / "photos--fake--0123456789ab.h5"
     made = make_table(path, train=60, val=24, dim=32)
@@ -28,11 +28,11 @@ def change(folder, name, **values):
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def test_without_a_name_the_leaderboards_best_head_is_taken_and_it_says_so(there):
-    for folder in HEAD.folders(there.root):
+def test_without_a_name_the_leaderboards_best_head_is_taken_and_it_says_so(stocked):
+    for folder in HEAD.folders(stocked.root):
         info = HEAD.read(folder)
         change(folder, "head", score=0.9 if info.clf == "ridge" else 0.5)
-    found = best(there)
+    found = best(stocked)
     assert HEAD.read(found.folder).clf == "ridge"
     assert found.why == (
         f"Taking the head {found.folder.name} (ridge on fake): accuracy 0.9000 on cv, "
@@ -40,17 +40,17 @@ def test_without_a_name_the_leaderboards_best_head_is_taken_and_it_says_so(there
     )
 
 
-def test_a_fit_on_a_few_shots_is_never_the_best(there):
-    few = fitted(there.open_table(), there, "lda", shots=5).heads[0]
+def test_a_fit_on_a_few_shots_is_never_the_best(stocked):
+    few = fitted(stocked.open_table(), stocked, "lda", shots=5).heads[0]
     change(few.folder, "head", score=1.0, created="2999-01-01T00:00:00Z")
-    assert best(there).folder != few.folder
+    assert best(stocked).folder != few.folder
 
 
-def test_a_kind_means_the_head_of_all_training_images_and_no_newer_experiment(there):
-    full = find(there, "lda").folder
-    few = fitted(there.open_table(), there, "lda", shots=5).heads[0]
+def test_a_kind_means_the_head_of_all_training_images_and_no_newer_experiment(stocked):
+    full = find(stocked, "lda").folder
+    few = fitted(stocked.open_table(), stocked, "lda", shots=5).heads[0]
     change(few.folder, "head", score=1.0, created="2999-01-01T00:00:00Z")
-    assert find(there, "lda").folder == full
+    assert find(stocked, "lda").folder == full
 
 
 def test_a_model_that_beats_its_head_comes_before_any_head_and_one_that_does_not_never(
@@ -69,45 +69,45 @@ def test_a_model_that_beats_its_head_comes_before_any_head_and_one_that_does_not
     assert found.kind is HEAD and found.why.endswith("; no model beats its head (of 1).")
 
 
-def test_a_word_is_an_id_its_beginning_a_folder_or_a_kind(there):
-    folder = HEAD.folders(there.root)[0]
+def test_a_word_is_an_id_its_beginning_a_folder_or_a_kind(stocked):
+    folder = HEAD.folders(stocked.root)[0]
     kind = HEAD.read(folder).clf
     for word in (folder.name, folder.name[:4], str(folder), kind):
-        found, rest = split(there, [word, "a.jpg"])
+        found, rest = split(stocked, [word, "a.jpg"])
         assert (found.folder, rest, found.why) == (folder, ["a.jpg"], ""), word
-    assert split(there, ["a.jpg", folder.name])[0] is None
-    assert split(there, [folder.name[:3]])[0] is None
-    assert split(there, []) == (None, [])
+    assert split(stocked, ["a.jpg", folder.name])[0] is None
+    assert split(stocked, [folder.name[:3]])[0] is None
+    assert split(stocked, []) == (None, [])
 
 
-def test_a_file_or_folder_of_that_name_is_an_image_and_no_id(there, tmp_path, monkeypatch):
+def test_a_file_or_folder_of_that_name_is_an_image_and_no_id(stocked, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    name = HEAD.folders(there.root)[0].name
+    name = HEAD.folders(stocked.root)[0].name
     (tmp_path / name).mkdir()
     (tmp_path / "lda").touch()
     for word in (name, "lda"):
-        assert split(there, [word]) == (None, [word])
+        assert split(stocked, [word]) == (None, [word])
 
 
-def test_what_looks_like_an_id_and_is_none_is_told_with_the_nearest(there):
-    name = HEAD.folders(there.root)[0].name
+def test_what_looks_like_an_id_and_is_none_is_told_with_the_nearest(stocked):
+    name = HEAD.folders(stocked.root)[0].name
     wrong = name[:-1] + ("0" if name[-1] != "0" else "1")
     with pytest.raises(PipelineError, match=rf"no head or model '{wrong}'.*Did you mean {name}"):
-        split(there, [wrong, "a.jpg"])
+        split(stocked, [wrong, "a.jpg"])
     with pytest.raises(PipelineError, match=r"no head or model 'ldaa'.*Did you mean lda"):
-        find(there, "ldaa")
+        find(stocked, "ldaa")
 
 
-def test_a_beginning_of_several_ids_is_refused(there):
-    folder = HEAD.folders(there.root)[0]
-    shutil.copytree(folder, there.root / "models" / (folder.name[:6] + "ffffff"))
+def test_a_beginning_of_several_ids_is_refused(stocked):
+    folder = HEAD.folders(stocked.root)[0]
+    shutil.copytree(folder, stocked.root / "models" / (folder.name[:6] + "ffffff"))
     with pytest.raises(PipelineError, match=r"begins several ids: head .*, model .* Give more"):
-        find(there, folder.name[:5])
+        find(stocked, folder.name[:5])
 
 
-def test_a_kind_that_is_not_there_says_how_to_fit_it(there):
+def test_a_kind_that_is_not_there_says_how_to_fit_it(stocked):
     with pytest.raises(PipelineError, match=r"no head of kind svm.*--clf svm`"):
-        split(there, ["svm", "a.jpg"])
+        split(stocked, ["svm", "a.jpg"])
 
 
 def test_without_table_or_head_it_says_what_makes_one(cache):
@@ -119,10 +119,10 @@ def test_without_table_or_head_it_says_what_makes_one(cache):
         best(cache)
 
 
-def test_an_artefact_of_another_schema_says_what_to_do(there):
-    folder = HEAD.folders(there.root)[0]
+def test_an_artefact_of_another_schema_says_what_to_do(stocked):
+    folder = HEAD.folders(stocked.root)[0]
     change(folder, "head", schema=HEAD.schema + 1)
     from pipeline.inference.predictors import open_predictor
 
     with pytest.raises(PipelineError, match="update Headstart"):
-        open_predictor(find(there, folder.name), there)
+        open_predictor(find(stocked, folder.name), stocked)

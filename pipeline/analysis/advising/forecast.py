@@ -121,7 +121,7 @@ def forecast(
     rng = np.random.default_rng(seed)
     cell = rng.choice(len(f), DRAWS, p=likely / likely.sum())
     e = np.maximum(level[cell] + rng.standard_normal(DRAWS) / np.sqrt(precision[cell]), 0)
-    found = []
+    forecasts = []
     for target in targets:
         ahead = np.log2(target / n[-1])
         wobble = np.sqrt(k / target + np.square(MISFIT * scale[-1] * ahead))
@@ -131,7 +131,7 @@ def forecast(
         gained = y[-1] - error
         half = 0.5 / held  # accuracies are whole numbers of images
         low, high = _middle(seen)
-        found.append(
+        forecasts.append(
             Forecast(
                 images=int(target),
                 accuracy=float(1 - np.median(error)),
@@ -140,7 +140,7 @@ def forecast(
                 gain_interval=(_middle(gained)[0] - half, _middle(gained)[1] + half),
             )
         )
-    return found
+    return forecasts
 
 
 def _middle(draws: np.ndarray) -> tuple[float, float]:

@@ -220,11 +220,11 @@ def _near(table: FeatureTable, duplicates: list[NearDuplicate]) -> list[Finding]
 
 
 def _same_picture(
-    table: FeatureTable, kind: str, found: list[tuple[list[int], float, str]]
+    table: FeatureTable, kind: str, pictures: list[tuple[list[int], float, str]]
 ) -> list[Finding]:
     """Return findings of (rows, score, reason): those across splits, or of two labels, first."""
     findings = []
-    for rows, score, reason in found:
+    for rows, score, reason in pictures:
         # those of train first, then those of val and test
         ordered = sorted(rows, key=lambda row: (_ORDER.get(table.splits[row], 4), row))
         where = _where(table, ordered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from pipeline.errors import UsageError, nearest
@@ -80,37 +81,31 @@ class CompareOptions(Options):
         asked: list[tuple[str, str, tuple[str, ...]]] = []
         asked += [("--layers", name, (OWN, *spec.LAYERS)) for name in names]
         asked += [("--pools", pool, spec.POOLS) for pool in _words(self.pools)]
-        found = [
+        faults = [
             f"{flag} '{name}' is not one of {', '.join(known)}.{nearest(name, known)}"
             for flag, name, known in asked
             if name not in known
         ]
         trunks = [_trunk(word) for word in _words(self.trunks)]
         if not trunks or not all(all(pair) for pair in trunks):
-            found.append(
+            faults.append(
                 f"--trunks '{self.trunks}': give names with commas, such as {DEFAULT_TRUNK}, or "
                 "NAME:WEIGHTS, such as resnet18:random. `pipeline trunks` lists the names."
             )
         try:
             parse_names(self.clf)
         except UsageError as error:
-            found.append(str(error))
+            faults.append(str(error))
         if self.output is not None and Path(self.output).suffix.lower() != ".png":
-            found.append(f"--output '{self.output}' does not end in .png: the picture is a PNG.")
-        return list(dict.fromkeys(found))
+            faults.append(f"--output '{self.output}' does not end in .png: the picture is a PNG.")
+        return list(dict.fromkeys(faults))
 
     def contenders(self) -> list[Contender]:
         """Return every trunk with every layer and pooling, each once."""
-        layers: list[str | None] = [*_words(self.layers)] or [None]
-        pools: list[str | None] = [*_words(self.pools)] or [None]
-        return list(
-            dict.fromkeys(
-                Contender(*_trunk(word), *_meant(layer, pool))
-                for word in _words(self.trunks)
-                for layer in layers
-                for pool in pools
-            )
-        )
+        own: list[str | None] = [None]
+        asked = product(_words(self.trunks), _words(self.layers) or own, _words(self.pools) or own)
+        every = (Contender(*_trunk(word), *_meant(layer, pool)) for word, layer, pool in asked)
+        return list(dict.fromkeys(every))
 
     def extraction(self, contender: Contender) -> ExtractOptions:
         """Return the options of a contender's table."""
@@ -127,7 +122,7 @@ def _trunk(word: str) -> tuple[str, str]:
 
 
 def _meant(layer: str | None, pool: str | None) -> tuple[str | None, str | None]:
-    """Return layer and pooling of a options; what has a pooling of its own takes no other."""
+    """Return layer and pooling of a contender; what has a pooling of its own takes no other."""
     if layer is None or layer == OWN:
         return None, pool if layer is None else None
     names = sorted(set(spec.layer_names(layer)), key=spec.LAYERS.index)

@@ -20,7 +20,7 @@ from pipeline.heads.cross_validation.candidates import (
     fit,
     out_of_fold,
 )
-from pipeline.heads.estimators.normalize import Normalizer
+from pipeline.heads.estimators.normalize import Normalized, Normalizer
 from pipeline.heads.estimators.stacked import Stacked
 from pipeline.heads.linear import LinearHead, every_class
 from pipeline.heads.metrics import fit_temperature, score, softmax
@@ -150,7 +150,7 @@ def search(
         from pipeline.heads.estimators.torch_linear import LinearSearch
 
         # the sweep reads rows in turn and needs no copy of all
-        x: Any = normalizer.view(features, used)
+        x: Any = Normalized(normalizer, features, used)
         solver = LinearSearch(x, y, parts, classes, plan.balanced, evaluation.tell_solved)
         evaluation.out_of_fold = solver.out_of_fold
     else:

@@ -54,10 +54,6 @@ class Normalizer:
             out[start : start + len(part)] = part
         return out
 
-    def view(self, features: np.ndarray | Stacked, rows: np.ndarray) -> Normalized:
-        """Return the same as `apply`, computed anew for the rows that are read."""
-        return Normalized(self, features, rows)
-
     def step(self) -> Any:
         """Return the same as a fitted scikit-learn transformer."""
         from sklearn.preprocessing import Normalizer as Unit
