@@ -98,16 +98,16 @@ class Head:
             PipelineError: as `predict_proba`, or there are no labels.
         """
         predicted = self.predict(features)
-        if labels is None:
-            table = features if isinstance(features, FeatureTable) else None
-            known = np.empty(0, bool) if table is None else table.labels >= 0
-            if table is None or not known.any():
-                raise PipelineError("There are no labels to score on: give N class names.")
-            names = np.array(table.classes, dtype=object)[table.labels[known]]
-            return float((predicted[known] == names).mean())
+        known = np.ones(len(predicted), bool)
+        if labels is None and isinstance(features, FeatureTable):
+            known = features.labels >= 0
+            names = (*features.classes, "")  # the last one for label −1
+            labels = [names[label] for label in features.labels]
+        if labels is None or not known.any():
+            raise PipelineError("There are no labels to score on: give N class names.")
         if len(labels) != len(predicted):
             raise PipelineError(f"{len(predicted)} rows have {len(labels)} labels.")
-        return float((predicted == np.array(labels, dtype=object)).mean())
+        return float((predicted == np.array(labels, dtype=object))[known].mean())
 
     def _features(self, features: Any) -> np.ndarray:
         fingerprint = getattr(features, "fingerprint", None)

@@ -59,6 +59,28 @@ def test_predictions_are_the_names_of_the_likeliest(head):
     assert head.predict(X).tolist() == [("ant", "bee")[k] for k in p.argmax(1)]
 
 
+def test_the_score_is_the_share_of_right_names_of_what_has_a_label(head):
+    predicted = head.predict(X).tolist()
+    assert head.score(X, predicted) == 1.0
+    names = [*predicted[:-3], *("wrong",) * 3]
+    assert head.score(X, names) == pytest.approx(0.9)
+    splits = ("train",) * 30
+    table = make_table(features=X, labels=Y, splits=splits, classes=2, names=("ant", "bee"))
+    right = (head.predict(X) == np.array(["ant", "bee"])[Y]).mean()
+    assert head.score(table) == pytest.approx(right)
+    labels = Y.copy()
+    labels[10:] = -1
+    part = make_table(features=X, labels=labels, splits=splits, classes=2, names=("ant", "bee"))
+    right = (head.predict(X[:10]) == np.array(["ant", "bee"])[Y[:10]]).mean()
+    assert head.score(part) == pytest.approx(right)
+    with pytest.raises(PipelineError, match="30 rows have 2 labels"):
+        head.score(X, ["ant", "bee"])
+    none = make_table(features=X, labels=np.full(30, -1), splits=("",) * 30)
+    for given in (X, none):
+        with pytest.raises(PipelineError, match="There are no labels to score on"):
+            head.score(given)
+
+
 def test_a_table_of_the_same_fingerprint_is_taken_another_refused(head):
     table = make_table(features=X, labels=Y, splits=("train",) * 30, classes=2)
     np.testing.assert_array_equal(head.predict_proba(table), head.predict_proba(X))

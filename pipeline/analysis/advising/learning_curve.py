@@ -87,9 +87,14 @@ def sizes(images: int, classes: int) -> list[float]:
 
 
 def fit(
-    features: np.ndarray, labels: np.ndarray, rows: np.ndarray, parts: Sequence[Fold],
-    *, classes: int, seed: int,
-) -> SearchResult:  # fmt: skip
+    features: np.ndarray,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    parts: Sequence[Fold],
+    *,
+    classes: int,
+    seed: int,
+) -> SearchResult:
     """Return the linear head of some rows, its penalty chosen by folds of these alone.
 
     Args:
