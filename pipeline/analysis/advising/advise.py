@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,8 @@ def advise_on_table(
         table = cache.open_table(table)
     check_table(table)
     notes: list[str] = []
-    seed, sample = options.seed, _sample(table, options.seed, notes)
+    seed = options.seed
+    train, sample = _sample(table, seed, notes)
     labels = table.labels[sample.pool]
     progress.start("neighbours", 0)
     features = np.asarray(table.features[sample.pool])
@@ -129,10 +130,10 @@ def advise_on_table(
             "alone, which says less: an easy task is solved by any features."
         )
     progress.start("curve", 0)
-    curve = _curve(table, sample, whole, seed, progress, notes)
-    counts = np.bincount(table.labels[sample.train])
+    curve = _curve(table, train, sample, whole, progress, notes)
+    counts = np.bincount(table.labels[train])
     counts = counts[counts > 0]
-    images, median = len(sample.train), float(np.median(counts))
+    images, median = len(train), float(np.median(counts))
     models, damaged = MODEL.every(cache.root)
     tried = gains.find(models, table.table_id, images=images)
     recommendation = quadrant.recommend(
@@ -163,18 +164,14 @@ def advise_on_table(
     return advice
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """Rows: of training images, of those measured on (with their groups), and held out."""
+def _sample(table: FeatureTable, seed: int, notes: list[str]) -> tuple[np.ndarray, Trial]:
+    """Return the training rows, and those to measure on; held-out ones that train has are left out.
 
-    train: np.ndarray
-    pool: np.ndarray
-    group_ids: np.ndarray
-    held: np.ndarray
-
-
-def _sample(table: FeatureTable, seed: int, notes: list[str]) -> _Sample:
-    """Return which rows are measured on; held-out images that stand in train are left out."""
+    Args:
+        table: with labels.
+        seed: of the sample, where there are too many training images.
+        notes: takes what was left out.
+    """
     names, train = np.array(table.splits, dtype=object), table.training_rows
     held = np.flatnonzero(np.isin(names, ("val", "test")) & (table.labels >= 0))
     group_ids = group_ids_of(table, np.concatenate([train, held]))
@@ -193,24 +190,24 @@ def _sample(table: FeatureTable, seed: int, notes: list[str]) -> _Sample:
             f"Measured on {part.sum():,} of the {len(train):,} training images, of each class its "
             "share."
         )
-    return _Sample(train, train[part], inside[part], held[~twice])
+    return train, Trial(train[part], inside[part], held[~twice], seed)
 
 
 def _curve(
     table: FeatureTable,
-    sample: _Sample,
+    train: np.ndarray,
+    sample: Trial,
     whole: SearchResult,
-    seed: int,
     progress: Progress,
     notes: list[str],
 ) -> Curve | None:
     """Return the learning curve on the held-out images, or by folds where there are none."""
-    pool, group_ids, held = sample.pool, sample.group_ids, sample.held
+    pool, group_ids, held, seed = sample.pool, sample.group_ids, sample.held, sample.seed
     repeats = REPEATS if len(pool) <= FROM else FEWER
     if len(held):
         splits = {table.splits[row] for row in held}
         measured_on = " and ".join(name for name in ("val", "test") if name in splits)
-        trials = [Trial(pool, group_ids, held, repeats * seed + n) for n in range(repeats)]
+        trials = [replace(sample, seed=repeats * seed + n) for n in range(repeats)]
     else:
         measured_on = "train, by folds"
         parts = make_folds(pool, table.labels[pool], group_ids, count=repeats, seed=seed)
@@ -222,7 +219,7 @@ def _curve(
         notes.append("No learning curve: there are too few images to hold some out.")
         return None
     points = learning_curve.measure(table, trials, whole if len(held) else None, progress.update)
-    images, count = len(sample.train), len(held) or len(pool)
+    images, count = len(train), len(held) or len(pool)
     forecasts, check = [], None
     if len(points) >= LEAST_SIZES:
         targets = [2 * images] if images == len(pool) else [images, 2 * images]
