@@ -190,7 +190,7 @@ def extract_tables(
     facts: TrunkFacts,
     trunk: LoadedTrunk | None,
 ) -> list[Extraction]:
-    """Return a table for each of several options, all of one trunk in one pass; the current one stays.
+    """Return a table for each of several options, all from one pass; the current one stays.
 
     Args:
         data: as in `extract`.
