@@ -49,8 +49,8 @@ class Tuning:
 
 def finetune(
     head: Head | str | Path | None = None,
-    *,
     unfreeze: str | int = "layer4",
+    *,
     epochs: int = 10,
     batch_size: int = 32,
     lr: float | None = None,

@@ -76,8 +76,8 @@ class Fitting:
 
 def fit_head(
     table: FeatureTable | str | Path | None = None,
-    *,
     clf: str = "logreg",
+    *,
     folds: int = 5,
     grid: str | None = None,
     normalize: str | None = None,

@@ -7,7 +7,6 @@ import pytest
 from aging import age
 from conftest import make_folder, picture
 
-import pipeline
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction import shard_writer
 from pipeline.extraction.extract import extract_table
@@ -379,11 +378,6 @@ def test_all_faults_of_the_options_come_in_one_message():
         assert part in str(error.value)
 
 
-def test_the_python_function_names_a_mistyped_option(tmp_path):
-    with pytest.raises(UsageError, match=r"no option 'trnk'. Did you mean trunk\?"):
-        pipeline.extract(tmp_path, trnk="resnet18")
-
-
 def test_an_interrupted_run_keeps_its_shards_from_the_collector(
     folder, cache, fake_trunk, monkeypatch
 ):
@@ -454,7 +448,7 @@ def test_a_warm_run_keeps_its_rows_from_the_collector_until_its_table_names_them
     from pipeline.store import upkeep
 
     recipe = ExtractOptions(precision="fp32", views=1)
-    run(folder, recipe, cache).table.path.unlink()
+    extract_table(folder, recipe, cache).table.path.unlink()
     unreferenced = upkeep.garbage(cache)
     assert unreferenced
     real, seen = extract.assemble, []
@@ -466,16 +460,16 @@ def test_a_warm_run_keeps_its_rows_from_the_collector_until_its_table_names_them
         return table
 
     monkeypatch.setattr(extract, "assemble", assemble)
-    done = run(folder, recipe, cache)
+    done = extract_table(folder, recipe, cache)
     assert (done.extracted, done.views_computed) == (0, 0) and seen == [{}, {}]
     assert not list((cache.root / "runs").iterdir())
 
 
 def test_a_run_that_fails_leaves_no_manifest_of_what_it_looked_up(folder, cache, fake_trunk):
-    run(folder, RECIPE, cache)
+    extract_table(folder, RECIPE, cache)
     (folder / "ants" / "half.png").write_bytes(picture(1)[:90])
     with pytest.raises(PipelineError):
-        run(folder, ExtractOptions(precision="fp32", max_bad=0), cache)
+        extract_table(folder, ExtractOptions(precision="fp32", max_bad=0), cache)
     assert not list((cache.root / "runs").glob("reading-*"))
 
 
@@ -484,10 +478,10 @@ def test_a_warm_run_needs_no_manifest_where_none_can_be_written(
 ):
     from pipeline.store import cache as module
 
-    first = run(folder, RECIPE, cache)
+    first = extract_table(folder, RECIPE, cache)
 
     def full(*args, **options):
         raise PipelineError("No space left on device")
 
     monkeypatch.setattr(module, "write_bytes", full)
-    assert run(folder, RECIPE, cache).table.path == first.table.path
+    assert extract_table(folder, RECIPE, cache).table.path == first.table.path

@@ -114,7 +114,7 @@ def test_an_export_holds_all_layers_and_their_lengths(layered, tmp_path, format)
     cache = Cache.at(layered / "cache")
     artefact = find(cache, HEAD.folders(cache.root)[0])
     done = export(artefact, ExportOptions(format=format, output=str(tmp_path / "out")), cache)
-    assert done.info.dim == 896 and done.info.checked["difference"] < 1e-3
+    assert done.info["dim"] == 896 and done.info["checked"]["difference"] < 1e-3
 
 
 @pytest.mark.parametrize(

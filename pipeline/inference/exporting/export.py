@@ -63,8 +63,8 @@ class Export:
 
 def export(
     model: Head | Model | str | Path | None = None,
-    *,
     format: str = "onnx",
+    *,
     output: str | Path | None = None,
     with_preprocess: bool = False,
     head_only: bool = False,
