@@ -105,7 +105,6 @@ def sweep(
     tol: float = 5e-5,
     max_iter: int = 1000,
     device: str | torch.device = "cpu",
-    memory: int = MEMORY,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sweep:
     """Fit every penalty on every fold.
@@ -123,7 +122,6 @@ def sweep(
             whitened metric, whose gradients are even, their root mean square is held to tol / 2.5.
         max_iter: iterations at most for each problem.
         device: where to compute.
-        memory: bytes for the problems that are under way together.
         progress: called with (problems solved, problems in all).
 
     Returns:
@@ -142,7 +140,7 @@ def sweep(
         turn = turning_point(data, tol)
         added = guide(order, turn)
         path = RegularizationPath(
-            np.array([*added, *order]), turn, data, tol=tol, max_iter=max_iter, memory=memory,
+            np.array([*added, *order]), turn, data, tol=tol, max_iter=max_iter, memory=MEMORY,
             progress=progress,
         )  # fmt: skip
         path.follow()

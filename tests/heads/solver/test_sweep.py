@@ -5,6 +5,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pipeline.errors import PipelineError
 from pipeline.heads.estimators.linear_classifier import LinearClassifier
+from pipeline.heads.solver import sweep as module
 from pipeline.heads.solver.sweep import sweep
 
 PENALTIES = np.logspace(-4, 2, 7)
@@ -85,11 +86,12 @@ def test_the_same_inputs_give_the_same_bits():
     assert one.weights().tobytes() == other.weights().tobytes()
 
 
-def test_less_memory_gives_the_same_solution():
+def test_less_memory_gives_the_same_solution(monkeypatch):
     x, y = blobs(200, 10, 4)
     fold = np.arange(200) % 4
     much = sweep(x, y, penalties=PENALTIES, n_classes=4, folds=fold)
-    little = sweep(x, y, penalties=PENALTIES, n_classes=4, folds=fold, memory=1 << 16)
+    monkeypatch.setattr(module, "MEMORY", 1 << 16)
+    little = sweep(x, y, penalties=PENALTIES, n_classes=4, folds=fold)
     np.testing.assert_allclose(much.objective, little.objective, rtol=1e-3)
 
 
