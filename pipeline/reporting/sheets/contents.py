@@ -133,7 +133,7 @@ def views(
 def predictions(
     images: ImageSet,
     rows: np.ndarray,
-    chances: np.ndarray,
+    probabilities: np.ndarray,
     *,
     title: str,
     count: int | None,
@@ -145,7 +145,7 @@ def predictions(
     Args:
         images: the images.
         rows: [n], those that were predicted, all labelled.
-        chances: probabilities [n, K].
+        probabilities: probabilities [n, K].
         title: of what predicted.
         count: images of each section; None for 16, or 48 with `wrong`.
         seed: of a random choice; None for the surest mistakes, and the first right ones of each
@@ -154,31 +154,32 @@ def predictions(
     """
     rng = None if seed is None else np.random.default_rng(seed)
     most = min(count or (48 if wrong else 16), MOST // 2)
-    guesses, labels = chances.argmax(1), images.labels[rows]
-    bad, good = np.flatnonzero(guesses != labels), np.flatnonzero(guesses == labels)
-    bad = bad[np.argsort(-chances[bad].max(1), kind="stable")]
+    predicted, labels = probabilities.argmax(1), images.labels[rows]
+    bad, good = np.flatnonzero(predicted != labels), np.flatnonzero(predicted == labels)
+    bad = bad[np.argsort(-probabilities[bad].max(1), kind="stable")]
     good = _in_turn(labels, good)
     parts = [(False, bad)] if wrong else [(False, bad), (True, good)]
     sections = []
     for right, there in parts:
         items = tuple(
-            _predicted(images, int(rows[at]), chances[at], right) for at in _some(there, most, rng)
+            _predicted(images, int(rows[at]), probabilities[at], right)
+            for at in _some(there, most, rng)
         )
         if items:
             sections.append((_heading(right, len(items), len(there), seed), items))
     notes = [f"{len(good):,} of {counted(len(rows), 'image')} right ({len(good) / len(rows):.1%})."]
     if not sections:
-        notes.append("Not one was wrong.")
+        notes.append("No mistakes.")
     return Content(title, tuple(notes), tuple(sections), columns=8)
 
 
-def _predicted(images: ImageSet, row: int, chances: np.ndarray, right: bool) -> Item:
-    guess, label = int(chances.argmax()), int(images.labels[row])
-    first = f"{chances[guess]:.2f} {images.classes[guess]}"
-    second = () if right else (f"is {images.classes[label]} ({chances[label]:.2f})",)
+def _predicted(images: ImageSet, row: int, probabilities: np.ndarray, right: bool) -> Item:
+    guess, label = int(probabilities.argmax()), int(images.labels[row])
+    first = f"{probabilities[guess]:.2f} {images.classes[guess]}"
+    second = () if right else (f"is {images.classes[label]} ({probabilities[label]:.2f})",)
     said = (
         ("prediction", images.classes[guess]),
-        ("confidence", float(chances[guess])),
+        ("confidence", float(probabilities[guess])),
         ("right", right),
     )
     return Item(row, (first, *second), None, right, said)

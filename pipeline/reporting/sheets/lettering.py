@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_right
 from functools import cached_property
-from typing import Any
+from itertools import groupby
+from typing import TYPE_CHECKING
 
 from pipeline.images.names import shown
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont
 
 #: The font that comes with matplotlib: Latin, Greek, Cyrillic, Arabic, Hebrew and more.
 OWN = "DejaVu Sans"
@@ -27,30 +33,30 @@ _LONGEST = 400
 
 
 class Lettering:
-    """Text for one picture.
+    """Text of one size.
 
     Args:
-        renderer: matplotlib's, that the text is drawn with.
-        points: size of the letters that `fit` measures, unless it is told another.
+        pixels: size of the letters.
+        bold: whether they are bold.
     """
 
-    def __init__(self, renderer: Any, points: float = 9.0):
-        self.renderer, self.points = renderer, points
+    def __init__(self, pixels: float = 12.5, *, bold: bool = False):
+        self.pixels, self.bold = pixels, bold
 
     @cached_property
-    def families(self) -> list[str]:
-        """Return the fonts that text is drawn with, in the order in which they are asked."""
-        from matplotlib.font_manager import fontManager
+    def _fonts(self) -> list[tuple[FreeTypeFont, frozenset[int]]]:
+        """Return fonts and the characters that each can draw, in the order of preference."""
+        from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+        from PIL import ImageFont
 
         there = {entry.name for entry in fontManager.ttflist}
-        return [OWN, *(name for name in OTHERS if name in there)]
-
-    @cached_property
-    def _drawable(self) -> frozenset[int]:
-        from matplotlib.font_manager import FontProperties, findfont, get_font
-
-        files = (findfont(FontProperties(family=[name])) for name in self.families)
-        return frozenset(code for file in files for code in get_font(file).get_charmap())
+        weight = "bold" if self.bold else "normal"
+        found = []
+        for name in (OWN, *(name for name in OTHERS if name in there)):
+            file = findfont(FontProperties(family=[name], weight=weight))
+            font = ImageFont.truetype(str(file), self.pixels, layout_engine=ImageFont.Layout.BASIC)
+            found.append((font, frozenset(get_font(file).get_charmap())))
+        return found
 
     def legible(self, text: str) -> str:
         """Return text on one line, in which what cannot be drawn is replaced.
@@ -61,40 +67,39 @@ class Lettering:
 
     def _letter(self, c: str) -> str:
         hidden = unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-        return MISSING if hidden or ord(c) not in self._drawable else c
+        return MISSING if hidden or self._font_of(c) is None else c
 
-    def fit(self, text: str, width: float, **style: Any) -> str:
+    def _font_of(self, c: str) -> FreeTypeFont | None:
+        return next((font for font, letters in self._fonts if ord(c) in letters), None)
+
+    def fit(self, text: str, width: float) -> str:
         """Return legible text at most `width` pixels wide, its middle left out if need be.
 
         Names that begin alike differ at their ends.
         """
         text = self.legible(text)
-        if self.width(text, **style) <= width:
+        if self.width(text) <= width:
             return text
-        low, high = 0, len(text)  # how many characters fit, by bisection
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.width(_shortened(text, middle), **style) <= width:
-                low = middle
-            else:
-                high = middle - 1
-        return _shortened(text, low)
+        lengths = range(len(text) + 1)
+        fitting = bisect_right(lengths, width, key=lambda n: self.width(_shortened(text, n)))
+        return _shortened(text, max(0, fitting - 1))
 
-    def width(self, text: str, **style: Any) -> float:
+    def width(self, text: str) -> float:
         """Return the width of legible text in pixels."""
-        if not text:
-            return 0.0
-        wide, _, _ = self.renderer.get_text_width_height_descent(
-            text, self.properties(**style), ismath=False
-        )
-        return float(wide)
+        return sum(font.getlength(run) for font, run in self._runs(text))
 
-    def properties(self, *, points: float | None = None, bold: bool = False) -> Any:
-        """Return matplotlib's font properties."""
-        from matplotlib.font_manager import FontProperties
+    def write(
+        self, pen: ImageDraw, text: str, *, left: float, top: float, room: float, colour: str
+    ) -> None:
+        """Write one line into `room` pixels; names are taken as they are."""
+        for font, run in self._runs(self.fit(text, room)):
+            pen.text((left, top + self.pixels), run, colour, font, "ls")
+            left += font.getlength(run)
 
-        weight = "bold" if bold else "normal"
-        return FontProperties(family=self.families, size=points or self.points, weight=weight)
+    def _runs(self, text: str) -> list[tuple[FreeTypeFont, str]]:
+        """Return the parts of legible text that one font draws, with the font."""
+        groups = ((font, "".join(run)) for font, run in groupby(text, self._font_of))
+        return [(font, run) for font, run in groups if font is not None]
 
 
 def _shortened(text: str, letters: int) -> str:

@@ -5,191 +5,123 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.images.decoding.thumbnails import Picture
+from pipeline.reporting.sheets.contents import Content, Item
 from pipeline.reporting.sheets.lettering import Lettering
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
 
 #: What a sheet says of itself, so that it may be replaced by another.
 SOFTWARE = "Headstart contact sheet"
 
-_DPI = 100
 _MARGIN, _GAP = 24, 8  # pixels
 _LINE, _TITLE = 17, 26  # height of a line of text and of the title, pixels
-_PAPER, _EMPTY, _EDGE = (255, 255, 255), (240, 242, 244), (216, 222, 228)
-_INK, _GREY = "#1f2328", "#59636e"
+_FRAME = 3  # of the gap: the picture stays whole
+_PAPER, _EMPTY, _EDGE, _INK, _GREY = "#ffffff", "#f0f2f4", "#d8dee4", "#1f2328", "#59636e"
 #: Right and wrong: told apart without colours too, by the marks.
 _COLOURS = {True: "#1a7f37", False: "#cf222e", None: _INK}
-_WRONG = (207, 34, 46)
 _MARKS = {True: "✓ ", False: "✗ ", None: ""}
-_FRAME = 3  # of the gap: the picture stays whole
 
 
-@dataclass(frozen=True, eq=False)
-class Tile:
-    """A picture of a sheet. Equal only when identical.
-
-    Attributes:
-        picture: it, or why there is none.
-        captions: lines under it.
-        right: whether it shows something right or wrong, which is marked; None for neither.
-    """
-
-    picture: Picture
-    captions: tuple[str, ...] = ()
-    right: bool | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Section:
-    """Pictures under a heading. Equal only when identical.
-
-    Attributes:
-        heading: above them; empty for none.
-        tiles: the pictures.
-    """
-
-    heading: str
-    tiles: tuple[Tile, ...]
-
-
-def draw(
-    title: str, notes: Sequence[str], sections: Sequence[Section], *, side: int, columns: int
-) -> bytes:
+def draw(content: Content, pictures: Sequence[Picture], *, side: int) -> bytes:
     """Return a sheet as the bytes of a PNG.
 
     Args:
-        title: at its top.
-        notes: lines below the title.
-        sections: one below the other.
+        content: titles, and what is said of each picture.
+        pictures: of the content's items, in order.
         side: pixels of a picture's cell; a picture of at most half that is enlarged.
-        columns: pictures beside each other.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from PIL import Image, PngImagePlugin
 
-    width = 2 * _MARGIN + columns * (side + _GAP) - _GAP
-    height, places = _layout(notes, sections, side, columns)
-    pixels = np.full((height, width, 3), _PAPER, np.uint8)
-    for (top, left), tile in _tiles(places, sections):
-        wide, edge = (_FRAME, _WRONG) if tile.right is False else (1, _EDGE)
-        end = side + wide
-        pixels[top - wide : top + end, left - wide : left + end] = edge
-        _paste(pixels[top : top + side, left : left + side], tile)
-    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
-    canvas: Any = FigureCanvasAgg(figure)
-    figure.figimage(pixels, origin="upper")
-    write = _Writer(figure, Lettering(canvas.get_renderer()), width, height)
-    write(title, _MARGIN, _MARGIN, width - 2 * _MARGIN, points=14, bold=True)
-    for number, note in enumerate(notes):
-        top = _MARGIN + _TITLE + number * _LINE
-        write(note, top, _MARGIN, width - 2 * _MARGIN, colour=_GREY)
-    for section, (top, _) in zip(sections, places, strict=True):
-        write(section.heading, top, _MARGIN, width - 2 * _MARGIN, points=10, bold=True)
-    for (top, left), tile in _tiles(places, sections):
-        if tile.picture.rgb is None:
-            write.reason(tile.picture.reason, top, left, side)
-        for number, caption in enumerate(tile.captions):
-            first = number == 0
-            text = (_MARKS[tile.right] if first else "") + caption
-            colour = _COLOURS[tile.right] if first else _GREY
-            write(text, top + side + 3 + number * _LINE, left, side, colour=colour)
-    canvas.draw()
+    width, rest = content.columns * (side + _GAP) - _GAP + 2 * _FRAME, iter(pictures)
+    small, text = Lettering(14, bold=True), Lettering()
+    strips = [_line(content.title, width, _TITLE, Lettering(19.5, bold=True))]
+    strips += [_line(note, width, _LINE, text, _GREY) for note in content.notes]
+    strips.append(Image.new("RGB", (width, 2 * _GAP), _PAPER))
+    for heading, items in content.sections:
+        if heading:
+            strips.append(_line(heading, width, _LINE + _GAP, small))
+        cells = [_cell(item, next(rest), side=side, text=text) for item in items]
+        strips.append(_grid(cells, width, content.columns))
+    height = sum(strip.height for strip in strips) + 2 * _MARGIN - 2 * _GAP + _FRAME
+    sheet, top = Image.new("RGB", (width + 2 * (_MARGIN - _FRAME), height), _PAPER), _MARGIN
+    for strip in strips:
+        sheet.paste(strip, (_MARGIN - _FRAME, top))
+        top += strip.height
     told = PngImagePlugin.PngInfo()
     told.add_text("Software", SOFTWARE)
     buffer = io.BytesIO()
-    drawn = np.asarray(canvas.buffer_rgba())[..., :3]
-    Image.fromarray(np.ascontiguousarray(drawn)).save(buffer, "PNG", pnginfo=told)
+    sheet.save(buffer, "PNG", pnginfo=told)
     return buffer.getvalue()
 
 
-#: Top of a section, and (top, left) of each of its tiles.
-_Place = tuple[int, list[tuple[int, int]]]
+def _line(text: str, width: int, height: int, lettering: Lettering, colour: str = _INK) -> Image:
+    """Return a line of text, as wide as the sheet's pictures."""
+    strip, pen = _canvas(width, height)
+    lettering.write(pen, text, left=_FRAME, top=0, room=width - 2 * _FRAME, colour=colour)
+    return strip
 
 
-def _layout(
-    notes: Sequence[str], sections: Sequence[Section], side: int, columns: int
-) -> tuple[int, list[_Place]]:
-    """Return the sheet's height, and where everything is."""
-    top, places = _MARGIN + _TITLE + len(notes) * _LINE + 2 * _GAP, []
-    for section in sections:
-        start, top = top, top + (_LINE + _GAP if section.heading else 0)
-        lines = max((len(tile.captions) for tile in section.tiles), default=0)
-        step = side + (lines * _LINE + 3 if lines else 0) + _GAP
-        places.append((start, [
-            (top + n // columns * step, _MARGIN + n % columns * (side + _GAP))
-            for n in range(len(section.tiles))
-        ]))  # fmt: skip
-        top += -(-len(section.tiles) // columns) * step + _GAP
-    return top - 2 * _GAP + _MARGIN, places
+def _grid(cells: Sequence[Image], width: int, columns: int) -> Image:
+    """Return cells in rows, each row as high as its highest."""
+    height = max((cell.height for cell in cells), default=0)
+    strip, _ = _canvas(width, -(-len(cells) // columns) * height + _GAP)
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, columns)
+        strip.paste(cell, (column * (cell.width - 2 * _FRAME + _GAP), row * height))
+    return strip
 
 
-def _tiles(
-    places: Sequence[_Place], sections: Sequence[Section]
-) -> list[tuple[tuple[int, int], Tile]]:
-    return [
-        pair
-        for (_, spots), section in zip(places, sections, strict=True)
-        for pair in zip(spots, section.tiles, strict=True)
-    ]
+def _cell(item: Item, picture: Picture, *, side: int, text: Lettering) -> Image:
+    """Return a picture in its frame, with its captions."""
+    lines = len(item.captions) * _LINE + 3 if item.captions else 0
+    cell, pen = _canvas(side + 2 * _FRAME, side + lines + _GAP)
+    wide, edge = (_FRAME, _COLOURS[False]) if item.right is False else (1, _EDGE)
+    corners = (_FRAME - wide, side + _FRAME + wide - 1)
+    pen.rectangle((corners[0], corners[0], corners[1], corners[1]), _EMPTY, edge, wide)
+    if picture.rgb is None:
+        _write_reason(pen, picture.reason, side, text)
+    else:
+        image = _enlarged(picture.rgb, side)
+        left, top = (_FRAME + (side - length) // 2 for length in image.size)
+        cell.paste(image, (left, top))
+    for number, caption in enumerate(item.captions):
+        mark, colour = ("", _GREY) if number else (_MARKS[item.right], _COLOURS[item.right])
+        top = _FRAME + side + 3 + number * _LINE
+        text.write(pen, mark + caption, left=_FRAME, top=top, room=side, colour=colour)
+    return cell
 
 
-def _paste(cell: np.ndarray, tile: Tile) -> None:
-    """Put a picture into the middle of its cell [side, side, 3]."""
-    side = len(cell)
-    cell[:] = _EMPTY
-    if tile.picture.rgb is not None:
-        rgb = _enlarged(tile.picture.rgb, side)
-        top, left = ((side - length) // 2 for length in rgb.shape[:2])
-        cell[top : top + rgb.shape[0], left : left + rgb.shape[1]] = rgb
+def _write_reason(pen: ImageDraw, reason: str, side: int, text: Lettering) -> None:
+    """Write why there is no picture into the middle of its cell."""
+    letters = max(8, round(side / 9))
+    lines = textwrap.wrap(text.legible(reason), letters, max_lines=max(1, side // 24))
+    top = _FRAME + (side - len(lines) * _LINE) / 2
+    for number, line in enumerate(lines):
+        fitted = text.fit(line, side - 2 * _GAP)
+        left = _FRAME + (side - text.width(fitted)) / 2
+        text.write(pen, fitted, left=left, top=top + number * _LINE, room=side, colour=_GREY)
 
 
-def _enlarged(rgb: np.ndarray, side: int) -> np.ndarray:
+def _enlarged(rgb: np.ndarray, side: int) -> Image:
     """Return a picture that fills its cell; a few pixels are shown as such, not blurred."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    longest = max(rgb.shape[:2])
-    if longest <= side // 2:
-        by = side // longest
-        return rgb.repeat(by, 0).repeat(by, 1)
-    height, width = (max(1, round(length * side / longest)) for length in rgb.shape[:2])
     image = Image.fromarray(np.ascontiguousarray(rgb))
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    if max(image.size) <= side // 2:
+        return ImageOps.scale(image, side // max(image.size), Image.Resampling.NEAREST)
+    return ImageOps.contain(image, (side, side))
 
 
-class _Writer:
-    """Writes text on a figure, at pixels from its top left corner."""
+def _canvas(width: int, height: int) -> tuple[Image, ImageDraw]:
+    """Return empty paper, and what draws on it."""
+    from PIL import Image, ImageDraw
 
-    def __init__(self, figure: Figure, lettering: Lettering, width: int, height: int):
-        self.figure, self.lettering = figure, lettering
-        self.width, self.height = width, height
-
-    def __call__(
-        self, text: str, top: float, left: float, room: float, *, colour: str = _INK, **style: Any
-    ) -> None:
-        """Write one line into `room` pixels; names are taken as they are, never as TeX."""
-        text = self.lettering.fit(text, room, **style)
-        base = top + style.get("points", self.lettering.points) * _DPI / 72
-        if text:
-            self.figure.text(
-                left / self.width, 1 - base / self.height, text, color=colour, va="baseline",
-                fontproperties=self.lettering.properties(**style), parse_math=False, usetex=False,
-            )  # fmt: skip
-
-    def reason(self, text: str, top: float, left: float, side: int) -> None:
-        """Write why there is no picture into the middle of its cell."""
-        letters = max(8, round(side / 9))
-        lines = textwrap.wrap(self.lettering.legible(text), letters, max_lines=max(1, side // 24))
-        start = top + (side - len(lines) * _LINE) / 2
-        for number, line in enumerate(lines):
-            room = side - 2 * _GAP
-            fitted = self.lettering.fit(line, room)
-            middle = left + (side - self.lettering.width(fitted)) / 2
-            self(fitted, start + number * _LINE, middle, room + 1, colour=_GREY)
+    paper = Image.new("RGB", (width, height), _PAPER)
+    return paper, ImageDraw.Draw(paper)

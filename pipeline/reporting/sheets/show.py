@@ -26,7 +26,6 @@ from pipeline.progress import Progress, Silent
 from pipeline.reporting.options import ShowOptions
 from pipeline.reporting.sheets import contents, sheet
 from pipeline.reporting.sheets.contents import Content
-from pipeline.reporting.sheets.sheet import Section, Tile
 from pipeline.store.cache import Cache
 from pipeline.store.outputs import DRAWN, output_path, write_output
 from pipeline.store.records import HeadInfo
@@ -169,7 +168,7 @@ def draw_sheet(
         artefact = artefact or resolve.best(cache, table)
         content = _predictions(images, table, artefact, options, labels)
     elif kind == "views":
-        preprocess, trunk = _eyes(table, cache)
+        preprocess, trunk = _preprocessing(table, cache)
         split = options.split or ("train" if "train" in images.split_names else None)
         rows = images.rows(split=split, labels=labels)
         content = contents.views(images, rows, count=options.count, seed=options.seed, trunk=trunk)
@@ -177,12 +176,15 @@ def draw_sheet(
         rows = images.rows(split=options.split, labels=labels)
         content = contents.classes(images, rows, count=options.count, seed=options.seed)
     place = _place(cache, images, kind, artefact, options)
+    side = SMALL if content.columns > 8 else SIDE
+    if preprocess is not None:
+        side = max(SIDE, min(preprocess.crop, CROP))
     with noted_apart(cache, progress) as guard:
         pictures = _pictures(
-            images, content, preprocess, workers=options.workers or usable_cores(), guard=guard,
+            images, content, preprocess, side, workers=options.workers, guard=guard,
             progress=progress,
         )  # fmt: skip
-    write_output(place, _draw(content, pictures, preprocess), mark=DRAWN, what=SHEET)
+    write_output(place, sheet.draw(content, pictures, side=side), mark=DRAWN, what=SHEET)
     reasons = tuple(picture.reason for picture in pictures)
     return Shown(place, kind, images, content, reasons, _notes(artefact, reasons))
 
@@ -212,24 +214,24 @@ def _predictions(
     name = f"{artefact.kind.name} {info.id}"
     if info.table_id != table.table_id:
         raise UsageError(f"The {name} was not made on {images.name}: name the head or model.")
-    there = predictions.splits(artefact.folder)
-    split = options.split or next((one for one in ("test", "val") if one in there), None)
-    if split not in there:
-        have = f"it has those of {', '.join(there)}" if there else "it has none"
+    stored_splits = predictions.splits(artefact.folder)
+    split = options.split or next((one for one in ("test", "val") if one in stored_splits), None)
+    if split not in stored_splits:
+        have = f"it has those of {', '.join(stored_splits)}" if stored_splits else "it has none"
         raise UsageError(f"The {name} has no stored predictions of {split or 'any split'}: {have}.")
     stored = predictions.read(artefact.folder / f"predictions-{split}.csv", table)
     kept = np.isin(stored.rows, images.rows(split="all", labels=labels))
     if not kept.any():
         raise UsageError(f"No image of {split} is of these classes.")
-    chances = stored.calibrated(info.calibration_temperature)[kept]
+    probabilities = stored.calibrated(info.calibration_temperature)[kept]
     how = f"{info.clf} on" if isinstance(info, HeadInfo) else "fine-tuned"
     return contents.predictions(
-        images, stored.rows[kept], chances, count=options.count, seed=options.seed,
+        images, stored.rows[kept], probabilities, count=options.count, seed=options.seed,
         wrong=options.wrong, title=f"{images.name} {split}: {name} ({how} {info.trunk})",
     )  # fmt: skip
 
 
-def _eyes(table: FeatureTable | None, cache: Cache) -> tuple[Preprocess, str]:
+def _preprocessing(table: FeatureTable | None, cache: Cache) -> tuple[Preprocess, str]:
     """Return the preprocessing of the table's trunk, or of the one that `extract` would take."""
     if table is not None:
         given = table.provenance
@@ -245,40 +247,27 @@ def _pictures(
     images: ImageSet,
     content: Content,
     preprocess: Preprocess | None,
+    side: int,
     *,
-    workers: int,
+    workers: int | None,
     guard: Guard,
     progress: Progress,
 ) -> list[Picture]:
-    items = list(content.items)
+    """Return the picture of each item: whole, or as a trunk with this preprocessing sees it."""
+    items, workers = list(content.items), workers or usable_cores()
     progress.start("showing", len(items))
     files = [(images.file(item.row), images.digests[item.row]) for item in items]
     if preprocess is None:
-        stream = thumbnails.pictures(files, side=SIDE, workers=workers, guard=guard)
+        stream = thumbnails.pictures(files, side=side, workers=workers, guard=guard)
     else:
         numbered = [(*file, item.view or 0) for file, item in zip(files, items, strict=True)]
         stream = thumbnails.views(numbered, preprocess, workers=workers, guard=guard)
     found = []
     for picture in stream:
-        found.append(picture)
+        rgb = picture.rgb
+        found.append(picture if rgb is None else Picture(thumbnails.shrink(rgb, side)))
         progress.advance(1, bad=bool(picture.reason))
     return found
-
-
-def _draw(content: Content, pictures: list[Picture], preprocess: Preprocess | None) -> bytes:
-    side = SMALL if content.columns > 8 else SIDE
-    if preprocess is not None:
-        side = max(SIDE, min(preprocess.crop, CROP))
-    small = iter(_fitted(picture, side) for picture in pictures)
-    sections = [
-        Section(heading, tuple(Tile(next(small), item.captions, item.right) for item in items))
-        for heading, items in content.sections
-    ]
-    return sheet.draw(content.title, content.notes, sections, side=side, columns=content.columns)
-
-
-def _fitted(picture: Picture, side: int) -> Picture:
-    return picture if picture.rgb is None else Picture(thumbnails.shrink(picture.rgb, side))
 
 
 def _place(

@@ -7,9 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.errors import PipelineError
 from pipeline.images.decoding.thumbnails import Picture
+from pipeline.reporting.sheets.contents import Content, Item
 from pipeline.reporting.sheets.lettering import ELLIPSIS, MISSING, Lettering
-from pipeline.reporting.sheets.sheet import Section, Tile, draw, is_sheet
+from pipeline.reporting.sheets.sheet import draw
+from pipeline.store.outputs import DRAWN, output_path
 
 HOSTILE = (
     r"$\frac{1}{0}$",
@@ -25,19 +28,21 @@ HOSTILE = (
 )
 
 
-def lettering():
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+LETTERING = Lettering()
 
-    return Lettering(FigureCanvasAgg(Figure(dpi=100)).get_renderer())
+
+def tile(picture, captions=(), right=None):
+    return picture, Item(0, captions, right=right)
 
 
 def plain(value, size=(60, 60)):
-    return Tile(Picture(np.full((*size, 3), value, np.uint8)))
+    return tile(Picture(np.full((*size, 3), value, np.uint8)))
 
 
 def drawn(*tiles, title="title", heading="heading", side=60, columns=4):
-    data = draw(title, ["a note"], [Section(heading, tiles)], side=side, columns=columns)
+    items = tuple(item for _, item in tiles)
+    content = Content(title, ("a note",), ((heading, items),), columns)
+    data = draw(content, [picture for picture, _ in tiles], side=side)
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
@@ -45,19 +50,19 @@ def drawn(*tiles, title="title", heading="heading", side=60, columns=4):
 def test_any_name_can_be_a_title_a_heading_and_a_caption(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a missing glyph warns
-        tile = Tile(Picture(None, name), (name, name), right=False)
-        sheet = drawn(tile, title=name, heading=name)
+        wrong = tile(Picture(None, name), (name, name), right=False)
+        sheet = drawn(wrong, title=name, heading=name)
     assert sheet.shape[1] == 2 * 24 + 4 * 68 - 8
 
 
 def test_a_dollar_is_a_dollar_and_no_formula():
     one, other = (drawn(plain(0), title=f"$a{c}b$") for c in "_-")
     assert one.shape == other.shape and (one != other).any()
-    assert lettering().width("$a_b$") > lettering().width("a_b")
+    assert LETTERING.width("$a_b$") > LETTERING.width("a_b")
 
 
 def test_what_has_no_glyph_is_replaced_and_other_scripts_stay():
-    found = lettering()
+    found = LETTERING
     assert found.legible("a\nb") == f"a{MISSING}b"
     assert found.legible("\udcff\u202e") == MISSING * 2
     assert found.legible("мак βαλ é") == "мак βαλ é"
@@ -74,9 +79,6 @@ def test_fitted_text_is_never_wider_than_its_room(text, room):
         assert fitted == found.legible(text)
     else:
         assert ELLIPSIS in fitted
-
-
-LETTERING = lettering()
 
 
 def test_of_a_long_name_the_beginning_and_the_end_are_kept():
@@ -97,7 +99,7 @@ def test_pictures_stand_in_rows_unchanged():
 
 def test_wrong_pictures_are_framed_and_marked():
     right, wrong, neither = (
-        drawn(Tile(Picture(np.zeros((60, 60, 3), np.uint8)), ("a",), mark))
+        drawn(tile(Picture(np.zeros((60, 60, 3), np.uint8)), ("a",), mark))
         for mark in (True, False, None)
     )
     red = (207, 34, 46)
@@ -108,13 +110,13 @@ def test_wrong_pictures_are_framed_and_marked():
 
 def test_a_few_pixels_are_enlarged_as_they_are():
     board = (np.indices((4, 4)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, -1)
-    sheet = drawn(Tile(Picture(board)))
+    sheet = drawn(tile(Picture(board)))
     inside = sheet[-24 - 40 : -24 - 20, 24 + 20 : 24 + 40]
     assert set(np.unique(inside).tolist()) <= {0, 255}
 
 
 def test_a_missing_picture_has_its_reason_in_its_place():
-    empty, told = (drawn(Tile(Picture(None, reason))) for reason in ("", "no such file"))
+    empty, told = (drawn(tile(Picture(None, reason))) for reason in ("", "no such file"))
     assert empty.shape == told.shape and (empty != told).any()
 
 
@@ -129,7 +131,11 @@ def test_a_users_settings_of_matplotlib_change_nothing():
 
 def test_only_a_sheet_is_taken_for_one(tmp_path):
     sheet, photo, text = tmp_path / "s.png", tmp_path / "p.png", tmp_path / "t.png"
-    sheet.write_bytes(draw("t", [], [Section("", (plain(0),))], side=60, columns=1))
+    content = Content("t", (), (("", (Item(0),)),), 1)
+    sheet.write_bytes(draw(content, [plain(0)[0]], side=60))
     Image.new("RGB", (4, 4)).save(photo)
     text.write_text("x")
-    assert [is_sheet(path) for path in (sheet, photo, text)] == [True, False, False]
+    assert output_path(sheet, mark=DRAWN, what="a sheet") == sheet
+    for path in (photo, text):
+        with pytest.raises(PipelineError, match="is there and is not a sheet"):
+            output_path(path, mark=DRAWN, what="a sheet")

@@ -62,7 +62,7 @@ def test_views_are_the_crops_that_fine_tuning_caches(work):
     ]
     (batch,) = load(files, preprocess, batch_size=len(files), workers=2)
     shown = show._pictures(
-        done.images, done.content, preprocess,
+        done.images, done.content, preprocess, 64,
         workers=2, guard=unguarded, progress=show.Silent(),
     )  # fmt: skip
     for crop, picture_ in zip(batch.crops, shown, strict=True):
@@ -103,7 +103,7 @@ def test_wrong_shows_mistakes_alone_and_says_where_there_is_none(work):
     done = run(work, folder.name, wrong=True)
     assert all(not one["right"] for one in done.to_json()["images"])
     if not done.to_json()["images"]:
-        assert "Not one was wrong." in done.content.notes
+        assert "No mistakes." in done.content.notes
 
 
 def test_a_model_shows_its_stored_predictions(modelled):
@@ -165,7 +165,7 @@ def test_names_that_are_no_utf8_or_hold_markup_are_shown(tmp_path):
 def test_a_file_that_is_no_sheet_is_not_replaced_and_a_sheet_is(work):
     place = work / "mine.png"
     place.write_bytes(picture(1))
-    with pytest.raises(PipelineError, match="is there and is no sheet"):
+    with pytest.raises(PipelineError, match="is there and is not a sheet"):
         run(work, output=str(place))
     assert place.read_bytes() == picture(1)
     fresh = work / "sheet.png"
