@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def penalty(curve: dict[str, Any], *, name: str) -> str:
     """
     with figure(4.6, 3.0) as drawn:
         axes = drawn.subplots()
-        for colour, line in zip(_colours(len(curve["lines"])), curve["lines"], strict=True):
+        for colour, line in zip(cycle(SERIES), curve["lines"], strict=False):
             low, high = zip(*((y - s, y + s) for y, s in zip(line["y"], line["spread"],
                                                             strict=True)), strict=True)  # fmt: skip
             axes.fill_between(line["x"], low, high, color=colour, alpha=0.18, linewidth=0)
@@ -140,38 +141,42 @@ def penalty(curve: dict[str, Any], *, name: str) -> str:
             axes.xaxis.set_minor_formatter(lambda value, _: "")
         axes.set_xlabel(curve["parameter"])
         axes.set_ylabel(f"{curve['measure']}, {curve['on']}")
-        _legend(axes)
+        axes.legend(loc="best")
         return svg(drawn, name=name, title=curve["sentence"])
 
 
-def learning(curve: dict[str, Any], *, name: str) -> str:
+def learning(
+    history: Sequence[Any], head: Any, *, best: int, on: str, name: str, title: str
+) -> str:
     """Return losses and accuracy over the epochs of fine-tuning, from step 0 on.
 
     Args:
-        curve: of `choice.learning_curve`.
+        history: `EpochFigures` of each epoch.
+        head: figures of the head that it started from.
+        best: number of the epoch that was kept.
+        on: what the scores were measured on.
         name: unique on the page.
+        title: what a screen reader says.
     """
-    epochs = curve["epochs"]
-    numbers = [epoch["number"] for epoch in epochs]
+    numbers = [epoch["number"] for epoch in history]
     with figure(8.4, 3.0) as drawn:
         left, right = drawn.subplots(1, 2)
-        trained = [(e["number"], e["train_loss"]) for e in epochs if e["train_loss"] is not None]
+        trained = [(e["number"], e["train_loss"]) for e in history if e["train_loss"] is not None]
         if trained:
             left.plot(*zip(*trained, strict=True), color=QUIET, label="train, while learning")
-        left.plot(numbers, [e["loss"] for e in epochs], color=SERIES[0], marker="o",
-                  markersize=3.5, label=curve["on"])  # fmt: skip
-        right.plot(numbers, [e["accuracy"] for e in epochs], color=SERIES[0], marker="o",
-                   markersize=3.5, label=curve["on"])  # fmt: skip
-        levels = (curve["head"]["log_loss"], curve["head"]["accuracy"])
-        for axes, level, what in zip((left, right), levels, ("log-loss", "accuracy"), strict=True):
+        scores = ((left, "loss", "log-loss", head.log_loss),
+                  (right, "accuracy", "accuracy", head.accuracy))  # fmt: skip
+        for axes, score, what, level in scores:
+            axes.plot(numbers, [epoch[score] for epoch in history], color=SERIES[0], marker="o",
+                      markersize=3.5, label=on)  # fmt: skip
             axes.axhline(level, color=SERIES[1], linestyle="--", linewidth=1.4, label="its head")
-            axes.axvline(curve["best"], color=INK, linestyle=":", linewidth=1.2,
-                         label=f"kept: epoch {curve['best']}")  # fmt: skip
+            axes.axvline(best, color=INK, linestyle=":", linewidth=1.2,
+                         label=f"kept: epoch {best}")  # fmt: skip
             axes.set_xlabel("epoch (0: before the first step)")
             axes.set_ylabel(what)
             axes.xaxis.get_major_locator().set_params(integer=True)
-            _legend(axes)
-        return svg(drawn, name=name, title=curve["sentence"])
+            axes.legend(loc="best")
+        return svg(drawn, name=name, title=title)
 
 
 def forecast(curve: dict[str, Any], *, name: str) -> str:
@@ -252,11 +257,3 @@ def reliability(bins: dict[str, list[dict[str, float]]], *, name: str, title: st
         axes.set_ylabel("accuracy: share of right predictions")
         axes.legend(loc="upper left", markerscale=0.7)
         return svg(drawn, name=name, title=title)
-
-
-def _colours(count: int) -> Sequence[str]:
-    return [SERIES[number % len(SERIES)] for number in range(count)]
-
-
-def _legend(axes: Axes) -> None:
-    axes.legend(loc="best")

@@ -84,7 +84,8 @@ def _options(
         if param is None:
             faults.append(f"{FILE}: [{section}] has no option {key}.{nearest(key, known)}")
         elif not param.is_flag:  # as text, so that click takes no 2.5 and no true for a number
-            found[param.name or ""] = [*map(str, value)] if isinstance(value, list) else str(value)
+            several = isinstance(value, list) and (param.multiple or param.nargs > 1)
+            found[param.name or ""] = [*map(str, value)] if several else str(value)
         elif not isinstance(value, bool):
             faults.append(f"{FILE}: {key} in [{section}] must be true or false, not {value!r}.")
         elif value or param.is_bool_flag:

@@ -92,18 +92,10 @@ def test_twice_is_refused_and_pipeline_toml_gives_way(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_fills_up_ends_the_log_and_not_the_work(tmp_path, monkeypatch):
-    class Full:
-        def writelines(self, lines):
-            raise OSError(28, "No space left on device")
+    def full(self):
+        raise OSError(28, "No space left on device")
 
-        def close(self): ...
-
-    def full(self, path):
-        log.Log.tell(self, [])
-        self.file = Full()
-        self.tell(["first"])
-
-    monkeypatch.setattr(log.Log, "open", full)
+    monkeypatch.setattr(log.LogFile, "flush", full)
     done = call("status", "--log-file", tmp_path / "l", "--cache", tmp_path / "c")
     assert done.exit_code == 0 and "No table in" in done.stdout
     assert "The log file ends here: No space left on device." in done.stderr
@@ -125,12 +117,11 @@ def test_what_is_said_above_the_bars_is_logged_and_the_bars_are_not(tmp_path, mo
         def flush(self): ...
 
     monkeypatch.setattr("sys.stderr", Terminal())
-    with log.Log(["x"]) as heard:
-        heard.open(str(path))
-        with progress.reporter() as bars:
-            bars.start("extracting", 5)
-            bars.advance(2)
-            bars.say("a sentence [with brackets]")
-            bars.advance(3)
-    assert told(path) == [f"headstart {__version__}: pipeline x", "a sentence [with brackets]"]
+    with log.told(["x"]), progress.reporter() as bars:
+        log.TOLD.addHandler(log.LogFile(path))
+        bars.start("extracting", 5)
+        bars.advance(2)
+        bars.say("a sentence [with brackets]")
+        bars.advance(3)
+    assert told(path) == ["a sentence [with brackets]"] and not log.TOLD.handlers
     assert "extracting" in Terminal.shown and "a sentence [with brackets]" in Terminal.shown

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import plotting
 from pipeline.heads.metrics import wilson
-from pipeline.images.names import counted, shown
+from pipeline.images.names import counted
 from pipeline.reporting.page import choice
 from pipeline.store.records import HeadInfo, ModelInfo
 
@@ -18,45 +18,27 @@ _WAYS = (("nearest neighbour", "neighbours"), ("linear, by folds", "linear"))
 def section(
     kept: dict[str, Any], *, heads: Sequence[HeadInfo], models: Sequence[ModelInfo]
 ) -> dict[str, Any]:
-    """Return what the page says of an advice.
+    """Return what the page says of an advice, besides what was kept.
 
     Args:
         kept: of `pipeline.store.advice`.
         heads: every `head.json` of the table.
         models: every `model.json` of the table.
     """
-    kept = _printed(kept)
-    advice = kept["recommendation"]
-    figures, sample = _figures(kept), _sample(kept["reference"])
-    gains = [_gain(gain) for gain in kept["gains"]]
-    shares = [*figures, *(row[of] for row in sample["rows"] for of in ("own", "random"))]
-    tuned = [one for gain in gains for one in (gain["start"], gain["tuned"])]
+    figures = [(what, kept[name]) for what, name in _WAYS if kept[name] is not None]
+    sample = [] if kept["reference"] is None else _sample(kept["reference"])
+    shares = [values["interval"] for _, values in figures]
+    shares += [interval for row in sample for _, interval in row["right"]]
+    tuned = [gain[name] for gain in kept["gains"] for name in ("head_interval", "interval")]
     return {
-        "title": advice["title"],
-        "quadrant": f"{advice['size']}, {advice['similarity']}",
-        "commands": advice["commands"],
-        "reasons": advice["reasons"],
-        "sources": advice["sources"],
-        "notes": kept["notes"],
-        "made": f"{kept['created'][:10]} {kept['created'][11:16]} UTC",
+        **kept,
         "newer": _newer(kept["created"], heads, models),
-        **{name: kept[name] for name in ("size", "similarity", "majority")},
         "figures": figures,
         "sample": sample,
-        "lowest": choice.scale(one["interval"] for one in shares),
+        "lowest": choice.scale(shares),
+        "lowest_gain": choice.scale(tuned),
         "curve": None if kept["curve"] is None else _curve(kept["curve"]),
-        "gains": gains,
-        "lowest_gain": choice.scale(one["interval"] for one in tuned),
     }
-
-
-def _printed(value: Any) -> Any:
-    """Return the same with text that can be printed."""
-    if isinstance(value, str):
-        return shown(value)
-    if isinstance(value, dict):
-        return {name: _printed(one) for name, one in value.items()}
-    return [_printed(one) for one in value] if isinstance(value, list) else value
 
 
 def _newer(created: str, heads: Sequence[HeadInfo], models: Sequence[ModelInfo]) -> str | None:
@@ -66,58 +48,24 @@ def _newer(created: str, heads: Sequence[HeadInfo], models: Sequence[ModelInfo])
     return " and ".join(words) or None
 
 
-def _figures(kept: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "what": what,
-            **_right(kept[name]),
-            "random_baseline": kept[name]["random_baseline"],
-            "p": kept[name]["p"],
-        }
-        for what, name in _WAYS
-        if kept[name] is not None
-    ]
-
-
-def _sample(reference: dict[str, Any] | None) -> dict[str, Any]:
-    if reference is None:
-        return {"images": 0, "rows": []}
+def _sample(reference: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what pretrained and random weights have right, with 95% intervals."""
     images = reference["images"]
-
-    def right(accuracy: float) -> dict[str, Any]:
-        interval = wilson(round(accuracy * images), images)
-        return _right({"images": images, "accuracy": accuracy, "interval": interval})
-
-    rows = [
-        {"what": what, "own": right(reference[name]), "random": right(reference[f"random_{name}"])}
-        for what, name in _WAYS
+    rights = {what: (reference[name], reference[f"random_{name}"]) for what, name in _WAYS}
+    return [
+        {"what": what, "right": [(one, wilson(round(one * images), images)) for one in right]}
+        for what, right in rights.items()
     ]
-    return {"images": images, "rows": rows}
 
 
 def _curve(curve: dict[str, Any]) -> dict[str, Any]:
     what = f"Accuracy on {curve['measured_on']} ({curve['held_images']:,} images)"
     ends = curve["points"][-2:]
-    said = [f"{one['accuracy']:.3f} with {one['images']:,}" for one in ends]
-    said += [
+    parts = [f"{one['accuracy']:.3f} with {one['images']:,}" for one in ends]
+    parts += [
         f"forecast {one['accuracy']:.3f} [{one['interval'][0]:.3f}, {one['interval'][1]:.3f}] "
         f"with {one['images']:,}"
         for one in curve["forecasts"]
     ]
-    whole = {**curve, "sentence": f"{what}: {', '.join(said)} training images."}
+    whole = {**curve, "sentence": f"{what}: {', '.join(parts)} training images."}
     return {**whole, "svg": plotting.forecast(whole, name="advice-curve")}
-
-
-def _gain(gain: dict[str, Any]) -> dict[str, Any]:
-    head = {"images": gain["images"], "accuracy": gain["head"], "interval": gain["head_interval"]}
-    verdict = "no epoch beat the head" if gain["kept_head"] else gain["verdict"]
-    return {**gain, "verdict": verdict, "start": _right(head), "tuned": _right(gain)}
-
-
-def _right(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "images": values["images"],
-        "accuracy": values["accuracy"],
-        "interval": values["interval"],
-        "chose": bool(values.get("chose")),
-    }

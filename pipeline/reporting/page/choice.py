@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pipeline.heads.leaderboard import Ranked
 from pipeline.store import timings
 from pipeline.store.cache import Cache
 from pipeline.store.records import HeadInfo, HeadTrial, Metrics, ModelInfo
+from pipeline.store.results import Info
 from pipeline.store.table import FeatureTable
 
 #: Penalty curves are drawn of so many heads at most, one of each kind, and learning curves of so
@@ -16,77 +17,19 @@ from pipeline.store.table import FeatureTable
 MOST_CURVES = 6
 
 
-def heads(board: Sequence[Ranked[HeadInfo]], shown: str) -> list[dict[str, Any]]:
-    """Return the rows of the leaderboard of heads.
+def groups(
+    board: Sequence[Ranked[Info]], title: Callable[[Info], str]
+) -> list[tuple[str, list[Ranked[Info]]]]:
+    """Return a leaderboard in its groups, each with what its places have in common.
 
     Args:
-        board: of `pipeline.heads.leaderboard.rank_heads`.
-        shown: id of the head or model that the page looks at.
+        board: of `pipeline.heads.leaderboard`.
+        title: returns what a group has in common.
     """
+    titles = {place.group: title(place.info) for place in board}
     return [
-        {
-            "id": info.id,
-            "group": place.group,
-            "best": place.best,
-            "shown": info.id == shown,
-            "kind": info.clf,
-            "choice": ", ".join(f"{k} = {short(v)}" for k, v in info.parameters.items()),
-            "score": None if info.score is None else abs(info.score),
-            "spread": info.spread,
-            "splits": {
-                split: _accuracy(values, values.selected_on)
-                for split, values in info.metrics.items()
-            },
-            "images": info.train_images,
-            "seconds": info.seconds,
-        }
-        for place in board
-        for info in [place.info]
+        (text, [place for place in board if place.group == group]) for group, text in titles.items()
     ]
-
-
-def models(board: Sequence[Ranked[ModelInfo]], shown: str) -> list[dict[str, Any]]:
-    """Return the rows of the leaderboard of models, each with the head that it started from.
-
-    Args:
-        board: of `pipeline.heads.leaderboard.rank_models`.
-        shown: id of the head or model that the page looks at.
-    """
-    return [
-        {
-            "id": info.id,
-            "group": place.group,
-            "best": place.best,
-            "shown": info.id == shown,
-            "kind": "from scratch" if info.from_scratch else info.unfreeze,
-            "epochs": f"{info.best_epoch} of {info.epochs}"
-            + ("" if info.finished else ", stopped"),
-            "on": info.selected_on,
-            "loss": info.chosen.model.log_loss,
-            "head_loss": info.chosen.start.log_loss,
-            "splits": {
-                split: {
-                    **_accuracy(values.model, values.selected_on),
-                    "head": values.start.accuracy,
-                }
-                for split, values in info.metrics.items()
-            },
-            "images": info.train_images,
-            "beats_head": info.beats_head,
-            "seconds": sum(info.seconds.values()),
-        }
-        for place in board
-        for info in [place.info]
-    ]
-
-
-def _accuracy(values: Metrics, chose: bool) -> dict[str, Any]:
-    return {
-        "accuracy": values.accuracy,
-        "interval": values.interval,
-        "images": values.images,
-        "chose": chose,
-    }
 
 
 def lowest(heads: Sequence[Ranked[HeadInfo]], models: Sequence[Ranked[ModelInfo]]) -> float:
@@ -163,29 +106,15 @@ def _held_out(info: HeadInfo) -> str:
     return f"{info.folds} folds of train" if info.selected_on == "cv" else "val"
 
 
-def learning_curves(board: Sequence[Ranked[ModelInfo]]) -> list[dict[str, Any]]:
-    """Return the learning curves of the best models."""
-    return [learning_curve(one.info) for one in board[:MOST_CURVES]]
-
-
-def learning_curve(info: ModelInfo) -> dict[str, Any]:
-    """Return a model's epochs, with step 0 and the level of the head that it started from."""
-    on = info.selected_on
+def learning_curve(info: ModelInfo) -> str:
+    """Return a model's learning curve in a sentence."""
     head, kept = info.chosen.start, info.chosen.model
     what = "from scratch" if info.from_scratch else f"{info.unfreeze} unfrozen"
-    return {
-        "model": info.id,
-        "on": on,
-        "best": info.best_epoch,
-        "epochs": [
-            {k: epoch[k] for k in ("number", "train_loss", "loss", "accuracy", "seconds")}
-            for epoch in info.history
-        ],
-        "head": {"log_loss": head.log_loss, "accuracy": head.accuracy},
-        "sentence": f"Model {info.id}, {what}: log-loss {head.log_loss:.4f} of its head and "
-        f"{kept.log_loss:.4f} of epoch {info.best_epoch}, which was kept, on {on} "
-        f"({kept.images:,} images).",
-    }
+    return (
+        f"Model {info.id}, {what}: log-loss {head.log_loss:.4f} of its head and "
+        f"{kept.log_loss:.4f} of epoch {info.best_epoch}, which was kept, on {info.selected_on} "
+        f"({kept.images:,} images)."
+    )
 
 
 def short(value: Any) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DamagedError
-from pipeline.images.names import shown
 from pipeline.store.table import FeatureTable
 
 #: Sample pictures on the page, shared by the classes; and of one class at most.
@@ -23,19 +22,14 @@ VIEWS = (0, 1, 2, 3, 4)
 LISTED = 200
 
 
-def splits(table: FeatureTable) -> list[str]:
-    """Return the table's splits, in the order train, val, test; an empty one is unlabelled data."""
-    return list(table.split_counts)
-
-
 def classes(table: FeatureTable) -> list[dict[str, Any]]:
     """Return each class's name and number, and its images, in all and by split."""
     names = np.array(table.splits, dtype=object)
     found = []
     for label, name in enumerate(table.classes):
-        own = table.labels == label
-        counts = {split: int((own & (names == split)).sum()) for split in splits(table)}
-        found.append({"class": shown(name), "label": label, "images": int(own.sum()), **counts})
+        own = names[table.labels == label]
+        counts = [int((own == split).sum()) for split in table.split_counts]
+        found.append({"class": name, "label": label, "images": len(own), "counts": counts})
     return found
 
 
@@ -75,10 +69,10 @@ def left_out(table: FeatureTable) -> dict[str, Any]:
     return {
         "total": len(found),
         "reasons": [
-            {"kind": kind, "reason": shown(reason), "files": count}
+            {"kind": kind, "reason": reason, "files": count}
             for (kind, reason), count in reasons.most_common()
         ],
-        "files": [{name: shown(text) for name, text in line.items()} for line in found[:LISTED]],
+        "files": found[:LISTED],
     }
 
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.analysis.auditing.audit import KINDS, Finding
-from pipeline.images.names import shown
-from pipeline.store.table import FeatureTable
 
 #: Findings of a kind that are shown; the list has all.
 SHOWN = 40
@@ -24,51 +22,26 @@ _TITLES = {
 }
 
 
-def seen_first(found: Sequence[Finding]) -> list[int]:
-    """Return the rows whose pictures the section shows."""
-    return [row for part in _by_kind(found).values() for one in part for row in one.rows[:PICTURES]]
-
-
-def _by_kind(found: Sequence[Finding]) -> dict[str, list[Finding]]:
-    return {kind: [one for one in found if one.kind == kind][:SHOWN] for kind in KINDS}
-
-
-def section(
-    found: Sequence[Finding], table: FeatureTable, place: dict[int, int]
-) -> list[dict[str, Any]]:
-    """Return the findings by kind.
+def section(found: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Return the findings by kind, the most suspicious first: all in number, and those shown.
 
     Args:
         found: the most suspicious of a kind first.
-        table: that they are about.
-        place: row to the image's number on the page, where it has one.
     """
-    names = [shown(name) for name in table.classes]
-
-    def image(row: int) -> dict[str, Any]:
-        label = int(table.labels[row])
-        return {
-            "image": place.get(row),
-            "path": shown(table.paths[row]),
-            "split": table.splits[row],
-            "label": names[label] if label >= 0 else "no label",
-        }
-
+    kinds = {kind: [one for one in found if one.kind == kind] for kind in KINDS}
     return [
         {
             "kind": kind,
             "title": _TITLES[kind][0],
             "what": _TITLES[kind][1],
-            "total": sum(one.kind == kind for one in found),
-            "findings": [
-                {
-                    "images": [image(row) for row in one.rows[:PICTURES]],
-                    "more": max(0, len(one.rows) - PICTURES),
-                    "suggested": None if one.suggested is None else names[one.suggested],
-                    "reason": shown(one.reason),
-                }
-                for one in part
-            ],
+            "total": len(part),
+            "findings": part[:SHOWN],
         }
-        for kind, part in _by_kind(found).items()
+        for kind, part in kinds.items()
     ]
+
+
+def seen_first(found: Sequence[Finding]) -> list[int]:
+    """Return the rows whose pictures the section shows."""
+    shown = (one for group in section(found) for one in group["findings"])
+    return [row for one in shown for row in one.rows[:PICTURES]]

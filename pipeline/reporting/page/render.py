@@ -8,7 +8,13 @@ import json
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pipeline.images.names import shown
+from pipeline.reporting.page.choice import short
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 #: The page's scripts, in the order in which they run.
 SCRIPTS = ("page.js", "map.js")
@@ -21,37 +27,53 @@ _ORIGIN, _WITHIN = re.compile(rb'<meta name="headstart-made-from" content="(\w*)
 def page(record: dict[str, Any]) -> str:
     """Return the page of a record, whole.
 
-    Text is escaped by the template, data by `embedded`, and the policy lets the page's own
-    scripts run, by their hashes, and nothing else; no address but `data:` can be loaded.
+    Text is made printable and escaped by the template, data by `embedded`, and the policy lets the
+    page's own scripts run, by their hashes, and nothing else; no address but `data:` can be loaded.
 
     Args:
         record: of `pipeline.reporting.page.record`; `data` is what the scripts read.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("pipeline.reporting.page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=percent, figures=figures, seconds=seconds)
     scripts = [_own(name) for name in SCRIPTS]
     hashes = " ".join(f"'sha256-{_hash(text)}'" for text in scripts)
     policy = (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {hashes}; "
         "base-uri 'none'; form-action 'none'"
     )
-    return environment.get_template("page.html").render(
-        record,
-        policy=policy,
-        style=Markup(_own("page.css")),
-        scripts=[Markup(text) for text in scripts],
-        embedded=Markup(embedded(record["data"])),
-        svg=Markup,
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            record,
+            policy=policy,
+            style=Markup(_own("page.css")),
+            scripts=[Markup(text) for text in scripts],
+            embedded=Markup(embedded(record["data"])),
+            svg=Markup,
+        )
     )
+
+
+def environment() -> Environment:
+    """Return what the templates are read and filled with."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("pipeline.reporting.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=printable,
+    )
+    made.filters.update(percent=percent, figures=figures, seconds=seconds, short=short)
+    return made
+
+
+def printable(value: Any) -> Any:
+    """Return text and paths so that they can be printed, and other values as they are."""
+    return shown(value) if type(value) is str or isinstance(value, Path) else value
 
 
 def made_from(path: Path) -> str:

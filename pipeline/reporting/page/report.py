@@ -19,26 +19,25 @@ from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.scan import root_of
-from pipeline.heads import predictions, resolve
+from pipeline.heads import resolve
 from pipeline.heads.head import Head
-from pipeline.heads.leaderboard import Ranked, rank_heads, rank_models
+from pipeline.heads.leaderboard import rank_heads, rank_models
 from pipeline.heads.resolve import Artefact
 from pipeline.images.decoding.reading import Guard
 from pipeline.images.decoding.thumbnails import Picture
-from pipeline.images.names import counted, shown
+from pipeline.images.names import counted
 from pipeline.progress import Progress, Silent
 from pipeline.reporting.options import ReportOptions
 from pipeline.reporting.page import album as albums
-from pipeline.reporting.page import answers, contents, embedding, findings, mistakes
+from pipeline.reporting.page import answers, contents, embedding, findings
 from pipeline.reporting.page.album import Album
 from pipeline.reporting.page.answers import Answers
-from pipeline.reporting.page.record import Gathered, record
+from pipeline.reporting.page.record import Found, record
 from pipeline.reporting.page.render import MARK, made_from, page
 from pipeline.reporting.pictures import of_rows
 from pipeline.store import advice
 from pipeline.store.cache import Cache
 from pipeline.store.outputs import output_path, write_output
-from pipeline.store.records import HeadInfo, ModelInfo
 from pipeline.store.results import HEAD, MODEL
 from pipeline.store.table import FeatureTable
 
@@ -149,26 +148,24 @@ def write_report(
     data = options.data
     found = _find(table, cache, model, data)
     looked, info = found.looked, found.info
-    said = [] if looked is None or info is None else _answers(looked, info, table)
+    read = [] if looked is None or info is None else answers.read(looked.folder, info, table)
     audited = audit.find_faults(table, progress=progress)
     with noted_apart(cache, progress) as guard:
-        album = _album(table, said, audited, data, progress, guard)
+        album = _album(table, read, audited, data, progress, guard)
         progress.start("drawing the map", 0)
-        layouts = embedding.layouts(table.features[album.rows])
-        gathered = Gathered(
-            table=table, cache=cache, root=found.root, heads=found.heads, models=found.models,
-            info=info, why="" if looked is None else looked.why, answers=said, audit=audited,
-            album=album, layouts=layouts, damaged=found.damaged, listing=shown(listing.name),
-            advice=found.advice, advice_note="".join(found.unread),
-            origin="" if album.missing else found.digest,  # so that they are looked for again
+        made = record(
+            found, answers=read, audit=audited, pictures=album, listing=listing.name,
+            layouts=embedding.layouts(table.features[album.rows]), workers=usable_cores(),
+            origin="" if album.missing else _digest(found),  # so that they are looked for again
+            guard=guard,
         )  # fmt: skip
-        made = record(gathered, workers=usable_cores(), guard=guard)
     html = page(made).encode()
     write_output(listing, audited.to_csv(), mark=audit.MARK, what=audit.LIST)
     write_output(path, html, mark=MARK, what=PAGE)
-    notes = [*audited.notes, *found.damaged, *found.unread, *_notes(table, album)]
+    notes = [*audited.notes, *found.damaged, found.advice_note, *_notes(table, album)]
     return Report(
-        path, listing, table, len(album.rows), len(audited.findings), looked, tuple(notes),
+        path, listing, table, len(album.rows), len(audited.findings), looked,
+        tuple(filter(None, notes)),
         len(html), time.monotonic() - began,
     )  # fmt: skip
 
@@ -187,42 +184,27 @@ def current(table: FeatureTable, cache: Cache) -> Path | None:
     """
     path = place(table, cache)
     there = path.with_name(f"{path.stem}.audit.csv").exists()
-    return path if there and made_from(path) == _find(table, cache, None, None).digest else None
+    return path if there and made_from(path) == _digest(_find(table, cache, None, None)) else None
 
 
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """What the cache holds on a table."""
-
-    table: FeatureTable
-    root: Path
-    heads: list[Ranked[HeadInfo]]
-    models: list[Ranked[ModelInfo]]
-    looked: Artefact | None
-    info: HeadInfo | ModelInfo | None
-    damaged: list[str]
-    advice: dict[str, Any] | None
-    unread: list[str]
-
-    @property
-    def digest(self) -> str:
-        """Return what a page that is made from these is known by: a sha256, as hex."""
-        values = [
-            version("headstart"), self.table.table_id, str(self.root),
-            [one.to_json() for one in self.heads], [one.to_json() for one in self.models],
-            self.info and self.info.id, self.damaged, self.advice, self.unread,
-        ]  # fmt: skip
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+def _digest(found: Found) -> str:
+    """Return what a page that is made from these is known by: a sha256, as hex."""
+    values = [
+        version("headstart"), found.table.table_id, str(found.root),
+        [one.to_json() for one in found.heads], [one.to_json() for one in found.models],
+        found.info and found.info.id, found.damaged, found.advice, found.advice_note,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _find(table: FeatureTable, cache: Cache, asked: Any, data: str | Path | None) -> _Found:
+def _find(table: FeatureTable, cache: Cache, asked: Any, data: str | Path | None) -> Found:
     heads, damaged = HEAD.every(cache.root)
     models, broken = MODEL.every(cache.root)
     ranked = rank_heads(heads, table.table_id), rank_models(models, table.table_id)
     looked = _artefact(cache, table, asked, any(ranked))
     info = None if looked is None else looked.kind.read(looked.folder)
-    return _Found(
-        table, root_of(table, data), *ranked, looked, info, [*damaged, *broken],
+    return Found(
+        table, cache, root_of(table, data), *ranked, looked, info, [*damaged, *broken],
         *_advice(table, cache),
     )  # fmt: skip
 
@@ -242,31 +224,22 @@ def _artefact(cache: Cache, table: FeatureTable, asked: Any, there: bool) -> Art
     return found
 
 
-def _advice(table: FeatureTable, cache: Cache) -> tuple[dict[str, Any] | None, list[str]]:
+def _advice(table: FeatureTable, cache: Cache) -> tuple[dict[str, Any] | None, str]:
     """Return the advice that is kept, with the commands of today; or why it cannot be read."""
     try:
         kept = advice.read(cache, table.table_id)
     except PipelineError as error:
-        return None, [str(error)]
+        return None, str(error)
     if kept is None:
-        return None, []
+        return None, ""
     action = kept["recommendation"]["action"]
     now = quadrant.commands(action, table, **at_hand(table, cache))
-    return {**kept, "recommendation": {**kept["recommendation"], "commands": now}}, []
-
-
-def _answers(looked: Artefact, info: HeadInfo | ModelInfo, table: FeatureTable) -> list[Answers]:
-    """Return what a head or model said of each split that it was scored on."""
-    found = []
-    for split in info.metrics:
-        stored = predictions.read(looked.folder / f"predictions-{split}.csv", table)
-        found.append(answers.of(split, stored.rows, stored.probabilities, table=table, info=info))
-    return found
+    return {**kept, "recommendation": {**kept["recommendation"], "commands": now}}, ""
 
 
 def _album(
     table: FeatureTable,
-    said: list[Answers],
+    read: list[Answers],
     audited: Audit,
     data: str | Path | None,
     progress: Progress,
@@ -275,7 +248,7 @@ def _album(
     """Return the pictures: of what a section shows first, then of a draw of the others."""
     first = [row for rows in contents.samples(table).values() for row in rows]
     first += findings.seen_first(audited.findings)
-    first += mistakes.seen_first(said)
+    first += answers.seen_first(read)
     rows = albums.order(len(table.labels), first)
     side = albums.side(min(len(rows), albums.MOST))
 

@@ -1,7 +1,9 @@
 import pytest
 from advising import advice
 from records import head_info, model_info
+from tables import make_table
 
+from pipeline.reporting.page import render
 from pipeline.reporting.page.advice import section
 from pipeline.reporting.page.choice import scale
 
@@ -19,13 +21,11 @@ def models(*times):
 
 def test_the_figures_stand_beside_the_random_baseline_and_random_weights():
     found = section(advice(ID), heads=[], models=[])
-    assert [(row["what"], row["accuracy"], row["random_baseline"]) for row in found["figures"]] == [
-        ("nearest neighbour", 0.9, 0.33),
-        ("linear, by folds", 0.92, 0.33),
-    ]
-    near, linear = found["sample"]["rows"]
-    assert (near["own"]["accuracy"], linear["random"]["accuracy"]) == (0.88, 0.6)
-    low, high = near["random"]["interval"]
+    figures = [(what, row["accuracy"], row["random_baseline"]) for what, row in found["figures"]]
+    assert figures == [("nearest neighbour", 0.9, 0.33), ("linear, by folds", 0.92, 0.33)]
+    near, linear = (row["right"] for row in found["sample"])
+    assert near[0][0] == 0.88 and linear[1][0] == 0.6
+    low, high = near[1][1]
     assert low < 0.52 < high
     assert found["lowest"] == scale([(low, high)]) and found["lowest_gain"] == 0.7
 
@@ -34,8 +34,8 @@ def test_what_was_not_measured_is_left_out():
     found = section(
         advice(ID, linear=None, reference=None, curve=None, gains=[]), heads=[], models=[]
     )
-    assert [row["what"] for row in found["figures"]] == ["nearest neighbour"]
-    assert (found["sample"]["rows"], found["curve"], found["gains"]) == ([], None, [])
+    assert [what for what, _ in found["figures"]] == ["nearest neighbour"]
+    assert (found["sample"], found["curve"], found["gains"]) == ([], None, [])
     assert found["lowest_gain"] == 0.9
 
 
@@ -62,5 +62,9 @@ def test_what_is_newer_than_the_advice_is_counted(made, tuned, newer):
 
 def test_a_model_that_never_beat_its_head_says_so():
     (gain,) = advice(ID)["gains"]
-    found = section(advice(ID, gains=[{**gain, "kept_head": True}]), heads=[], models=[])
-    assert found["gains"][0]["verdict"] == "no epoch beat the head"
+    page = render.environment().get_template("advice.html")
+    for kept_head, verdict in ((True, "no epoch beat the head"), (False, "unclear")):
+        kept = advice(ID, gains=[{**gain, "kept_head": kept_head}])
+        shown = section(kept, heads=[], models=[])
+        html = page.render(advice=shown, advice_note="", table=make_table(), svg=str)
+        assert f"<td>{verdict}</td>" in html

@@ -1,8 +1,8 @@
 import pytest
 from records import head_info, model_info, model_scores, split_metrics
 
-from pipeline.heads.leaderboard import Ranked
-from pipeline.reporting.page import choice
+from pipeline.heads.leaderboard import Ranked, chosen_by
+from pipeline.reporting.page import choice, render
 
 
 def trial(score, **parameters):
@@ -14,6 +14,14 @@ def head(trials, **changes):
     given = {"parameters": chosen["parameters"], "score": chosen["score"]}
     scored = {"metrics": {"val": split_metrics()}, "train_images": 100}
     return head_info(**{**given, **scored, "trials": tuple(trials), **changes})
+
+
+def board_of(board, shown=None):
+    """Return the section of the page with a leaderboard of heads."""
+    page = render.environment().get_template("choice.html")
+    empty = dict.fromkeys(("penalties", "models", "learning", "costs", "damaged"), ())
+    groups = choice.groups(board, chosen_by)
+    return page.render(**empty, heads=groups, info=shown, lowest=0.5, svg=str)
 
 
 def ranked(info, best=True):
@@ -62,22 +70,19 @@ def test_the_best_of_each_kind_alone_is_drawn():
 
 def test_a_head_that_was_never_compared_has_no_score():
     trials = [trial(0.8, C=1.0), trial(0.7, C=2.0)]
-    (row,) = choice.heads([ranked(head(trials, score=None))], "")
-    assert row["score"] is None
+    assert ">untried</td>" in board_of([ranked(head(trials, score=None))])
     assert choice.penalty_curve(head(trials, score=None)) is None
 
 
 def test_a_row_of_the_leaderboard_says_what_is_best_and_what_is_shown():
     trials = [trial(0.8, C=1.0)]
     board = [ranked(head(trials, id="a")), ranked(head(trials, id="b"), best=False)]
-    rows = choice.heads(board, "b")
-    assert [(row["best"], row["shown"]) for row in rows] == [(True, False), (False, True)]
-    assert rows[0]["splits"]["val"] == {
-        "accuracy": 0.8,
-        "interval": (0.7, 0.9),
-        "images": 50,
-        "chose": False,
-    }
+    first, second = board_of(board, shown=board[1].info).split("<tr")[2:4]
+    assert first.startswith(' class="best"') and "best</span>" in first
+    assert "best</span>" not in second and "shown</span>" in second and "shown</span>" not in first
+    assert "0.800" in first and "0.700 – 0.900" in first and "chose</span>" not in first
+    chose = head(trials, metrics={"val": split_metrics(selected_on=True)})
+    assert "chose</span>" in board_of([ranked(chose)])
 
 
 @pytest.mark.parametrize(("low", "scale"), [(0.97, 0.9), (0.71, 0.7), (0.7, 0.7), (0.05, 0.0)])

@@ -13,7 +13,7 @@ def table(tmp_path):
 def test_classes_are_counted_by_split(table):
     found = contents.classes(table)
     assert [line["class"] for line in found] == list(table.classes)
-    assert [(line["train"], line["val"], line["test"]) for line in found] == [(10, 2, 1)] * 3
+    assert [line["counts"] for line in found] == [[10, 2, 1]] * 3
     assert sum(line["images"] for line in found) == len(table.labels)
 
 
@@ -61,7 +61,7 @@ def test_left_out_files_are_counted_by_reason(table):
     found = contents.left_out(table)
     assert found["total"] == 3
     assert found["reasons"][0] == {"kind": "bad image", "reason": "truncated", "files": 2}
-    assert found["files"][1]["path"] == "b\n�.png"
+    assert found["files"][1]["path"] == "b\n\udcff.png"
 
 
 def test_without_the_list_nothing_was_left_out(table):

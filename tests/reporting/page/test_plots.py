@@ -3,6 +3,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from advising import advice
+from records import metrics
 
 from pipeline import plotting
 
@@ -17,21 +18,17 @@ CURVE = {
     ],
     "sentence": 'logreg: <b>"tried"</b> & chosen',
 }
-LEARNING = {
-    "on": "val",
-    "best": 1,
-    "epochs": [
-        {"number": n, "train_loss": [None, 0.6, 0.5][n], "loss": 0.5, "accuracy": 0.8}
-        for n in range(3)
-    ],
-    "head": {"log_loss": 0.55, "accuracy": 0.79},
-    "sentence": "Model x.",
-}
+HISTORY = [
+    {"number": n, "train_loss": [None, 0.6, 0.5][n], "loss": 0.5, "accuracy": 0.8} for n in range(3)
+]
+HEAD = metrics(log_loss=0.55, accuracy=0.79)
 BINS = {when: [{"images": 3, "accuracy": 0.5, "confidence": 0.6}] for when in ("before", "after")}
 FORECAST = {**advice("a" * 64)["curve"], "sentence": "Accuracy on val."}
 DRAWN = {
     "penalty": lambda name: plotting.penalty(CURVE, name=name),
-    "learning": lambda name: plotting.learning(LEARNING, name=name),
+    "learning": lambda name: plotting.learning(
+        HISTORY, HEAD, best=1, on="val", name=name, title="Model x."
+    ),
     "forecast": lambda name: plotting.forecast(FORECAST, name=name),
     "reliability": lambda name: plotting.reliability(BINS, name=name, title="Reliability"),
 }

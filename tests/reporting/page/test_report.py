@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.errors import PipelineError
 from pipeline.images.decoding import probe
+from pipeline.reporting.options import ReportOptions
 from pipeline.reporting.page import album, contents
 from pipeline.reporting.page.report import current, write_report
 from pipeline.store import advice as kept
@@ -32,9 +33,9 @@ def photos(cache, tmp_path):
     return pictured(cache, tmp_path / "photos")
 
 
-def report(cache, table=None, **options):
+def report(cache, table=None, asked=None, **options):
     """Write a page, check what holds for every page, and return what was done and the page."""
-    done = write_report(table, cache, **options)
+    done = write_report(table, asked, ReportOptions(**options), cache)
     html = done.path.read_text()
     check_page(html)
     return done, html
@@ -174,7 +175,7 @@ def test_a_head_of_another_table_is_refused_with_its_table(cache, photos, tmp_pa
     other = pictured(cache, tmp_path / "more", count=30, name="more")
     own = head.info.table_id[:12]
     with pytest.raises(PipelineError, match=f"Name its table: pipeline report {own}"):
-        write_report(other, cache, asked=head.id)
+        write_report(other, head.id, ReportOptions(), cache)
 
 
 def test_what_was_run_can_be_run_again(cache, photos):
