@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from functools import wraps
 from importlib import import_module
 from types import FrameType
 from typing import Any
@@ -16,7 +18,6 @@ from click.shell_completion import CompletionItem
 
 from pipeline import __version__
 from pipeline.cli import log, options, settings
-from pipeline.cli.common import common
 from pipeline.errors import PipelineError, nearest
 
 #: Command to its module in `commands` (and its function there, else `command`), and its line in
@@ -28,36 +29,18 @@ COMMANDS = {
     "heads": ("listings:heads", "Compare the heads of a table."),
     "compare": ("compare", "Compare trunks, layers and poolings."),
     "advise": ("advise", "Say which part to train, from measurements."),
-    "finetune": (
-        "finetune",
-        "Fine-tune the last stages, starting from a head.",
-    ),
-    "models": (
-        "listings:models",
-        "Compare the fine-tuned models of a table.",
-    ),
+    "finetune": ("finetune", "Fine-tune the last stages, starting from a head."),
+    "models": ("listings:models", "Compare the fine-tuned models of a table."),
     "predict": ("predict", "Say what is on images, with probabilities."),
     "evaluate": ("evaluate", "Measure a head or model on labelled images."),
     "show": ("show", "Draw a contact sheet of images or predictions."),
-    "audit": (
-        "audit",
-        "Look for copies, wrong labels and outliers in a table.",
-    ),
-    "export": (
-        "export",
-        "Write a head or model as ONNX, OpenVINO or safetensors.",
-    ),
-    "report": (
-        "report",
-        "Write a page that shows data, choice, mistakes and faults.",
-    ),
+    "audit": ("audit", "Look for copies, wrong labels and outliers in a table."),
+    "export": ("export", "Write a head or model as ONNX, OpenVINO or safetensors."),
+    "report": ("report", "Write a page that shows data, choice, mistakes and faults."),
     "trunks": ("listings:trunks", "List the trunks there are."),
-    "status": (
-        "listings:status",
-        "List the tables and heads of the cache, newest first.",
-    ),
+    "status": ("listings:status", "List the tables and heads of the cache, newest first."),
     "cache": ("cache", "Show, verify and tidy the cache."),
-    "completion": ("completion", "Print what completes commands in a shell."),
+    "completion": ("listings:completion", "Print what completes commands in a shell."),
 }
 
 
@@ -83,12 +66,12 @@ class LazyGroup(click.Group):
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         found = import_module(f"pipeline.cli.commands.{module}")
         command: click.Command = getattr(found, name or "command")
-        return common(command)
+        return _with_log_file(command)
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
         """Run a command line, and write its exit code to the log file where there is one."""
         words = sys.argv[1:] if args is None else list(args)
-        with log.told(words):
+        with log.logged(words):
             return super().main(words, *more, **extra, obj=words)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -128,7 +111,7 @@ class LazyGroup(click.Group):
             if isinstance(error, click.BadParameter) and _from_file(error):
                 where = f"{error.format_message()} It stands in {settings.FILE}."
                 error = click.UsageError(where, error.ctx)
-            log.TOLD.info(f"Error: {error.format_message()}")
+            log.MESSAGES.info(f"Error: {error.format_message()}")
             raise error
         except KeyboardInterrupt as error:
             log.echo(str(error) or STOPPED, err=True)
@@ -145,6 +128,25 @@ class LazyGroup(click.Group):
             ctx.exit(1)
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def _with_log_file(command: click.Command) -> click.Command:
+    """Return a command with --log-file, which tells what it took from `pipeline.toml`."""
+    found = copy.copy(command)
+    if isinstance(found, click.Group):
+        found.commands = {name: _with_log_file(one) for name, one in found.commands.items()}
+        return found
+    callback = command.callback
+    assert callback is not None
+
+    @wraps(callback)
+    def call(**values: Any) -> Any:
+        if not values.get("as_json") and (words := settings.taken(click.get_current_context())):
+            log.echo(f"From {settings.FILE}: {words}", err=True)
+        return callback(**values)
+
+    found.params, found.callback = [*command.params, log.option()], call
+    return found
 
 
 def _from_file(error: click.BadParameter) -> bool:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
-from pipeline.cli.log import echo, shown
-from pipeline.cli.options import print_json
+from pipeline.cli.log import shown
 from pipeline.heads.leaderboard import Ranked
-from pipeline.store.cache import Cache
 from pipeline.store.records import HeadInfo, Metrics, ModelInfo, SplitMetrics
-from pipeline.store.results import Info, Kind
 
 
 def aligned(rows: list[list[str]], *, right: Collection[int] = ()) -> list[str]:
@@ -90,46 +87,3 @@ def models(board: Sequence[Ranked[ModelInfo]]) -> list[str]:
             info.id,
         ])  # fmt: skip
     return aligned(rows, right={len(header)})
-
-
-def show_board(
-    kind: Kind[Info],
-    table: str | None,
-    cache: str | None,
-    *,
-    rank: Callable[[list[Info], str], list[Ranked[Info]]],
-    title: Callable[[Info], str],
-    lines: Callable[[Sequence[Ranked[Info]]], list[str]],
-    none: str,
-    as_json: bool,
-) -> None:
-    """Print the leaderboard of a table's heads or models, a group after the other.
-
-    Args:
-        kind: of results.
-        table: a file, a name or an id; the current one without it.
-        cache: the cache's folder.
-        rank: returns the leaderboard of a table.
-        title: returns what a group has in common.
-        lines: returns a group as lines.
-        none: what to say where there is none.
-        as_json: print one JSON object.
-    """
-    store = Cache.at(cache)
-    opened = store.open_table(table)
-    infos, damaged = kind.every(store.root)
-    board = rank(infos, opened.table_id)
-    if as_json:
-        listed = [one.to_json() for one in board]
-        print_json({"table": str(opened.path), f"{kind.name}s": listed, "damaged": damaged})
-        return
-    echo(f"{opened.path}", err=True)
-    if not board:
-        echo(none)
-    for sentence in damaged:
-        echo(f"Left out: {sentence}", err=True)
-    for number in sorted({one.group for one in board}):
-        group = [one for one in board if one.group == number]
-        echo(title(group[0].info))
-        for line in lines(group):
-            echo(line)

@@ -16,8 +16,8 @@ from click.core import ParameterSource
 from pipeline import __version__
 
 #: Hears all that is told; results for programs are printed past it.
-TOLD = logging.getLogger("pipeline.told")
-TOLD.propagate = False
+MESSAGES = logging.getLogger("pipeline.messages")
+MESSAGES.propagate = False
 
 
 def shown(text: object) -> str:
@@ -29,7 +29,7 @@ def echo(text: object, *, err: bool = False) -> None:
     """Tell the person a line, on standard output or standard error."""
     line = shown(text)
     click.echo(line, err=err)
-    TOLD.info(line)
+    MESSAGES.info(line)
 
 
 class LogFile(logging.FileHandler):
@@ -42,33 +42,33 @@ class LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Say why the file ends, and hear no more."""
-        TOLD.removeHandler(self)
+        MESSAGES.removeHandler(self)
         error = sys.exc_info()[1]
         click.echo(f"The log file ends here: {getattr(error, 'strerror', error)}.", err=True)
 
 
 @contextmanager
-def told(words: Sequence[str]) -> Iterator[None]:
+def logged(words: Sequence[str]) -> Iterator[None]:
     """Write how the command line of the block ended to the log file, if it opens one.
 
     Args:
         words: of the command line, without the program's name.
     """
-    before, level = list(TOLD.handlers), TOLD.level
-    TOLD.setLevel(logging.INFO)
+    before, level = list(MESSAGES.handlers), MESSAGES.level
+    MESSAGES.setLevel(logging.INFO)
     try:
         yield
     except SystemExit as error:
-        TOLD.info(f"exit code {error.code or 0}")
+        MESSAGES.info(f"exit code {error.code or 0}")
         raise
     except BaseException as error:
-        TOLD.info(f"ended by {error!r}")
+        MESSAGES.info(f"ended by {error!r}")
         raise
     finally:
-        for handler in [one for one in TOLD.handlers if one not in before]:
-            TOLD.removeHandler(handler)
+        for handler in [one for one in MESSAGES.handlers if one not in before]:
+            MESSAGES.removeHandler(handler)
             handler.close()
-        TOLD.setLevel(level)
+        MESSAGES.setLevel(level)
 
 
 def option() -> click.Option:
@@ -86,16 +86,16 @@ def _open(context: click.Context, param: click.Parameter, value: str | None) -> 
     words = context.find_object(list)
     if value is None or words is None or context.resilient_parsing:
         return
-    if any(isinstance(handler, LogFile) for handler in TOLD.handlers):
+    if any(isinstance(handler, LogFile) for handler in MESSAGES.handlers):
         if context.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE:
             raise click.UsageError("--log-file is given twice; give it once.", context)
         return
     path = Path(value).expanduser()
     try:
-        TOLD.addHandler(LogFile(path, encoding="utf-8", errors="backslashreplace"))
+        MESSAGES.addHandler(LogFile(path, encoding="utf-8", errors="backslashreplace"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise click.ClickException(
             f"The log file {path} cannot be written: {reason}. Name another with --log-file."
         ) from error
-    TOLD.info(f"headstart {__version__}: {shlex.join(['pipeline', *words])}")
+    MESSAGES.info(f"headstart {__version__}: {shlex.join(['pipeline', *words])}")

@@ -14,11 +14,6 @@ from pipeline.options import Options, flag, helps, rules, types
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-cache: Decorator = click.option(
-    "--cache",
-    metavar="DIR",
-    help="The cache's folder; else $PIPELINE_CACHE, else ./cache.",
-)
 as_json: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
 )
@@ -28,6 +23,14 @@ model: Decorator = click.option(
     metavar="ID",
     help="The head or model: an id, how one begins, a folder, or a kind of head.",
 )
+
+
+def cache_and_json(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options `--cache` and `--json` to a command."""
+    cache = click.option(
+        "--cache", metavar="DIR", help="The cache's folder; else $PIPELINE_CACHE, else ./cache."
+    )
+    return cache(as_json(command))
 
 
 def options_of(kind: type[Options]) -> Decorator:
@@ -70,6 +73,14 @@ BEGAN = "pipeline.began"
 def elapsed() -> float:
     """Return the seconds since the command began, importing what it needs included."""
     return time.monotonic() - float(click.get_current_context().meta[BEGAN])
+
+
+def output(done: Any, show: Callable[[Any], None], *, as_json: bool) -> None:
+    """Print a result: as one JSON object, or as `show` prints it."""
+    if as_json:
+        print_json(done.to_json())
+    else:
+        show(done)
 
 
 def print_json(values: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pipeline.cli.log import TOLD, echo, shown
+from pipeline.cli.log import MESSAGES, echo, shown
 from pipeline.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -16,24 +16,37 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reporter(quiet: bool = False) -> Iterator[Progress]:
-    """Yield a `Progress` that draws bars on a terminal, and elsewhere prints sentences alone."""
-    if quiet or not sys.stderr.isatty():
-        yield Sentences()
-        return
+def reporter(quiet: bool = False, *, stopped: str = "") -> Iterator[Progress]:
+    """Yield a `Progress` that draws bars on a terminal, and elsewhere prints sentences alone.
+
+    Args:
+        quiet: draw no bars.
+        stopped: what Ctrl-C says; empty for what the work itself says.
+    """
+    try:
+        if quiet or not sys.stderr.isatty():
+            yield Sentences()
+        else:
+            with _bars() as bars:
+                yield _Bars(bars)
+    except KeyboardInterrupt as stop:
+        stop.args = (stopped,) if stopped else stop.args
+        raise
+
+
+def _bars() -> Bars:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
-    with RichProgress(
+    return RichProgress(
         TextColumn("{task.description:<10}"),
         BarColumn(),
         TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[bad]}", style="red"),
         console=Console(file=sys.stderr),
-    ) as bars:
-        yield _Bars(bars)
+    )
 
 
 class Sentences(Silent):
@@ -75,4 +88,4 @@ class _Bars:
     def say(self, sentence: str) -> None:
         line = shown(sentence)
         self.bars.console.print(line, highlight=False, markup=False)
-        TOLD.info(line)
+        MESSAGES.info(line)

@@ -35,7 +35,7 @@ def invoke(cache, *args):
 
 def test_every_field_of_the_recipe_is_an_option_and_the_other_way_round():
     options = {p.name for p in command.params if isinstance(p, click.Option)}
-    assert options - {"cache", "as_json", "output"} == set(AdviseOptions.__dataclass_fields__)
+    assert options - {"cache", "as_json"} == set(AdviseOptions.__dataclass_fields__)
     with command.make_context("advise", []) as context:
         given = {k: v for k, v in context.params.items() if k in AdviseOptions.__dataclass_fields__}
     assert AdviseOptions(**given) == AdviseOptions()
@@ -88,8 +88,8 @@ def test_what_is_wrong_is_a_sentence_and_an_exit_code(cache, words, code, messag
     assert "Traceback" not in result.stderr
 
 
-def test_a_picture_that_cannot_be_written_is_told(cache, tmp_path):
+def test_a_picture_that_cannot_be_written_is_told_before_the_work_begins(cache, tmp_path):
     (tmp_path / "file").write_text("")
     result = invoke(cache, "--sample", 0, "-o", tmp_path / "file" / "c.png")
-    assert result.exit_code == 1 and "Error: Cannot create the folder" in result.stderr
-    assert "Advice" in result.stdout  # a minute's work is not lost
+    assert result.exit_code == 1 and "c.png: Not a directory." in result.stderr
+    assert result.stdout == ""

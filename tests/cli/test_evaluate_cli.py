@@ -5,6 +5,7 @@ import re
 
 import pytest
 from click.testing import CliRunner
+from records import metrics
 from tables import make_table
 
 from pipeline.cli import main
@@ -82,7 +83,7 @@ def test_ctrl_c_says_that_there_is_nothing(cache, monkeypatch):
     def stopped(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate, "run", stopped)
+    monkeypatch.setattr(evaluate, "evaluate_predictor", stopped)
     done = call(cache)
     assert done.exit_code == 130 and done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith("Stopped. There are no figures")
@@ -92,7 +93,7 @@ def test_of_many_classes_the_commonest_confusions_are_shown():
     names = [f"c{k:02}" for k in range(13)]
     counts = [[5 * (i == j) for j in range(13)] for i in range(13)]
     counts[3][4], counts[4][3] = 2, 7
-    values = {"classes": [{"class": name} for name in names], "confusion": counts}
+    values = metrics(classes=tuple({"class": name} for name in names), confusion=counts)
     assert _confusion(values) == ["7 × c04 taken for c03", "2 × c03 taken for c04"]
 
 

@@ -117,11 +117,12 @@ def test_what_is_said_above_the_bars_is_logged_and_the_bars_are_not(tmp_path, mo
         def flush(self): ...
 
     monkeypatch.setattr("sys.stderr", Terminal())
-    with log.told(["x"]), progress.reporter() as bars:
-        log.TOLD.addHandler(log.LogFile(path))
+    with log.logged(["x"]), progress.reporter() as bars:
+        log.MESSAGES.addHandler(log.LogFile(path))
         bars.start("extracting", 5)
         bars.advance(2)
         bars.say("a sentence [with brackets]")
         bars.advance(3)
-    assert told(path) == ["a sentence [with brackets]"] and not log.TOLD.handlers
+    assert told(path) == ["a sentence [with brackets]"]
+    assert not any(isinstance(one, log.LogFile) for one in log.MESSAGES.handlers)
     assert "extracting" in Terminal.shown and "a sentence [with brackets]" in Terminal.shown

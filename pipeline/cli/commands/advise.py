@@ -19,8 +19,7 @@ from pipeline.store.cache import Cache
 @click.command()
 @click.argument("table", required=False)
 @options.options_of(AdviseOptions)
-@options.cache
-@options.as_json
+@options.cache_and_json
 def command(table: str | None, cache: str | None, as_json: bool, **values: Any) -> None:
     """Say what to train on TABLE: the head, the last stage, more stages, or all from scratch.
 

@@ -31,8 +31,7 @@ _TITLES = {
 @click.argument("table", required=False)
 @click.option("--all", "every", is_flag=True, help=f"Print all, not the first {_FIRST} of a kind.")
 @options.options_of(AuditOptions)
-@options.cache
-@options.as_json
+@options.cache_and_json
 def command(
     table: str | None, every: bool, cache: str | None, as_json: bool, **values: Any
 ) -> None:
@@ -48,13 +47,9 @@ def command(
     """
     from pipeline.analysis.auditing.audit import audit_table
 
-    try:
-        with reporter(quiet=as_json) as progress:
-            done, place = audit_table(table, AuditOptions(**values), Cache.at(cache), progress)
-        done = replace(done, seconds=options.elapsed())
-    except KeyboardInterrupt as stop:
-        stop.args = ("Stopped. Nothing was written.",)
-        raise
+    with reporter(quiet=as_json, stopped="Stopped. Nothing was written.") as progress:
+        done, place = audit_table(table, AuditOptions(**values), Cache.at(cache), progress)
+    done = replace(done, seconds=options.elapsed())
     if as_json:
         options.print_json({**done.to_json(), "csv": str(place)})
         return

@@ -28,8 +28,7 @@ def command() -> None:
 
 
 @command.command()
-@options.cache
-@options.as_json
+@options.cache_and_json
 def info(cache: str | None, as_json: bool) -> None:
     """Show what is in the cache and what it costs.
 
@@ -66,8 +65,7 @@ def info(cache: str | None, as_json: bool) -> None:
 
 
 @command.command()
-@options.cache
-@options.as_json
+@options.cache_and_json
 def verify(cache: str | None, as_json: bool) -> None:
     """Hash every file again; name what is damaged or missing and how to repair it.
 
@@ -110,8 +108,7 @@ def verify(cache: str | None, as_json: bool) -> None:
     is_flag=True,
     help="Give up the activations of fine-tuned models too; they can be computed again.",
 )
-@options.cache
-@options.as_json
+@options.cache_and_json
 def gc(
     yes: bool,
     dry_run: bool,

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("data", required=False)
 @options.options_of(CompareOptions)
-@options.cache
-@options.as_json
+@options.cache_and_json
 def command(data: str | None, cache: str | None, as_json: bool, **values: Any) -> None:
     """Compare trunks, layers and poolings on the images of DATA: how good, how fast, how large.
 

@@ -38,8 +38,7 @@ _COMMONEST = 10
 )
 @options.options_of(EvaluateOptions)
 @options.options_of(ComputeOptions)
-@options.cache
-@options.as_json
+@options.cache_and_json
 def command(
     words: tuple[str, ...],
     model: str | None,
@@ -66,30 +65,25 @@ def command(
     """
     if compare and (model or len(words) > 1):
         raise UsageError("--compare names the two; give it and perhaps a table or data.")
-    try:
+    stopped = "Stopped. There are no figures of a part of the images."
+    with reporter(quiet=as_json, stopped=stopped) as progress:
         from pipeline.heads.resolve import find
         from pipeline.inference.evaluate import evaluate_predictor, understand
         from pipeline.inference.paired_test import compare_predictors
 
         store, asked = Cache.at(cache), EvaluateOptions(**values)
-        with reporter(quiet=as_json) as progress:
-            if compare:
-                one, other = (find(store, name) for name in compare)
-                images = next(iter(words), None)
-                both = compare_predictors(one, other, images, asked, store, progress)
-            else:
-                artefact, images = understand(words, store, model)
-                done = evaluate_predictor(artefact, images, asked, store, progress)
-                done = replace(done, seconds=options.elapsed())
-    except KeyboardInterrupt as stop:
-        stop.args = ("Stopped. There are no figures of a part of the images.",)
-        raise
-    if as_json:
-        options.print_json(both.to_json() if compare else done.to_json())
-    elif compare:
-        _print_comparison(both)
+        if compare:
+            one, other = (find(store, name) for name in compare)
+            images = next(iter(words), None)
+            both = compare_predictors(one, other, images, asked, store, progress)
+        else:
+            artefact, images = understand(words, store, model)
+            done = evaluate_predictor(artefact, images, asked, store, progress)
+    if compare:
+        options.output(both, _print_comparison, as_json=as_json)
     else:
-        _print(done)
+        done = replace(done, seconds=options.elapsed())
+        options.output(done, _print, as_json=as_json)
 
 
 def _print(done: Evaluation) -> None:

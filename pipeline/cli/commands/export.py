@@ -19,8 +19,7 @@ from pipeline.store.cache import Cache
 @click.argument("words", nargs=-1, metavar="[MODEL|HEAD]")
 @options.model
 @options.options_of(ExportOptions)
-@options.cache
-@options.as_json
+@options.cache_and_json
 def command(
     words: tuple[str, ...], model: str | None, cache: str | None, as_json: bool, **values: Any
 ) -> None:
@@ -44,13 +43,9 @@ def command(
     if len(words) + bool(model) > 1:
         raise UsageError("One head or model can be exported at a time.")
     store = Cache.at(cache)
-    try:
-        with reporter(quiet=as_json) as progress:
-            artefact = find(store, next(iter(words), model))
-            done = export_predictor(artefact, ExportOptions(**values), store, progress)
-    except KeyboardInterrupt as stop:
-        stop.args = ("Stopped. Nothing was written.",)
-        raise
+    with reporter(quiet=as_json, stopped="Stopped. Nothing was written.") as progress:
+        artefact = find(store, next(iter(words), model))
+        done = export_predictor(artefact, ExportOptions(**values), store, progress)
     if as_json:
         options.print_json(done.to_json())
         return

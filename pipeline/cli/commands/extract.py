@@ -18,8 +18,7 @@ from pipeline.store.cache import Cache
 @click.command()
 @click.argument("data", required=False)
 @options.options_of(ExtractOptions)
-@options.cache
-@options.as_json
+@options.cache_and_json
 def command(data: str | None, cache: str | None, as_json: bool, **values: Any) -> None:
     """Run a frozen trunk over the images of DATA and keep their features in one HDF5 table.
 
@@ -41,10 +40,7 @@ def command(data: str | None, cache: str | None, as_json: bool, **values: Any) -
         )
     with reporter(quiet=as_json) as progress:
         done = extract_table(data, ExtractOptions(**values), Cache.at(cache), progress)
-    if as_json:
-        options.print_json(done.to_json())
-    else:
-        show(done)
+    options.output(done, show, as_json=as_json)
 
 
 def show(done: Extraction) -> None:

@@ -19,8 +19,7 @@ from pipeline.store.records import ModelInfo
 @click.command()
 @click.argument("head", required=False)
 @options.options_of(FinetuneOptions)
-@options.cache
-@options.as_json
+@options.cache_and_json
 def command(head: str | None, cache: str | None, as_json: bool, **values: Any) -> None:
     """Fine-tune the last stages of the trunk, starting from HEAD: an id, a folder or a kind.
 
@@ -36,10 +35,7 @@ def command(head: str | None, cache: str | None, as_json: bool, **values: Any) -
     store = Cache.at(cache)
     with reporter(quiet=as_json) as progress:
         done = finetune_head(head, FinetuneOptions(**values), store, progress)
-    if as_json:
-        options.print_json(done.to_json())
-        return
-    show(done)
+    options.output(done, show, as_json=as_json)
 
 
 def show(done: Tuning) -> None:

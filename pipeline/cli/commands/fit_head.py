@@ -19,8 +19,7 @@ from pipeline.store.results import HEAD
 @click.command()
 @click.argument("table", required=False)
 @options.options_of(FitHeadOptions)
-@options.cache
-@options.as_json
+@options.cache_and_json
 def command(table: str | None, cache: str | None, as_json: bool, **values: Any) -> None:
     """Choose and fit heads on the features of TABLE: a file, a name or an id.
 

@@ -1,17 +1,21 @@
-"""`pipeline heads`, `pipeline models`, `pipeline status` and `pipeline trunks`: what there is."""
+"""`pipeline heads`, `models`, `status`, `trunks` and `completion`: what there is."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import get_completion_class
 
 from pipeline.cli import boards, options
 from pipeline.cli.boards import accuracy
 from pipeline.cli.log import echo
 from pipeline.heads.leaderboard import chosen_by, rank_heads, rank_models, trained_on
 from pipeline.store.cache import Cache
-from pipeline.store.results import HEAD, MODEL
+from pipeline.store.results import HEAD, MODEL, Kind
 from pipeline.workflow.listings import DESCRIBED, list_tables, list_trunks
 
 if TYPE_CHECKING:
@@ -20,8 +24,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("table", required=False)
-@options.cache
-@options.as_json
+@options.cache_and_json
 def heads(table: str | None, cache: str | None, as_json: bool) -> None:
     """List the heads of TABLE (the current one without it), best first.
 
@@ -32,16 +35,12 @@ def heads(table: str | None, cache: str | None, as_json: bool) -> None:
     Example:
       pipeline heads
     """
-    boards.show_board(
-        HEAD, table, cache, rank=rank_heads, title=chosen_by, lines=boards.heads, as_json=as_json,
-        none="No head yet. Fit some with `pipeline fit-head --clf all`.",
-    )  # fmt: skip
+    _show_board(HEAD, table, cache, as_json)
 
 
 @click.command()
 @click.argument("table", required=False)
-@options.cache
-@options.as_json
+@options.cache_and_json
 def models(table: str | None, cache: str | None, as_json: bool) -> None:
     """List the fine-tuned models of TABLE (the current one without it), best first.
 
@@ -52,15 +51,46 @@ def models(table: str | None, cache: str | None, as_json: bool) -> None:
     Example:
       pipeline models
     """
-    boards.show_board(
-        MODEL, table, cache, rank=rank_models, title=trained_on, lines=boards.models,
-        as_json=as_json, none="No model yet. Make one with `pipeline finetune --unfreeze layer4`.",
-    )  # fmt: skip
+    _show_board(MODEL, table, cache, as_json)
+
+
+#: Kind of result to its leaderboard, what a group of it has in common, the group's lines, and
+#: what to say where there is none.
+_BOARDS: Mapping[str, tuple[Any, Any, Any, str]] = {
+    "head": (
+        rank_heads, chosen_by, boards.heads,
+        "No head yet. Fit some with `pipeline fit-head --clf all`.",
+    ),
+    "model": (
+        rank_models, trained_on, boards.models,
+        "No model yet. Make one with `pipeline finetune --unfreeze layer4`.",
+    ),
+}  # fmt: skip
+
+
+def _show_board(kind: Kind[Any], table: str | None, cache: str | None, as_json: bool) -> None:
+    rank, title, lines, none = _BOARDS[kind.name]
+    store = Cache.at(cache)
+    opened = store.open_table(table)
+    infos, damaged = kind.every(store.root)
+    board = rank(infos, opened.table_id)
+    if as_json:
+        listed = [one.to_json() for one in board]
+        options.print_json({"table": str(opened.path), f"{kind.name}s": listed, "damaged": damaged})
+        return
+    echo(f"{opened.path}", err=True)
+    if not board:
+        echo(none)
+    for sentence in damaged:
+        echo(f"Left out: {sentence}", err=True)
+    for _, group in groupby(board, key=attrgetter("group")):
+        places = list(group)
+        for line in (title(places[0].info), *lines(places)):
+            echo(line)
 
 
 @click.command()
-@options.cache
-@options.as_json
+@options.cache_and_json
 def status(cache: str | None, as_json: bool) -> None:
     """List the tables and heads of the cache, newest first, the current one marked with *.
 
@@ -144,3 +174,27 @@ def _text(name: str, facts: TrunkInfo | str) -> str:
         f"multiply-adds {facts.multiply_adds / 1e9:.2f} G at {facts.input_size} px\n"
         f"  weights {weights}"
     )
+
+
+#: Shell to what to do with the script.
+_USE = {
+    "bash": 'eval "$(pipeline completion bash)"   in ~/.bashrc',
+    "zsh": 'eval "$(pipeline completion zsh)"   in ~/.zshrc',
+    "fish": "pipeline completion fish > ~/.config/fish/completions/pipeline.fish",
+}
+
+
+@click.command(epilog="\b\n" + "\n".join(f"{shell}: {use}" for shell, use in _USE.items()))
+@click.argument("shell", type=click.Choice(list(_USE)))
+def completion(shell: str) -> None:
+    """Print the script that completes commands and options in SHELL.
+
+    \b
+    Example:
+      pipeline completion bash
+    """
+    from pipeline.cli import main
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(main, {}, "pipeline", "_PIPELINE_COMPLETE").source(), nl=False)

@@ -33,8 +33,7 @@ _WIDEST = 30
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
 @click.option("--jsonl", "form", flag_value="jsonl", help="Print a JSON object for each image.")
 @options.options_of(ComputeOptions)
-@options.cache
-@options.as_json
+@options.cache_and_json
 def command(
     words: tuple[str, ...],
     model: str | None,

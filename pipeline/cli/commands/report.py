@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,14 +14,16 @@ from pipeline.cli.progress import reporter
 from pipeline.reporting.options import ReportOptions
 from pipeline.store.cache import Cache
 
+if TYPE_CHECKING:
+    from pipeline.reporting.page.report import Report
+
 
 @click.command()
 @click.argument("table", required=False)
 @options.model
 @options.options_of(ReportOptions)
 @click.option("--open", "opens", is_flag=True, help="Show it in the browser.")
-@options.cache
-@options.as_json
+@options.cache_and_json
 def command(
     table: str | None,
     model: str | None,
@@ -44,15 +46,15 @@ def command(
     """
     from pipeline.reporting.page.report import write_report
 
-    store = Cache.at(cache)
     with reporter(quiet=as_json) as progress:
-        done = write_report(table, model, ReportOptions(**values), store, progress)
+        done = write_report(table, model, ReportOptions(**values), Cache.at(cache), progress)
     done = replace(done, seconds=options.elapsed())
     if opens:
         click.launch(done.path.absolute().as_uri())
-    if as_json:
-        options.print_json(done.to_json())
-        return
+    options.output(done, _print, as_json=as_json)
+
+
+def _print(done: Report) -> None:
     for note in done.notes:
         echo(f"Note     {note}", err=True)
     echo(

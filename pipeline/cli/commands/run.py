@@ -95,8 +95,7 @@ def _options() -> list[click.Parameter]:
     default=True,
     help="Do not end with the page that pipeline report makes.",
 )
-@options.cache
-@options.as_json
+@options.cache_and_json
 def command(
     data: str | None, report: bool, cache: str | None, as_json: bool, **values: Any
 ) -> None:

@@ -16,8 +16,7 @@ from pipeline.store.cache import Cache
 @click.command()
 @click.argument("what", required=False, metavar="[DATA|TABLE|MODEL|HEAD]")
 @options.options_of(ShowOptions)
-@options.cache
-@options.as_json
+@options.cache_and_json
 def command(what: str | None, cache: str | None, as_json: bool, **values: Any) -> None:
     """Draw a contact sheet, a PNG, of images: those of a TABLE, or any DATA.
 
@@ -36,13 +35,8 @@ def command(what: str | None, cache: str | None, as_json: bool, **values: Any) -
     """
     from pipeline.reporting.sheets.show import draw_sheet
 
-    store = Cache.at(cache)
-    try:
-        with reporter(quiet=as_json) as progress:
-            done = draw_sheet(what, ShowOptions(**values), store, progress)
-    except KeyboardInterrupt as stop:
-        stop.args = ("Stopped. Nothing was drawn.",)
-        raise
+    with reporter(quiet=as_json, stopped="Stopped. Nothing was drawn.") as progress:
+        done = draw_sheet(what, ShowOptions(**values), Cache.at(cache), progress)
     if as_json:
         options.print_json(done.to_json())
         return
