@@ -21,7 +21,7 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from pipeline.errors import UsageError, nearest
 
-#: Type of an option to what a value must be, and how that is said.
+#: Type of an option to what a value must be, and that in words.
 _TYPES: Mapping[type, tuple[type, str]] = {
     bool: (bool, "true or false"),
     int: (Integral, "a whole number"),
@@ -33,10 +33,10 @@ _TYPES: Mapping[type, tuple[type, str]] = {
 
 @dataclass(frozen=True)
 class Rule:
-    """What an option may be, and what is said of it. Equal where all of it is.
+    """What an option may be, and how it is written. Equal where all of it is.
 
     Args:
-        metavar: what stands there for its value; the choices without it.
+        metavar: what stands for its value in the help; the choices without it.
         choices: the only values that are allowed, besides None where that is the default.
         least: the smallest number that is allowed.
         within: the interval of numbers that are allowed, such as `[0, 1)`.
@@ -61,6 +61,8 @@ class Rule:
         if self.least is not None and value < self.least:
             return f"{value} is below {self.least:g}."
         if self.within is not None and not _inside(value, self.within):
+            if self.within.endswith("inf)"):
+                return f"{value:g} is not above {self.within[1:].split(',')[0]}."
             return f"{value} is not in {self.within}."
         return ""
 
@@ -154,9 +156,9 @@ class Options:
             value = getattr(self, name)
             if value is None and optional:
                 continue
-            wanted, said = _TYPES[kind]
+            wanted, words = _TYPES[kind]
             right = isinstance(value, wanted) and (kind is bool) == isinstance(value, bool)
-            fault = f"must be {said}, not {value!r}."
+            fault = f"must be {words}, not {value!r}."
             if right:
                 fault = rules(type(self))[name].fault(value)
             if fault:
@@ -184,11 +186,16 @@ class Options:
         Args:
             verb: the command.
             words: what follows it.
-            without: fields that are not said, besides those that change no result.
+            without: fields that are left out, besides those that change no result.
         """
-        said = ["pipeline", verb, *words]
+        line = ["pipeline", verb, *words]
         defaults = {f.name: f.default for f in fields(self)}
         for name, value in self.deciding().items():
-            if name not in without and value != defaults[name]:
-                said += [flag(name)] if value is True else [flag(name), str(value)]
-        return shlex.join(said)
+            if name in without or value == defaults[name]:
+                continue
+            word = (rules(type(self))[name].flags or (flag(name),))[-1]
+            if isinstance(value, bool):
+                line.append(word)
+            for one in value if isinstance(value, tuple) else (value,):
+                line += [] if isinstance(one, bool) else [word, str(one)]
+        return shlex.join(line)

@@ -55,7 +55,7 @@ def test_json_is_one_object(cache):
     [
         (["--unfreeze", "layer7"], 2, "Did you mean layer"),
         (["--lr", "0"], 2, "--lr 0 is not above 0"),
-        (["nosuch"], 1, "There is no head 'nosuch'"),
+        (["nosuch"], 1, "There is no head or model 'nosuch'"),
         (["--optimizer", "adam"], 2, "Did you mean adamw?"),
         (["--data", "/nowhere/at/all"], 1, "is not a folder"),
     ],

@@ -103,7 +103,7 @@ ERRORS = [
     (["x", "--json", "--csv"], 2, r"--json and --csv are two forms"),
     (["x", "--with", "feedbeef"], 1, r"no head or model 'feedbeef'"),
     (["svm", "x"], 1, r"no head of kind svm"),
-    (["x", "--min-confidence", "2"], 2, r"is no probability"),
+    (["x", "--min-confidence", "2"], 2, r"--min-confidence 2.0 is not in \[0, 1\]"),
     (["x", "--tpo", "2"], 2, r"(?i)no such option.*--tpo.*--top"),
 ]
 
