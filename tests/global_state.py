@@ -12,11 +12,15 @@ import warnings
 from typing import Any
 
 import joblib
+import matplotlib
 import numpy as np
 import sklearn
 import torch
 from joblib.parallel import get_active_backend
 from threadpoolctl import threadpool_info
+
+LOGGERS = ("PIL", "PIL.Image", "PIL.TiffImagePlugin", "torch", "torchvision", "timm", "matplotlib",
+           "pipeline", "pipeline.messages")  # fmt: skip
 
 
 def snapshot() -> dict[str, Any]:
@@ -26,6 +30,7 @@ def snapshot() -> dict[str, Any]:
         "warning filters": list(warnings.filters),
         "showwarning": warnings.showwarning,
         "numpy errors": (np.geterr(), np.geterrcall()),
+        "numpy print": np.get_printoptions(),
         "numpy random": str(np.random.get_state()),
         "random": random.getstate(),
         "torch threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
@@ -38,13 +43,21 @@ def snapshot() -> dict[str, Any]:
             torch.backends.cudnn.allow_tf32,
             torch.get_float32_matmul_precision(),
         ),
+        "torch cudnn": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
+        "torch mkldnn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
+        "torch autocast": (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")),
         "thread pools": sorted((p["filepath"], p["num_threads"]) for p in threadpool_info()),
         "scikit-learn": sklearn.get_config(),
         "joblib": (type(backend).__name__, jobs, joblib.parallel_config),
         "barred modules": sorted(name for name, module in sys.modules.items() if module is None),
         "environment": dict(os.environ),
         "locale": locale.setlocale(locale.LC_ALL),
-        "signals": [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)],
-        "logging": (logging.root.level, list(logging.root.handlers)),
+        "signals": [signal.getsignal(number) for number in signal.valid_signals()],
+        "logging": [
+            (log.level, log.disabled, [*log.filters], [*log.handlers])
+            for log in [logging.root, *map(logging.getLogger, LOGGERS)]
+        ],
+        "matplotlib": dict(matplotlib.rcParams),
+        "streams": (sys.stdin, sys.stdout, sys.stderr, sys.excepthook),
         "folder": os.getcwd(),
     }

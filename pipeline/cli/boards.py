@@ -50,8 +50,8 @@ def figures(values: Metrics) -> str:
 
 def heads(board: Sequence[Ranked[HeadInfo]]) -> list[str]:
     """Return a leaderboard of heads as aligned lines, the best by selection marked with *."""
-    there = [name for name in ("val", "test") if any(name in one.info.metrics for one in board)]
-    header = ["", "head", "choice", "selection", *[f"{name} [95%]" for name in there]]
+    splits = [name for name in ("val", "test") if any(name in one.info.metrics for one in board)]
+    header = ["", "head", "choice", "selection", *[f"{name} [95%]" for name in splits]]
     rows = [[*header, "seconds", "id"]]
     for one in board:
         info = one.info

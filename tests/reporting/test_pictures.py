@@ -5,9 +5,9 @@ from conftest import picture
 from tables import make_table
 
 from pipeline.errors import PipelineError
+from pipeline.extraction.scan import of_table
 from pipeline.images.decoding.reading import ABSENT
-from pipeline.images.decoding.thumbnails import CHANGED
-from pipeline.reporting.pictures import of_rows
+from pipeline.images.decoding.thumbnails import CHANGED, pictures
 
 
 @pytest.fixture
@@ -21,6 +21,13 @@ def shown(tmp_path):
         (tmp_path / path).write_bytes(data)
         digests.append(hashlib.sha256(data).hexdigest())
     return tmp_path, make_table(train=6, classes=2, digests=tuple(digests))
+
+
+def of_rows(table, rows, *, side, data=None):
+    """Return pictures of some rows' images."""
+    images = of_table(table, data)
+    files = [(images.file(row), images.digests[row]) for row in rows]
+    return list(pictures(files, side=side, workers=2))
 
 
 def test_rows_are_shown_in_the_order_asked_for(shown):

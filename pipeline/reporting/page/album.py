@@ -69,7 +69,7 @@ def fill(
     pictures: Callable[[Sequence[int]], Iterator[Picture]],
     *,
     workers: int,
-    told: Callable[[int], None] = lambda count: None,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> None:
     """Put images into an album until it is full.
 
@@ -79,7 +79,7 @@ def fill(
         digests: of every row of the table; equal files share a picture.
         pictures: rows to their pictures, in order.
         workers: threads that encode.
-        told: how many more are done.
+        advance: called with how many more are done.
     """
     wanted = rows[:MOST]
     size = side(len(wanted))
@@ -102,7 +102,7 @@ def fill(
                 elif not (full := full or used + len(found) > MOST_BYTES):
                     used += len(found)
                     places[row] = album.add(found)
-            told(len(part))
+            advance(len(part))
     for row in wanted:
         source = first[digests[row]]
         if source in places:

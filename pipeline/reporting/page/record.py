@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import os
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from pipeline import plotting
 from pipeline.analysis.auditing.audit import Audit
 from pipeline.heads.leaderboard import Ranked, chosen_by, trained_on
 from pipeline.heads.resolve import Artefact
+from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.decoding.reading import Guard
 from pipeline.images.decoding.thumbnails import thumbnail, views
 from pipeline.images.names import shown
@@ -37,7 +36,7 @@ class Found:
     Attributes:
         table: that the page is about.
         cache: where all of it is.
-        root: folder that its paths are relative to now.
+        images: of the table, where they lie now.
         heads: its leaderboard.
         models: its models, best first.
         looked: the head or model whose mistakes are shown, or None.
@@ -49,7 +48,7 @@ class Found:
 
     table: FeatureTable
     cache: Cache
-    root: Path
+    images: ImageSet
     heads: list[Ranked[HeadInfo]]
     models: list[Ranked[ModelInfo]]
     looked: Artefact | None
@@ -96,7 +95,7 @@ def record(
         "origin": origin,
         "table": table,
         "source": given,
-        "root": found.root,
+        "root": found.images.root,
         "preprocess": f"{'squash' if size['squash'] else 'short side'} to {size['resize']}, centre "
         f"crop {size['crop']}, {size['interpolation']}",
         "looked": found.looked,
@@ -166,7 +165,7 @@ def _strips(
     preprocess = Preprocess.from_json(table.provenance.preprocess)
     side = min(preprocess.crop, album.side(len(pictures.rows)))
     wanted = (
-        (os.path.join(found.root, table.paths[row]), bytes.fromhex(table.digests[row]), view)
+        (found.images.file(row), found.images.digests[row], view)
         for _, row in part
         for view in contents.VIEWS
     )

@@ -17,12 +17,14 @@ from pipeline.analysis.auditing import audit
 from pipeline.analysis.auditing.audit import Audit
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
+from pipeline.extraction import scan
 from pipeline.extraction.crashes import noted_apart
-from pipeline.extraction.scan import root_of
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import rank_heads, rank_models
 from pipeline.heads.resolve import Artefact
+from pipeline.images.datasets.imageset import ImageSet
+from pipeline.images.decoding import thumbnails
 from pipeline.images.decoding.reading import Guard
 from pipeline.images.decoding.thumbnails import Picture
 from pipeline.images.names import counted
@@ -34,7 +36,6 @@ from pipeline.reporting.page.album import Album
 from pipeline.reporting.page.answers import Answers
 from pipeline.reporting.page.record import Found, record
 from pipeline.reporting.page.render import MARK, made_from, page
-from pipeline.reporting.pictures import of_rows
 from pipeline.store import advice
 from pipeline.store.cache import Cache
 from pipeline.store.outputs import output_path, write_output
@@ -151,7 +152,7 @@ def write_report(
     read = [] if looked is None or info is None else answers.read(looked.folder, info, table)
     audited = audit.find_faults(table, progress=progress)
     with noted_apart(cache, progress) as guard:
-        album = _album(table, read, audited, data, progress, guard)
+        album = _album(table, found.images, read, audited, progress, guard)
         progress.start("drawing the map", 0)
         made = record(
             found, answers=read, audit=audited, pictures=album, listing=listing.name,
@@ -183,14 +184,15 @@ def current(table: FeatureTable, cache: Cache) -> Path | None:
     package's version are the same, and every picture was found.
     """
     path = place(table, cache)
-    there = path.with_name(f"{path.stem}.audit.csv").exists()
-    return path if there and made_from(path) == _digest(_find(table, cache, None, None)) else None
+    if not path.with_name(f"{path.stem}.audit.csv").exists():
+        return None
+    return path if made_from(path) == _digest(_find(table, cache, None, None)) else None
 
 
 def _digest(found: Found) -> str:
     """Return what a page that is made from these is known by: a sha256, as hex."""
     values = [
-        version("headstart"), found.table.table_id, str(found.root),
+        version("headstart"), found.table.table_id, str(found.images.root),
         [one.to_json() for one in found.heads], [one.to_json() for one in found.models],
         found.info and found.info.id, found.damaged, found.advice, found.advice_note,
     ]  # fmt: skip
@@ -204,15 +206,15 @@ def _find(table: FeatureTable, cache: Cache, asked: Any, data: str | Path | None
     looked = _artefact(cache, table, asked, any(ranked))
     info = None if looked is None else looked.kind.read(looked.folder)
     return Found(
-        table, cache, root_of(table, data), *ranked, looked, info, [*damaged, *broken],
+        table, cache, scan.of_table(table, data), *ranked, looked, info, [*damaged, *broken],
         *_advice(table, cache),
     )  # fmt: skip
 
 
-def _artefact(cache: Cache, table: FeatureTable, asked: Any, there: bool) -> Artefact | None:
+def _artefact(cache: Cache, table: FeatureTable, asked: Any, fitted: bool) -> Artefact | None:
     """Return the head or model to look at; None where the table has none."""
     if asked is None:
-        return resolve.best(cache, table) if there else None
+        return resolve.best(cache, table) if fitted else None
     found = resolve.find(cache, asked)
     info = found.kind.read(found.folder)
     if info.table_id != table.table_id:
@@ -239,9 +241,9 @@ def _advice(table: FeatureTable, cache: Cache) -> tuple[dict[str, Any] | None, s
 
 def _album(
     table: FeatureTable,
+    images: ImageSet,
     read: list[Answers],
     audited: Audit,
-    data: str | Path | None,
     progress: Progress,
     guard: Guard,
 ) -> Album:
@@ -253,11 +255,14 @@ def _album(
     side = albums.side(min(len(rows), albums.MOST))
 
     def pictures(part: Sequence[int]) -> Iterator[Picture]:
-        return of_rows(table, part, side=side, data=data, guard=guard)
+        files = [(images.file(row), images.digests[row]) for row in part]
+        return thumbnails.pictures(files, side=side, workers=usable_cores(), guard=guard)
 
     progress.start("pictures", min(len(rows), albums.MOST))
     made = Album()
-    albums.fill(made, rows, table.digests, pictures, workers=usable_cores(), told=progress.advance)
+    albums.fill(
+        made, rows, table.digests, pictures, workers=usable_cores(), advance=progress.advance
+    )
     return made
 
 

@@ -28,14 +28,14 @@ class Item:
         captions: lines under it.
         view: its number; None for the whole picture.
         right: whether it was predicted right; None where nothing was predicted.
-        said: what `--json` says of it, besides where it lies.
+        facts: what `--json` says of it, besides where it lies.
     """
 
     row: int
     captions: tuple[str, ...] = ()
     view: int | None = None
     right: bool | None = None
-    said: tuple[tuple[str, Any], ...] = ()
+    facts: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,17 @@ def classes(images: ImageSet, rows: np.ndarray, *, count: int | None, seed: int 
         seed: of a random choice; None for the first.
     """
     rng = None if seed is None else np.random.default_rng(seed)
-    there = np.unique(images.labels[rows])
-    there = np.concatenate([there[there >= 0], there[there < 0]])  # without a label: last
-    few = len(there) <= SECTIONS
-    each = count or (8 if few else max(1, min(4, 120 // len(there))))
-    labels = there
+    labels = np.unique(images.labels[rows])
+    labels = np.concatenate([labels[labels >= 0], labels[labels < 0]])  # without a label: last
+    few, notes = len(labels) <= SECTIONS, []
+    each = count or (8 if few else max(1, min(4, 120 // len(labels))))
     if few:
-        each = min(each, MOST // len(there))
-    elif len(there) * each > MOST:
-        labels = there[_spread(len(there), MOST // each, rng)]
-    notes = []
-    if len(labels) < len(there):
-        how = "evenly spread" if rng is None else "at random"
-        notes.append(f"{len(labels)} of {len(there):,} classes, {how}; --class names others.")
+        each = min(each, MOST // len(labels))
+    elif len(labels) * each > MOST:
+        most, how = MOST // each, "evenly spread" if rng is None else "at random"
+        notes.append(f"{most} of {len(labels):,} classes, {how}; --class names others.")
+        spread = np.linspace(0, len(labels) - 1, most).round().astype(np.int64)
+        labels = labels[spread] if rng is None else np.array(_some(labels, most, rng))
     sections = []
     for label in labels.tolist():
         own = rows[images.labels[rows] == label]
@@ -121,7 +119,7 @@ def views(
     sections = []
     for row in chosen:
         items = tuple(
-            Item(row, (f"view {view}" if view else "evaluation",), view, said=(("view", view),))
+            Item(row, (f"view {view}" if view else "evaluation",), view, facts=(("view", view),))
             for view in range(VIEWS + 1)
         )
         sections.append((f"{images.title(int(images.labels[row]))}   {images.paths[row]}", items))
@@ -160,13 +158,13 @@ def predictions(
     good = _in_turn(labels, good)
     parts = [(False, bad)] if wrong else [(False, bad), (True, good)]
     sections = []
-    for right, there in parts:
+    for right, positions in parts:
         items = tuple(
             _predicted(images, int(rows[at]), probabilities[at], right)
-            for at in _some(there, most, rng)
+            for at in _some(positions, most, rng)
         )
         if items:
-            sections.append((_heading(right, len(items), len(there), seed), items))
+            sections.append((_heading(right, len(items), len(positions), seed), items))
     notes = [f"{len(good):,} of {counted(len(rows), 'image')} right ({len(good) / len(rows):.1%})."]
     if not sections:
         notes.append("No mistakes.")
@@ -177,19 +175,19 @@ def _predicted(images: ImageSet, row: int, probabilities: np.ndarray, right: boo
     guess, label = int(probabilities.argmax()), int(images.labels[row])
     first = f"{probabilities[guess]:.2f} {images.classes[guess]}"
     second = () if right else (f"is {images.classes[label]} ({probabilities[label]:.2f})",)
-    said = (
+    facts = (
         ("prediction", images.classes[guess]),
         ("confidence", float(probabilities[guess])),
         ("right", right),
     )
-    return Item(row, (first, *second), None, right, said)
+    return Item(row, (first, *second), None, right, facts)
 
 
-def _heading(right: bool, shown: int, there: int, seed: int | None) -> str:
+def _heading(right: bool, shown: int, total: int, seed: int | None) -> str:
     if right:
-        return f"Right   {shown:,} of {there:,}"
-    how = "" if shown == there else ", the surest first" if seed is None else ", at random"
-    return f"Wrong   {shown:,} of {there:,}{how}"
+        return f"Right   {shown:,} of {total:,}"
+    how = "" if shown == total else ", the surest first" if seed is None else ", at random"
+    return f"Wrong   {shown:,} of {total:,}{how}"
 
 
 def _some(rows: np.ndarray, most: int, rng: np.random.Generator | None) -> list[int]:
@@ -197,13 +195,6 @@ def _some(rows: np.ndarray, most: int, rng: np.random.Generator | None) -> list[
     if rng is not None and len(rows) > most:
         rows = rows[np.sort(rng.choice(len(rows), most, replace=False))]
     return [int(row) for row in rows[:most]]
-
-
-def _spread(count: int, most: int, rng: np.random.Generator | None) -> np.ndarray:
-    """Return `most` of `count` places, evenly spread or at random, sorted."""
-    if rng is not None:
-        return np.sort(rng.choice(count, most, replace=False))
-    return np.linspace(0, count - 1, most).round().astype(np.int64)
 
 
 def _in_turn(labels: np.ndarray | Sequence[int], rows: np.ndarray) -> np.ndarray:

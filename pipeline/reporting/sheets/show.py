@@ -73,7 +73,7 @@ class Shown:
                     "label": self.images.classes[label] if label >= 0 else None,
                     "split": self.images.splits[item.row] if self.images.splits else "",
                     "section": heading,
-                    **dict(item.said),
+                    **dict(item.facts),
                     "missing": next(reasons) or None,
                 })  # fmt: skip
         return {
