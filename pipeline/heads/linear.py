@@ -67,7 +67,8 @@ class LinearHead:
         """Return a torch layer whose outputs are logits: temperature folded in."""
         import torch
 
-        layer = torch.nn.Linear(self.weight.shape[1], len(self.weight))
+        width, classes = self.weight.shape[1], len(self.weight)
+        layer = torch.nn.utils.skip_init(torch.nn.Linear, width, classes)
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(self.weight / np.float32(self.temperature)))
             layer.bias.copy_(torch.from_numpy(self.bias / np.float32(self.temperature)))

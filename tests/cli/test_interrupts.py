@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from photos import paint, prepare
+from photos import paint
 from tables import make_table
 
 from pipeline.cli import main
@@ -86,11 +86,6 @@ def test_ctrl_c_during_fit_head_leaves_whole_heads_or_none(tmp_path, place):
     assert all(json.loads((head / "head.json").read_text())["schema"] for head in heads)
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    return prepare(tmp_path_factory.mktemp("tune"))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "models"),
@@ -108,9 +103,9 @@ def photos(tmp_path_factory):
     ],
     ids=lambda value: f"{value[2]} {value[3]} {value[4]}" if isinstance(value, tuple) else "",
 )
-def test_ctrl_c_during_finetune_leaves_a_whole_model_or_none(photos, tmp_path, place, models):
+def test_ctrl_c_during_finetune_leaves_a_whole_model_or_none(prepared, tmp_path, place, models):
     cache = tmp_path / "c"
-    shutil.copytree(photos / "cache", cache)
+    shutil.copytree(prepared / "cache", cache)
     words = ("finetune", "--epochs", "3", "--views", "1", "--precision", "fp32", "--cache")
     done = interrupted(tmp_path / "mark", place, *words, str(cache))
     assert done.returncode == 130, done.stderr

@@ -147,9 +147,10 @@ def test_every_option_of_the_stages_is_one_of_run_with_its_default():
     names = {param.name for param in bare.params if isinstance(param, click.Option)}
     assert names == set(SETTINGS) | {"report", "cache", "as_json"}
     values = {name: value for name, value in context.params.items() if name in SETTINGS}
-    assert RunOptions.of(values) == RunOptions(ExtractOptions(), FitHeadOptions(), None)
-    tuned = RunOptions.of({**values, "unfreeze": "layer4"}).finetune
-    assert tuned == FinetuneOptions(resume=None)
+    stages = ExtractOptions(), FitHeadOptions(), FinetuneOptions(resume=None)
+    assert RunOptions.of(values) == RunOptions(*stages, tunes=False)
+    tuned = RunOptions.of({**values, "unfreeze": "layer4"})
+    assert tuned == RunOptions(*stages, tunes=True)
 
 
 def test_its_help_sorts_the_options_by_stage():
