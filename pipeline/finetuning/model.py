@@ -11,7 +11,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.finetuning.network.network import Network
@@ -110,7 +109,7 @@ class Model:
         head = tensors.get("head.weight")
         if head is None or head.ndim != 2 or len(head) != classes:
             raise DamagedError(f"The model {folder} is damaged: it has no head for its classes.")
-        layer = skip_init(nn.Linear, head.shape[1], classes)  # drawn from no global generator
+        layer = nn.Linear(head.shape[1], classes, device="meta").to_empty(device="cpu")
         own |= {f"head.{name}": value for name, value in layer.state_dict().items()}
         strange = [name for name, value in tensors.items()
                    if name not in own or own[name].shape != value.shape]  # fmt: skip

@@ -68,7 +68,7 @@ class LinearHead:
         import torch
 
         width, classes = self.weight.shape[1], len(self.weight)
-        layer = torch.nn.utils.skip_init(torch.nn.Linear, width, classes)
+        layer = torch.nn.Linear(width, classes, device="meta").to_empty(device="cpu")
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(self.weight / np.float32(self.temperature)))
             layer.bias.copy_(torch.from_numpy(self.bias / np.float32(self.temperature)))
