@@ -56,11 +56,11 @@ def layouts(features: np.ndarray, *, seed: int = 0) -> list[Layout]:
         components = np.concatenate([components, np.zeros_like(components)], 1)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(features))[:MOST])
     perplexity = min(PERPLEXITY, (len(drawn) - 1) / 3)
-    told = (
+    sampled = (
         f" {len(drawn):,} images were placed so, the others between the {NEAREST} of them that are "
         "nearest."
     )
-    told = "" if len(drawn) == len(features) else told
+    sampled = "" if len(drawn) == len(features) else sampled
     return [
         Layout(
             "pca",
@@ -74,7 +74,7 @@ def layouts(features: np.ndarray, *, seed: int = 0) -> list[Layout]:
             "t-SNE",
             f"Neighbours stay neighbours (van der Maaten & Hinton 2008, perplexity "
             f"{perplexity:.0f}, from {count} principal components). Distances between groups "
-            f"and the sizes of groups mean nothing.{told}",
+            f"and the sizes of groups mean nothing.{sampled}",
             _within(_between(components, drawn, _tsne(components[drawn], perplexity, seed))),
         ),
     ]

@@ -54,10 +54,10 @@ def draw(content: Content, pictures: Sequence[Picture], *, side: int) -> bytes:
     for strip in strips:
         sheet.paste(strip, (_MARGIN - _FRAME, top))
         top += strip.height
-    told = PngImagePlugin.PngInfo()
-    told.add_text("Software", SOFTWARE)
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", SOFTWARE)
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", pnginfo=told)
+    sheet.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 

@@ -10,6 +10,7 @@ from fitting import fitted
 from pictured import pictured
 from threadpoolctl import threadpool_limits
 
+from pipeline.reporting.options import ReportOptions
 from pipeline.reporting.page.report import write_report
 from pipeline.store import advice as kept
 from pipeline.store.cache import Cache
@@ -27,7 +28,7 @@ def page(tmp_path_factory):
         table = pictured(cache, root / "photos", classes=CLASSES, files=FILES, count=90, apart=0.1)
         fitted(table, cache, "lda")
         kept.write(cache, advice(table.table_id, notes=[CLASSES[1]]))
-        return write_report(table, cache).path
+        return write_report(table, None, ReportOptions(), cache).path
 
 
 @pytest.fixture(scope="module")
