@@ -109,12 +109,9 @@ def of_table(table: FeatureTable, data: str | Path | None = None) -> ImageSet:
     Raises:
         PipelineError: `data` is not a folder.
     """
-    root = Path(data or table.provenance.root).expanduser().absolute()
-    if data is not None and not root.is_dir():
-        raise PipelineError(f"--data {shown(root)} is not a folder.")
     return ImageSet(
         name="the table" if table.path is None else table.path.stem.split("--")[0],
-        root=root,
+        root=root_of(table, data),
         paths=table.paths,
         labels=table.labels,
         classes=table.classes,
@@ -122,6 +119,22 @@ def of_table(table: FeatureTable, data: str | Path | None = None) -> ImageSet:
         groups=table.groups,
         digests=tuple(bytes.fromhex(digest) for digest in table.digests),
     )
+
+
+def root_of(table: FeatureTable, data: str | Path | None = None) -> Path:
+    """Return the folder that a table's paths are relative to.
+
+    Args:
+        table: names the folder that it was extracted from.
+        data: where the images lie now; None for where they were.
+
+    Raises:
+        PipelineError: `data` is not a folder.
+    """
+    root = Path(data or table.provenance.root).expanduser().absolute()
+    if data is not None and not root.is_dir():
+        raise PipelineError(f"--data {shown(root)} is not a folder.")
+    return root
 
 
 def check_images(paths: Mapping[bytes, str], cache: Cache, *, workers: int | None) -> None:
