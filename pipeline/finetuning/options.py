@@ -101,7 +101,7 @@ class FinetuneOptions(Options):
 
     @property
     def drawn(self) -> int:
-        """Return the views that epochs draw from, as `tuning.schedule.draw` takes it."""
+        """Return the views that epochs draw from, as `training.schedule.draw` takes it."""
         if self.augment == "none":
             return 0
         if self.views is None:

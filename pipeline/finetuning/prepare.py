@@ -1,34 +1,22 @@
-"""What fine-tuning needs before its first step: the trunk again, a network, and activations."""
+"""The network before its first step: the trunk again, the head on it, its fastest form."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 
-from pipeline.cores import usable_cores
-from pipeline.extraction.crashes import noted_apart
-from pipeline.extraction.engines import make_engine
-from pipeline.extraction.scan import check_images
-from pipeline.finetuning import boundary
-from pipeline.finetuning.boundary import Wanted
 from pipeline.finetuning.network.folding import fold, sharing, spare_depthwise
 from pipeline.finetuning.network.handover import UNSEEN
 from pipeline.finetuning.network.network import Network
 from pipeline.finetuning.network.unfreeze import cut
 from pipeline.finetuning.options import FinetuneOptions
-from pipeline.finetuning.training.activations import Cached, Live, Source
+from pipeline.finetuning.training.activations import Source
 from pipeline.heads.linear import LinearHead, unit_length
 from pipeline.images.preprocess import Preprocess
-from pipeline.progress import Progress
 from pipeline.store.cache import Cache
-from pipeline.store.shards import Key
 from pipeline.store.table import FeatureTable
 from pipeline.trunks import registry
-from pipeline.trunks.feature_net import FeatureNet
 from pipeline.trunks.registry import LoadedTrunk
 from pipeline.trunks.sources.random_weights import seeded
 
@@ -93,78 +81,6 @@ def make_network(
         centre=centre,
         train_bn=options.train_bn or options.from_scratch,
     )
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Where activations come from.
-
-    Attributes:
-        source: gives them.
-        views: that epochs draw from, as `tuning.schedule.draw` takes it.
-        live: whether they are computed anew at every use.
-        fingerprint: of the activations that are used; empty when live.
-        keys: their (digest, view).
-        shards: names of the shards that hold them.
-        computed: activations that this run computed.
-        seconds: that computing them took.
-    """
-
-    source: Source
-    views: int
-    live: bool
-    fingerprint: str
-    keys: list[Key]
-    shards: list[str]
-    computed: int
-    seconds: float
-
-
-def make_source(
-    cache: Cache,
-    table: FeatureTable,
-    trunk: LoadedTrunk,
-    network: Network,
-    wanted: Wanted,
-    *,
-    options: FinetuneOptions,
-    device: str,
-    progress: Progress,
-) -> Prepared:
-    """Return the activations of the frozen part, from the cache, or live."""
-    key = boundary.boundary_key(table, network.cut.after)
-    loads = boundary.options_of(table, device=device, workers=options.workers)
-    place = torch.device(device)
-    if not options.live:
-
-        def shape() -> tuple[int, ...]:
-            side = key.preprocess.crop
-            if key.layer == "pixels":
-                return (side, side, 3)
-            net = FeatureNet(trunk.module, key.preprocess, key.layer, key.pool)
-            with torch.no_grad():
-                return tuple(net(torch.zeros(1, 3, side, side)).shape[1:])
-
-        held = boundary.collect(
-            cache, key, wanted, options=loads, trunk=trunk, shape=shape, progress=progress
-        )
-        if held is not None:
-            done, fitting = held
-            keys = fitting.every()
-            source = Cached(done.store, done.index, keys, place)
-            return Prepared(
-                source, fitting.views, False, done.key.fingerprint, keys,
-                done.index.shards(keys), len(done.computed), done.seconds,
-            )  # fmt: skip
-    check_images(wanted.paths, cache, workers=options.workers)
-    engine = make_engine(trunk, key, loads, cache)
-    live = Live(
-        engine, wanted.paths, key.preprocess,
-        workers=options.workers or usable_cores(), device=place,
-        guarded=partial(noted_apart, cache, progress),
-    )  # fmt: skip
-    views = options.drawn if options.live or not options.drawn else -1
-    return Prepared(live, views, True, "", [], [], 0, 0.0)
 
 
 def faster(

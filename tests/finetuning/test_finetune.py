@@ -1,8 +1,8 @@
 """Stage three end to end, on small pictures and a ResNet-18 with random weights."""
 
 import csv
-import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +16,8 @@ from pipeline.finetuning.model import Model
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.result import beats
 from pipeline.store.cache import Cache
+from pipeline.store.records import Paired
+from pipeline.store.results import MODEL
 
 
 def test_it_starts_from_the_head_and_keeps_all_that_it_found(work):
@@ -37,7 +39,7 @@ def test_it_starts_from_the_head_and_keeps_all_that_it_found(work):
     # step 0 is the head's own score
     start = info.metrics["train-part"].start.log_loss
     assert float(rows[0]["loss"]) == pytest.approx(start, rel=1e-2)
-    assert json.loads((folder / "model.json").read_text()) == info
+    assert MODEL.read(folder) == info
     with Image.open(folder / "curve.png") as picture:
         assert picture.size[0] > 600
 
@@ -202,9 +204,9 @@ def test_nothing_of_the_reported_split_is_used(tmp_path):
 def test_a_model_beats_its_head_by_log_loss_unless_it_is_less_often_right(
     loss, head_alone, model_alone, p, better
 ):
-    paired = {"head_alone": head_alone, "model_alone": model_alone, "p": p}
-    scored = {"model": {"log_loss": loss}, "start": {"log_loss": 0.4}, "paired": paired}
-    assert beats(scored) is better
+    paired = Paired(head_alone, model_alone, p, log_loss_error=0.0)
+    model, start = SimpleNamespace(log_loss=loss), SimpleNamespace(log_loss=0.4)
+    assert beats(SimpleNamespace(model=model, start=start, paired=paired)) is better
 
 
 def test_where_no_epoch_is_better_the_model_is_the_head_and_does_not_beat_it(work):

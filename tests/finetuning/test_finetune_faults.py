@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from photos import FAST, OPTIONS, Heard, paint, tune
@@ -16,6 +17,7 @@ from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.training import training
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
+from pipeline.store.results import MODEL
 
 
 def test_an_interrupted_run_keeps_the_best_and_resumes_bit_identically(work, monkeypatch):
@@ -35,7 +37,7 @@ def test_an_interrupted_run_keeps_the_best_and_resumes_bit_identically(work, mon
     with pytest.raises(KeyboardInterrupt):
         tune(work, epochs=3, heard=heard)
     assert any("--resume" in s for s in heard.said)
-    kept = json.loads((whole.folder / "model.json").read_text())
+    kept = MODEL.read(whole.folder)
     assert kept.finished is False and kept.epochs == 2
     assert list((work / "cache" / "training").iterdir())
     monkeypatch.setattr(training.Training, "epoch", real)
@@ -181,7 +183,7 @@ def test_a_head_of_a_table_that_is_gone_or_another_is_told(work):
     [path] = (work / "cache" / "tables").glob("*.h5")
     head = pipeline.fit_head(cache=work / "cache")
     path.rename(work / "elsewhere.h5")
-    head.info.table = str(path)
+    head.info = replace(head.info, table=str(path))
     with pytest.raises(PipelineError, match="is not in the cache"):
         tune(work, head)
 

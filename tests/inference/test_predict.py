@@ -68,7 +68,7 @@ def test_calibration_changes_probabilities_by_the_stored_temperature_alone(model
     plain, fitted = (
         dict(next(iter(head([file], recipe))).top) for recipe in (PLAIN, PredictOptions())
     )
-    odds = np.log(plain["blue"] / plain["red"]) / info.calibration.temperature
+    odds = np.log(plain["blue"] / plain["red"]) / info["calibration"]["temperature"]
     assert fitted["blue"] == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-6)
 
 
@@ -213,7 +213,7 @@ def test_in_python_it_takes_heads_and_models_as_they_are(modelled):
     np.testing.assert_array_equal(calibrated.argmax(1), want.argmax(1))
     best = pipeline.predict(str(modelled / "photos/val/red"), cache=cache)
     assert len(best) == len(files)
-    with pytest.raises(UsageError, match=r"no option 'topp'.* Did you mean top"):
+    with pytest.raises(TypeError, match="topp"):
         pipeline.predict(files, model, cache=cache, topp=3)
 
 

@@ -75,8 +75,8 @@ def crops(work, folder, paths):
 def test_each_format_gives_the_stored_predictions_again(modelled, tmp_path, kind, form):
     folder = only(kind, modelled)
     done = export(modelled, folder, tmp_path / "out", format=form)
-    assert done.info.checked["difference"] < 1e-4
-    assert done.info.checked["on"] == "the table's images"
+    assert done.info["checked"]["difference"] < 1e-4
+    assert done.info["checked"]["on"] == "the table's images"
     paths, named, chances = stored(folder)
     predictor, inputs = crops(modelled, folder, paths)
     if form == "onnx":
@@ -89,7 +89,7 @@ def test_each_format_gives_the_stored_predictions_again(modelled, tmp_path, kind
     else:
         tensors = load_file(tmp_path / "out/model.safetensors")
         assert tensors["fc.weight"].shape == (2, 512) and "layer4.1.bn2.running_var" in tensors
-        assert done.info.library["make"] == "torchvision.models.get_model"
+        assert done.info["library"]["make"] == "torchvision.models.get_model"
         return
     back = softmax(np.log(calibrated) * predictor.temperature)
     assert np.abs(back - chances).max() < 5e-3
@@ -129,7 +129,7 @@ def test_the_import_blocker_can_fail(tmp_path):
 def test_the_head_alone_takes_a_few_kilobytes_and_features(modelled, tmp_path, form):
     folder = only(HEAD, modelled)
     done = export(modelled, folder, tmp_path / "out", format=form, head_only=True)
-    assert sum(done.sizes.values()) < 50_000 and done.info.input == "features"
+    assert sum(done.sizes.values()) < 50_000 and done.info["input"] == "features"
     table = Cache.at(modelled / "cache").open_table()
     np.save(tmp_path / "x.npy", table.features[0])
     found = alone(tmp_path / "out", tmp_path / "x.npy")
@@ -184,8 +184,8 @@ def test_where_the_images_are_gone_it_is_checked_on_the_digits(modelled, tmp_pat
     path = only(HEAD, tmp_path) / "head.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "table": "/gone.h5"}))
     done = export(tmp_path, path.parent, tmp_path / "out", format="safetensors")
-    assert done.info.checked["on"] == "the built-in digits"
-    assert done.info.checked["images"] >= 16
+    assert done.info["checked"]["on"] == "the built-in digits"
+    assert done.info["checked"]["images"] >= 16
 
 
 def test_a_folder_of_other_files_is_never_replaced_and_an_earlier_export_is(modelled, tmp_path):
@@ -247,7 +247,7 @@ def test_trunks_of_other_makes_are_exported_in_every_format(tmp_path, trunk, lay
     folder = only(HEAD, make(tmp_path, trunk, "random", layer))
     for form in ("onnx", "openvino", "safetensors"):
         done = export(tmp_path, folder, tmp_path / form, format=form)
-        assert done.info.checked["difference"] < 1e-4, form
+        assert done.info["checked"]["difference"] < 1e-4, form
         assert ("library" in done.info) == (form == "safetensors" and layer is None)
     assert Path(tmp_path / "safetensors/README.md").read_text().count("```") == 2
 
