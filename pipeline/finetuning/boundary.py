@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.engines import make_engine
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import Rows, find_rows
-from pipeline.extraction.scan import check_images
+from pipeline.extraction.scan import check_images, of_table
 from pipeline.extraction.shard_writer import HalfRangeError
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.task import Task
@@ -65,18 +64,14 @@ def wanted_images(task: Task) -> Wanted:
     Raises:
         PipelineError: `--data` is no folder.
     """
-    table, options = task.table, task.options
-    root = Path(options.data or table.provenance.root).expanduser().absolute()
-    if not root.is_dir() and options.data is not None:
-        raise PipelineError(f"--data {root} is not a folder.")
+    images = of_table(task.table, task.options.data)
     scored = np.concatenate(list(task.scored.values()))
     every = np.unique(np.concatenate([task.train, scored]))
-    digests = [bytes.fromhex(digest) for digest in table.digests]
     return Wanted(
-        train=tuple(digests[row] for row in task.train),
-        scored=tuple(digests[row] for row in scored),
-        views=max(0, options.drawn),
-        paths={digests[row]: f"{root}/{table.paths[row]}" for row in every},
+        train=tuple(images.digests[row] for row in task.train),
+        scored=tuple(images.digests[row] for row in scored),
+        views=max(0, task.options.drawn),
+        paths={images.digests[row]: images.file(row) for row in every},
     )
 
 

@@ -133,7 +133,7 @@ def finetune(
     unfreeze = str(unfreeze)
     store = Cache.at(cache)
     done = finetune_head(head, FinetuneOptions.of(locals()), store)
-    return Model.open(done.folder, state_dir=store.weights)
+    return Model.open(done.folder, cache=store)
 
 
 def finetune_head(

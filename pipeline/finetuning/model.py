@@ -17,6 +17,7 @@ from pipeline.finetuning.network.network import Network
 from pipeline.finetuning.network.unfreeze import Cut
 from pipeline.finetuning.predictor import WEIGHTS, of_model
 from pipeline.images.preprocess import Preprocess
+from pipeline.store.cache import Cache
 from pipeline.store.records import ModelInfo
 from pipeline.store.results import MODEL
 from pipeline.trunks import registry
@@ -33,11 +34,11 @@ class Model:
         folder: where it is kept.
     """
 
-    def __init__(self, info: ModelInfo, network: Network, folder: Path | None = None):
-        self.info, self.folder = info, folder
+    def __init__(self, info: ModelInfo, network: Network, cache: Cache):
+        self.info, self.folder = info, info.folder
         self.classes_ = np.array(info.classes, dtype=object)
         self.network = network.eval().requires_grad_(False)
-        self.predictor = of_model(info, self.network, folder)
+        self.predictor = of_model(info, self.network, cache)
 
     @property
     def id(self) -> str:
@@ -81,24 +82,27 @@ class Model:
         return float((self.predict(images, device=device) == np.array(labels, object)).mean())
 
     @classmethod
-    def open(cls, folder: Path, *, state_dir: Path) -> Model:
+    def open(cls, folder: str | Path, *, cache: Cache | str | Path | None = None) -> Model:
         """Read a model; nothing is unpickled.
 
         Args:
             folder: `cache/models/<id>`.
-            state_dir: where calibrated random weights are kept.
+            cache: the cache or its folder, for calibrated random weights and for the notes on
+                what is decoded; else `$PIPELINE_CACHE`, else `./cache`.
 
         Raises:
             PipelineError: there is none, or the weights of its frozen part are others now.
             DamagedError: a file is damaged or missing, or of another schema.
         """
+        folder = Path(folder)
+        store = cache if isinstance(cache, Cache) else Cache.at(cache)
         info = MODEL.read(folder)
         try:
             tensors = load_file(MODEL.check(folder, info, WEIGHTS))
         except (SafetensorError, OSError) as error:
             raise DamagedError(f"The model {folder} is damaged: {error}") from error
         frozen = "random" if info.standalone else info.weights_asked
-        trunk = registry.load(info.trunk, frozen, keys=info.keys, state_dir=state_dir)
+        trunk = registry.load(info.trunk, frozen, keys=info.keys, state_dir=store.weights)
         if not info.standalone:
             registry.check_weights(
                 trunk, info.weights_digest, asked=info.weights_asked,
@@ -126,7 +130,7 @@ class Model:
             trunk.module, Preprocess.from_json(info.preprocess), layer=info.layer,
             pool=info.pool, cut=cut, head=layer, l2=info.l2,
         )  # fmt: skip
-        return cls(info, network.to(memory_format=torch.channels_last), folder)
+        return cls(info, network.to(memory_format=torch.channels_last), store)
 
 
 def tensors_of(network: Network, *, standalone: bool) -> dict[str, Tensor]:

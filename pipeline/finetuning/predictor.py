@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from pipeline.errors import BadImage, PipelineError
+from pipeline.cores import usable_cores
+from pipeline.errors import PipelineError
+from pipeline.extraction.crashes import noted_apart
 from pipeline.finetuning.network.network import Network
 from pipeline.heads.head import Head
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
-from pipeline.images.decoding.decode import decode
+from pipeline.images.decoding.loader import Batch, load
 from pipeline.images.decoding.pictures import as_source
-from pipeline.images.decoding.quiet import quiet
-from pipeline.images.decoding.reading import read
 from pipeline.images.preprocess import Preprocess
-from pipeline.images.views import least_side
+from pipeline.progress import Silent
+from pipeline.store.cache import Cache
 from pipeline.store.records import HeadInfo, ModelInfo
 from pipeline.trunks import registry
 from pipeline.trunks.engines.devices import choose_device, choose_precision
@@ -48,28 +49,26 @@ class Predictor:
     Attributes:
         kind: `head` or `model`.
         info: its `head.json` or `model.json`.
-        folder: where it is kept; None where it is not.
         classes: K names; columns of logits and probabilities are in this order.
         preprocess: from a decoded image to a crop, exactly as in training.
-        precision: of the arithmetic that its stored predictions came from.
         key: what its features depend on: of a head to find them in the cache, of a model with the
             digest of its own weights.
         linear: from features to logits as one layer; None where the head is not linear.
         classify: features [N, D] → logits [N, K] float, not calibrated; −∞ for a class that was
             never seen.
         load: returns the network from crops to features; called once, when first needed.
+        cache: where what protects a run from images that crash the decoder is noted.
     """
 
     kind: str
     info: HeadInfo | ModelInfo
-    folder: Path | None
     classes: tuple[str, ...]
     preprocess: Preprocess
-    precision: str
     key: FeatureKey
     linear: LinearHead | None
     classify: Callable[[np.ndarray], np.ndarray]
     load: Callable[[], FeatureNet]
+    cache: Cache
 
     @property
     def id(self) -> str:
@@ -114,7 +113,8 @@ class Predictor:
         """
         if asked != "auto":
             return choose_precision(asked, device)
-        return "fp32" if (self.precision, device) == ("fp16", "cpu") else self.precision
+        stored = self.key.precision
+        return "fp32" if (stored, device) == ("fp16", "cpu") else stored
 
     def torch_engine(self, *, device: str = "auto", precision: str = "auto") -> Engine:
         """Return PyTorch as the engine; `pipeline.inference.predictors` knows others.
@@ -161,22 +161,6 @@ class Predictor:
         """Return probabilities [N, K] float64 of logits [N, K]."""
         return softmax(logits, self.temperature if calibrated else 1.0)
 
-    def crop(self, image: Any) -> Tensor:
-        """Return the uint8 crop [3, S, S] of a path or picture.
-
-        Raises:
-            PipelineError: it cannot be read, named.
-        """
-        source = as_source(image)
-        name = source if isinstance(source, str) else "a picture"
-        try:
-            data = source if isinstance(source, bytes) else read(source)
-            with quiet():
-                picture = decode(data, least=least_side(self.preprocess, 0))
-        except BadImage as error:
-            raise PipelineError(f"{name} could not be decoded: {error}.") from error
-        return self.preprocess.apply(picture)
-
     def predict_proba(
         self,
         images: Sequence[Any],
@@ -201,25 +185,40 @@ class Predictor:
                 f"A {self.kind} predicts on a sequence of paths or pictures, not on one."
             )
         engine = self.torch_engine(device=device, precision=precision)
-        parts = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
-        crops = (torch.stack([self.crop(image) for image in part]) for part in parts)
-        found = [self.probabilities(x, calibrated=calibrated) for x in self.logits(engine, crops)]
+
+        def crops(batches: Iterable[Batch]) -> Iterator[Tensor]:
+            for batch in batches:
+                for slot, reason in batch.bad.items():
+                    image = images[batch.start + slot]
+                    name = image if isinstance(image, str | Path) else "a picture"
+                    raise PipelineError(f"{name} could not be decoded: {reason}.")
+                yield batch.crops
+
+        with (
+            noted_apart(self.cache, Silent()) as guard,
+            closing(load(
+                ((as_source(image), None, 0) for image in images), self.preprocess, batch_size=_BATCH,
+                workers=usable_cores(), pad=False, guard=guard,
+            )) as batches,
+        ):  # fmt: skip
+            logits = self.logits(engine, crops(batches))
+            found = [self.probabilities(x, calibrated=calibrated) for x in logits]
         return np.concatenate([np.empty((0, len(self.classes))), *found])
 
 
-def of_head(head: Head, *, state_dir: Path) -> Predictor:
+def of_head(head: Head, cache: Cache) -> Predictor:
     """Return a head on the trunk whose features it was fitted on; the trunk is loaded when needed.
 
     Args:
         head: opened.
-        state_dir: where calibrated random weights are kept.
+        cache: where calibrated random weights, and the notes on what is decoded, are.
     """
     given = head.info.features
     key = FeatureKey.of(given)
 
-    def load() -> FeatureNet:
+    def network() -> FeatureNet:
         trunk = registry.load(
-            given.trunk, given.weights_asked, keys=given.keys, state_dir=state_dir
+            given.trunk, given.weights_asked, keys=given.keys, state_dir=cache.weights
         )
         registry.check_weights(
             trunk, given.weights_digest, asked=given.weights_asked,
@@ -231,24 +230,23 @@ def of_head(head: Head, *, state_dir: Path) -> Predictor:
     return Predictor(
         kind="head",
         info=head.info,
-        folder=head.folder,
         classes=head.info.classes,
         preprocess=key.preprocess,
-        precision=key.precision,
         key=key,
         linear=head.linear,
         classify=head.logits,
-        load=load,
+        load=network,
+        cache=cache,
     )
 
 
-def of_model(info: ModelInfo, network: Network, folder: Path | None) -> Predictor:
+def of_model(info: ModelInfo, network: Network, cache: Cache) -> Predictor:
     """Return a fine-tuned network as a predictor.
 
     Args:
         info: `model.json`.
         network: from crops to logits, in eval mode.
-        folder: where it is kept.
+        cache: where the notes on what is decoded are.
     """
     preprocess = Preprocess.from_json(info.preprocess)
     weights = info.weights_digest + info.files[WEIGHTS]
@@ -265,12 +263,11 @@ def of_model(info: ModelInfo, network: Network, folder: Path | None) -> Predicto
     return Predictor(
         kind="model",
         info=info,
-        folder=folder,
         classes=info.classes,
         preprocess=preprocess,
-        precision=info.precision,
         key=key,
         linear=linear,
         classify=linear.scores,
         load=lambda: network.body,
+        cache=cache,
     )

@@ -1,8 +1,9 @@
-"""What a predictor says of labelled images, which come from a table or from DATA."""
+"""What a predictor predicts for labelled images, which come from a table or from DATA."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from pipeline.inference.logit_stream import through_trunk
 from pipeline.inference.options import ComputeOptions
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
-from pipeline.store.records import ResultInfo
 from pipeline.store.table import FeatureTable
 
 #: Said where an option is given that nothing needs.
@@ -117,7 +117,7 @@ def _table(cache: Cache, word: str | None, predictor: Predictor) -> FeatureTable
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a predictor says of some images of a set.
+    """What a predictor predicts for some images of a set.
 
     Attributes:
         rows: [n] of the image set: images whose class it knows and that could be read.
@@ -125,7 +125,6 @@ class Answers:
         logits: [n, K], not calibrated.
         unknown: class that it does not know → images.
         bad: path and reason of images that could not be read.
-        cached: whether the features came from the table.
         notes: sentences for the person.
     """
 
@@ -134,8 +133,7 @@ class Answers:
     logits: np.ndarray
     unknown: dict[str, int]
     bad: tuple[tuple[str, str], ...]
-    cached: bool
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
 
 def answer(
@@ -143,20 +141,22 @@ def answer(
     images: ImageSet,
     rows: np.ndarray,
     *,
+    split: str,
     table: FeatureTable | None,
-    means: ComputeOptions,
+    options: ComputeOptions,
     cache: Cache,
     progress: Progress,
 ) -> Answers:
-    """Return what a predictor says: from the table's features where they are its own and in the
-    precision that is asked for, else from the images. Classes match by name.
+    """Return what a predictor predicts: from the table's features where they are its own and in
+    the precision that is asked for, else from the images. Classes match by name.
 
     Args:
         predictor: a head or model.
         images: with digests.
         rows: [n] of them, all labelled.
+        split: that these are, for people.
         table: whose rows the images are; None where they are of none.
-        means: how to compute.
+        options: how to compute.
         cache: where converted networks, and the notes on what is decoded, are.
         progress: told of the images.
 
@@ -174,20 +174,21 @@ def answer(
         )
     at, labels = (np.array(values, np.int64) for values in zip(*known, strict=True))
     wanted = predictor.info.fingerprint if predictor.kind == "head" else None
-    precise = means.precision in ("auto", predictor.key.precision)
+    precise = options.precision in ("auto", predictor.key.precision)
     if table is not None and table.fingerprint == wanted and precise:
         logits = predictor.classify(np.asarray(table.features[at]))
-        idle = (means.device, means.engine) != ("auto", "auto")
-        return Answers(at, labels, logits, dict(unknown), (), True, (IDLE,) if idle else ())
+        idle = (options.device, options.engine) != ("auto", "auto")
+        seen = _seen_notes(cache, predictor, split, (images.digests[row] for row in at))
+        return Answers(at, labels, logits, dict(unknown), (), ((IDLE,) if idle else ()) + seen)
     if table is not None:
         paths = {images.digests[row]: images.file(row) for row in at}
-        check_images(paths, cache, workers=means.workers)
+        check_images(paths, cache, workers=options.workers)
     progress.start("evaluating", len(at))
     parts: list[np.ndarray] = []
     bad: list[tuple[int, str]] = []
     done = 0
     files = (images.file(row) for row in at)
-    for batch in through_trunk(predictor, files, means, cache, progress):
+    for batch in through_trunk(predictor, files, options, cache, progress):
         parts.append(batch.logits)
         bad += [(done + slot, reason) for slot, reason in sorted(batch.bad.items())]
         done += len(batch.logits)
@@ -201,16 +202,26 @@ def answer(
         )
     unread = tuple((images.paths[at[slot]], reason) for slot, reason in bad)
     logits = np.concatenate(parts)[good]
-    return Answers(at[good], labels[good], logits, dict(unknown), unread, False)
+    seen = _seen_notes(cache, predictor, split, (images.digests[row] for row in at[good]))
+    return Answers(at[good], labels[good], logits, dict(unknown), unread, seen)
 
 
-def learned_from(cache: Cache, info: ResultInfo) -> set[bytes]:
-    """Return the digests of the images that a head or model was fitted on, as far as is known."""
-    table = table_of(cache, info)
+def _seen_notes(
+    cache: Cache, predictor: Predictor, split: str, digests: Iterable[bytes]
+) -> tuple[str, ...]:
+    """Return a sentence where images are among those that the predictor was fitted on."""
+    table = table_of(cache, predictor.info)
     if table is None:
-        return set()
+        return ()
     pairs = zip(table.digests, table.splits, strict=True)
-    return {bytes.fromhex(digest) for digest, split in pairs if split == "train"}
+    trained = {bytes.fromhex(digest) for digest, of in pairs if of == "train"}
+    seen = sum(digest in trained for digest in digests)
+    if not seen:
+        return ()
+    return (
+        f"{counted(seen, 'image')} of {split} are training images of the table that the "
+        f"{predictor.kind} was made on: on these it is better than on new ones.",
+    )
 
 
 def _few(names: Any, most: int = 5) -> str:

@@ -15,11 +15,8 @@ from pipeline.finetuning.predictor import Predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import measure
-from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.digest import UNREAD
-from pipeline.images.names import counted
 from pipeline.inference import answers
-from pipeline.inference.answers import Answers
 from pipeline.inference.options import EvaluateOptions
 from pipeline.inference.predictors import open_predictor
 from pipeline.progress import Progress, Silent
@@ -158,32 +155,19 @@ def evaluate_predictor(
     unknown: Counter[str] = Counter()
     bad = [(path, reason) for path, reason in found.left_out if reason in UNREAD]
     notes: list[str] = []
+    majority = predictor.classes.index(predictor.info.majority)
     for split, rows in answers.parts(found, options.split).items():
-        said = answers.answer(
-            predictor, found, rows, table=table, means=options, cache=cache, progress=progress
-        )
-        majority = predictor.classes.index(predictor.info.majority)
-        chances = predictor.probabilities(said.logits, calibrated=options.calibration)
-        metrics[split] = measure(said.labels, chances, predictor.classes, majority)
-        unknown.update(said.unknown)
-        bad += said.bad
-        notes += [*said.notes, *seen_notes(cache, predictor, found, split, said)]
+        one = answers.answer(
+            predictor, found, rows, split=split, table=table, options=options, cache=cache,
+            progress=progress,
+        )  # fmt: skip
+        probabilities = predictor.probabilities(one.logits, calibrated=options.calibration)
+        metrics[split] = measure(one.labels, probabilities, predictor.classes, majority)
+        unknown.update(one.unknown)
+        bad += one.bad
+        notes += one.notes
     return Evaluation(
         predictor, artefact.why, answers.place(found, table), metrics, dict(unknown),
         int((found.labels < 0).sum()), tuple(bad), options.calibration,
         tuple(dict.fromkeys(notes)), time.monotonic() - began,
     )  # fmt: skip
-
-
-def seen_notes(
-    cache: Cache, predictor: Predictor, images: ImageSet, split: str, said: Answers
-) -> list[str]:
-    """Return a sentence where images are among those that the predictor was fitted on."""
-    known = answers.learned_from(cache, predictor.info)
-    seen = sum(images.digests[row] in known for row in said.rows)
-    if not seen:
-        return []
-    return [
-        f"{counted(seen, 'image')} of {split} are training images of the table that the "
-        f"{predictor.kind} was made on: on these it is better than on new ones."
-    ]

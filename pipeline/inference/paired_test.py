@@ -16,7 +16,6 @@ from pipeline.heads.head import Head
 from pipeline.heads.metrics import McNemar, mcnemar
 from pipeline.images.names import counted, joined
 from pipeline.inference import answers
-from pipeline.inference.evaluate import seen_notes
 from pipeline.inference.options import EvaluateOptions
 from pipeline.inference.predictors import open_predictor
 from pipeline.progress import Progress, Silent
@@ -185,23 +184,25 @@ def compare_predictors(
         right: list[dict[int, bool]] = []
         left_out: list[str] = []
         for predictor in pair:
-            said = answers.answer(
-                predictor, found, rows, table=table, means=options, cache=cache, progress=progress
-            )
-            hits = said.logits.argmax(1) == said.labels
-            right.append(dict(zip(said.rows.tolist(), hits.tolist(), strict=True)))
-            left_out += said.unknown
-            notes += [*said.notes, *seen_notes(cache, predictor, found, split, said)]
+            one = answers.answer(
+                predictor, found, rows, split=split, table=table, options=options, cache=cache,
+                progress=progress,
+            )  # fmt: skip
+            hits = one.logits.argmax(1) == one.labels
+            right.append(dict(zip(one.rows.tolist(), hits.tolist(), strict=True)))
+            left_out += one.unknown
+            notes += one.notes
         shared = [at for at in right[0] if at in right[1]]
-        one, other = (np.array([hits[at] for at in shared], bool) for hits in right)
+        first_right, second_right = (np.array([hits[at] for at in shared], bool) for hits in right)
         if not shared:
             raise UsageError(f"The two have no class of {on} in common.")
         if left_out:
             notes.append(
                 f"Left out, since one of the two does not know {joined(sorted(set(left_out)))}."
             )
-        accuracies = float(one.mean()), float(other.mean())
-        splits.append(Compared(split, len(shared), accuracies, mcnemar(one, other)))
+        accuracies = float(first_right.mean()), float(second_right.mean())
+        test = mcnemar(first_right, second_right)
+        splits.append(Compared(split, len(shared), accuracies, test))
     return Comparison((pair[0], pair[1]), on, tuple(splits), tuple(dict.fromkeys(notes)))
 
 

@@ -28,8 +28,8 @@ def open_predictor(artefact: Artefact, cache: Cache) -> Predictor:
         PipelineError: it is damaged or of another schema, or its trunk's weights are not there.
     """
     if artefact.kind is MODEL:
-        return Model.open(artefact.folder, state_dir=cache.weights).predictor
-    return predictor.of_head(Head.open(artefact.folder), state_dir=cache.weights)
+        return Model.open(artefact.folder, cache=cache).predictor
+    return predictor.of_head(Head.open(artefact.folder), cache)
 
 
 def engine_of(predictor: Predictor, means: ComputeOptions, cache: Cache, *, many: bool) -> Engine:

@@ -128,7 +128,7 @@ def test_fine_tuning_runs_from_the_first_layer_on_and_predicts_as_it_was_stored(
     work = shutil.copytree(layered, tmp_path / "w")
     done = tune(work, unfreeze=unfreeze, epochs=1, views=1, lr=1e-3)
     assert done.info.boundary == boundary and done.info.handover["logits"] < 0.005
-    model = Model.open(done.folder, state_dir=work / "cache" / "weights")
+    model = Model.open(done.folder, cache=work / "cache")
     with (done.folder / "predictions-val.csv").open() as file:
         listed = list(csv.DictReader(file))
     kept = np.array([[float(row[f"p({c})"]) for c in model.classes_] for row in listed])

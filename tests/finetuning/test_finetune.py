@@ -1,6 +1,7 @@
 """Stage three end to end, on small pictures and a ResNet-18 with random weights."""
 
 import csv
+import hashlib
 import shutil
 from types import SimpleNamespace
 
@@ -47,7 +48,7 @@ def test_it_starts_from_the_head_and_keeps_all_that_it_found(work):
 @pytest.mark.parametrize("options", [{}, {"standalone": True}, {"unfreeze": "all"}])
 def test_the_stored_predictions_are_those_of_the_model_on_the_files(work, options):
     done = tune(work, lr=1e-3, **options)
-    model = Model.open(done.folder, state_dir=work / "cache" / "weights")
+    model = Model.open(done.folder, cache=work / "cache")
     for split in ("val", "train-part"):
         with (done.folder / f"predictions-{split}.csv").open() as file:
             rows = list(csv.DictReader(file))
@@ -69,6 +70,33 @@ def test_a_model_predicts_on_pictures_and_names_what_it_cannot_read(work, tmp_pa
         model.predict([tmp_path / "x.png"])
     with pytest.raises(PipelineError, match="not on one"):
         model.predict(str(path))
+
+
+def test_paths_are_taken_wherever_a_path_is_meant_and_the_result_is_kept(work):
+    head = pipeline.Head.open(next((work / "cache" / "heads").iterdir()))
+    options = {**FAST, "epochs": 1, "unfreeze": "none", "data": work / "photos"}
+    model = pipeline.finetune(head, cache=work / "cache", **options)
+    assert MODEL.read(model.folder).recipe["data"] == str(work / "photos")
+    again = pipeline.finetune(head.folder, cache=str(work / "cache"), **options)
+    assert again.info == model.info
+
+
+def test_an_image_that_crashes_the_decoder_is_left_alone_by_models_and_exports(work, monkeypatch):
+    """A run that ended within an image leaves its note; see `pipeline.extraction.crashes`."""
+    from pipeline.extraction import crashes
+    from pipeline.inference.exporting.export import _pictures
+
+    model = pipeline.finetune(
+        "logreg", cache=work / "cache", data=work / "photos", **{**FAST, "unfreeze": "none"}
+    )
+    path = next((work / "photos" / "val" / "red").iterdir())
+    cache = Cache.at(work / "cache")
+    cache.decoding.mkdir(exist_ok=True)
+    (cache.decoding / "1").write_bytes(b"?" + hashlib.sha256(path.read_bytes()).digest())
+    monkeypatch.setattr(crashes, "crashes", lambda data: True)
+    with pytest.raises(PipelineError, match=r"could not be decoded: .*crash"):
+        model.predict([path])
+    assert _pictures([str(path)], cache, Heard()) == []
 
 
 def test_the_same_again_is_reused_and_the_images_are_not_needed(work):

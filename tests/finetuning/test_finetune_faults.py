@@ -166,7 +166,7 @@ def test_another_weights_file_than_the_tables_is_refused_and_a_missing_one_named
     with pytest.raises(PipelineError, match="now holds other weights"):
         finetune_head(None, FinetuneOptions(**FAST, seed=1), store)
     with pytest.raises(PipelineError, match=r"other weights .* than made the frozen part of the"):
-        Model.open(done.folder, state_dir=store.weights)
+        Model.open(done.folder, cache=store)
     file.unlink()
     with pytest.raises(PipelineError, match="does not exist"):
         finetune_head(None, FinetuneOptions(**FAST, seed=1), store)
@@ -232,15 +232,14 @@ def test_a_damaged_activation_is_computed_again_alone(work):
 
 def test_a_model_that_is_damaged_is_refused_and_runs_nothing(work):
     done = tune(work)
-    weights = work / "cache" / "weights"
     path = done.folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(PipelineError, match="is damaged"):
-        Model.open(done.folder, state_dir=weights)
+        Model.open(done.folder, cache=work / "cache")
     assert not tune(work).reused  # but made again
     (done.folder / "model.json").write_text("{}")
     with pytest.raises(PipelineError, match="schema"):
-        Model.open(done.folder, state_dir=weights)
+        Model.open(done.folder, cache=work / "cache")
     assert not tune(work).reused  # and made again
 
 

@@ -204,7 +204,7 @@ def test_nothing_to_predict_on_is_a_sentence(modelled, head, tmp_path):
 
 def test_in_python_it_takes_heads_and_models_as_they_are(modelled):
     cache = modelled / "cache"
-    model = pipeline.Model.open(only(MODEL, modelled), state_dir=cache / "weights")
+    model = pipeline.Model.open(only(MODEL, modelled), cache=cache)
     files = sorted((modelled / "photos/val/red").glob("*.png"))
     found = pipeline.predict(files, model, cache=cache, calibration=False, precision="fp32")
     want = model.predict_proba(files)

@@ -71,27 +71,33 @@ def linear_of(predictor: Predictor) -> LinearHead:
     if predictor.linear is None:
         from pipeline.heads.registry import HEADS
 
+        file = f"{predictor.info.folder}/head.skops"
         usable = ", ".join(name for name, kind in HEADS.items() if kind.linear or not kind.make)
         raise PipelineError(
             f"The {predictor.title} is not linear and cannot be exported; kinds that can: "
-            f"{usable}. It is kept as scikit-learn's estimator in {predictor.folder}/head.skops, "
-            "which skops opens."
+            f"{usable}. It is kept as scikit-learn's estimator in {file}, which skops opens."
         )
     return predictor.linear
 
 
-def linear_part(predictor: Predictor) -> LinearPart:
-    """Return the part behind the features, in eval mode."""
-    return LinearPart(linear_of(predictor), predictor.temperature).eval().requires_grad_(False)
+def example_of(
+    predictor: Predictor, *, head_only: bool
+) -> tuple[LinearPart | WholePart, Tensor, str]:
+    """Return what is exported, in eval mode, with an example of its input and the input's name.
 
+    BatchNorms are folded into the convolutions before them.
 
-def whole_part(predictor: Predictor) -> WholePart:
-    """Return all of it in eval mode, BatchNorms folded into the convolutions before them."""
-    linear = linear_part(predictor)
+    Args:
+        predictor: a head or model.
+        head_only: only what goes on top of features.
+    """
+    linear = LinearPart(linear_of(predictor), predictor.temperature).eval().requires_grad_(False)
+    if head_only:
+        return linear, torch.zeros(2, linear.layer.in_features), "features"
     side = predictor.preprocess.crop
     generator = torch.Generator().manual_seed(0)
-    example = torch.randint(0, 256, (2, 3, side, side), generator=generator).to(torch.uint8)
-    net = predictor.net.to("cpu").float().eval()
-    folded = fuse(net, example)
+    crops = torch.randint(0, 256, (2, 3, side, side), generator=generator).to(torch.uint8)
+    folded = fuse(predictor.net.to("cpu").float().eval(), crops)
     assert isinstance(folded, FeatureNet)
-    return WholePart(folded, linear).eval().requires_grad_(False)  # to be traced as constants
+    whole = WholePart(folded, linear).eval().requires_grad_(False)  # to be traced as constants
+    return whole, torch.zeros(2, side, side, 3, dtype=torch.uint8), "images"

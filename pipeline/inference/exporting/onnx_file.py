@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pipeline.finetuning.predictor import Predictor
-from pipeline.inference.exporting.graph import linear_part, require, whole_part
+from pipeline.inference.exporting.graph import example_of, require
 from pipeline.inference.exporting.preprocess_graph import preprocess_model
 
 if TYPE_CHECKING:
@@ -35,12 +35,7 @@ def build(predictor: Predictor, *, with_preprocess: bool, head_only: bool) -> Mo
     require(*NEEDS, extra="onnx")
     import onnx.compose
 
-    if head_only:
-        part = linear_part(predictor)
-        return _traced(part, torch.zeros(2, part.layer.in_features), "features")
-    side = predictor.preprocess.crop
-    example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
-    model = _traced(whole_part(predictor), example, "images")
+    model = _traced(*example_of(predictor, head_only=head_only))
     if not with_preprocess:
         return model
     before = preprocess_model(predictor.preprocess, opset=OPSET)
