@@ -16,6 +16,7 @@ from pipeline.finetuning.finetune import finetune_head
 from pipeline.finetuning.model import Model
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.result import beats
+from pipeline.progress import Silent
 from pipeline.store.cache import Cache
 from pipeline.store.records import Paired
 from pipeline.store.results import MODEL
@@ -96,7 +97,7 @@ def test_an_image_that_crashes_the_decoder_is_left_alone_by_models_and_exports(w
     monkeypatch.setattr(crashes, "crashes", lambda data: True)
     with pytest.raises(PipelineError, match=r"could not be decoded: .*crash"):
         model.predict([path])
-    assert _pictures([str(path)], cache, Heard()) == []
+    assert _pictures([str(path)], cache, Silent()) == []
 
 
 def test_the_same_again_is_reused_and_the_images_are_not_needed(work):
