@@ -7,7 +7,7 @@ evaluates and exports works on this alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
@@ -24,7 +23,7 @@ from pipeline.finetuning.network.network import Network
 from pipeline.heads.head import Head
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
-from pipeline.images.decoding.loader import Batch, load
+from pipeline.images.decoding.loader import load
 from pipeline.images.decoding.pictures import as_source
 from pipeline.images.preprocess import Preprocess
 from pipeline.progress import Silent
@@ -32,7 +31,7 @@ from pipeline.store.cache import Cache
 from pipeline.store.records import HeadInfo, ModelInfo
 from pipeline.trunks import registry
 from pipeline.trunks.engines.devices import choose_device, choose_precision
-from pipeline.trunks.engines.engine import Engine
+from pipeline.trunks.engines.engine import Engine, run_batches
 from pipeline.trunks.engines.torch_engine import TorchEngine
 from pipeline.trunks.feature_net import FeatureNet
 from pipeline.trunks.spec import FeatureKey
@@ -131,19 +130,7 @@ class Predictor:
         used = self.precision_on(place, precision)
         return TorchEngine(self.net, device=place, precision=used, size=self.preprocess.crop)
 
-    def logits(self, engine: Engine, batches: Iterable[Tensor]) -> Iterator[np.ndarray]:
-        """Yield the logits [B, K], not calibrated, of each batch of uint8 crops [B, 3, S, S].
-
-        Args:
-            engine: of its features; it may take a few batches ahead.
-            batches: crops.
-
-        Raises:
-            PipelineError: they are not numbers.
-        """
-        return (self.score(features, engine) for features in engine.run(batches))
-
-    def score(self, features: np.ndarray, engine: Engine) -> np.ndarray:
+    def logits(self, features: np.ndarray, engine: Engine) -> np.ndarray:
         """Return the logits [B, K], not calibrated, of features [B, D] that an engine computed.
 
         Raises:
@@ -185,25 +172,29 @@ class Predictor:
                 f"A {self.kind} predicts on a sequence of paths or pictures, not on one."
             )
         engine = self.torch_engine(device=device, precision=precision)
-
-        def crops(batches: Iterable[Batch]) -> Iterator[Tensor]:
-            for batch in batches:
+        sources = ((as_source(image), None, 0) for image in images)
+        probabilities = [np.empty((0, len(self.classes)))]
+        with (
+            noted_apart(self.cache, Silent()) as guard,
+            closing(
+                load(
+                    sources,
+                    self.preprocess,
+                    batch_size=_BATCH,
+                    workers=usable_cores(),
+                    pad=False,
+                    guard=guard,
+                )
+            ) as batches,
+        ):
+            for batch, features in run_batches(engine, batches):
                 for slot, reason in batch.bad.items():
                     image = images[batch.start + slot]
                     name = image if isinstance(image, str | Path) else "a picture"
                     raise PipelineError(f"{name} could not be decoded: {reason}.")
-                yield batch.crops
-
-        with (
-            noted_apart(self.cache, Silent()) as guard,
-            closing(load(
-                ((as_source(image), None, 0) for image in images), self.preprocess, batch_size=_BATCH,
-                workers=usable_cores(), pad=False, guard=guard,
-            )) as batches,
-        ):  # fmt: skip
-            logits = self.logits(engine, crops(batches))
-            found = [self.probabilities(x, calibrated=calibrated) for x in logits]
-        return np.concatenate([np.empty((0, len(self.classes))), *found])
+                logits = self.logits(features, engine)
+                probabilities.append(self.probabilities(logits, calibrated=calibrated))
+        return np.concatenate(probabilities)
 
 
 def of_head(head: Head, cache: Cache) -> Predictor:

@@ -32,7 +32,7 @@ def open_predictor(artefact: Artefact, cache: Cache) -> Predictor:
     return predictor.of_head(Head.open(artefact.folder), cache)
 
 
-def engine_of(predictor: Predictor, means: ComputeOptions, cache: Cache, *, many: bool) -> Engine:
+def engine_of(predictor: Predictor, options: ComputeOptions, cache: Cache, *, many: bool) -> Engine:
     """Return the engine for a head's trunk, or for a model's, converted as a whole.
 
     `auto` means what it means in `make_engine`, so that a head sees features of the engine that its
@@ -40,17 +40,17 @@ def engine_of(predictor: Predictor, means: ComputeOptions, cache: Cache, *, many
 
     Args:
         predictor: whose features are wanted.
-        means: how to compute.
+        options: how to compute.
         cache: where converted networks are kept, for all commands.
         many: whether there are `MANY` images or more.
 
     Raises:
         UsageError: the device or the engine is not there, or cannot compute this.
     """
-    device = choose_device(means.device)
-    convert = many or means.engine == "openvino" or place(predictor.key, cache.compiled).exists()
+    device = choose_device(options.device)
+    convert = many or options.engine == "openvino" or place(predictor.key, cache.compiled).exists()
     return engine_for(
         lambda: predictor.net, predictor.key, compiled=cache.compiled, device=device,
-        asked=means.engine if convert else "torch",
-        precision=predictor.precision_on(device, means.precision),
+        asked=options.engine if convert else "torch",
+        precision=predictor.precision_on(device, options.precision),
     )  # fmt: skip

@@ -209,8 +209,8 @@ def _examples(
     engine = predictor.torch_engine(device="cpu", precision="fp32")
     given = pictures if options.with_preprocess else list(crops)
     inputs = [np.ascontiguousarray(one.permute(1, 2, 0).numpy()) for one in given]
-    (logits,) = predictor.logits(engine, [crops])
-    return inputs, predictor.probabilities(logits), source
+    (features,) = engine.run([crops])
+    return inputs, predictor.probabilities(predictor.logits(features, engine)), source
 
 
 def _spread(rows: np.ndarray, most: int) -> np.ndarray:
