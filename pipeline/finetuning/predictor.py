@@ -1,25 +1,23 @@
 """`Predictor`: from images to classes, whatever was fitted: a head on its trunk, or a model.
 
-`of_head` and `of_model` make one; `pipeline.heads.resolve` opens one by id. What predicts,
-evaluates and exports works on this alone.
+`of_head` makes one of a head, and a `Model` is one. What predicts, evaluates and exports works on
+this alone.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.extraction.crashes import noted_apart
-from pipeline.finetuning.network.network import Network
 from pipeline.heads.head import Head
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
@@ -36,8 +34,6 @@ from pipeline.trunks.engines.torch_engine import TorchEngine
 from pipeline.trunks.feature_net import FeatureNet
 from pipeline.trunks.spec import FeatureKey
 
-#: The file of a model's tensors in its folder.
-WEIGHTS = "model.safetensors"
 _BATCH = 32
 
 
@@ -48,8 +44,6 @@ class Predictor:
     Attributes:
         kind: `head` or `model`.
         info: its `head.json` or `model.json`.
-        classes: K names; columns of logits and probabilities are in this order.
-        preprocess: from a decoded image to a crop, exactly as in training.
         key: what its features depend on: of a head to find them in the cache, of a model with the
             digest of its own weights.
         linear: from features to logits as one layer; None where the head is not linear.
@@ -59,10 +53,9 @@ class Predictor:
         cache: where what protects a run from images that crash the decoder is noted.
     """
 
-    kind: str
+    kind: ClassVar[str] = "head"
+
     info: HeadInfo | ModelInfo
-    classes: tuple[str, ...]
-    preprocess: Preprocess
     key: FeatureKey
     linear: LinearHead | None
     classify: Callable[[np.ndarray], np.ndarray]
@@ -73,6 +66,16 @@ class Predictor:
     def id(self) -> str:
         """Return the id, twelve hexadecimal digits."""
         return self.info.id
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return K names; columns of logits and probabilities are in this order."""
+        return self.info.classes
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Return what makes a crop of a decoded image, exactly as in training."""
+        return self.key.preprocess
 
     @property
     def title(self) -> str:
@@ -115,20 +118,18 @@ class Predictor:
         stored = self.key.precision
         return "fp32" if (stored, device) == ("fp16", "cpu") else stored
 
-    def torch_engine(self, *, device: str = "auto", precision: str = "auto") -> Engine:
-        """Return PyTorch as the engine; `pipeline.inference.predictors` knows others.
+    def fp32_engine(self, device: str = "auto") -> Engine:
+        """Return PyTorch in fp32 as the engine; `pipeline.inference.logit_stream` knows others.
 
         Args:
             device: `auto`, `cpu`, `cuda` or `mps`.
-            precision: as in `precision_on`.
 
         Raises:
             PipelineError: the trunk's weights are missing, or others now.
             UsageError: the device is not there.
         """
         place = choose_device(device)
-        used = self.precision_on(place, precision)
-        return TorchEngine(self.net, device=place, precision=used, size=self.preprocess.crop)
+        return TorchEngine(self.net, device=place, precision="fp32", size=self.preprocess.crop)
 
     def logits(self, features: np.ndarray, engine: Engine) -> np.ndarray:
         """Return the logits [B, K], not calibrated, of features [B, D] that an engine computed.
@@ -149,20 +150,14 @@ class Predictor:
         return softmax(logits, self.temperature if calibrated else 1.0)
 
     def predict_proba(
-        self,
-        images: Sequence[Any],
-        *,
-        device: str = "auto",
-        precision: str = "auto",
-        calibrated: bool = True,
+        self, images: Sequence[Any], *, device: str = "auto", calibrated: bool = True
     ) -> np.ndarray:
-        """Return probabilities [N, K] float64.
+        """Return probabilities [N, K] float64, computed in fp32.
 
         Args:
             images: N paths; or N pictures, uint8 arrays [H, W, 3] or PIL images.
-            device: as in `torch_engine`.
-            precision: as in `torch_engine`.
-            calibrated: divide logits by the temperature.
+            device: `auto`, `cpu`, `cuda` or `mps`.
+            calibrated: divide logits by the temperature of `info.calibration`.
 
         Raises:
             PipelineError: an image that cannot be read, named.
@@ -171,7 +166,7 @@ class Predictor:
             raise PipelineError(
                 f"A {self.kind} predicts on a sequence of paths or pictures, not on one."
             )
-        engine = self.torch_engine(device=device, precision=precision)
+        engine = self.fp32_engine(device)
         sources = ((as_source(image), None, 0) for image in images)
         probabilities = [np.empty((0, len(self.classes)))]
         with (
@@ -219,46 +214,10 @@ def of_head(head: Head, cache: Cache) -> Predictor:
         return FeatureNet(trunk.module, key.preprocess, key.layer, key.pool)
 
     return Predictor(
-        kind="head",
         info=head.info,
-        classes=head.info.classes,
-        preprocess=key.preprocess,
         key=key,
         linear=head.linear,
         classify=head.logits,
         load=network,
-        cache=cache,
-    )
-
-
-def of_model(info: ModelInfo, network: Network, cache: Cache) -> Predictor:
-    """Return a fine-tuned network as a predictor.
-
-    Args:
-        info: `model.json`.
-        network: from crops to logits, in eval mode.
-        cache: where the notes on what is decoded are.
-    """
-    preprocess = Preprocess.from_json(info.preprocess)
-    weights = info.weights_digest + info.files[WEIGHTS]
-    key = FeatureKey(
-        info.trunk,
-        hashlib.sha256(weights.encode()).hexdigest(),
-        info.layer,
-        info.pool,
-        preprocess,
-        info.precision,
-    )
-    plain = {name: value.numpy(force=True) for name, value in network.plain_head().items()}
-    linear = LinearHead(plain["weight"], plain["bias"], l2=network.l2)
-    return Predictor(
-        kind="model",
-        info=info,
-        classes=info.classes,
-        preprocess=preprocess,
-        key=key,
-        linear=linear,
-        classify=linear.scores,
-        load=lambda: network.body,
         cache=cache,
     )

@@ -23,18 +23,22 @@ from pipeline.images.decoding.reading import ABSENT, NO_PERMISSION
 from pipeline.images.digest import VANISHED, StatMemo, digest_all
 from pipeline.images.names import counted
 from pipeline.inference.options import ComputeOptions
-from pipeline.inference.predictors import MANY, engine_of
 from pipeline.progress import Progress
 from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
-from pipeline.trunks.engines.choice import batches_on
+from pipeline.trunks.engines.choice import batches_on, engine_for
 from pipeline.trunks.engines.devices import choose_device
 from pipeline.trunks.engines.engine import Engine, run_batches
+from pipeline.trunks.engines.openvino_engine import place
 from pipeline.trunks.spec import FeatureKey
 
 #: Images whose features are looked up, computed and committed together.
 CHUNK = SHARD_ROWS
+#: Images from which on a network is converted where nothing but answers is wanted: as many as the
+#: loader takes at once, so that no list is read further for it. Converting takes about as long as
+#: it saves on a few hundred images, but is kept, and then every later run is the faster one.
+MANY = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +101,30 @@ def through_trunk(
             yield Scored(predictor.logits(features, engine)[: done.count], done.bad)
         for note in engine.notes:
             progress.say(note)
+
+
+def engine_of(predictor: Predictor, options: ComputeOptions, cache: Cache, *, many: bool) -> Engine:
+    """Return the engine for a head's trunk, or for a model's, converted as a whole.
+
+    `auto` means what it means in `make_engine`, so that a head sees features of the engine that its
+    table came from; but few images do not wait for a conversion that is not in the cache.
+
+    Args:
+        predictor: whose features are wanted.
+        options: how to compute.
+        cache: where converted networks are kept, for all commands.
+        many: whether there are `MANY` images or more.
+
+    Raises:
+        UsageError: the device or the engine is not there, or cannot compute this.
+    """
+    device = choose_device(options.device)
+    convert = many or options.engine == "openvino" or place(predictor.key, cache.compiled).exists()
+    return engine_for(
+        lambda: predictor.net, predictor.key, compiled=cache.compiled, device=device,
+        asked=options.engine if convert else "torch",
+        precision=predictor.precision_on(device, options.precision),
+    )  # fmt: skip
 
 
 def check_cache(predictor: Predictor, options: ComputeOptions) -> FeatureKey:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.finetuning.model import Model
+from pipeline.finetuning.model import Model, open_predictor
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
@@ -17,7 +17,6 @@ from pipeline.heads.metrics import McNemar, mcnemar
 from pipeline.images.names import counted, joined
 from pipeline.inference import answers
 from pipeline.inference.options import EvaluateOptions
-from pipeline.inference.predictors import open_predictor
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.finetuning.model import Model
+from pipeline.finetuning.model import Model, open_predictor
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
@@ -22,7 +22,6 @@ from pipeline.images.decoding.formats import EMPTY, NOT_AN_IMAGE, SUFFIXES
 from pipeline.images.names import counted, joined, shown
 from pipeline.inference.logit_stream import check_cache, through_cache, through_trunk
 from pipeline.inference.options import PredictOptions
-from pipeline.inference.predictors import open_predictor
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 

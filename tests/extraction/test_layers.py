@@ -13,13 +13,12 @@ from pipeline.extraction import engines, extract, plan
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.scan import gather
 from pipeline.extraction.shard_writer import ShardWriter
-from pipeline.finetuning.model import Model
+from pipeline.finetuning.model import Model, open_predictor
 from pipeline.heads.resolve import find
 from pipeline.inference import evaluate
 from pipeline.inference.exporting.export import export_predictor as export
 from pipeline.inference.options import EvaluateOptions, ExportOptions, PredictOptions
 from pipeline.inference.predict import start as predict
-from pipeline.inference.predictors import open_predictor
 from pipeline.progress import Silent
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD

@@ -11,12 +11,12 @@ from photos import stored
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
+from pipeline.finetuning.model import open_predictor
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads.resolve import find
 from pipeline.images.datasets.picks import Picks
 from pipeline.inference.options import PredictOptions
 from pipeline.inference.predict import Predicting, start
-from pipeline.inference.predictors import open_predictor
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
 from pipeline.trunks.spec import FeatureKey

@@ -14,7 +14,7 @@ import torch
 from pipeline.errors import PipelineError
 from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.scan import of_table
-from pipeline.finetuning.model import Model
+from pipeline.finetuning.model import Model, open_predictor
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
@@ -26,7 +26,6 @@ from pipeline.inference.exporting import onnx_file, openvino_file, safetensors_f
 from pipeline.inference.exporting.graph import linear_of, require
 from pipeline.inference.exporting.readme import readme
 from pipeline.inference.options import ExportOptions
-from pipeline.inference.predictors import open_predictor
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.folders import commit_folder
@@ -206,7 +205,7 @@ def _examples(
         spread = digits[:: len(digits) // CHECKED]
         pictures = _pictures([str(path) for path in spread], cache, progress)
     crops = torch.stack([predictor.preprocess.apply(picture) for picture in pictures])
-    engine = predictor.torch_engine(device="cpu", precision="fp32")
+    engine = predictor.fp32_engine("cpu")
     given = pictures if options.with_preprocess else list(crops)
     inputs = [np.ascontiguousarray(one.permute(1, 2, 0).numpy()) for one in given]
     (features,) = engine.run([crops])

@@ -17,6 +17,7 @@ from tables import make_table
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
+from pipeline.finetuning.model import open_predictor
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import softmax
 from pipeline.heads.resolve import find
@@ -24,7 +25,6 @@ from pipeline.images.decoding.decode import decode
 from pipeline.inference.exporting import onnx_file, openvino_file, safetensors_file
 from pipeline.inference.exporting.export import export_predictor
 from pipeline.inference.options import ExportOptions
-from pipeline.inference.predictors import open_predictor
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
 
@@ -115,7 +115,7 @@ def test_the_readmes_lines_run_where_neither_torch_nor_this_package_can_be_impor
     image = modelled / "photos/val/red/03.png"
     found = alone(tmp_path / "out", image)
     predictor, _ = crops(modelled, folder, [])
-    want = predictor.predict_proba([image], precision="fp32")[0]
+    want = predictor.predict_proba([image])[0]
     assert found == pytest.approx(dict(zip(("blue", "red"), want, strict=True)), abs=0.02)
 
 
