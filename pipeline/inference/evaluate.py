@@ -144,29 +144,23 @@ def evaluate_predictor(
 ) -> Evaluation:
     """Do what `evaluate` does and report on it."""
     began = time.monotonic()
-    progress = progress or Silent()
     options.check()
     predictor = open_predictor(artefact, cache)
-    found, table = answers.find(
-        cache, images, predictor, data=options.data, workers=options.workers, progress=progress
-    )
+    labelled = answers.find(cache, images, predictor, options, progress or Silent())
     metrics: dict[str, Metrics] = {}
     unknown: Counter[str] = Counter()
-    bad = [(path, reason) for path, reason in found.left_out if reason in UNREAD]
+    bad = [(path, reason) for path, reason in labelled.images.left_out if reason in UNREAD]
     notes: list[str] = []
     majority = predictor.classes.index(predictor.info.majority)
-    for split, rows in answers.parts(found, options.split).items():
-        one = answers.answer(
-            predictor, found, rows, split=split, table=table, options=options, cache=cache,
-            progress=progress,
-        )  # fmt: skip
+    for split, rows in labelled.parts().items():
+        one = labelled.answers(predictor, split, rows)
         probabilities = predictor.probabilities(one.logits, calibrated=options.calibration)
         metrics[split] = measure(one.labels, probabilities, predictor.classes, majority)
         unknown.update(one.unknown)
         bad += one.bad
         notes += one.notes
     return Evaluation(
-        predictor, artefact.why, answers.place(found, table), metrics, dict(unknown),
-        int((found.labels < 0).sum()), tuple(bad), options.calibration,
+        predictor, artefact.why, labelled.place, metrics, dict(unknown),
+        labelled.unlabelled, tuple(bad), options.calibration,
         tuple(dict.fromkeys(notes)), time.monotonic() - began,
     )  # fmt: skip
