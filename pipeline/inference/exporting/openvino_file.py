@@ -12,7 +12,7 @@ import torch
 
 from pipeline.finetuning.predictor import Predictor
 from pipeline.images.preprocess import MAX_ASPECT, Preprocess
-from pipeline.inference.exporting.graph import example_of, require
+from pipeline.inference.exporting.graph import example_of
 from pipeline.trunks.engines import openvino_import
 
 XML = "model.xml"
@@ -22,9 +22,8 @@ def build(predictor: Predictor, *, with_preprocess: bool, head_only: bool) -> An
     """Return a head or model as an `openvino.Model`; inputs and outputs as in `onnx_file.build`.
 
     Raises:
-        PipelineError: the head is not linear, or OpenVINO is not installed.
+        PipelineError: the head is not linear.
     """
-    require("openvino", extra="openvino")
     openvino = openvino_import.openvino()
     model = _converted(*example_of(predictor, head_only=head_only))
     if not with_preprocess:
