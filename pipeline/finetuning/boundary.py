@@ -53,9 +53,9 @@ class Wanted:
     def every(self) -> list[Key]:
         """Return every (digest, view), an image's views together."""
         numbers = range(1, self.views + 1) if self.views else (0,)
-        found: list[Key] = [(digest, 0) for digest in self.scored]
-        found += [(digest, number) for digest in self.train for number in numbers]
-        return list(dict.fromkeys(found))
+        keys: list[Key] = [(digest, 0) for digest in self.scored]
+        keys += [(digest, number) for digest in self.train for number in numbers]
+        return list(dict.fromkeys(keys))
 
 
 def wanted_images(task: Task) -> Wanted:

@@ -137,13 +137,13 @@ class Predictor:
         Raises:
             PipelineError: they are not numbers.
         """
-        found = self.classify(features)
-        if np.isnan(found).any():
+        logits = self.classify(features)
+        if np.isnan(logits).any():
             raise PipelineError(
                 f"The {self.title} gave scores that are not numbers on {engine.name}; give "
                 "--precision fp32, or another --engine or --device."
             )
-        return found
+        return logits
 
     def probabilities(self, logits: np.ndarray, *, calibrated: bool = True) -> np.ndarray:
         """Return probabilities [N, K] float64 of logits [N, K]."""

@@ -92,10 +92,10 @@ def faster(
     """
     if not network.body.run:
         return network
-    found = sharing(network)
+    fast = sharing(network)
     if not network.train_bn:
         example = next(iter(source.batches([(digest, 0)], 1)))
-        found = fold(found, example.float() if example.dtype == torch.float16 else example)
+        fast = fold(fast, example.float() if example.dtype == torch.float16 else example)
     if device == "cpu" and precision == "bf16":
-        spare_depthwise(found)
-    return found
+        spare_depthwise(fast)
+    return fast

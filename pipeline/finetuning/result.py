@@ -153,18 +153,18 @@ def _scores(
 ) -> dict[str, ModelScores]:
     """Return for each split the metrics of the model and of the head that it started from."""
     table, classes = task.table, task.table.classes
-    found = {}
+    compared = {}
     for split, rows in task.scored.items():
         labels, after = table.labels[rows], probabilities[split]
         before = refitted.probabilities(np.asarray(table.features[rows]), len(classes))
-        found[split] = ModelScores(
+        compared[split] = ModelScores(
             # a split that chose the head's penalty has chosen, too
             selected_on=split in (task.selects, task.head.selected_on),
             model=metrics.measure(labels, after, classes, majority),
             start=metrics.measure(labels, before, classes, majority),
             paired=_paired(labels, before, after),
         )
-    return found
+    return compared
 
 
 def _paired(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> Paired:

@@ -145,15 +145,15 @@ def _take_up(
 ) -> dict[str, Any] | None:
     """Put an unfinished run's state into the training and return its facts, None without one."""
     try:
-        held = state.read(saved)
-        if held is not None:
-            tuner.restore(*held)
+        kept = state.read(saved)
+        if kept is not None:
+            tuner.restore(*kept)
     except PipelineError as error:
         if resume:
             raise type(error)(f"{error} Run the same command without --resume.") from error
         progress.say(f"{error} Starting over.")
         return None
-    return None if held is None else held[1]
+    return None if kept is None else kept[1]
 
 
 def _keep_state(tuner: Training, saved: Path, agreed: Handover | None) -> None:

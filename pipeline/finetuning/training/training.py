@@ -154,15 +154,15 @@ class Training:
         Raises:
             Diverged: the scores are not finite.
         """
-        found: dict[float, np.ndarray] = {}
+        logits: dict[float, np.ndarray] = {}
         for share in (self.settings.blend, 1.0) if self._blends else (1.0,):
             self._put(self._between(share))
-            found[share] = self.logits(self.select)
-            if not np.isfinite(found[share]).all():
+            logits[share] = self.logits(self.select)
+            if not np.isfinite(logits[share]).all():
                 raise Diverged
-        best = min(found, key=lambda share: self._loss(found[share]))
+        best = min(logits, key=lambda share: self._loss(logits[share]))
         self._put(self._between(best))
-        return best, found[best]
+        return best, logits[best]
 
     @property
     def _blends(self) -> bool:
@@ -249,9 +249,9 @@ class Training:
     @torch.no_grad()
     def _evaluate(self, part: Part, module: nn.Module) -> np.ndarray:
         batches = self.source.batches([(digest, 0) for digest in part.digests], EVALUATION_BATCH)
-        found = [self._at_once(module, x) for x in batches]
+        outputs = [self._at_once(module, x) for x in batches]
         width = self.network.head.in_features
-        return np.concatenate(found) if found else np.empty((0, width), np.float32)
+        return np.concatenate(outputs) if outputs else np.empty((0, width), np.float32)
 
     def _at_once(self, module: nn.Module, x: Tensor) -> np.ndarray:
         """Return what a module gives of a batch, in parts where memory does not hold it whole."""
