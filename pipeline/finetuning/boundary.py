@@ -213,12 +213,12 @@ def collect(
 
 def _fullest(cache: Cache, key: FeatureKey, dtype: str, keys: Sequence[Key], device: str) -> Rows:
     """Return the store in a dtype, or the float32 one where an earlier run had to use that."""
-    found = find_rows(cache, replace(key, dtype=dtype), keys, device=device)
-    if dtype == "float16" and not found.index.rows:
+    narrow = find_rows(cache, replace(key, dtype=dtype), keys, device=device)
+    if dtype == "float16" and not narrow.index.rows:
         wide = find_rows(cache, replace(key, dtype="float32"), keys, device=device)
         if wide.index.rows:
             return wide
-    return found
+    return narrow
 
 
 def _room(

@@ -146,9 +146,9 @@ def open_predictor(artefact: Artefact, cache: Cache) -> Predictor:
 def tensors_of(network: Network, *, standalone: bool) -> dict[str, Tensor]:
     """Return what `model.safetensors` holds: the part behind the boundary, or all; and the head."""
     own = network.body.trunk.state_dict() if standalone else network.suffix()
-    found = {f"trunk.{name}": value for name, value in own.items()}
-    found |= {f"head.{name}": value for name, value in network.plain_head().items()}
-    return {name: value.detach().cpu().contiguous().clone() for name, value in found.items()}
+    tensors = {f"trunk.{name}": value for name, value in own.items()}
+    tensors |= {f"head.{name}": value for name, value in network.plain_head().items()}
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
 def write(folder: Path, info: ModelInfo, tensors: dict[str, Tensor]) -> ModelInfo:

@@ -48,14 +48,14 @@ def head(modelled):
 @pytest.mark.parametrize(("kind", "near"), [(HEAD, 1e-5), (MODEL, 5e-3)])
 def test_it_gives_the_stored_predictions_of_the_same_images(modelled, kind, near):
     folder = only(kind, modelled)
-    paths, named, chances = stored(folder)
+    paths, named, probabilities = stored(folder)
     files = [modelled / "photos" / path for path in paths]
     found = list(predict(modelled, [folder, *files]))
     assert [one.path for one in found] == [str(file) for file in files]
     classes = ("blue", "red")
     p = np.array([[dict(one.top)[name] for name in classes] for one in found])
-    assert np.abs(p - chances).max() < near
-    sure = np.abs(chances[:, 0] - 0.5) > near
+    assert np.abs(p - probabilities).max() < near
+    sure = np.abs(probabilities[:, 0] - 0.5) > near
     assert [one.prediction for one, keep in zip(found, sure, strict=True) if keep] == [
         name for name, keep in zip(named, sure, strict=True) if keep
     ]

@@ -196,8 +196,8 @@ def _examples(
     pictures, source = [], "the table's images"
     if table is not None:
         images = of_table(table)
-        held = [row for row, split in enumerate(table.splits) if split != "train"]
-        rows = _spread(np.array(held or range(len(table.paths))), CHECKED)
+        unseen = [row for row, split in enumerate(table.splits) if split != "train"]
+        rows = _spread(np.array(unseen or range(len(table.paths))), CHECKED)
         pictures = _pictures([images.file(row) for row in rows], cache, progress)
     if not pictures:
         source = "the built-in digits"

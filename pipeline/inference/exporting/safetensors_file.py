@@ -66,8 +66,8 @@ def made(library: dict[str, str], classes: int) -> nn.Module:
 
 def _library(predictor: Predictor, own: dict[str, Tensor], layer: nn.Linear) -> Any:
     """Return what takes these tensors exactly, its classifier's name with it; else None."""
-    found = maker(predictor.info.trunk)
-    model = made(found, len(predictor.classes))
+    library = maker(predictor.info.trunk)
+    model = made(library, len(predictor.classes))
     wanted = set(model.state_dict()) - set(own)
     names = {name.rpartition(".")[0] for name in wanted}
     if len(names) != 1 or set(own) - set(model.state_dict()):
@@ -76,7 +76,7 @@ def _library(predictor: Predictor, own: dict[str, Tensor], layer: nn.Linear) -> 
     last = model.get_submodule(name)
     if not isinstance(last, nn.Linear) or last.weight.shape != layer.weight.shape:
         return None
-    return {**found, "classifier": name}
+    return {**library, "classifier": name}
 
 
 @torch.no_grad()

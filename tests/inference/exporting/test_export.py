@@ -77,12 +77,12 @@ def test_each_format_gives_the_stored_predictions_again(modelled, tmp_path, kind
     done = export(modelled, folder, tmp_path / "out", format=form)
     assert done.info["checked"]["difference"] < 1e-4
     assert done.info["checked"]["on"] == "the table's images"
-    paths, named, chances = stored(folder)
+    paths, named, probabilities = stored(folder)
     predictor, inputs = crops(modelled, folder, paths)
     if form == "onnx":
         session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
         logits, calibrated = session.run(["logits", "probabilities"], {"images": np.stack(inputs)})
-        assert np.abs(softmax(logits) - chances).max() < 5e-3  # the stored ones are not calibrated
+        assert np.abs(softmax(logits) - probabilities).max() < 5e-3
         np.testing.assert_allclose(predictor.probabilities(logits), calibrated, atol=1e-5)
     elif form == "openvino":
         calibrated = openvino_file.probabilities(tmp_path / "out", inputs)
@@ -92,8 +92,8 @@ def test_each_format_gives_the_stored_predictions_again(modelled, tmp_path, kind
         assert done.info["library"]["make"] == "torchvision.models.get_model"
         return
     back = softmax(np.log(calibrated) * predictor.temperature)
-    assert np.abs(back - chances).max() < 5e-3
-    sure = np.abs(chances[:, 0] - 0.5) > 5e-3
+    assert np.abs(back - probabilities).max() < 5e-3
+    sure = np.abs(probabilities[:, 0] - 0.5) > 5e-3
     right = np.array(predictor.classes)[calibrated.argmax(1)] == np.array(named)
     assert right[sure].all()
 
@@ -282,11 +282,11 @@ def test_every_trunk_predicts_and_exports_its_stored_predictions_in_every_format
     other, tmp_path, kind
 ):
     folder = only(kind, other)
-    paths, named, chances = stored(folder)
+    paths, named, probabilities = stored(folder)
     files = [str(other / "photos" / path) for path in paths]
     predictor, inputs = crops(other, folder, paths)
     near = 1e-5 if kind is HEAD else 5e-3
-    assert np.abs(predictor.predict_proba(files, calibrated=False) - chances).max() < near
+    assert np.abs(predictor.predict_proba(files, calibrated=False) - probabilities).max() < near
     pictures = [decode(Path(file).read_bytes()).permute(1, 2, 0).numpy() for file in files]
     forms = [("onnx", False), ("openvino", False), ("safetensors", False)]
     forms += [("onnx", True), ("openvino", True)] if kind is MODEL else []
@@ -300,6 +300,6 @@ def test_every_trunk_predicts_and_exports_its_stored_predictions_in_every_format
             found = read.probabilities(out, list(map(np.ascontiguousarray, pictures))
                                        if inside else inputs)  # fmt: skip
         back = softmax(np.log(found) * predictor.temperature)  # the stored are not calibrated
-        assert np.abs(back - chances).max() < (0.02 if inside else 5e-3), (form, inside)
+        assert np.abs(back - probabilities).max() < (0.02 if inside else 5e-3), (form, inside)
         right = np.array(predictor.classes)[back.argmax(1)] == np.array(named)
-        assert right[np.abs(chances[:, 0] - 0.5) > 0.02].all(), (form, inside)
+        assert right[np.abs(probabilities[:, 0] - 0.5) > 0.02].all(), (form, inside)
