@@ -43,6 +43,7 @@ class Model(Predictor):
 
     kind = "model"
 
+    info: ModelInfo
     network: Network
 
     @property
