@@ -31,10 +31,10 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 import pipeline
-from pipeline.extraction.scan import of_table
 from pipeline.finetuning import prepare
-from pipeline.finetuning.boundary import Wanted, make_source
+from pipeline.finetuning.boundary import make_source
 from pipeline.finetuning.options import FinetuneOptions
+from pipeline.finetuning.task import Task
 from pipeline.finetuning.training.records import Part
 from pipeline.finetuning.training.training import Training
 from pipeline.finetuning.training_run import settings_of
@@ -147,18 +147,18 @@ def ours(data: Path, cache: Path, trunk: str, weights: str, *, unfreeze: str, ba
         unfreeze=unfreeze, batch_size=batch, live=live, start="random", epochs=100
     )
     store = Cache.at(cache)
-    loaded = prepare.load_trunk(table, options, store)
-    train, val = (Part.of(table, table.rows(split)) for split in ("train", "val"))
-    network = prepare.make_network(loaded, table, options, None, table.rows("train"))
-    images = of_table(table)
-    paths = {digest: images.file(row) for row, digest in enumerate(images.digests)}
-    wanted = Wanted(train.digests, val.digests, max(0, options.drawn), paths)
+    rows = {split: table.rows(split) for split in ("train", "val")}
+    reported = {"val": rows["val"]}
+    head: Any = None  # of which nothing is asked: the last layer is random
+    task = Task(head, table, options, cache, rows["train"], rows["val"], "val", reported)
+    loaded = prepare.load_trunk(task, store)
+    network = prepare.make_network(loaded, task, None)
     precision = choose_precision("auto", "cpu")
     made = make_source(
-        store, table, loaded, wanted, after=network.cut.after, options=options, device="cpu",
-        progress=Silent(),
-    )  # fmt: skip
+        task, store, loaded, after=network.cut.after, device="cpu", progress=Silent()
+    )
     network.to(memory_format=torch.channels_last)
+    train, val = (Part.of(table, rows[split]) for split in ("train", "val"))
     run = prepare.faster(network, made.source, val.digests[0], device="cpu", precision=precision)
     settings = settings_of(options, views=made.views, precision=precision)
     training = Training(network, run, made.source, train, val, settings)

@@ -19,7 +19,6 @@ from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import Rows, find_rows
 from pipeline.extraction.scan import check_images, of_table
 from pipeline.extraction.shard_writer import HalfRangeError
-from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.task import Task
 from pipeline.finetuning.training.activations import Cached, Live, Source
 from pipeline.progress import Progress
@@ -93,54 +92,39 @@ class Prepared:
 
 
 def make_source(
-    cache: Cache,
-    table: FeatureTable,
-    trunk: LoadedTrunk,
-    wanted: Wanted,
-    *,
-    after: str,
-    options: FinetuneOptions,
-    device: str,
-    progress: Progress,
+    task: Task, cache: Cache, trunk: LoadedTrunk, *, after: str, device: str, progress: Progress
 ) -> Prepared:
     """Return the activations of the frozen part, from the cache, or live.
 
     Args:
-        cache: where they are kept.
-        table: whose trunk it is.
+        task: which images, and in which views.
+        cache: where activations are kept.
         trunk: loaded.
-        wanted: which images, in which views.
         after: the boundary, as `Cut.after` has it.
-        options: of `finetune`.
         device: where to compute, and where batches are wanted.
         progress: told what is computed and what it takes.
 
     Raises:
         PipelineError: images that must be read are not there, or are others now.
     """
-    key, given = boundary_key(table, after), table.provenance
-    loads = ExtractOptions(
-        trunk=given.trunk,
-        weights=given.weights_asked,
-        keys=given.keys,
-        device=device,
-        workers=options.workers,
-    )
+    given, options, wanted = task.table.provenance, task.options, wanted_images(task)
+    key, workers = boundary_key(task.table, after), options.workers
+    extract = ExtractOptions(
+        trunk=given.trunk, weights=given.weights_asked, keys=given.keys, device=device,
+        workers=workers,
+    )  # fmt: skip
     place = torch.device(device)
-    held = None if options.live else collect(cache, key, wanted, loads, trunk, progress)
-    if held is not None:
-        done, fitting = held
+    cached = None if options.live else collect(cache, key, wanted, extract, trunk, progress)
+    if cached is not None:
+        rows, fitting = cached
         keys = fitting.every()
-        return Prepared(Cached(done.store, done.index, keys, place), fitting.views, done, keys)
-    check_images(wanted.paths, cache, workers=options.workers)
+        return Prepared(Cached(rows.store, rows.index, keys, place), fitting.views, rows, keys)
+    check_images(wanted.paths, cache, workers=workers)
     live = Live(
-        make_engine(trunk, key, loads, cache),
-        wanted.paths,
-        key.preprocess,
-        workers=options.workers or usable_cores(),
-        device=place,
+        make_engine(trunk, key, extract, cache), wanted.paths, key.preprocess,
+        workers=workers or usable_cores(), device=place,
         guarded=partial(noted_apart, cache, progress),
-    )
+    )  # fmt: skip
     return Prepared(live, options.drawn if options.live or not options.drawn else -1, None, [])
 
 

@@ -10,12 +10,11 @@ from pipeline.finetuning.network.folding import fold, sharing, spare_depthwise
 from pipeline.finetuning.network.handover import UNSEEN
 from pipeline.finetuning.network.network import Network
 from pipeline.finetuning.network.unfreeze import cut
-from pipeline.finetuning.options import FinetuneOptions
+from pipeline.finetuning.task import Task
 from pipeline.finetuning.training.activations import Source
 from pipeline.heads.linear import LinearHead, unit_length
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.cache import Cache
-from pipeline.store.table import FeatureTable
 from pipeline.trunks import registry
 from pipeline.trunks.registry import LoadedTrunk
 from pipeline.trunks.sources.random_weights import seeded
@@ -24,13 +23,13 @@ from pipeline.trunks.sources.random_weights import seeded
 BELOW = 30.0
 
 
-def load_trunk(table: FeatureTable, options: FinetuneOptions, cache: Cache) -> LoadedTrunk:
+def load_trunk(task: Task, cache: Cache) -> LoadedTrunk:
     """Return the trunk that made a table; from scratch, the same network with random weights.
 
     Raises:
         PipelineError: its weights are missing, or others now.
     """
-    given = table.provenance
+    given, options = task.table.provenance, task.options
     weights = "random" if options.from_scratch else given.weights_asked
     trunk = registry.load(given.trunk, weights, keys=given.keys, state_dir=cache.weights)
     if not options.from_scratch:
@@ -41,21 +40,15 @@ def load_trunk(table: FeatureTable, options: FinetuneOptions, cache: Cache) -> L
     return trunk
 
 
-def make_network(
-    trunk: LoadedTrunk,
-    table: FeatureTable,
-    options: FinetuneOptions,
-    start: LinearHead | None,
-    rows: np.ndarray,
-) -> Network:
+def make_network(trunk: LoadedTrunk, task: Task, start: LinearHead | None) -> Network:
     """Return the network before its first step.
 
     Args:
         trunk: from `load_trunk`; its parameters are used in place.
+        task: what learns, and from which rows.
         start: the head to start from; None for a random last layer.
-        rows: of the table, those that are learned from.
     """
-    given = table.provenance
+    table, options, given = task.table, task.options, task.table.provenance
     if start is not None:
         head = start.to_linear()
         with torch.no_grad():  # a class without training images: as unlikely, but a number to learn
@@ -67,7 +60,7 @@ def make_network(
     l2 = start is not None and start.l2
     centre = None  # of features that a trunk from scratch does not give
     if not options.from_scratch:
-        features = np.asarray(table.features[rows])
+        features = np.asarray(table.features[task.train])
         mean = (unit_length(features) if l2 else features).mean(0, dtype=np.float64)
         centre = torch.from_numpy(mean.astype(np.float32))
     return Network(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import PipelineError
-from pipeline.finetuning.boundary import make_source, wanted_images
+from pipeline.finetuning.boundary import make_source
 from pipeline.finetuning.network import handover
 from pipeline.finetuning.network.handover import Handover
 from pipeline.finetuning.options import FinetuneOptions
@@ -41,31 +41,25 @@ def make_model(task: Task, cache: Cache, notes: list[str], progress: Progress) -
     Raises:
         PipelineError: with a sentence that says what to do.
     """
-    table, options = task.table, task.options
+    options = task.options
     device = choose_device(options.device)
-    trunk = load_trunk(table, options, cache)
+    trunk = load_trunk(task, cache)
     refitted = refit(task)
     assert refitted.linear is not None
     start = None if options.start == "random" else refitted.linear
-    network = make_network(trunk, table, options, start, task.train)
+    network = make_network(trunk, task, start)
     precision = choose_precision(options.precision, device)
-    wanted = wanted_images(task)
     prepared = make_source(
-        cache, table, trunk, wanted, after=network.cut.after, options=options, device=device,
-        progress=progress,
-    )  # fmt: skip
+        task, cache, trunk, after=network.cut.after, device=device, progress=progress
+    )
     if prepared.views < 0 <= options.drawn:
         notes.append("There was no room for activations: they were computed anew in every epoch.")
     network.to(torch.device(device)).to(memory_format=torch.channels_last)
-    tuner = Training(
-        network,
-        faster(network, prepared.source, wanted.scored[0], device=device, precision=precision),
-        prepared.source,
-        Part.of(table, task.train),
-        Part.of(table, task.select),
-        settings_of(options, views=prepared.views, precision=precision),
-        notes=notes,
-    )
+    source = prepared.source
+    train, select = Part.of(task.table, task.train), Part.of(task.table, task.select)
+    fast = faster(network, source, select.digests[0], device=device, precision=precision)
+    settings = settings_of(options, views=prepared.views, precision=precision)
+    tuner = Training(network, fast, source, train, select, settings, notes=notes)
     saved = cache.root / "training" / f"{task.folder.name}.safetensors"
     agreed = _begin(tuner, saved, task, start, progress)
     keep = partial(
