@@ -181,7 +181,7 @@ def test_heads_are_found_by_kind_id_folder_and_object_and_others_are_named(work)
         assert tune(work, asked, epochs=1).info.head == ridge.id
     with pytest.raises(PipelineError, match=r"kind knn, which is not linear"):
         tune(work, knn.id)
-    with pytest.raises(PipelineError, match=r"no head 'logre'.*Did you mean logreg"):
+    with pytest.raises(PipelineError, match=r"no head or model 'logre'.*Did you mean logreg"):
         tune(work, "logre")
 
 

@@ -111,7 +111,7 @@ def test_rows_in_fp16_serve_on_a_cpu_and_only_computing_more_needs_a_gpu(modelle
     shutil.copytree(modelled / "cache", tmp_path / "cache")
     folder, cache = only(HEAD, tmp_path), Cache.at(tmp_path / "cache")
     info = json.loads((folder / "head.json").read_text())
-    key = FeatureKey.of(info["features"])
+    key = FeatureKey.of(HEAD.read(folder).features)
     held = cache.rows(key.fingerprint)
     half = cache.rows(replace(key, precision="fp16").fingerprint)
     for name in held.names():
@@ -198,7 +198,7 @@ def test_nothing_to_predict_on_is_a_sentence(modelled, head, tmp_path):
     with pytest.raises(UsageError, match="No images"):
         predict(modelled, [folder])
     bad = PredictOptions(top=0, min_confidence=2.0, device="gpu")
-    with pytest.raises(UsageError, match=r"--top 0 is below 1.*'gpu'.*--min-confidence 2 is no"):
+    with pytest.raises(UsageError, match=r"'gpu'.*--top 0 is below 1.*--min-confidence 2.0 is no"):
         predict(modelled, [folder, "x"], bad)
 
 
@@ -207,7 +207,7 @@ def test_in_python_it_takes_heads_and_models_as_they_are(modelled):
     model = pipeline.Model.open(only(MODEL, modelled), cache=cache)
     files = sorted((modelled / "photos/val/red").glob("*.png"))
     found = pipeline.predict(files, model, cache=cache, calibration=False, precision="fp32")
-    want = model.predict_proba(files)
+    want = model.predict_proba(files, calibrated=False)
     np.testing.assert_allclose([one.top[0][1] for one in found], want.max(1), atol=1e-5)
     calibrated = model.predict_proba(files, calibrated=True)
     np.testing.assert_array_equal(calibrated.argmax(1), want.argmax(1))
