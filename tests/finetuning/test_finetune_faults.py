@@ -312,5 +312,5 @@ def test_activations_that_a_second_run_finds_are_kept_from_the_collector(work, m
 
     monkeypatch.setattr(boundary, "_room", room)
     again = tune(work)
-    assert seen == [{}] and again.info["activations_computed"] == 0
+    assert seen == [{}] and again.info.activations_computed == 0
     assert not list((store.root / "runs").iterdir())
