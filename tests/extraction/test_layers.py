@@ -35,7 +35,7 @@ def layered(tmp_path_factory):
     table = pipeline.extract(
         root / "photos", cache=root / "cache", layer="layer4,layer2,layer3", **OPTIONS
     )
-    pipeline.fit_head(table, "logreg", cache=root / "cache")
+    pipeline.fit_head(table, clf="logreg", cache=root / "cache")
     return root
 
 
