@@ -32,8 +32,9 @@ from torchvision import datasets, transforms
 
 import pipeline
 from pipeline.finetuning import prepare
-from pipeline.finetuning.boundary import Wanted
+from pipeline.finetuning.boundary import make_source
 from pipeline.finetuning.options import FinetuneOptions
+from pipeline.finetuning.task import Task
 from pipeline.finetuning.training.records import Part
 from pipeline.finetuning.training.training import Training
 from pipeline.finetuning.training_run import settings_of
@@ -142,31 +143,25 @@ def ours(data: Path, cache: Path, trunk: str, weights: str, *, unfreeze: str, ba
          live: bool) -> Callable[[], None]:  # fmt: skip
     """Return a function that runs one epoch over train and scores val, activations at hand."""
     table = pipeline.extract(data, trunk=trunk, weights=weights, cache=cache)
-    recipe = FinetuneOptions(unfreeze=unfreeze, batch_size=batch, live=live, start="random",
-                        epochs=100)  # fmt: skip
-    store = Cache.at(cache)
-    loaded = prepare.load_trunk(table, recipe, store)
-    network = prepare.make_network(loaded, table, recipe, None, table.rows("train"))
-    digests = [bytes.fromhex(digest) for digest in table.digests]
-    parts = {
-        split: Part(tuple(digests[row] for row in table.rows(split)), table.labels[rows])
-        for split in ("train", "val")
-        if len(rows := table.rows(split))
-    }
-    root = table.provenance.root
-    wanted = Wanted(
-        parts["train"].digests, parts["val"].digests, max(0, recipe.drawn),
-        {d: f"{root}/{path}" for d, path in zip(digests, table.paths, strict=True)},
-    )  # fmt: skip
-    precision = choose_precision("auto", "cpu")
-    made = prepare.make_source(store, table, loaded, network, wanted, recipe=recipe, device="cpu",
-                               progress=Silent())  # fmt: skip
-    network.to(memory_format=torch.channels_last)
-    run = prepare.faster(
-        network, made.source, parts["val"].digests[0], device="cpu", precision=precision
+    options = FinetuneOptions(
+        unfreeze=unfreeze, batch_size=batch, live=live, start="random", epochs=100
     )
-    training = Training(network, run, made.source, parts["train"], parts["val"],
-                        settings_of(recipe, made, precision))  # fmt: skip
+    store = Cache.at(cache)
+    rows = {split: table.rows(split) for split in ("train", "val")}
+    reported = {"val": rows["val"]}
+    head: Any = None  # of which nothing is asked: the last layer is random
+    task = Task(head, table, options, cache, rows["train"], rows["val"], "val", reported)
+    loaded = prepare.load_trunk(task, store)
+    network = prepare.make_network(loaded, task, None)
+    precision = choose_precision("auto", "cpu")
+    made = make_source(
+        task, store, loaded, after=network.cut.after, device="cpu", progress=Silent()
+    )
+    network.to(memory_format=torch.channels_last)
+    train, val = (Part.of(table, rows[split]) for split in ("train", "val"))
+    run = prepare.faster(network, made.source, val.digests[0], device="cpu", precision=precision)
+    settings = settings_of(options, views=made.views, precision=precision)
+    training = Training(network, run, made.source, train, val, settings)
     training.begin()
 
     def epoch() -> None:

@@ -75,5 +75,5 @@ def stored(folder: Path, split: str = "val") -> tuple[list[str], list[str], np.n
     with (folder / f"predictions-{split}.csv").open() as file:
         rows = list(csv.DictReader(file))
     names = [name for name in rows[0] if name.startswith("p(")]
-    chances = np.array([[float(row[name]) for name in names] for row in rows])
-    return [row["path"] for row in rows], [row["prediction"] for row in rows], chances
+    probabilities = np.array([[float(row[name]) for name in names] for row in rows])
+    return [row["path"] for row in rows], [row["prediction"] for row in rows], probabilities

@@ -79,7 +79,7 @@ def test_fine_tuning_takes_the_cpus_steps(tmp_path):
         cache = tmp_path / device
         table = pipeline.extract(folder, cache=cache, device="cpu", **options)
         pipeline.fit_head(table, clf="logreg", cache=cache, folds=2)
-        recipe = FinetuneOptions(epochs=2, views=2, device=device, precision="fp32")
-        history = finetune_head(None, recipe, Cache.at(cache)).info.history
+        options = FinetuneOptions(epochs=2, views=2, device=device, precision="fp32")
+        history = finetune_head(None, options, Cache.at(cache)).info.history
         losses.append([epoch["loss"] for epoch in history])
     assert losses[0] == pytest.approx(losses[1], rel=0.05)

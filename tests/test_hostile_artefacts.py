@@ -110,14 +110,14 @@ def model_folder(tmp_path, weights=None, **info):
 def test_a_model_with_something_else_in_place_of_its_weights_is_refused(tmp_path, untouched, how):
     folder = model_folder(tmp_path, payloads(tmp_path)[how])
     with untouched(), pytest.raises(DamagedError, match=r"The model .* is damaged"):
-        Model.open(folder, state_dir=tmp_path)
+        Model.open(folder, cache=tmp_path)
 
 
 def test_a_model_whose_description_is_a_pickle_is_refused(tmp_path, untouched):
     folder = model_folder(tmp_path)
     (folder / "model.json").write_bytes(payloads(tmp_path)["a pickle"])
     with untouched(), pytest.raises(DamagedError, match="is damaged"):
-        Model.open(folder, state_dir=tmp_path)
+        Model.open(folder, cache=tmp_path)
 
 
 @pytest.mark.parametrize("how", ["a pickle", "torch.save"])
@@ -126,7 +126,7 @@ def test_a_model_that_names_weights_with_a_payload_is_refused(tmp_path, untouche
     weights.write_bytes(payloads(tmp_path)[how])
     folder = model_folder(tmp_path, weights_asked=str(weights))
     with untouched(), pytest.raises(PipelineError, match="nothing in it was run"):
-        Model.open(folder, state_dir=tmp_path)
+        Model.open(folder, cache=tmp_path)
 
 
 @pytest.mark.parametrize("how", ["a pickle", "torch.save", "larger than the file"])

@@ -1,39 +1,36 @@
-"""The boundary cache: activations of the frozen part, each image and view computed once."""
+"""Activations of the frozen part: from the cache, each image and view computed once; or live."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+import torch
 
+from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.extraction.compute import fill
+from pipeline.extraction.crashes import noted_apart
+from pipeline.extraction.engines import make_engine
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import Rows, find_rows
-from pipeline.extraction.scan import check_images
+from pipeline.extraction.scan import check_images, of_table
 from pipeline.extraction.shard_writer import HalfRangeError
+from pipeline.finetuning.task import Task
+from pipeline.finetuning.training.activations import Cached, Live, Source
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
 from pipeline.store.table import FeatureTable
+from pipeline.trunks.feature_net import FeatureNet
 from pipeline.trunks.registry import LoadedTrunk
 from pipeline.trunks.spec import FeatureKey
 
 #: Bytes of the disk that stay free.
 SPARE = 256 << 20
-
-
-def boundary_key(table: FeatureTable, after: str) -> FeatureKey:
-    """Return what the activations at a boundary of a table's trunk depend on."""
-    key = FeatureKey.of(table.provenance)
-    if after == "feature":
-        return key
-    if after == "pixels":  # crops are the same for all trunks that see alike
-        bare = replace(key.preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-        return FeatureKey("", "", "pixels", "map", bare, "", "uint8")
-    return replace(key, layer=after, pool="map", dtype="float16")
 
 
 @dataclass(frozen=True)
@@ -55,31 +52,99 @@ class Wanted:
     def every(self) -> list[Key]:
         """Return every (digest, view), an image's views together."""
         numbers = range(1, self.views + 1) if self.views else (0,)
-        found: list[Key] = [(digest, 0) for digest in self.scored]
-        found += [(digest, number) for digest in self.train for number in numbers]
-        return list(dict.fromkeys(found))
+        keys: list[Key] = [(digest, 0) for digest in self.scored]
+        keys += [(digest, number) for digest in self.train for number in numbers]
+        return list(dict.fromkeys(keys))
 
 
-def options_of(table: FeatureTable, *, device: str, workers: int | None) -> ExtractOptions:
-    """Return the options that load a table's trunk again."""
-    given = table.provenance
-    return ExtractOptions(
-        trunk=given.trunk,
-        weights=given.weights_asked,
-        keys=given.keys,
-        device=device,
-        workers=workers,
+def wanted_images(task: Task) -> Wanted:
+    """Return what a task learns from and scores, where its images lie now.
+
+    Raises:
+        PipelineError: `--data` is no folder.
+    """
+    images = of_table(task.table, task.options.data)
+    scored = np.concatenate(list(task.scored.values()))
+    every = np.unique(np.concatenate([task.train, scored]))
+    return Wanted(
+        train=tuple(images.digests[row] for row in task.train),
+        scored=tuple(images.digests[row] for row in scored),
+        views=max(0, task.options.drawn),
+        paths={images.digests[row]: images.file(row) for row in every},
     )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Where activations come from.
+
+    Attributes:
+        source: gives them.
+        views: that epochs draw from, as `training.schedule.draw` takes it.
+        rows: that hold them; None where they are computed anew at every use (live).
+        keys: their (digest, view); none where live.
+    """
+
+    source: Source
+    views: int
+    rows: Rows | None
+    keys: list[Key]
+
+
+def make_source(
+    task: Task, cache: Cache, trunk: LoadedTrunk, *, after: str, device: str, progress: Progress
+) -> Prepared:
+    """Return the activations of the frozen part, from the cache, or live.
+
+    Args:
+        task: which images, and in which views.
+        cache: where activations are kept.
+        trunk: loaded.
+        after: the boundary, as `Cut.after` has it.
+        device: where to compute, and where batches are wanted.
+        progress: told what is computed and what it takes.
+
+    Raises:
+        PipelineError: images that must be read are not there, or are others now.
+    """
+    given, options, wanted = task.table.provenance, task.options, wanted_images(task)
+    key, workers = boundary_key(task.table, after), options.workers
+    extract = ExtractOptions(
+        trunk=given.trunk, weights=given.weights_asked, keys=given.keys, device=device,
+        workers=workers,
+    )  # fmt: skip
+    place = torch.device(device)
+    cached = None if options.live else collect(cache, key, wanted, extract, trunk, progress)
+    if cached is not None:
+        rows, fitting = cached
+        keys = fitting.every()
+        return Prepared(Cached(rows.store, rows.index, keys, place), fitting.views, rows, keys)
+    check_images(wanted.paths, cache, workers=workers)
+    live = Live(
+        make_engine(trunk, key, extract, cache), wanted.paths, key.preprocess,
+        workers=workers or usable_cores(), device=place,
+        guarded=partial(noted_apart, cache, progress),
+    )  # fmt: skip
+    return Prepared(live, options.drawn if options.live or not options.drawn else -1, None, [])
+
+
+def boundary_key(table: FeatureTable, after: str) -> FeatureKey:
+    """Return what the activations at a boundary of a table's trunk depend on."""
+    key = FeatureKey.of(table.provenance)
+    if after == "feature":
+        return key
+    if after == "pixels":  # crops are the same for all trunks that see alike
+        bare = replace(key.preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        return FeatureKey("", "", "pixels", "map", bare, "", "uint8")
+    return replace(key, layer=after, pool="map", dtype="float16")
 
 
 def collect(
     cache: Cache,
     key: FeatureKey,
     wanted: Wanted,
-    *,
     options: ExtractOptions,
     trunk: LoadedTrunk,
-    shape: Callable[[], tuple[int, ...]],
     progress: Progress,
 ) -> tuple[Rows, Wanted] | None:
     """Return the activations, and the views that there was room for; None where there is none.
@@ -89,9 +154,8 @@ def collect(
     Args:
         key: from `boundary_key`.
         wanted: what is needed.
-        options: from `options_of`.
+        options: that load the trunk again, and how to compute.
         trunk: loaded.
-        shape: gives the shape of one activation.
         progress: told what is computed and what it takes.
 
     Raises:
@@ -102,7 +166,7 @@ def collect(
     with cache.reading(looked_in, wanted.every()):
         for dtype in dtypes:
             rows = _fullest(cache, key, dtype, wanted.every(), options.device)
-            fitting = _room(cache, rows, wanted, shape, progress)
+            fitting = _room(cache, rows, wanted, trunk, progress)
             if fitting is None:
                 return None
             keys = fitting.every()
@@ -133,26 +197,26 @@ def collect(
 
 def _fullest(cache: Cache, key: FeatureKey, dtype: str, keys: Sequence[Key], device: str) -> Rows:
     """Return the store in a dtype, or the float32 one where an earlier run had to use that."""
-    found = find_rows(cache, replace(key, dtype=dtype), keys, device=device)
-    if dtype == "float16" and not found.index.rows:
+    narrow = find_rows(cache, replace(key, dtype=dtype), keys, device=device)
+    if dtype == "float16" and not narrow.index.rows:
         wide = find_rows(cache, replace(key, dtype="float32"), keys, device=device)
         if wide.index.rows:
             return wide
-    return found
+    return narrow
 
 
 def _room(
     cache: Cache,
     rows: Rows,
     wanted: Wanted,
-    shape: Callable[[], tuple[int, ...]],
+    trunk: LoadedTrunk,
     progress: Progress,
 ) -> Wanted | None:
     """Tell what the activations take, and return as many views as the disk has room for."""
     missing = sum(key not in rows.index for key in wanted.every())
     if not missing:
         return wanted
-    each = int(np.prod(shape())) * np.dtype(rows.key.dtype).itemsize
+    each = int(np.prod(_shape(trunk, rows.key))) * np.dtype(rows.key.dtype).itemsize
     free = max(0, shutil.disk_usage(cache.root).free - SPARE)
     progress.say(
         f"{missing:,} activations of {rows.key.layer} take {each * missing / 1e6:,.0f} MB; "
@@ -171,3 +235,13 @@ def _room(
             "with these. --live needs no room."
         )
     return fitting
+
+
+@torch.no_grad()
+def _shape(trunk: LoadedTrunk, key: FeatureKey) -> tuple[int, ...]:
+    """Return the shape of one activation."""
+    side = key.preprocess.crop
+    if key.layer == "pixels":
+        return (side, side, 3)
+    net = FeatureNet(trunk.module, key.preprocess, key.layer, key.pool)
+    return tuple(net(torch.zeros(1, 3, side, side)).shape[1:])

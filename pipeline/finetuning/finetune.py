@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.finetuning.options import BLEND, EMA, FinetuneOptions
-from pipeline.finetuning.plan import plan
+from pipeline.finetuning.task import find_task
 from pipeline.heads.head import Head
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
@@ -133,7 +133,7 @@ def finetune(
     unfreeze = str(unfreeze)
     store = Cache.at(cache)
     done = finetune_head(head, FinetuneOptions.of(locals()), store)
-    return Model.open(done.folder, state_dir=store.weights)
+    return Model.open(done.folder, cache=store)
 
 
 def finetune_head(
@@ -147,11 +147,11 @@ def finetune_head(
     progress = progress or Silent()
     options.check()
     notes: list[str] = []
-    planned = plan(cache, asked, options, notes)
-    info = planned.made()
+    task = find_task(cache, asked, options, notes)
+    info = task.made()
     reused = info is not None
     if info is None:
-        from pipeline.finetuning.training_run import make
+        from pipeline.finetuning.training_run import make_model
 
-        info = make(planned, cache, notes, progress)
-    return Tuning(info, planned.folder, reused, tuple(notes), time.monotonic() - began)
+        info = make_model(task, cache, notes, progress)
+    return Tuning(info, task.folder, reused, tuple(notes), time.monotonic() - began)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +17,44 @@ from torch import Tensor, nn
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.finetuning.network.network import Network
 from pipeline.finetuning.network.unfreeze import Cut
-from pipeline.finetuning.predictor import WEIGHTS, of_model
+from pipeline.finetuning.predictor import Predictor, of_head
+from pipeline.heads.head import Head
+from pipeline.heads.linear import LinearHead
+from pipeline.heads.resolve import Artefact
 from pipeline.images.preprocess import Preprocess
+from pipeline.store.cache import Cache
 from pipeline.store.records import ModelInfo
 from pipeline.store.results import MODEL
 from pipeline.trunks import registry
+from pipeline.trunks.spec import FeatureKey
+
+#: The file of a model's tensors in its folder.
+WEIGHTS = "model.safetensors"
 
 
-class Model:
+@dataclass(frozen=True, eq=False)
+class Model(Predictor):
     """From images to classes: trunk, fine-tuned part, head, preprocessing and class names.
 
     Attributes:
         info: `model.json`.
-        classes_: [K] class names; columns of probabilities are in this order.
         network: from crops to logits, in eval mode.
-        predictor: what predicts with it.
-        folder: where it is kept.
     """
 
-    def __init__(self, info: ModelInfo, network: Network, folder: Path | None = None):
-        self.info, self.folder = info, folder
-        self.classes_ = np.array(info.classes, dtype=object)
-        self.network = network.eval().requires_grad_(False)
-        self.predictor = of_model(info, self.network, folder)
+    kind = "model"
+
+    info: ModelInfo
+    network: Network
 
     @property
-    def id(self) -> str:
-        """Return the model's id, twelve hexadecimal digits."""
-        return self.info.id
+    def folder(self) -> Path | None:
+        """Return where the model is kept."""
+        return self.info.folder
 
-    def predict_proba(
-        self, images: Sequence[Any], *, device: str = "auto", calibrated: bool = True
-    ) -> np.ndarray:
-        """Return probabilities [N, K] float64, computed in fp32.
-
-        Args:
-            images: N paths; or N pictures, uint8 arrays [H, W, 3] or PIL images.
-            device: `auto`, `cpu`, `cuda` or `mps`.
-            calibrated: divide logits by the temperature of `info.calibration`.
-
-        Raises:
-            PipelineError: an image that cannot be read, named.
-        """
-        return self.predictor.predict_proba(
-            images, device=device, precision="fp32", calibrated=calibrated
-        )
+    @property
+    def classes_(self) -> np.ndarray:
+        """Return [K] class names; columns of probabilities are in this order."""
+        return np.array(self.classes, dtype=object)
 
     def predict(self, images: Sequence[Any], *, device: str = "auto") -> np.ndarray:
         """Return the likeliest class's name for each image, [N] of str."""
@@ -81,24 +76,27 @@ class Model:
         return float((self.predict(images, device=device) == np.array(labels, object)).mean())
 
     @classmethod
-    def open(cls, folder: Path, *, state_dir: Path) -> Model:
+    def open(cls, folder: str | Path, *, cache: Cache | str | Path | None = None) -> Model:
         """Read a model; nothing is unpickled.
 
         Args:
             folder: `cache/models/<id>`.
-            state_dir: where calibrated random weights are kept.
+            cache: the cache or its folder, for calibrated random weights and for the notes on
+                what is decoded; else `$PIPELINE_CACHE`, else `./cache`.
 
         Raises:
             PipelineError: there is none, or the weights of its frozen part are others now.
             DamagedError: a file is damaged or missing, or of another schema.
         """
+        folder = Path(folder)
+        store = cache if isinstance(cache, Cache) else Cache.at(cache)
         info = MODEL.read(folder)
         try:
             tensors = load_file(MODEL.check(folder, info, WEIGHTS))
         except (SafetensorError, OSError) as error:
             raise DamagedError(f"The model {folder} is damaged: {error}") from error
         frozen = "random" if info.standalone else info.weights_asked
-        trunk = registry.load(info.trunk, frozen, keys=info.keys, state_dir=state_dir)
+        trunk = registry.load(info.trunk, frozen, keys=info.keys, state_dir=store.weights)
         if not info.standalone:
             registry.check_weights(
                 trunk, info.weights_digest, asked=info.weights_asked,
@@ -121,20 +119,37 @@ class Model:
         with torch.no_grad():
             for name, value in tensors.items():
                 own[name].copy_(value)
-        cut = Cut("pixels", info.learns, info.places)
+        preprocess = Preprocess.from_json(info.preprocess)
         network = Network(
-            trunk.module, Preprocess.from_json(info.preprocess), layer=info.layer,
-            pool=info.pool, cut=cut, head=layer, l2=info.l2,
+            trunk.module, preprocess, layer=info.layer, pool=info.pool,
+            cut=Cut("pixels", info.learns, info.places), head=layer, l2=info.l2,
         )  # fmt: skip
-        return cls(info, network.to(memory_format=torch.channels_last), folder)
+        network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        plain = {name: value.numpy(force=True) for name, value in network.plain_head().items()}
+        linear = LinearHead(plain["weight"], plain["bias"], l2=network.l2)
+        weights = info.weights_digest + info.files[WEIGHTS]
+        digest = hashlib.sha256(weights.encode()).hexdigest()
+        key = FeatureKey(info.trunk, digest, info.layer, info.pool, preprocess, info.precision)
+        return cls(info, key, linear, linear.scores, lambda: network.body, store, network)
+
+
+def open_predictor(artefact: Artefact, cache: Cache) -> Predictor:
+    """Return what predicts with a head or a model.
+
+    Raises:
+        PipelineError: it is damaged or of another schema, or its trunk's weights are not there.
+    """
+    if artefact.kind is MODEL:
+        return Model.open(artefact.folder, cache=cache)
+    return of_head(Head.open(artefact.folder), cache)
 
 
 def tensors_of(network: Network, *, standalone: bool) -> dict[str, Tensor]:
     """Return what `model.safetensors` holds: the part behind the boundary, or all; and the head."""
     own = network.body.trunk.state_dict() if standalone else network.suffix()
-    found = {f"trunk.{name}": value for name, value in own.items()}
-    found |= {f"head.{name}": value for name, value in network.plain_head().items()}
-    return {name: value.detach().cpu().contiguous().clone() for name, value in found.items()}
+    tensors = {f"trunk.{name}": value for name, value in own.items()}
+    tensors |= {f"head.{name}": value for name, value in network.plain_head().items()}
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
 def write(folder: Path, info: ModelInfo, tensors: dict[str, Tensor]) -> ModelInfo:

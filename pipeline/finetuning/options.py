@@ -79,12 +79,12 @@ class FinetuneOptions(Options):
 
     def conflicts(self) -> list[str]:
         """Return a sentence for each value that does not fit the others."""
-        found = []
+        faults = []
         if self.views is not None and self.augment == "none":
-            found.append("--views are random crops, and --augment none wants none; drop one.")
+            faults.append("--views are random crops, and --augment none wants none; drop one.")
         if self.from_scratch and self.unfreeze not in ("layer4", "all"):
-            found.append("--from-scratch trains everything; drop --unfreeze.")
-        return found
+            faults.append("--from-scratch trains everything; drop --unfreeze.")
+        return faults
 
     @property
     def rate(self) -> float:
@@ -101,7 +101,7 @@ class FinetuneOptions(Options):
 
     @property
     def drawn(self) -> int:
-        """Return the views that epochs draw from, as `tuning.schedule.draw` takes it."""
+        """Return the views that epochs draw from, as `training.schedule.draw` takes it."""
         if self.augment == "none":
             return 0
         if self.views is None:

@@ -1,34 +1,21 @@
-"""What fine-tuning needs before its first step: the trunk again, a network, and activations."""
+"""The network before its first step: the trunk again, the head on it, its fastest form."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 
-from pipeline.cores import usable_cores
-from pipeline.extraction.crashes import noted_apart
-from pipeline.extraction.engines import make_engine
-from pipeline.extraction.scan import check_images
-from pipeline.finetuning import boundary
-from pipeline.finetuning.boundary import Wanted
 from pipeline.finetuning.network.folding import fold, sharing, spare_depthwise
 from pipeline.finetuning.network.handover import UNSEEN
 from pipeline.finetuning.network.network import Network
 from pipeline.finetuning.network.unfreeze import cut
-from pipeline.finetuning.options import FinetuneOptions
-from pipeline.finetuning.training.activations import Cached, Live, Source
+from pipeline.finetuning.task import Task
+from pipeline.finetuning.training.activations import Source
 from pipeline.heads.linear import LinearHead, unit_length
 from pipeline.images.preprocess import Preprocess
-from pipeline.progress import Progress
 from pipeline.store.cache import Cache
-from pipeline.store.shards import Key
-from pipeline.store.table import FeatureTable
 from pipeline.trunks import registry
-from pipeline.trunks.feature_net import FeatureNet
 from pipeline.trunks.registry import LoadedTrunk
 from pipeline.trunks.sources.random_weights import seeded
 
@@ -36,13 +23,13 @@ from pipeline.trunks.sources.random_weights import seeded
 BELOW = 30.0
 
 
-def load_trunk(table: FeatureTable, options: FinetuneOptions, cache: Cache) -> LoadedTrunk:
+def load_trunk(task: Task, cache: Cache) -> LoadedTrunk:
     """Return the trunk that made a table; from scratch, the same network with random weights.
 
     Raises:
         PipelineError: its weights are missing, or others now.
     """
-    given = table.provenance
+    given, options = task.table.provenance, task.options
     weights = "random" if options.from_scratch else given.weights_asked
     trunk = registry.load(given.trunk, weights, keys=given.keys, state_dir=cache.weights)
     if not options.from_scratch:
@@ -53,21 +40,15 @@ def load_trunk(table: FeatureTable, options: FinetuneOptions, cache: Cache) -> L
     return trunk
 
 
-def make_network(
-    trunk: LoadedTrunk,
-    table: FeatureTable,
-    options: FinetuneOptions,
-    start: LinearHead | None,
-    rows: np.ndarray,
-) -> Network:
+def make_network(trunk: LoadedTrunk, task: Task, start: LinearHead | None) -> Network:
     """Return the network before its first step.
 
     Args:
         trunk: from `load_trunk`; its parameters are used in place.
+        task: what learns, and from which rows.
         start: the head to start from; None for a random last layer.
-        rows: of the table, those that are learned from.
     """
-    given = table.provenance
+    table, options, given = task.table, task.options, task.table.provenance
     if start is not None:
         head = start.to_linear()
         with torch.no_grad():  # a class without training images: as unlikely, but a number to learn
@@ -79,7 +60,7 @@ def make_network(
     l2 = start is not None and start.l2
     centre = None  # of features that a trunk from scratch does not give
     if not options.from_scratch:
-        features = np.asarray(table.features[rows])
+        features = np.asarray(table.features[task.train])
         mean = (unit_length(features) if l2 else features).mean(0, dtype=np.float64)
         centre = torch.from_numpy(mean.astype(np.float32))
     return Network(
@@ -95,78 +76,6 @@ def make_network(
     )
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Where activations come from.
-
-    Attributes:
-        source: gives them.
-        views: that epochs draw from, as `tuning.schedule.draw` takes it.
-        live: whether they are computed anew at every use.
-        fingerprint: of the activations that are used; empty when live.
-        keys: their (digest, view).
-        shards: names of the shards that hold them.
-        computed: activations that this run computed.
-        seconds: that computing them took.
-    """
-
-    source: Source
-    views: int
-    live: bool
-    fingerprint: str
-    keys: list[Key]
-    shards: list[str]
-    computed: int
-    seconds: float
-
-
-def make_source(
-    cache: Cache,
-    table: FeatureTable,
-    trunk: LoadedTrunk,
-    network: Network,
-    wanted: Wanted,
-    *,
-    options: FinetuneOptions,
-    device: str,
-    progress: Progress,
-) -> Prepared:
-    """Return the activations of the frozen part, from the cache, or live."""
-    key = boundary.boundary_key(table, network.cut.after)
-    loads = boundary.options_of(table, device=device, workers=options.workers)
-    place = torch.device(device)
-    if not options.live:
-
-        def shape() -> tuple[int, ...]:
-            side = key.preprocess.crop
-            if key.layer == "pixels":
-                return (side, side, 3)
-            net = FeatureNet(trunk.module, key.preprocess, key.layer, key.pool)
-            with torch.no_grad():
-                return tuple(net(torch.zeros(1, 3, side, side)).shape[1:])
-
-        held = boundary.collect(
-            cache, key, wanted, options=loads, trunk=trunk, shape=shape, progress=progress
-        )
-        if held is not None:
-            done, fitting = held
-            keys = fitting.every()
-            source = Cached(done.store, done.index, keys, place)
-            return Prepared(
-                source, fitting.views, False, done.key.fingerprint, keys,
-                done.index.shards(keys), len(done.computed), done.seconds,
-            )  # fmt: skip
-    check_images(wanted.paths, cache, workers=options.workers)
-    engine = make_engine(trunk, key, loads, cache)
-    live = Live(
-        engine, wanted.paths, key.preprocess,
-        workers=options.workers or usable_cores(), device=place,
-        guarded=partial(noted_apart, cache, progress),
-    )  # fmt: skip
-    views = options.drawn if options.live or not options.drawn else -1
-    return Prepared(live, views, True, "", [], [], 0, 0.0)
-
-
 def faster(
     network: Network, source: Source, digest: bytes, *, device: str, precision: str
 ) -> Network:
@@ -176,10 +85,10 @@ def faster(
     """
     if not network.body.run:
         return network
-    found = sharing(network)
+    fast = sharing(network)
     if not network.train_bn:
         example = next(iter(source.batches([(digest, 0)], 1)))
-        found = fold(found, example.float() if example.dtype == torch.float16 else example)
+        fast = fold(fast, example.float() if example.dtype == torch.float16 else example)
     if device == "cpu" and precision == "bf16":
-        spare_depthwise(found)
-    return found
+        spare_depthwise(fast)
+    return fast

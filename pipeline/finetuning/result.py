@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import hashlib
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from pipeline.finetuning import model
+from pipeline.finetuning.boundary import Prepared
 from pipeline.finetuning.network.handover import Handover
-from pipeline.finetuning.options import FinetuneOptions
-from pipeline.finetuning.prepare import Prepared
 from pipeline.finetuning.task import Task
 from pipeline.finetuning.training import curve
 from pipeline.finetuning.training.records import Epoch, Part
@@ -25,97 +24,55 @@ from pipeline.heads import calibration, metrics, predictions
 from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.metrics import softmax
 from pipeline.store.folders import commit_folder
-from pipeline.store.records import (
-    Calibration,
-    EpochFigures,
-    HeadInfo,
-    Metrics,
-    ModelInfo,
-    ModelScores,
-    Paired,
-)
+from pipeline.store.records import EpochFigures, FeatureSource, ModelInfo, ModelScores, Paired
 from pipeline.store.results import MODEL
-from pipeline.store.table import FeatureTable
 from pipeline.trunks.registry import LoadedTrunk
 
 #: A difference in accuracy counts where chance alone makes one less often (McNemar's exact test).
 LEVEL = 0.05
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """All that a model's folder is made from.
+def commit(
+    task: Task,
+    tuner: Training,
+    *,
+    trunk: LoadedTrunk,
+    refitted: SearchResult,
+    prepared: Prepared,
+    handover: Handover | None,
+    finished: bool,
+) -> ModelInfo:
+    """Put the best epoch into the network, score it, write the folder, return `model.json`.
 
-    Attributes:
-        model_id: twelve hexadecimal digits.
-        head: `head.json` of the head that was named.
-        table: its table.
+    Args:
+        task: which rows did what, and the folder.
+        tuner: the training, with its best epoch.
         trunk: whose parameters the network uses.
-        task: which rows did what.
-        options: as it was asked for.
         refitted: the head that fine-tuning started from.
         prepared: where activations came from.
-        tuner: the training, with its best epoch.
-        initial: the learned tensors before the first step.
         handover: how exactly the head was carried over; None for a random start.
+        finished: whether training came to its end.
     """
-
-    model_id: str
-    head: HeadInfo
-    table: FeatureTable
-    trunk: LoadedTrunk
-    task: Task
-    options: FinetuneOptions
-    refitted: SearchResult
-    prepared: Prepared
-    tuner: Training
-    initial: dict[str, Tensor]
-    handover: Handover | None
-
-
-def commit(outcome: Outcome, folder: Path, *, finished: bool) -> ModelInfo:
-    """Put the best epoch into the network, score it, write the folder, return `model.json`."""
-    tuner, table, task = outcome.tuner, outcome.table, outcome.task
     tuner.keep_best()
     started = time.perf_counter()
-    logits = {}
-    for split, rows in task.scored.items():
-        digests = tuple(bytes.fromhex(table.digests[row]) for row in rows)
-        logits[split] = tuner.logits(Part(digests, table.labels[rows]))
-    chances = {split: softmax(values) for split, values in logits.items()}
-    held = calibration.fit(logits[task.selects], table.labels[task.select], on=task.selects)
-    info = _info(outcome, chances, held, finished, time.perf_counter() - started)
-    tensors = model.tensors_of(tuner.network, standalone=info.standalone)
-
-    def write(into: Path) -> None:
-        nonlocal info
-        for split, rows in task.scored.items():
-            predictions.write(into / f"predictions-{split}.csv", table, rows, chances[split])
-        _write_history(into / "history.csv", tuner.history)
-        curve.draw(
-            into / "curve.png", tuner.history, best=tuner.best_epoch, selected_on=task.selects
-        )
-        info = model.write(into, info, tensors)
-
-    commit_folder(folder, write, what="the model")
-    return replace(info, folder=folder)
-
-
-def _info(
-    outcome: Outcome,
-    chances: dict[str, np.ndarray],
-    held: Calibration,
-    finished: bool,
-    evaluated: float,
-) -> ModelInfo:
-    tuner, table, task = outcome.tuner, outcome.table, outcome.task
-    network, history = tuner.network, tuner.history
-    given, options, head = table.provenance, outcome.options, outcome.head
-    scored = _scores(outcome, chances)
-    chosen = scored[task.selects]
-    return ModelInfo(
+    table, head, options, network = task.table, task.head, task.options, tuner.network
+    logits = {split: tuner.logits(Part.of(table, rows)) for split, rows in task.scored.items()}
+    probabilities = {split: softmax(values) for split, values in logits.items()}
+    labels = table.labels[task.select]
+    calibrated = calibration.fit(logits[task.selects], labels, on=task.selects)
+    trained = table.labels[task.train]
+    majority = int(np.bincount(trained, minlength=len(table.classes)).argmax())
+    scored = _scores(task, refitted, probabilities, majority)
+    rows, after = prepared.rows, network.cut.after
+    source = {one.name: getattr(table.provenance, one.name) for one in fields(FeatureSource)}
+    source |= {"weights": trunk.weights, "weights_digest": trunk.weights_digest}
+    source["precision"] = tuner.settings.precision
+    if options.from_scratch:
+        source["weights_asked"] = "random"
+    info = ModelInfo(
+        **source,
         schema=MODEL.schema,
-        id=outcome.model_id,
+        id=task.folder.name,
         finished=finished,
         head=head.id,
         head_clf=head.clf,
@@ -123,53 +80,58 @@ def _info(
         table_id=table.table_id,
         table=str(table.path),
         fingerprint=table.fingerprint,
-        trunk=given.trunk,
-        keys=given.keys,
-        layer=given.layer,
-        pool=given.pool,
-        preprocess=given.preprocess,
-        weights=outcome.trunk.weights,
-        weights_asked="random" if options.from_scratch else given.weights_asked,
-        weights_digest=outcome.trunk.weights_digest,
         from_scratch=options.from_scratch,
         unfreeze=options.unfreeze,
-        boundary=network.cut.after,
+        boundary=after,
         learns=network.cut.learns,
         places=network.cut.places,
         l2=network.l2,
         # with nothing frozen in front the file holds the whole trunk as it is
-        standalone=options.standalone or network.cut.after == "pixels",
-        precision=tuner.settings.precision,
-        live=outcome.prepared.live,
+        standalone=options.standalone or after == "pixels",
+        live=rows is None,
         classes=table.classes,
-        majority=table.classes[_majority(outcome)],
-        calibration=held,
+        majority=table.classes[majority],
+        calibration=calibrated,
         recipe=asdict(options),
         settings=asdict(tuner.settings),
-        epochs=len(history) - 1,
+        epochs=len(tuner.history) - 1,
         best_epoch=tuner.best_epoch,
         # epoch 0 is the head itself, whatever rounding says
-        beats_head=tuner.best_epoch > 0 and beats(chosen),
+        beats_head=tuner.best_epoch > 0 and beats(scored[task.selects]),
         selected_on=task.selects,
-        compared_on=_compared_on(outcome),
+        compared_on=_compared_on(task),
         train_images=len(task.train),
         metrics=scored,
-        handover=None if outcome.handover is None else asdict(outcome.handover),
-        moved=_moved(outcome),
-        history=tuple(_plain(epoch) for epoch in history),
-        activations=outcome.prepared.fingerprint,
-        shards=tuple(outcome.prepared.shards),
-        activations_computed=outcome.prepared.computed,
+        handover=None if handover is None else asdict(handover),
+        moved=_moved(tuner),
+        history=tuple(_plain(epoch) for epoch in tuner.history),
+        activations="" if rows is None else rows.key.fingerprint,
+        shards=() if rows is None else tuple(rows.index.shards(prepared.keys)),
+        activations_computed=0 if rows is None else len(rows.computed),
         seconds={
-            "activations": outcome.prepared.seconds,
-            "head": outcome.refitted.seconds,
-            "training": sum(epoch.seconds for epoch in history),
-            "evaluation": evaluated,
+            "activations": 0.0 if rows is None else rows.seconds,
+            "head": refitted.seconds,
+            "training": sum(epoch.seconds for epoch in tuner.history),
+            "evaluation": time.perf_counter() - started,
         },
         notes=tuple(tuner.notes),
         versions={name: version(name) for name in ("headstart", "torch", "torchvision")},
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
+    tensors = model.tensors_of(network, standalone=info.standalone)
+
+    def write(into: Path) -> None:
+        nonlocal info
+        for split, of in task.scored.items():
+            predictions.write(into / f"predictions-{split}.csv", table, of, probabilities[split])
+        _write_history(into / "history.csv", tuner.history)
+        curve.draw(
+            into / "curve.png", tuner.history, best=tuner.best_epoch, selected_on=task.selects
+        )
+        info = model.write(into, info, tensors)
+
+    commit_folder(task.folder, write, what="the model")
+    return replace(info, folder=task.folder)
 
 
 def beats(scored: ModelScores) -> bool:
@@ -186,26 +148,23 @@ def beats(scored: ModelScores) -> bool:
     return scored.model.log_loss < scored.start.log_loss and not worse
 
 
-def _scores(outcome: Outcome, chances: dict[str, np.ndarray]) -> dict[str, ModelScores]:
+def _scores(
+    task: Task, refitted: SearchResult, probabilities: dict[str, np.ndarray], majority: int
+) -> dict[str, ModelScores]:
     """Return for each split the metrics of the model and of the head that it started from."""
-    table, task, classes = outcome.table, outcome.task, outcome.table.classes
-    majority = _majority(outcome)
-    found = {}
+    table, classes = task.table, task.table.classes
+    compared = {}
     for split, rows in task.scored.items():
-        features = np.asarray(table.features[rows])
-        before = outcome.refitted.probabilities(features, len(classes))
-
-        def measured(p: np.ndarray, labels: np.ndarray = table.labels[rows]) -> Metrics:
-            return metrics.measure(labels, p, classes, majority)
-
-        found[split] = ModelScores(
+        labels, after = table.labels[rows], probabilities[split]
+        before = refitted.probabilities(np.asarray(table.features[rows]), len(classes))
+        compared[split] = ModelScores(
             # a split that chose the head's penalty has chosen, too
-            selected_on=split in (task.selects, outcome.head.selected_on),
-            model=measured(chances[split]),
-            start=measured(before),
-            paired=_paired(table.labels[rows], before, chances[split]),
+            selected_on=split in (task.selects, task.head.selected_on),
+            model=metrics.measure(labels, after, classes, majority),
+            start=metrics.measure(labels, before, classes, majority),
+            paired=_paired(labels, before, after),
         )
-    return found
+    return compared
 
 
 def _paired(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> Paired:
@@ -217,44 +176,36 @@ def _paired(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> Paired
         after: of the model.
     """
     test = metrics.mcnemar(before.argmax(1) == labels, after.argmax(1) == labels)
-    one, other = (metrics.losses(labels, chances) for chances in (before, after))
-    error = float(np.std(one - other) / np.sqrt(len(labels)))
+    difference = metrics.losses(labels, before) - metrics.losses(labels, after)
+    error = float(np.std(difference) / np.sqrt(len(labels)))
     return Paired(test.first_alone, test.second_alone, test.p, error)
 
 
-def _majority(outcome: Outcome) -> int:
-    labels = outcome.table.labels[outcome.task.train]
-    return int(np.bincount(labels, minlength=len(outcome.table.classes)).argmax())
-
-
-def _compared_on(outcome: Outcome) -> str:
+def _compared_on(task: Task) -> str:
     """Return a hash of the images that were learned from and of those that chose the epoch."""
     sha = hashlib.sha256()
-    for rows in (outcome.task.train, outcome.task.select):
-        sha.update("\n".join(outcome.table.digests[row] for row in rows).encode() + b"\0")
+    for rows in (task.train, task.select):
+        sha.update("\n".join(task.table.digests[row] for row in rows).encode() + b"\0")
     return sha.hexdigest()[:12]
 
 
-def _moved(outcome: Outcome) -> dict[str, float]:
+def _moved(tuner: Training) -> dict[str, float]:
     """Return how far each place's parameters moved, relative to their length (L2)."""
-    network = outcome.tuner.network
-    now = network.learned()
-    found = {}
-    for place in (*network.cut.places, "head"):
+    learned, moved = tuner.network.learned(), {}
+    for place in (*tuner.network.cut.places, "head"):
         root = {"head": "head.", "neck": "trunk.neck."}.get(place, f"trunk.stages.{place}.")
-        names = [
-            name
-            for name, value in now.items()
-            if name.startswith(root) and value.is_floating_point()
-        ]
-        start = {name: outcome.initial[name].cpu().double() for name in names}
-        before = sum(float(value.square().sum()) for value in start.values())
-        way = sum(
-            float((now[name].detach().cpu().double() - start[name]).square().sum())
-            for name in names
+        start, now = (
+            [
+                value.detach().cpu().double()
+                for name, value in tensors.items()
+                if name.startswith(root) and value.is_floating_point()
+            ]
+            for tensors in (tuner.start, learned)
         )
-        found[place] = (way / before) ** 0.5 if before else 0.0
-    return found
+        length = float(get_total_norm(start))
+        way = get_total_norm([after - before for before, after in zip(start, now, strict=True)])
+        moved[place] = float(way) / length if length else 0.0
+    return moved
 
 
 def _plain(epoch: Epoch) -> EpochFigures:

@@ -1,14 +1,22 @@
-"""What fine-tuning starts from: table, head, and which images train, choose and are reported."""
+"""What fine-tuning starts from: table, head, and which images train, choose and are reported.
+
+Imports no torch: a rerun of what is there starts fast.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import PipelineError, UsageError
+from pipeline.finetuning.options import FinetuneOptions
 from pipeline.heads import resolve
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.search import Plan, SearchResult, search
@@ -25,25 +33,34 @@ from pipeline.heads.task import (
     split_rows,
 )
 from pipeline.store.cache import Cache
-from pipeline.store.records import HeadInfo
-from pipeline.store.results import HEAD
+from pipeline.store.records import HeadInfo, ModelInfo
+from pipeline.store.results import HEAD, MODEL
 from pipeline.store.table import FeatureTable
 
 #: One in so many training images is set aside to choose the epoch.
 PARTS = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
-    """Which rows of the table do what.
+    """A model that is asked for, and which rows of the table do what.
 
     Attributes:
+        head: `head.json` of the head to start from.
+        table: its table.
+        options: with what `--from-scratch` settles settled.
+        folder: where the model is, or will be; its name is the model's id, twelve hexadecimal
+            digits of all that the model depends on.
         train: rows to learn from.
         select: rows whose log-loss chooses the epoch.
         selects: `val`, or `train-part`.
         reported: split to its labelled rows; the choosing split is among them where it is val.
     """
 
+    head: HeadInfo
+    table: FeatureTable
+    options: FinetuneOptions
+    folder: Path
     train: np.ndarray
     select: np.ndarray
     selects: str
@@ -54,6 +71,40 @@ class Task:
         """Return every split with its rows, the choosing part included."""
         own = {} if self.selects == "val" else {self.selects: self.select}
         return {**own, **self.reported}
+
+    def made(self) -> ModelInfo | None:
+        """Return `model.json` of a model that is finished; else it is to be made (again)."""
+        try:
+            info = MODEL.read(self.folder)
+            with safe_open(self.folder / "model.safetensors", framework="numpy"):
+                return info if info.finished else None
+        except (PipelineError, SafetensorError, OSError):
+            return None
+
+
+def find_task(
+    cache: Cache, asked: Head | str | Path | None, options: FinetuneOptions, notes: list[str]
+) -> Task:
+    """Return which model a head and options make.
+
+    Args:
+        cache: where heads, tables and models are.
+        asked: see `find_head`.
+        options: checked.
+        notes: takes sentences for the person.
+
+    Raises:
+        PipelineError: there is no such head, or too few images.
+    """
+    if options.from_scratch:
+        options = replace(options, unfreeze="all", start="random")
+    head, table = find_head(cache, asked, notes)
+    parts = options.deciding()
+    parts |= {"head": head.id, "table_id": head.table_id, "schema": MODEL.schema}
+    parts["versions"] = {name: version(name) for name in ("headstart", "torch", "torchvision")}
+    model_id = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+    folder = cache.root / "models" / model_id
+    return Task(head, table, options, folder, *_part_rows(table, head, options.select_on))
 
 
 def find_head(
@@ -133,8 +184,10 @@ def starter(board: Sequence[Ranked[HeadInfo]], notes: list[str]) -> HeadInfo | N
     return start.info
 
 
-def part_rows(table: FeatureTable, info: HeadInfo, select_on: str, notes: list[str]) -> Task:
-    """Return which rows train, choose and are reported; those of train are the head's own.
+def _part_rows(
+    table: FeatureTable, info: HeadInfo, select_on: str
+) -> tuple[np.ndarray, np.ndarray, str, dict[str, np.ndarray]]:
+    """Return the last four of a `Task`; the rows of train are the head's own.
 
     The part that chooses depends on the head's seed and not on fine-tuning's, so that every run
     compares on the same images.
@@ -154,14 +207,14 @@ def part_rows(table: FeatureTable, info: HeadInfo, select_on: str, notes: list[s
             f"has {have}. Use --select-on train-part."
         )
     if select_on == "val" or (select_on == "auto" and both):
-        return Task(head.train, head.reported["val"], "val", head.reported)
+        return head.train, head.reported["val"], "val", head.reported
     aside = _aside(table.labels[head.train], group_ids_of(table, head.train), options.seed)
     if aside is None:
         raise PipelineError(
             f"{len(head.train)} training images are too few to set a part aside that chooses the "
             "epoch: two classes need two different images at least."
         )
-    return Task(head.train[~aside], head.train[aside], "train-part", head.reported)
+    return head.train[~aside], head.train[aside], "train-part", head.reported
 
 
 def _aside(labels: np.ndarray, group_ids: np.ndarray, seed: int) -> np.ndarray | None:
@@ -178,11 +231,12 @@ def _aside(labels: np.ndarray, group_ids: np.ndarray, seed: int) -> np.ndarray |
     return of == best if left[best] > 1 else None
 
 
-def refit(info: HeadInfo, table: FeatureTable, task: Task) -> SearchResult:
+def refit(task: Task) -> SearchResult:
     """Return the head fitted on the images that train, with the penalty that was chosen.
 
     One that is not fitted by log-loss gets its temperature from folds of these images.
     """
+    info, table = task.head, task.table
     kind, options = HEADS[info.clf], FitHeadOptions(**info.recipe)
     grid = None if kind.parameter is None else (float(info.parameters[kind.parameter]),)
     plan = Plan(

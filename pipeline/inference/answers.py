@@ -1,4 +1,4 @@
-"""What a predictor says of labelled images, which come from a table or from DATA."""
+"""What a predictor predicts for labelled images, which come from a table or from DATA."""
 
 from __future__ import annotations
 
@@ -17,53 +17,167 @@ from pipeline.heads.resolve import find_table, table_of
 from pipeline.images.datasets.imageset import ALL, ImageSet
 from pipeline.images.names import class_name, counted
 from pipeline.inference.logit_stream import through_trunk
-from pipeline.inference.options import ComputeOptions
+from pipeline.inference.options import EvaluateOptions
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
-from pipeline.store.records import ResultInfo
 from pipeline.store.table import FeatureTable
 
 #: Said where an option is given that nothing needs.
 IDLE = "The features are the table's: --device and --engine had nothing to compute."
 
 
-def parts(images: ImageSet, asked: str | None) -> dict[str, np.ndarray]:
-    """Return split → rows of its labelled images.
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a predictor predicts for some images of a set.
 
-    Args:
-        images: a labelled one at least.
-        asked: `train`, `val`, `test`, `all`, or None for those of val and test that there are,
-            and all images where there is neither.
-
-    Raises:
-        UsageError: there is no such split.
+    Attributes:
+        rows: [n] of the image set: images whose class it knows and that could be read.
+        labels: [n] int64, index into its classes.
+        logits: [n, K], not calibrated.
+        unknown: class that it does not know → images.
+        bad: path and reason of images that could not be read.
+        notes: sentences for the person.
     """
-    known = np.flatnonzero(images.labels >= 0)
-    labelled = images.take(known.tolist())
-    names = [asked]
-    if asked is None:
-        names = [name for name in labelled.split_names if name != "train"] or [ALL]
-    return {str(name): known[labelled.rows(split=name)] for name in names}
+
+    rows: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+    unknown: dict[str, int]
+    bad: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def right(self) -> np.ndarray:
+        """Return which predictions are right, bool [n]."""
+        return np.asarray(self.logits.argmax(1) == self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Labelled images, on which heads and models are measured.
+
+    Attributes:
+        images: a labelled one at least, with digests.
+        table: whose rows the images are; None where they are of none.
+        options: whose images, and how to compute.
+        cache: where converted networks, and the journal of what is decoded, are.
+        progress: told of the images.
+    """
+
+    images: ImageSet
+    table: FeatureTable | None
+    options: EvaluateOptions
+    cache: Cache
+    progress: Progress
+
+    @property
+    def place(self) -> str:
+        """Return the table's file, or the folder of the images, for people."""
+        return str(self.images.root if self.table is None else self.table.path)
+
+    @property
+    def unlabelled(self) -> int:
+        """Return how many images have no label, and so are not among what is measured."""
+        return int((self.images.labels < 0).sum())
+
+    def parts(self) -> dict[str, np.ndarray]:
+        """Return split → rows of its labelled images.
+
+        The splits are the one that is asked for; else those of val and test that there are, and
+        all images where there is neither.
+
+        Raises:
+            UsageError: there is no such split.
+        """
+        known = np.flatnonzero(self.images.labels >= 0)
+        labelled = self.images.take(known.tolist())
+        names = [self.options.split]
+        if names == [None]:
+            names = [name for name in labelled.split_names if name != "train"] or [ALL]
+        return {str(name): known[labelled.rows(split=name)] for name in names}
+
+    def answers(self, predictor: Predictor, split: str, rows: np.ndarray) -> Answers:
+        """Return what a predictor predicts: from the table's features where they are its own and in
+        the precision that is asked for, else from the images. Classes match by name.
+
+        Args:
+            predictor: a head or model.
+            split: that the rows are of, for people.
+            rows: [n] of the images, all labelled.
+
+        Raises:
+            PipelineError: no class is known, no image could be read, or a table's images have
+                moved.
+        """
+        images, table, options = self.images, self.table, self.options
+        number = {class_name(name): k for k, name in enumerate(predictor.classes)}
+        names = [class_name(images.classes[images.labels[row]]) for row in rows]
+        unknown = Counter(name for name in names if name not in number)
+        known = [(row, number[k]) for row, k in zip(rows, names, strict=True) if k in number]
+        if not known:
+            raise PipelineError(
+                f"No class of {self.place} ({_few(unknown)}) is one that the "
+                f"{predictor.title} knows ({_few(predictor.classes)}). Classes match by name."
+            )
+        at, labels = (np.array(values, np.int64) for values in zip(*known, strict=True))
+        fingerprint = predictor.info.fingerprint if predictor.kind == "head" else None
+        precise = options.precision in ("auto", predictor.key.precision)
+        bad: dict[int, str] = {}
+        notes: list[str] = []
+        if table is not None and table.fingerprint == fingerprint and precise:
+            logits = predictor.classify(np.asarray(table.features[at]))
+            if (options.device, options.engine) != ("auto", "auto"):
+                notes.append(IDLE)
+        else:
+            logits, bad = self._computed(predictor, at)
+        good = np.ones(len(at), bool)
+        good[list(bad)] = False
+        unread = tuple((images.paths[at[slot]], reason) for slot, reason in bad.items())
+        trained = _trained_on(self.cache, predictor)
+        if seen := sum(images.digests[row] in trained for row in at[good]):
+            notes.append(
+                f"{counted(seen, 'image')} of {split} are training images of the table that the "
+                f"{predictor.kind} was made on: on these it is better than on new ones."
+            )
+        return Answers(at[good], labels[good], logits[good], dict(unknown), unread, tuple(notes))
+
+    def _computed(self, predictor: Predictor, at: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+        """Return the logits [n, K] of images, and the position of each bad one with its reason."""
+        if self.table is not None:
+            paths = {self.images.digests[row]: self.images.file(row) for row in at}
+            check_images(paths, self.cache, workers=self.options.workers)
+        self.progress.start("evaluating", len(at))
+        logits: list[np.ndarray] = []
+        bad: dict[int, str] = {}
+        done = 0
+        files = (self.images.file(row) for row in at)
+        for batch in through_trunk(predictor, files, self.options, self.cache, self.progress):
+            logits.append(batch.logits)
+            bad |= {done + slot: reason for slot, reason in sorted(batch.bad.items())}
+            done += len(batch.logits)
+            self.progress.advance(len(batch.logits), len(batch.bad))
+        if len(bad) == len(at):
+            raise PipelineError(
+                f"No image of {self.place} could be read: {self.images.paths[at[0]]}: {bad[0]}, …"
+            )
+        return np.concatenate(logits), bad
 
 
 def find(
     cache: Cache,
     word: FeatureTable | str | Path | None,
     predictor: Predictor,
-    *,
-    data: str | None,
-    workers: int | None,
+    options: EvaluateOptions,
     progress: Progress,
-) -> tuple[ImageSet, FeatureTable | None]:
-    """Return the images that are meant, and the table where they come from one: row by row.
+) -> Labelled:
+    """Return the images that are meant, with the table where they come from one: row by row.
 
     Args:
         cache: where tables are.
         word: a table, its file, name or id; a folder, a CSV or TSV file, or a built-in set; None
             for the table that the predictor was made on.
         predictor: whose table is preferred where a name fits several.
-        data: folder in which a table's images lie now.
-        workers: threads.
+        options: of `evaluate`: whose images, where they lie now, and how to compute.
         progress: told of hashing.
 
     Raises:
@@ -76,28 +190,18 @@ def find(
     if table is not None:
         if not (table.labels >= 0).any():
             raise PipelineError(f"{table.path} has no labels to compare predictions with.")
-        return scan.of_table(table, data), table
-    assert isinstance(word, str | Path)
-    if data is not None:
-        raise UsageError("--data says where the images of a table lie; this is no table.")
-    images = scan.of_data(word, cache, progress, workers=workers)
-    if not (images.labels >= 0).any():
-        raise PipelineError(
-            f"{images.root} has no labelled images: give a folder with a folder for each class, "
-            "or a CSV file with a column label."
-        )
-    return images, None
-
-
-def place(images: ImageSet, table: FeatureTable | None) -> str:
-    """Return the table's file, or the folder of the images, for people."""
-    return str(images.root if table is None else table.path)
-
-
-def unlabelled_note(images: ImageSet) -> list[str]:
-    """Return a sentence where images have no label, and so are not among what is measured."""
-    count = int((images.labels < 0).sum())
-    return [f"Left out {counted(count, 'image')} without a label."] if count else []
+        images = scan.of_table(table, options.data)
+    else:
+        assert isinstance(word, str | Path)
+        if options.data is not None:
+            raise UsageError("--data says where the images of a table lie; this is no table.")
+        images = scan.of_data(word, cache, progress, workers=options.workers)
+        if not (images.labels >= 0).any():
+            raise PipelineError(
+                f"{images.root} has no labelled images: give a folder with a folder for each "
+                "class, or a CSV file with a column label."
+            )
+    return Labelled(images, table, options, cache, progress)
 
 
 def _table(cache: Cache, word: str | None, predictor: Predictor) -> FeatureTable | None:
@@ -115,98 +219,9 @@ def _table(cache: Cache, word: str | None, predictor: Predictor) -> FeatureTable
     return find_table(cache, word)
 
 
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What a predictor says of some images of a set.
-
-    Attributes:
-        rows: [n] of the image set: images whose class it knows and that could be read.
-        labels: [n] int64, index into its classes.
-        logits: [n, K], not calibrated.
-        unknown: class that it does not know → images.
-        bad: path and reason of images that could not be read.
-        cached: whether the features came from the table.
-        notes: sentences for the person.
-    """
-
-    rows: np.ndarray
-    labels: np.ndarray
-    logits: np.ndarray
-    unknown: dict[str, int]
-    bad: tuple[tuple[str, str], ...]
-    cached: bool
-    notes: tuple[str, ...] = ()
-
-
-def answer(
-    predictor: Predictor,
-    images: ImageSet,
-    rows: np.ndarray,
-    *,
-    table: FeatureTable | None,
-    means: ComputeOptions,
-    cache: Cache,
-    progress: Progress,
-) -> Answers:
-    """Return what a predictor says: from the table's features where they are its own and in the
-    precision that is asked for, else from the images. Classes match by name.
-
-    Args:
-        predictor: a head or model.
-        images: with digests.
-        rows: [n] of them, all labelled.
-        table: whose rows the images are; None where they are of none.
-        means: how to compute.
-        cache: where converted networks, and the notes on what is decoded, are.
-        progress: told of the images.
-
-    Raises:
-        PipelineError: no class is known, no image could be read, or a table's images have moved.
-    """
-    number = {class_name(name): k for k, name in enumerate(predictor.classes)}
-    names = [class_name(images.classes[images.labels[row]]) for row in rows]
-    unknown = Counter(name for name in names if name not in number)
-    known = [(row, number[name]) for row, name in zip(rows, names, strict=True) if name in number]
-    if not known:
-        raise PipelineError(
-            f"No class of {place(images, table)} ({_few(unknown)}) is one that the "
-            f"{predictor.title} knows ({_few(predictor.classes)}). Classes match by name."
-        )
-    at, labels = (np.array(values, np.int64) for values in zip(*known, strict=True))
-    wanted = predictor.info.fingerprint if predictor.kind == "head" else None
-    precise = means.precision in ("auto", predictor.key.precision)
-    if table is not None and table.fingerprint == wanted and precise:
-        logits = predictor.classify(np.asarray(table.features[at]))
-        idle = (means.device, means.engine) != ("auto", "auto")
-        return Answers(at, labels, logits, dict(unknown), (), True, (IDLE,) if idle else ())
-    if table is not None:
-        paths = {images.digests[row]: images.file(row) for row in at}
-        check_images(paths, cache, workers=means.workers)
-    progress.start("evaluating", len(at))
-    parts: list[np.ndarray] = []
-    bad: list[tuple[int, str]] = []
-    done = 0
-    files = (images.file(row) for row in at)
-    for batch in through_trunk(predictor, files, means, cache, progress):
-        parts.append(batch.logits)
-        bad += [(done + slot, reason) for slot, reason in sorted(batch.bad.items())]
-        done += len(batch.logits)
-        progress.advance(len(batch.logits), len(batch.bad))
-    good = np.ones(len(at), bool)
-    good[[slot for slot, _ in bad]] = False
-    if not good.any():
-        raise PipelineError(
-            f"No image of {place(images, table)} could be read: {images.paths[at[0]]}: "
-            f"{bad[0][1]}, …"
-        )
-    unread = tuple((images.paths[at[slot]], reason) for slot, reason in bad)
-    logits = np.concatenate(parts)[good]
-    return Answers(at[good], labels[good], logits, dict(unknown), unread, False)
-
-
-def learned_from(cache: Cache, info: ResultInfo) -> set[bytes]:
-    """Return the digests of the images that a head or model was fitted on, as far as is known."""
-    table = table_of(cache, info)
+def _trained_on(cache: Cache, predictor: Predictor) -> set[bytes]:
+    """Return the digests of the images that it was fitted on, as far as is known."""
+    table = table_of(cache, predictor.info)
     if table is None:
         return set()
     pairs = zip(table.digests, table.splits, strict=True)

@@ -10,18 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.finetuning.model import Model
+from pipeline.finetuning.model import Model, open_predictor
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import measure
-from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.digest import UNREAD
-from pipeline.images.names import counted
 from pipeline.inference import answers
-from pipeline.inference.answers import Answers
 from pipeline.inference.options import EvaluateOptions
-from pipeline.inference.predictors import open_predictor
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.records import Metrics
@@ -148,42 +144,23 @@ def evaluate_predictor(
 ) -> Evaluation:
     """Do what `evaluate` does and report on it."""
     began = time.monotonic()
-    progress = progress or Silent()
     options.check()
     predictor = open_predictor(artefact, cache)
-    found, table = answers.find(
-        cache, images, predictor, data=options.data, workers=options.workers, progress=progress
-    )
+    labelled = answers.find(cache, images, predictor, options, progress or Silent())
     metrics: dict[str, Metrics] = {}
     unknown: Counter[str] = Counter()
-    bad = [(path, reason) for path, reason in found.left_out if reason in UNREAD]
+    bad = [(path, reason) for path, reason in labelled.images.left_out if reason in UNREAD]
     notes: list[str] = []
-    for split, rows in answers.parts(found, options.split).items():
-        said = answers.answer(
-            predictor, found, rows, table=table, means=options, cache=cache, progress=progress
-        )
-        majority = predictor.classes.index(predictor.info.majority)
-        chances = predictor.probabilities(said.logits, calibrated=options.calibration)
-        metrics[split] = measure(said.labels, chances, predictor.classes, majority)
-        unknown.update(said.unknown)
-        bad += said.bad
-        notes += [*said.notes, *seen_notes(cache, predictor, found, split, said)]
+    majority = predictor.classes.index(predictor.info.majority)
+    for split, rows in labelled.parts().items():
+        one = labelled.answers(predictor, split, rows)
+        probabilities = predictor.probabilities(one.logits, calibrated=options.calibration)
+        metrics[split] = measure(one.labels, probabilities, predictor.classes, majority)
+        unknown.update(one.unknown)
+        bad += one.bad
+        notes += one.notes
     return Evaluation(
-        predictor, artefact.why, answers.place(found, table), metrics, dict(unknown),
-        int((found.labels < 0).sum()), tuple(bad), options.calibration,
+        predictor, artefact.why, labelled.place, metrics, dict(unknown),
+        labelled.unlabelled, tuple(bad), options.calibration,
         tuple(dict.fromkeys(notes)), time.monotonic() - began,
     )  # fmt: skip
-
-
-def seen_notes(
-    cache: Cache, predictor: Predictor, images: ImageSet, split: str, said: Answers
-) -> list[str]:
-    """Return a sentence where images are among those that the predictor was fitted on."""
-    known = answers.learned_from(cache, predictor.info)
-    seen = sum(images.digests[row] in known for row in said.rows)
-    if not seen:
-        return []
-    return [
-        f"{counted(seen, 'image')} of {split} are training images of the table that the "
-        f"{predictor.kind} was made on: on these it is better than on new ones."
-    ]

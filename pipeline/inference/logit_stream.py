@@ -23,18 +23,22 @@ from pipeline.images.decoding.reading import ABSENT, NO_PERMISSION
 from pipeline.images.digest import VANISHED, StatMemo, digest_all
 from pipeline.images.names import counted
 from pipeline.inference.options import ComputeOptions
-from pipeline.inference.predictors import MANY, engine_of
 from pipeline.progress import Progress
 from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
-from pipeline.trunks.engines.choice import batches_on
+from pipeline.trunks.engines.choice import batches_on, engine_for
 from pipeline.trunks.engines.devices import choose_device
 from pipeline.trunks.engines.engine import Engine, run_batches
+from pipeline.trunks.engines.openvino_engine import place
 from pipeline.trunks.spec import FeatureKey
 
 #: Images whose features are looked up, computed and committed together.
 CHUNK = SHARD_ROWS
+#: Images from which on a network is converted where nothing but answers is wanted: as many as the
+#: loader takes at once, so that no list is read further for it. Converting takes about as long as
+#: it saves on a few hundred images, but is kept, and then every later run is the faster one.
+MANY = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +59,7 @@ class Scored:
 def through_trunk(
     predictor: Predictor,
     sources: Iterable[str | bytes],
-    means: ComputeOptions,
+    options: ComputeOptions,
     cache: Cache,
     progress: Progress,
 ) -> Iterator[Scored]:
@@ -64,13 +68,13 @@ def through_trunk(
     Args:
         predictor: a head or model.
         sources: paths, or the bytes themselves; any number.
-        means: how to compute.
+        options: how to compute.
         cache: where converted networks and the journal of what is decoded are.
         progress: told what a person should know.
     """
-    device = choose_device(means.device)
-    precision = predictor.precision_on(device, means.precision)
-    batch_size, pinned, cut = batches_on(device, precision, means.batch_size)
+    device = choose_device(options.device)
+    precision = predictor.precision_on(device, options.precision)
+    batch_size, pinned, cut = batches_on(device, precision, options.batch_size)
     given = iter(sources)
     first = list(islice(given, AHEAD * batch_size))  # the loader takes as many at once
     with ExitStack() as stack:
@@ -78,7 +82,7 @@ def through_trunk(
             ((source, None, 0) for source in chain(first, given)),
             predictor.preprocess,
             batch_size=batch_size,
-            workers=means.workers or usable_cores(),
+            workers=options.workers or usable_cores(),
             pin=pinned,
             pad=False,
             guard=stack.enter_context(noted_apart(cache, progress)),
@@ -92,14 +96,38 @@ def through_trunk(
             yield Scored(np.zeros((batch.count, len(predictor.classes))), batch.bad)
         else:
             return
-        engine = engine_of(predictor, means, cache, many=len(first) >= MANY)
+        engine = engine_of(predictor, options, cache, many=len(first) >= MANY)
         for done, features in run_batches(engine, chain([batch], batches)):
-            yield Scored(predictor.score(features, engine)[: done.count], done.bad)
+            yield Scored(predictor.logits(features, engine)[: done.count], done.bad)
         for note in engine.notes:
             progress.say(note)
 
 
-def check_cache(predictor: Predictor, means: ComputeOptions) -> FeatureKey:
+def engine_of(predictor: Predictor, options: ComputeOptions, cache: Cache, *, many: bool) -> Engine:
+    """Return the engine for a head's trunk, or for a model's, converted as a whole.
+
+    `auto` means what it means in `make_engine`, so that a head sees features of the engine that its
+    table came from; but few images do not wait for a conversion that is not in the cache.
+
+    Args:
+        predictor: whose features are wanted.
+        options: how to compute.
+        cache: where converted networks are kept, for all commands.
+        many: whether there are `MANY` images or more.
+
+    Raises:
+        UsageError: the device or the engine is not there, or cannot compute this.
+    """
+    device = choose_device(options.device)
+    convert = many or options.engine == "openvino" or place(predictor.key, cache.compiled).exists()
+    return engine_for(
+        lambda: predictor.net, predictor.key, compiled=cache.compiled, device=device,
+        asked=options.engine if convert else "torch",
+        precision=predictor.precision_on(device, options.precision),
+    )  # fmt: skip
+
+
+def check_cache(predictor: Predictor, options: ComputeOptions) -> FeatureKey:
     """Return what the features depend on that a predictor takes from the cache.
 
     Raises:
@@ -111,7 +139,7 @@ def check_cache(predictor: Predictor, means: ComputeOptions) -> FeatureKey:
             f"--use-cache is for heads: the {predictor.title} has features of its own. Leave it "
             "out, or name a head."
         )
-    if means.precision not in ("auto", key.precision):
+    if options.precision not in ("auto", key.precision):
         raise UsageError(
             f"--use-cache takes the features that the {predictor.title} was fitted on, in "
             f"{key.precision}; leave --precision out."
@@ -122,7 +150,7 @@ def check_cache(predictor: Predictor, means: ComputeOptions) -> FeatureKey:
 def through_cache(
     predictor: Predictor,
     paths: Iterable[str],
-    means: ComputeOptions,
+    options: ComputeOptions,
     cache: Cache,
     progress: Progress,
 ) -> Iterator[Scored]:
@@ -131,35 +159,34 @@ def through_cache(
     Args:
         predictor: a head.
         paths: any number.
-        means: how to compute.
+        options: how to compute.
         cache: where features are.
         progress: told what a person should know.
 
     Raises:
         UsageError: as `check_cache`; or this machine cannot compute what is missing.
     """
-    key = check_cache(predictor, means)
-    options = ExtractOptions(
-        device=means.device, batch_size=means.batch_size, workers=means.workers
+    key = check_cache(predictor, options)
+    extract = ExtractOptions(
+        device=options.device, batch_size=options.batch_size, workers=options.workers
     )
-
     engine: Engine | None = None
     make_folder(cache.root)
     given = iter(paths)
-    rows = find_rows(cache, key, [], device=means.device)
+    rows = find_rows(cache, key, [], device=options.device)
     while part := list(islice(given, CHUNK)):
-        keys, bad = _digests(part, cache, options)
+        keys, bad = _digests(part, cache, options.workers)
         sources: dict[Key, str | bytes] = {}
         for position, wanted in keys.items():
             sources.setdefault(wanted, os.path.abspath(part[position]))  # noqa: PTH100
         with cache.reading([key.fingerprint], list(sources)):
             index = rows.index
             if missing := [wanted for wanted in sources if wanted not in index]:
-                _check_precision(predictor, means, len(missing))
+                _check_precision(predictor, options, len(missing))
                 # what is kept comes from the engine that `extract` would take, however few images
-                engine = engine or engine_of(predictor, means, cache, many=True)
+                engine = engine or engine_of(predictor, options, cache, many=True)
             if sources:
-                fill(cache, options, [rows], sources, engine=engine, progress=progress)
+                fill(cache, extract, [rows], sources, engine=engine, progress=progress)
                 cache.end_run(key.fingerprint, list(sources))
             bad |= {at: index.bad[wanted] for at, wanted in keys.items() if wanted in index.bad}
             good = [at for at in keys if at not in bad]
@@ -172,9 +199,9 @@ def through_cache(
         progress.say(note)
 
 
-def _check_precision(predictor: Predictor, means: ComputeOptions, missing: int) -> None:
+def _check_precision(predictor: Predictor, options: ComputeOptions, missing: int) -> None:
     """Refuse to compute rows in another precision than they are kept in."""
-    device = choose_device(means.device)
+    device = choose_device(options.device)
     if predictor.precision_on(device) != predictor.key.precision:
         raise UsageError(
             f"{counted(missing, 'image')} have no features in the cache, and computing them in "
@@ -183,7 +210,7 @@ def _check_precision(predictor: Predictor, means: ComputeOptions, missing: int) 
 
 
 def _digests(
-    paths: list[str], cache: Cache, options: ExtractOptions
+    paths: list[str], cache: Cache, workers: int | None
 ) -> tuple[dict[int, Key], dict[int, str]]:
     """Return position → key of each image, and position → reason of what is none."""
     bad = {
@@ -196,7 +223,7 @@ def _digests(
         Path.cwd(),
         [paths[position] for position in asked],
         StatMemo(cache.memo),
-        threads=options.workers or usable_cores(),
+        threads=workers or usable_cores(),
     )
     keys: dict[int, Key] = {}
     for position, file in zip(asked, files, strict=True):

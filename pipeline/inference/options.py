@@ -78,9 +78,9 @@ class ExportOptions(Options):
 
     def conflicts(self) -> list[str]:
         """Return a sentence for each value that does not fit the others."""
-        found = []
+        faults = []
         if self.with_preprocess and self.head_only:
-            found.append("--head-only starts from features: there is nothing to preprocess.")
+            faults.append("--head-only starts from features: there is nothing to preprocess.")
         if self.with_preprocess and self.format == "safetensors":
-            found.append("safetensors holds tensors and no graph: leave --with-preprocess out.")
-        return found
+            faults.append("safetensors holds tensors and no graph: leave --with-preprocess out.")
+        return faults

@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.finetuning.model import Model
+from pipeline.finetuning.model import Model, open_predictor
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import McNemar, mcnemar
 from pipeline.images.names import counted, joined
 from pipeline.inference import answers
-from pipeline.inference.evaluate import seen_notes
 from pipeline.inference.options import EvaluateOptions
-from pipeline.inference.predictors import open_predictor
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
@@ -172,37 +170,25 @@ def compare_predictors(
         cache: where all are.
         progress: told of the images.
     """
-    progress = progress or Silent()
     options.check()
-    pair = tuple(open_predictor(one, cache) for one in (first, second))
-    found, table = answers.find(
-        cache, images, pair[0], data=options.data, workers=options.workers, progress=progress
-    )
-    on = answers.place(found, table)
+    pair = open_predictor(first, cache), open_predictor(second, cache)
+    labelled = answers.find(cache, images, pair[0], options, progress or Silent())
     splits: list[Compared] = []
-    notes = answers.unlabelled_note(found)
-    for split, rows in answers.parts(found, options.split).items():
-        right: list[dict[int, bool]] = []
-        left_out: list[str] = []
-        for predictor in pair:
-            said = answers.answer(
-                predictor, found, rows, table=table, means=options, cache=cache, progress=progress
-            )
-            hits = said.logits.argmax(1) == said.labels
-            right.append(dict(zip(said.rows.tolist(), hits.tolist(), strict=True)))
-            left_out += said.unknown
-            notes += [*said.notes, *seen_notes(cache, predictor, found, split, said)]
-        shared = [at for at in right[0] if at in right[1]]
-        one, other = (np.array([hits[at] for at in shared], bool) for hits in right)
-        if not shared:
-            raise UsageError(f"The two have no class of {on} in common.")
-        if left_out:
-            notes.append(
-                f"Left out, since one of the two does not know {joined(sorted(set(left_out)))}."
-            )
-        accuracies = float(one.mean()), float(other.mean())
-        splits.append(Compared(split, len(shared), accuracies, mcnemar(one, other)))
-    return Comparison((pair[0], pair[1]), on, tuple(splits), tuple(dict.fromkeys(notes)))
+    notes: list[str] = []
+    if labelled.unlabelled:
+        notes.append(f"Left out {counted(labelled.unlabelled, 'image')} without a label.")
+    for split, rows in labelled.parts().items():
+        one, other = (labelled.answers(predictor, split, rows) for predictor in pair)
+        notes += [*one.notes, *other.notes]
+        shared, of_one, of_other = np.intersect1d(one.rows, other.rows, return_indices=True)
+        if not len(shared):
+            raise UsageError(f"The two have no class of {labelled.place} in common.")
+        if left_out := sorted({*one.unknown, *other.unknown}):
+            notes.append(f"Left out, since one of the two does not know {joined(left_out)}.")
+        right = one.right[of_one], other.right[of_other]
+        accuracies = float(right[0].mean()), float(right[1].mean())
+        splits.append(Compared(split, len(shared), accuracies, mcnemar(*right)))
+    return Comparison(pair, labelled.place, tuple(splits), tuple(dict.fromkeys(notes)))
 
 
 def _short(p: float) -> str:

@@ -12,17 +12,15 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.finetuning.model import Model
+from pipeline.finetuning.model import Model, open_predictor
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
-from pipeline.heads.resolve import Artefact
 from pipeline.images.datasets.picks import Pick, Picks
 from pipeline.images.decoding.formats import EMPTY, NOT_AN_IMAGE, SUFFIXES
 from pipeline.images.names import counted, joined, shown
 from pipeline.inference.logit_stream import check_cache, through_cache, through_trunk
 from pipeline.inference.options import PredictOptions
-from pipeline.inference.predictors import open_predictor
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 
@@ -31,7 +29,7 @@ TOP = 3
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said of one image.
+    """What is predicted for one image.
 
     Attributes:
         path: as it was given, or found.
@@ -102,7 +100,7 @@ class Predicting:
     predictor: Predictor
     why: str
     options: PredictOptions
-    picks: Iterable[Pick]
+    picks: Picks
     cache: Cache
     progress: Progress = field(default_factory=Silent)
     tally: Tally = field(default_factory=Tally)
@@ -120,11 +118,11 @@ class Predicting:
         batches = through(self.predictor, paths, self.options, self.cache, self.progress)
         reasons: list[str] = []
         for batch in batches:
-            chances = self.predictor.probabilities(
+            probabilities = self.predictor.probabilities(
                 batch.logits, calibrated=self.options.calibration
             )
             tally.reused += batch.reused
-            for position, p in enumerate(chances):
+            for position, p in enumerate(probabilities):
                 pick, error = next(named), batch.bad.get(position, "")
                 tally.seconds = time.monotonic() - began
                 if error and _is_stray(pick, error):
@@ -137,11 +135,11 @@ class Predicting:
                     yield Prediction(pick.path, error=error)
                 else:
                     tally.images += 1
-                    yield self._say(pick.path, p)
+                    yield self._predicted(pick.path, p)
         if not tally.images:
             raise PipelineError(self._nothing(reasons))
 
-    def _say(self, path: str, p: np.ndarray) -> Prediction:
+    def _predicted(self, path: str, p: np.ndarray) -> Prediction:
         count = min(self.options.top or TOP, len(p))
         likeliest = np.argsort(-p, kind="stable")[:count]  # ties: the first class, as argmax does
         top = tuple((self.predictor.classes[k], float(p[k])) for k in likeliest.tolist())
@@ -160,19 +158,18 @@ class Predicting:
                 return f"The one image could not be read: {listed}."
             return f"None of {tally.unreadable:,} images could be read: {listed}."
         strays = f", and {counted(tally.skipped, 'file')} that are none" if tally.skipped else ""
-        empty = getattr(self.picks, "empty", [])
-        where = f" in {joined(empty)}" if empty else ""
+        where = f" in {joined(self.picks.empty)}" if self.picks.empty else ""
         return f"There are no images{where}{strays}. Name files, folders or patterns of images."
 
     @property
     def notes(self) -> list[str]:
         """Return what the person should know, after the last image."""
-        found, tally = [], self.tally
+        notes, tally = [], self.tally
         if tally.skipped:
-            found.append(f"Skipped in folders, being no images: {counted(tally.skipped, 'file')}.")
-        if tally.images and (empty := getattr(self.picks, "empty", [])):
-            found.append(f"There was nothing in {joined(empty)}.")
-        return found
+            notes.append(f"Skipped in folders, being no images: {counted(tally.skipped, 'file')}.")
+        if tally.images and self.picks.empty:
+            notes.append(f"There was nothing in {joined(self.picks.empty)}.")
+        return notes
 
 
 def _is_stray(pick: Pick, error: str) -> bool:
@@ -186,7 +183,7 @@ def start(
     options: PredictOptions,
     cache: Cache,
     *,
-    model: Head | Model | Artefact | str | Path | None = None,
+    model: str | Path | None = None,
     lines: Callable[[], Iterable[bytes]] = tuple,
     progress: Progress | None = None,
 ) -> Predicting:
@@ -201,7 +198,7 @@ def start(
         progress: told what a person should know at once.
     """
     options.check()
-    artefact = model if isinstance(model, Artefact) else None
+    artefact = None
     if model is None:
         artefact, words = resolve.split(cache, words)
     if not words:
@@ -293,5 +290,5 @@ def _stream(
 ) -> Predicting:
     words = [images] if isinstance(images, str | Path) else images
     store = Cache.at(cache)
-    found = resolve.find(store, model)
-    return start([str(word) for word in words], options, store, model=found)
+    folder = resolve.find(store, model).folder
+    return start([str(word) for word in words], options, store, model=folder)

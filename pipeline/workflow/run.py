@@ -93,7 +93,7 @@ class Run:
             return None
         from pipeline.finetuning.model import Model
 
-        return Model.open(self.tuning.folder, state_dir=self.cache.weights)
+        return Model.open(self.tuning.folder, cache=self.cache)
 
     @property
     def best(self) -> tuple[str, str]:

@@ -13,13 +13,12 @@ from pipeline.extraction import engines, extract, plan
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.scan import gather
 from pipeline.extraction.shard_writer import ShardWriter
-from pipeline.finetuning.model import Model
+from pipeline.finetuning.model import Model, open_predictor
 from pipeline.heads.resolve import find
 from pipeline.inference import evaluate
 from pipeline.inference.exporting.export import export_predictor as export
 from pipeline.inference.options import EvaluateOptions, ExportOptions, PredictOptions
 from pipeline.inference.predict import start as predict
-from pipeline.inference.predictors import open_predictor
 from pipeline.progress import Silent
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD
@@ -36,7 +35,7 @@ def layered(tmp_path_factory):
     table = pipeline.extract(
         root / "photos", cache=root / "cache", layer="layer4,layer2,layer3", **OPTIONS
     )
-    pipeline.fit_head(table, "logreg", cache=root / "cache")
+    pipeline.fit_head(table, clf="logreg", cache=root / "cache")
     return root
 
 
@@ -128,7 +127,7 @@ def test_fine_tuning_runs_from_the_first_layer_on_and_predicts_as_it_was_stored(
     work = shutil.copytree(layered, tmp_path / "w")
     done = tune(work, unfreeze=unfreeze, epochs=1, views=1, lr=1e-3)
     assert done.info.boundary == boundary and done.info.handover["logits"] < 0.005
-    model = Model.open(done.folder, state_dir=work / "cache" / "weights")
+    model = Model.open(done.folder, cache=work / "cache")
     with (done.folder / "predictions-val.csv").open() as file:
         listed = list(csv.DictReader(file))
     kept = np.array([[float(row[f"p({c})"]) for c in model.classes_] for row in listed])

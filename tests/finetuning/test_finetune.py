@@ -1,8 +1,9 @@
 """Stage three end to end, on small pictures and a ResNet-18 with random weights."""
 
 import csv
-import json
+import hashlib
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,10 @@ from pipeline.finetuning.finetune import finetune_head
 from pipeline.finetuning.model import Model
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.result import beats
+from pipeline.progress import Silent
 from pipeline.store.cache import Cache
+from pipeline.store.records import Paired
+from pipeline.store.results import MODEL
 
 
 def test_it_starts_from_the_head_and_keeps_all_that_it_found(work):
@@ -37,7 +41,7 @@ def test_it_starts_from_the_head_and_keeps_all_that_it_found(work):
     # step 0 is the head's own score
     start = info.metrics["train-part"].start.log_loss
     assert float(rows[0]["loss"]) == pytest.approx(start, rel=1e-2)
-    assert json.loads((folder / "model.json").read_text()) == info
+    assert MODEL.read(folder) == info
     with Image.open(folder / "curve.png") as picture:
         assert picture.size[0] > 600
 
@@ -45,13 +49,13 @@ def test_it_starts_from_the_head_and_keeps_all_that_it_found(work):
 @pytest.mark.parametrize("options", [{}, {"standalone": True}, {"unfreeze": "all"}])
 def test_the_stored_predictions_are_those_of_the_model_on_the_files(work, options):
     done = tune(work, lr=1e-3, **options)
-    model = Model.open(done.folder, state_dir=work / "cache" / "weights")
+    model = Model.open(done.folder, cache=work / "cache")
     for split in ("val", "train-part"):
         with (done.folder / f"predictions-{split}.csv").open() as file:
             rows = list(csv.DictReader(file))
         files = [str(work / "photos" / row["path"]) for row in rows]
         stored = np.array([[float(row[f"p({c})"]) for c in model.classes_] for row in rows])
-        assert np.abs(model.predict_proba(files) - stored).max() < 5e-3
+        assert np.abs(model.predict_proba(files, calibrated=False) - stored).max() < 5e-3
         agree = model.predict(files) == np.array([row["prediction"] for row in rows], object)
         assert agree.mean() >= 0.95
 
@@ -67,6 +71,33 @@ def test_a_model_predicts_on_pictures_and_names_what_it_cannot_read(work, tmp_pa
         model.predict([tmp_path / "x.png"])
     with pytest.raises(PipelineError, match="not on one"):
         model.predict(str(path))
+
+
+def test_paths_are_taken_wherever_a_path_is_meant_and_the_result_is_kept(work):
+    head = pipeline.Head.open(next((work / "cache" / "heads").iterdir()))
+    options = {**FAST, "epochs": 1, "unfreeze": "none", "data": work / "photos"}
+    model = pipeline.finetune(head, cache=work / "cache", **options)
+    assert MODEL.read(model.folder).recipe["data"] == str(work / "photos")
+    again = pipeline.finetune(head.folder, cache=str(work / "cache"), **options)
+    assert again.info == model.info
+
+
+def test_an_image_that_crashes_the_decoder_is_left_alone_by_models_and_exports(work, monkeypatch):
+    """A run that ended within an image leaves its note; see `pipeline.extraction.crashes`."""
+    from pipeline.extraction import crashes
+    from pipeline.inference.exporting.export import _pictures
+
+    model = pipeline.finetune(
+        "logreg", cache=work / "cache", data=work / "photos", **{**FAST, "unfreeze": "none"}
+    )
+    path = next((work / "photos" / "val" / "red").iterdir())
+    cache = Cache.at(work / "cache")
+    cache.decoding.mkdir(exist_ok=True)
+    (cache.decoding / "1").write_bytes(b"?" + hashlib.sha256(path.read_bytes()).digest())
+    monkeypatch.setattr(crashes, "crashes", lambda data: True)
+    with pytest.raises(PipelineError, match=r"could not be decoded: .*crash"):
+        model.predict([path])
+    assert _pictures([str(path)], cache, Silent()) == []
 
 
 def test_the_same_again_is_reused_and_the_images_are_not_needed(work):
@@ -150,7 +181,7 @@ def test_heads_are_found_by_kind_id_folder_and_object_and_others_are_named(work)
         assert tune(work, asked, epochs=1).info.head == ridge.id
     with pytest.raises(PipelineError, match=r"kind knn, which is not linear"):
         tune(work, knn.id)
-    with pytest.raises(PipelineError, match=r"no head 'logre'.*Did you mean logreg"):
+    with pytest.raises(PipelineError, match=r"no head or model 'logre'.*Did you mean logreg"):
         tune(work, "logre")
 
 
@@ -202,9 +233,9 @@ def test_nothing_of_the_reported_split_is_used(tmp_path):
 def test_a_model_beats_its_head_by_log_loss_unless_it_is_less_often_right(
     loss, head_alone, model_alone, p, better
 ):
-    paired = {"head_alone": head_alone, "model_alone": model_alone, "p": p}
-    scored = {"model": {"log_loss": loss}, "start": {"log_loss": 0.4}, "paired": paired}
-    assert beats(scored) is better
+    paired = Paired(head_alone, model_alone, p, log_loss_error=0.0)
+    model, start = SimpleNamespace(log_loss=loss), SimpleNamespace(log_loss=0.4)
+    assert beats(SimpleNamespace(model=model, start=start, paired=paired)) is better
 
 
 def test_where_no_epoch_is_better_the_model_is_the_head_and_does_not_beat_it(work):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from photos import FAST, OPTIONS, Heard, paint, tune
@@ -16,6 +17,7 @@ from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.training import training
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
+from pipeline.store.results import MODEL
 
 
 def test_an_interrupted_run_keeps_the_best_and_resumes_bit_identically(work, monkeypatch):
@@ -35,7 +37,7 @@ def test_an_interrupted_run_keeps_the_best_and_resumes_bit_identically(work, mon
     with pytest.raises(KeyboardInterrupt):
         tune(work, epochs=3, heard=heard)
     assert any("--resume" in s for s in heard.said)
-    kept = json.loads((whole.folder / "model.json").read_text())
+    kept = MODEL.read(whole.folder)
     assert kept.finished is False and kept.epochs == 2
     assert list((work / "cache" / "training").iterdir())
     monkeypatch.setattr(training.Training, "epoch", real)
@@ -164,7 +166,7 @@ def test_another_weights_file_than_the_tables_is_refused_and_a_missing_one_named
     with pytest.raises(PipelineError, match="now holds other weights"):
         finetune_head(None, FinetuneOptions(**FAST, seed=1), store)
     with pytest.raises(PipelineError, match=r"other weights .* than made the frozen part of the"):
-        Model.open(done.folder, state_dir=store.weights)
+        Model.open(done.folder, cache=store)
     file.unlink()
     with pytest.raises(PipelineError, match="does not exist"):
         finetune_head(None, FinetuneOptions(**FAST, seed=1), store)
@@ -181,7 +183,7 @@ def test_a_head_of_a_table_that_is_gone_or_another_is_told(work):
     [path] = (work / "cache" / "tables").glob("*.h5")
     head = pipeline.fit_head(cache=work / "cache")
     path.rename(work / "elsewhere.h5")
-    head.info.table = str(path)
+    head.info = replace(head.info, table=str(path))
     with pytest.raises(PipelineError, match="is not in the cache"):
         tune(work, head)
 
@@ -190,7 +192,7 @@ def test_a_head_of_a_table_that_is_gone_or_another_is_told(work):
     ("options", "text"),
     [
         ({"unfreeze": "layer9"}, "stem, layer1, layer2, layer3, layer4"),
-        ({"lr": -1.0}, "--lr -1 is not above 0"),
+        ({"lr": -1.0}, r"--lr -1.0 is not in \(0, inf\)"),
         ({"optimizer": "adam"}, "Did you mean adamw"),
         ({"epochs": 0}, "--epochs 0 is below 1"),
         ({"label_smoothing": 1.0}, "--label-smoothing"),
@@ -230,15 +232,14 @@ def test_a_damaged_activation_is_computed_again_alone(work):
 
 def test_a_model_that_is_damaged_is_refused_and_runs_nothing(work):
     done = tune(work)
-    weights = work / "cache" / "weights"
     path = done.folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(PipelineError, match="is damaged"):
-        Model.open(done.folder, state_dir=weights)
+        Model.open(done.folder, cache=work / "cache")
     assert not tune(work).reused  # but made again
     (done.folder / "model.json").write_text("{}")
     with pytest.raises(PipelineError, match="schema"):
-        Model.open(done.folder, state_dir=weights)
+        Model.open(done.folder, cache=work / "cache")
     assert not tune(work).reused  # and made again
 
 
@@ -311,5 +312,5 @@ def test_activations_that_a_second_run_finds_are_kept_from_the_collector(work, m
 
     monkeypatch.setattr(boundary, "_room", room)
     again = tune(work)
-    assert seen == [{}] and again.info["activations_computed"] == 0
+    assert seen == [{}] and again.info.activations_computed == 0
     assert not list((store.root / "runs").iterdir())

@@ -14,9 +14,9 @@ from pipeline.store.results import MODEL
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=2, max_size=60))
-def test_the_part_set_aside_keeps_units_whole_and_leaves_classes_to_learn(pairs):
+def test_the_part_set_aside_keeps_groups_whole_and_leaves_classes_to_learn(pairs):
     labels = np.array([label for label, _ in pairs])
-    _, group_ids = np.unique([group_ids for _, group_ids in pairs], return_inverse=True)
+    _, group_ids = np.unique([group for _, group in pairs], return_inverse=True)
     aside = _aside(labels, group_ids, 0)
     if aside is None:
         return

@@ -122,7 +122,7 @@ def test_without_table_or_head_it_says_what_makes_one(cache):
 def test_an_artefact_of_another_schema_says_what_to_do(stocked):
     folder = HEAD.folders(stocked.root)[0]
     change(folder, "head", schema=HEAD.schema + 1)
-    from pipeline.inference.predictors import open_predictor
+    from pipeline.finetuning.model import open_predictor
 
     with pytest.raises(PipelineError, match="update Headstart"):
         open_predictor(find(stocked, folder.name), stocked)

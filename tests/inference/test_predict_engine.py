@@ -10,12 +10,12 @@ from photos import Heard, stored
 from safetensors.numpy import load_file, save_file
 
 from pipeline.errors import PipelineError, UsageError
+from pipeline.finetuning.model import open_predictor
 from pipeline.heads.resolve import find
-from pipeline.inference import logit_stream, predictors
+from pipeline.inference import logit_stream
 from pipeline.inference.evaluate import evaluate_predictor as evaluate
 from pipeline.inference.options import ComputeOptions, EvaluateOptions, PredictOptions
 from pipeline.inference.predict import start
-from pipeline.inference.predictors import open_predictor
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
 from pipeline.trunks import registry
@@ -49,7 +49,7 @@ def names(monkeypatch):
         made.append(engine.name)
         return engine
 
-    monkeypatch.setattr(predictors, "engine_for", noting)
+    monkeypatch.setattr(logit_stream, "engine_for", noting)
     return made
 
 
@@ -171,6 +171,6 @@ def test_half_precision_of_a_gpu_is_single_on_a_cpu_unless_it_is_asked_for(work)
     predictor = open_predictor(find(work.cache, folder), work.cache)
     assert predictor.precision_on("cpu") == "fp32" and predictor.precision_on("cuda") == "fp16"
     with pytest.raises(UsageError, match="fp16 needs a GPU"):
-        predictors.engine_of(
+        logit_stream.engine_of(
             predictor, ComputeOptions(precision="fp16", device="cpu"), work.cache, many=True
         )

@@ -91,8 +91,8 @@ def fold(net: N, example: Tensor) -> N:
     """
     folded = sharing(net)
     with torch.no_grad():
-        found = pairs(folded, example)
-    for convolution, normalization in found:
+        names = pairs(folded, example)
+    for convolution, normalization in names:
         conv, norm = folded.get_submodule(convolution), folded.get_submodule(normalization)
         # a subclass may do more than convolve: TensorFlow's padding, standardised weights
         if type(conv) is nn.Conv2d and isinstance(norm, nn.BatchNorm2d):

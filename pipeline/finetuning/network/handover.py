@@ -59,13 +59,13 @@ def check(
     want = head.scores(table)[:, seen] / np.float32(head.temperature)
     own = head.scores(features)[:, seen] / np.float32(head.temperature)
     logits = logits[:, seen]
-    found = Handover(
+    apart = Handover(
         _distance(features, table), _distance(_even(logits), _even(want)), tolerance, len(table)
     )
-    if not found.features <= tolerance:
+    if not apart.features <= tolerance:
         raise PipelineError(
             f"Before the first step the network's features differ from the table's by "
-            f"{found.features:.3g} of their length, and {tolerance:g} is allowed: the trunk, its "
+            f"{apart.features:.3g} of their length, and {tolerance:g} is allowed: the trunk, its "
             "weights or the preprocessing are not those that made the table. Run `pipeline "
             "extract` and `pipeline fit-head` again with what is installed now."
         )
@@ -75,13 +75,13 @@ def check(
             f"features (they differ by {_distance(_even(logits), _even(own)):.3g} of their "
             f"length, {tolerance:g} is allowed): the head was not carried over. Fit it again."
         )
-    return found
+    return apart
 
 
 def _even(logits: np.ndarray) -> np.ndarray:
     return np.asarray(logits - logits.mean(1, keepdims=True))
 
 
-def _distance(found: np.ndarray, wanted: np.ndarray) -> float:
+def _distance(given: np.ndarray, wanted: np.ndarray) -> float:
     length = float(np.linalg.norm(wanted))
-    return float(np.linalg.norm(found - wanted)) / max(length, 1e-12)
+    return float(np.linalg.norm(given - wanted)) / max(length, 1e-12)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.store.table import FeatureTable
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -51,6 +53,11 @@ class Part:
 
     digests: tuple[bytes, ...]
     labels: np.ndarray
+
+    @classmethod
+    def of(cls, table: FeatureTable, rows: np.ndarray) -> Part:
+        """Return some rows of a table."""
+        return cls(tuple(bytes.fromhex(table.digests[row]) for row in rows), table.labels[rows])
 
 
 @dataclass(frozen=True)

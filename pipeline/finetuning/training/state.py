@@ -25,8 +25,8 @@ def keep(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     Raises:
         PipelineError: the file and the system's reason.
     """
-    held = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    image = save(held, metadata={"facts": json.dumps(facts)})
+    on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    image = save(on_cpu, metadata={"facts": json.dumps(facts)})
     write_bytes(path, image, what="the state of the run")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -74,7 +73,10 @@ class Training:
         groups = [
             {"params": part, "weight_decay": decay, "factor": times}
             for values, times in ((trunk, 1.0), (head, s.head_lr_factor))
-            for part, decay in _decayed(values, s.weight_decay)
+            for part, decay in (  # none on biases and norms, as is the custom
+                ([p for p in values if p.ndim > 1], s.weight_decay),
+                ([p for p in values if p.ndim <= 1], 0.0),
+            )
             if part
         ]
         self.optimizer: torch.optim.Optimizer
@@ -109,7 +111,7 @@ class Training:
         with torch.no_grad():
             inputs = torch.from_numpy(features).to(self.device)
             logits = self.run.classify(inputs).cpu().numpy()
-        self._enter(0, math.nan, 1.0, logits, 0.0, 0.0, started)
+        self._enter(logits, started)
         return features, logits
 
     def epoch(self) -> Epoch:
@@ -141,8 +143,7 @@ class Training:
         now = self._copy()
         try:
             share, logits = self._score()
-            loss = total / len(keys)
-            self._enter(number, loss, share, logits, lr, lr * s.head_lr_factor, started)
+            self._enter(logits, started, train_loss=total / len(keys), share=share, lr=lr)
         finally:
             self._put(now)
         return self.history[-1]
@@ -153,15 +154,15 @@ class Training:
         Raises:
             Diverged: the scores are not finite.
         """
-        found: dict[float, np.ndarray] = {}
+        logits: dict[float, np.ndarray] = {}
         for share in (self.settings.blend, 1.0) if self._blends else (1.0,):
             self._put(self._between(share))
-            found[share] = self.logits(self.select)
-            if not np.isfinite(found[share]).all():
+            logits[share] = self.logits(self.select)
+            if not np.isfinite(logits[share]).all():
                 raise Diverged
-        best = min(found, key=lambda share: self._loss(found[share]))
+        best = min(logits, key=lambda share: self._loss(logits[share]))
         self._put(self._between(best))
-        return best, found[best]
+        return best, logits[best]
 
     @property
     def _blends(self) -> bool:
@@ -248,9 +249,9 @@ class Training:
     @torch.no_grad()
     def _evaluate(self, part: Part, module: nn.Module) -> np.ndarray:
         batches = self.source.batches([(digest, 0) for digest in part.digests], EVALUATION_BATCH)
-        found = [self._at_once(module, x) for x in batches]
+        outputs = [self._at_once(module, x) for x in batches]
         width = self.network.head.in_features
-        return np.concatenate(found) if found else np.empty((0, width), np.float32)
+        return np.concatenate(outputs) if outputs else np.empty((0, width), np.float32)
 
     def _at_once(self, module: nn.Module, x: Tensor) -> np.ndarray:
         """Return what a module gives of a batch, in parts where memory does not hold it whole."""
@@ -277,15 +278,15 @@ class Training:
 
     def _enter(
         self,
-        number: int,
-        train_loss: float,
-        share: float,
         logits: np.ndarray,
-        lr: float,
-        head_lr: float,
         since: float,
+        *,
+        train_loss: float = math.nan,
+        share: float = 1.0,
+        lr: float = 0.0,
     ) -> None:
         """Note an epoch; where none was better, what the network holds is the best so far."""
+        number, head_lr = len(self.history), lr * self.settings.head_lr_factor
         loss, accuracy = self._loss(logits), math.nan
         if self.select.digests:
             accuracy = float((logits.argmax(1) == self.select.labels).mean())
@@ -300,9 +301,8 @@ class Training:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what `restore` takes: tensors by name, and plain JSON values."""
-        tensors = {f"now/{k}": v.detach() for k, v in self.network.learned().items()}
-        tensors |= {f"average/{k}": v for k, v in self.average.items()}
-        tensors |= {f"best/{k}": v for k, v in self.best.items()}
+        now = {"now": self.network.learned(), "average": self.average, "best": self.best}
+        tensors = {f"{kind}/{k}": v.detach() for kind, of in now.items() for k, v in of.items()}
         for number, values in self.optimizer.state_dict()["state"].items():
             for name, value in values.items():
                 tensors[f"optimizer/{number}/{name}"] = torch.as_tensor(value)
@@ -333,9 +333,8 @@ class Training:
         self.average, self.best = those("average"), those("best")
         held: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
-            kind, _, rest = key.partition("/")
-            if kind == "optimizer":
-                number, _, name = rest.partition("/")
+            if key.startswith("optimizer/"):
+                _, number, name = key.split("/")
                 held.setdefault(int(number), {})[name] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": held, "param_groups": groups})
@@ -343,31 +342,3 @@ class Training:
         self.best_epoch, self.limit = facts["best_epoch"], facts["limit"]
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
-
-
-def _decayed(
-    parameters: list[nn.Parameter], decay: float
-) -> Iterator[tuple[list[nn.Parameter], float]]:
-    """Yield parameters with their weight decay: none on biases and norms, as is the custom."""
-    yield [p for p in parameters if p.ndim > 1], decay
-    yield [p for p in parameters if p.ndim <= 1], 0.0
-
-
-def train(
-    training: Training,
-    *,
-    after_epoch: Callable[[Training], None],
-) -> bool:
-    """Run epochs until the end; return whether the loss stayed finite.
-
-    Args:
-        training: begun, or restored.
-        after_epoch: called after each, to tell and to keep.
-    """
-    while not training.ended:
-        try:
-            training.epoch()
-        except Diverged:
-            return False
-        after_epoch(training)
-    return True

@@ -12,19 +12,20 @@ import numpy as np
 import torch
 
 from pipeline.errors import PipelineError
-from pipeline.finetuning.model import Model
+from pipeline.extraction.crashes import noted_apart
+from pipeline.extraction.scan import of_table
+from pipeline.finetuning.model import Model, open_predictor
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.images.datasets.builtin import builtin
 from pipeline.images.decoding.decode import decode
 from pipeline.images.decoding.quiet import quiet
-from pipeline.images.decoding.reading import read_unknown
+from pipeline.images.decoding.reading import admit, read_unknown
 from pipeline.inference.exporting import onnx_file, openvino_file, safetensors_file
 from pipeline.inference.exporting.graph import linear_of, require
 from pipeline.inference.exporting.readme import readme
 from pipeline.inference.options import ExportOptions
-from pipeline.inference.predictors import open_predictor
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.folders import commit_folder
@@ -113,13 +114,20 @@ def export_predictor(
     folder = Path(options.output or f"{trunk}-{predictor.id}-{options.format}").expanduser()
     _check_place(folder)
     progress.start("exporting", 0)
-    inputs, want, source = _examples(cache, predictor, options)
+    inputs, want, source = _examples(cache, predictor, options, progress)
     info = _info(predictor, options)
 
     def write(into: Path) -> None:
-        got, library = _write(predictor, options, into, info, inputs)
-        if library is not None:
-            info["library"] = library
+        if options.format == "safetensors":
+            library = safetensors_file.save(predictor, into, head_only=options.head_only)
+            got = safetensors_file.probabilities(predictor, into, library, inputs)
+            if library is not None:
+                info["library"] = library
+        else:
+            form: Any = onnx_file if options.format == "onnx" else openvino_file
+            part = {"with_preprocess": options.with_preprocess, "head_only": options.head_only}
+            form.save(form.build(predictor, **part), into, info)
+            got = form.probabilities(into, inputs)
         difference = float(np.abs(got - want).max())
         allowed = TOLERANCE_RESIZED if options.with_preprocess else TOLERANCE
         info["checked"] = {
@@ -137,25 +145,6 @@ def export_predictor(
     commit_folder(folder.absolute(), write, what="the export")
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     return Export(predictor, artefact.why, folder, info, sizes)
-
-
-def _write(
-    predictor: Predictor,
-    options: ExportOptions,
-    into: Path,
-    info: dict[str, Any],
-    inputs: list[np.ndarray],
-) -> tuple[np.ndarray, dict[str, str] | None]:
-    """Write the files, read them back, and return their probabilities [N, K] of the inputs."""
-    if options.format == "safetensors":
-        library = safetensors_file.save(predictor, into, head_only=options.head_only)
-        return safetensors_file.probabilities(predictor, into, library, inputs), library
-    form: Any = onnx_file if options.format == "onnx" else openvino_file
-    model = form.build(
-        predictor, with_preprocess=options.with_preprocess, head_only=options.head_only
-    )
-    form.save(model, into, info)
-    return form.probabilities(into, inputs), None
 
 
 def _check_place(folder: Path) -> None:
@@ -190,13 +179,13 @@ def _info(predictor: Predictor, options: ExportOptions) -> dict[str, Any]:
 
 
 def _examples(
-    cache: Cache, predictor: Predictor, options: ExportOptions
+    cache: Cache, predictor: Predictor, options: ExportOptions, progress: Progress
 ) -> tuple[list[np.ndarray], np.ndarray, str]:
     """Return inputs, the probabilities [N, K] that they should give, and what they are."""
     table = resolve.table_of(cache, predictor.info)
     if options.head_only:
         if table is not None and predictor.kind == "head":
-            rows = np.linspace(0, len(table.labels) - 1, min(64, len(table.labels))).astype(int)
+            rows = _spread(np.arange(len(table.labels)), 64)
             features, source = np.asarray(table.features[rows]), "the table's features"
         else:
             shape = (64, linear_of(predictor).weight.shape[1])
@@ -204,34 +193,40 @@ def _examples(
             source = "random features"
         want = predictor.probabilities(predictor.classify(features))
         return list(features), want, source
-    paths: list[str] = []
-    source = "the table's images"
+    pictures, source = [], "the table's images"
     if table is not None:
-        held = [row for row, split in enumerate(table.splits) if split != "train"]
-        root = table.provenance.root
-        rows = np.array(held or range(len(table.paths)))
-        picked = rows[np.linspace(0, len(rows) - 1, min(CHECKED, len(rows))).astype(int)]
-        paths = [f"{root}/{table.paths[row]}" for row in picked]
-    pictures = _pictures(paths)
+        images = of_table(table)
+        unseen = [row for row, split in enumerate(table.splits) if split != "train"]
+        rows = _spread(np.array(unseen or range(len(table.paths))), CHECKED)
+        pictures = _pictures([images.file(row) for row in rows], cache, progress)
     if not pictures:
         source = "the built-in digits"
         digits = sorted(builtin("digits", cache.data).rglob("*.png"))
-        pictures = _pictures([str(path) for path in digits[:: len(digits) // CHECKED]])
+        spread = digits[:: len(digits) // CHECKED]
+        pictures = _pictures([str(path) for path in spread], cache, progress)
     crops = torch.stack([predictor.preprocess.apply(picture) for picture in pictures])
-    engine = predictor.torch_engine(device="cpu", precision="fp32")
+    engine = predictor.fp32_engine("cpu")
     given = pictures if options.with_preprocess else list(crops)
     inputs = [np.ascontiguousarray(one.permute(1, 2, 0).numpy()) for one in given]
-    (logits,) = predictor.logits(engine, [crops])
-    return inputs, predictor.probabilities(logits), source
+    (features,) = engine.run([crops])
+    return inputs, predictor.probabilities(predictor.logits(features, engine)), source
 
 
-def _pictures(paths: list[str]) -> list[torch.Tensor]:
+def _spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """Return so many rows at most, evenly spread over all."""
+    picked: np.ndarray = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
+    return picked
+
+
+def _pictures(paths: list[str], cache: Cache, progress: Progress) -> list[torch.Tensor]:
     """Return those that can be read, uint8 [3, H, W]."""
-    found = []
-    for path in paths:
-        try:
-            with quiet():
-                found.append(decode(read_unknown(path)))
-        except (PipelineError, OSError):
-            continue  # moved since, or on a disk that is gone: others serve as well
-    return found
+    pictures = []
+    with noted_apart(cache, progress) as guard, quiet():
+        for path in paths:
+            try:
+                data = read_unknown(path)
+                admit(data, None, path, guard=guard, changed=AssertionError())
+                pictures.append(decode(data))
+            except (PipelineError, OSError):
+                continue  # moved since, or on a disk that is gone: others serve as well
+    return pictures

@@ -10,45 +10,33 @@ from pipeline.errors import PipelineError
 from pipeline.finetuning.predictor import Predictor
 from pipeline.heads.linear import LinearHead
 from pipeline.trunks.engines.fuse import fuse
-from pipeline.trunks.feature_net import FeatureNet
 
 
-class LinearPart(nn.Module):
-    """From features to logits and calibrated probabilities.
+class Exported(nn.Module):
+    """From crops or features to logits and calibrated probabilities; normalisation is inside.
 
     Args:
         head: W, b, and whether features are divided by their length first.
         temperature: of the calibration.
+        net: from uint8 crops [B, 3, S, S] to features; None where these are the input.
     """
 
-    def __init__(self, head: LinearHead, temperature: float):
+    def __init__(self, head: LinearHead, temperature: float, net: nn.Module | None):
         super().__init__()
         self.layer, self.l2, self.temperature = head.to_linear(), head.l2, temperature
+        self.net = net
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits [B, K], not calibrated, and probabilities [B, K] of features [B, D]."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits [B, K], not calibrated, and probabilities [B, K].
+
+        Args:
+            x: uint8 images [B, S, S, 3], or features [B, D].
+        """
+        features = x if self.net is None else self.net(x.permute(0, 3, 1, 2))
         if self.l2:
             features = F.normalize(features, dim=1)
         logits = self.layer(features)
         return logits, torch.softmax(logits / self.temperature, dim=1)
-
-
-class WholePart(nn.Module):
-    """From crops to logits and calibrated probabilities; normalisation is inside.
-
-    Args:
-        net: from uint8 crops [B, 3, S, S] to features.
-        linear: behind it.
-    """
-
-    def __init__(self, net: FeatureNet, linear: LinearPart):
-        super().__init__()
-        self.net, self.linear = net, linear
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits [B, K] and probabilities [B, K] of uint8 images [B, S, S, 3]."""
-        found: tuple[Tensor, Tensor] = self.linear(self.net(images.permute(0, 3, 1, 2)))
-        return found
 
 
 def require(*packages: str, extra: str) -> None:
@@ -71,27 +59,34 @@ def linear_of(predictor: Predictor) -> LinearHead:
     if predictor.linear is None:
         from pipeline.heads.registry import HEADS
 
+        file = f"{predictor.info.folder}/head.skops"
         usable = ", ".join(name for name, kind in HEADS.items() if kind.linear or not kind.make)
         raise PipelineError(
             f"The {predictor.title} is not linear and cannot be exported; kinds that can: "
-            f"{usable}. It is kept as scikit-learn's estimator in {predictor.folder}/head.skops, "
-            "which skops opens."
+            f"{usable}. It is kept as scikit-learn's estimator in {file}, which skops opens."
         )
     return predictor.linear
 
 
-def linear_part(predictor: Predictor) -> LinearPart:
-    """Return the part behind the features, in eval mode."""
-    return LinearPart(linear_of(predictor), predictor.temperature).eval().requires_grad_(False)
+def example_of(predictor: Predictor, *, head_only: bool) -> tuple[Exported, Tensor, str]:
+    """Return what is exported, in eval mode, with an example of its input and the input's name.
 
+    BatchNorms are folded into the convolutions before them.
 
-def whole_part(predictor: Predictor) -> WholePart:
-    """Return all of it in eval mode, BatchNorms folded into the convolutions before them."""
-    linear = linear_part(predictor)
-    side = predictor.preprocess.crop
-    generator = torch.Generator().manual_seed(0)
-    example = torch.randint(0, 256, (2, 3, side, side), generator=generator).to(torch.uint8)
-    net = predictor.net.to("cpu").float().eval()
-    folded = fuse(net, example)
-    assert isinstance(folded, FeatureNet)
-    return WholePart(folded, linear).eval().requires_grad_(False)  # to be traced as constants
+    Args:
+        predictor: a head or model.
+        head_only: only what goes on top of features.
+
+    Raises:
+        PipelineError: the head is not linear.
+    """
+    head, side = linear_of(predictor), predictor.preprocess.crop
+    net: nn.Module | None = None
+    example, name = torch.zeros(2, head.weight.shape[1]), "features"
+    if not head_only:
+        generator = torch.Generator().manual_seed(0)
+        crops = torch.randint(0, 256, (2, 3, side, side), generator=generator).to(torch.uint8)
+        net = fuse(predictor.net.to("cpu").float().eval(), crops)
+        example, name = torch.zeros(2, side, side, 3, dtype=torch.uint8), "images"
+    module = Exported(head, predictor.temperature, net).eval()
+    return module.requires_grad_(False), example, name  # to be traced as constants

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.finetuning.predictor import Predictor
 from pipeline.images.preprocess import MAX_ASPECT, Preprocess
-from pipeline.inference.exporting.graph import linear_part, require, whole_part
+from pipeline.inference.exporting.graph import example_of
 from pipeline.trunks.engines import openvino_import
 
 XML = "model.xml"
@@ -22,16 +22,10 @@ def build(predictor: Predictor, *, with_preprocess: bool, head_only: bool) -> An
     """Return a head or model as an `openvino.Model`; inputs and outputs as in `onnx_file.build`.
 
     Raises:
-        PipelineError: the head is not linear, or OpenVINO is not installed.
+        PipelineError: the head is not linear.
     """
-    require("openvino", extra="openvino")
     openvino = openvino_import.openvino()
-    if head_only:
-        part = linear_part(predictor)
-        return _converted(part, torch.zeros(2, part.layer.in_features), "features")
-    side = predictor.preprocess.crop
-    example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
-    model = _converted(whole_part(predictor), example, "images")
+    model = _converted(*example_of(predictor, head_only=head_only))
     if not with_preprocess:
         return model
     images, crops = _prepared(predictor.preprocess)

@@ -36,11 +36,19 @@ x = torch.tensor(np.asarray(image) / 255.0 - fit["mean"]) / torch.tensor(fit["st
 logits = model(x.permute(2, 0, 1)[None].float())[0].detach()
 found = torch.softmax(logits / info["temperature"], 0)
 """
-_HEADER = {
-    "onnx": "import json, sys, numpy as np, onnxruntime",
-    "openvino": "import json, sys, numpy as np, openvino",
-    "safetensors": "import json, sys, numpy as np, torch, {package}",
-}
+_FEATURES = 'features = np.load(sys.argv[1]).astype("float32")  # one image, [D]\n'
+_HEAD = 'info, head = json.load(open("headstart.json")), load_file("model.safetensors")\n'
+_UNIT_LENGTH = "features /= max(np.linalg.norm(features), 1e-12)\n"
+_RUN_HEAD = """\
+logits = (head["weight"] @ features + head["bias"]) / info["temperature"]
+found = np.exp(logits - logits.max())
+found /= found.sum()
+"""
+_TENSORS = """\
+from safetensors.torch import load_file
+
+tensors = load_file("model.safetensors")  # trunk.<the library's name>, head.weight, head.bias
+"""
 
 
 def readme(info: dict[str, Any]) -> str:
@@ -102,48 +110,29 @@ def _promise(info: dict[str, Any]) -> str:
 
 
 def _code(info: dict[str, Any]) -> str:
-    kind, fit = info["format"], info["preprocess"]
-    if info["input"] == "features":
-        return _features(info)
-    if kind == "safetensors" and "library" not in info:
-        return (
-            "from safetensors.torch import load_file\n\n"
-            'tensors = load_file("model.safetensors")  # trunk.<the library\'s name>, head.weight, '
-            "head.bias"
-        )
-    crop = _FIT.format(
-        size=_SQUASHED if fit["squash"] else _ASPECT, kernel=fit["interpolation"].upper()
-    )
-    image = _OPEN + ("" if info["input"] == "images" else crop)
-    pillow = "from PIL import Image, ImageOps\n"
-    if kind == "safetensors":
-        library = info["library"]
-        package, make = library["package"], library["make"]
-        load = _LIBRARY.format(make=make, name=library["name"])
-        imports = _HEADER[kind].format(package=package) + "\n" + pillow
-        imports += "from safetensors.torch import load_file\n"
-        return f"{imports}\n{load}{image}{_RUN_LIBRARY}{_SHOW}"
-    if kind == "onnx":
-        run = 'found = session.run(["probabilities"], {"images": np.asarray(image)[None]})[0][0]\n'
-        return f"{_HEADER[kind]}\n{pillow}\n{_ONNX}{image}{run}{_SHOW}"
-    run = 'found = model(np.asarray(image)[None])["probabilities"][0]\n'
-    return f"{_HEADER[kind]}\n{pillow}\n{_OPENVINO}{image}{run}{_SHOW}"
+    form, of_features, library = info["format"], info["input"] == "features", info.get("library")
+    if of_features:
+        name, value, imports, given = "features", "features", "", _FEATURES
+    else:
+        name, value, imports = "images", "np.asarray(image)", "from PIL import Image, ImageOps\n"
+        given = _OPEN + ("" if info["input"] == "images" else _fit(info["preprocess"]))
+    if form == "onnx":
+        package, load = ", onnxruntime", _ONNX
+        run = f'found = session.run(["probabilities"], {{"{name}": {value}[None]}})[0][0]\n'
+    elif form == "openvino":
+        package, load = ", openvino", _OPENVINO
+        run = f'found = model({value}[None])["probabilities"][0]\n'
+    elif of_features:
+        package, load, run = "", _HEAD, (_UNIT_LENGTH if info["l2"] else "") + _RUN_HEAD
+        imports += "from safetensors.numpy import load_file\n"
+    elif library is not None:
+        package, load = f", torch, {library['package']}", _LIBRARY.format(**library)
+        imports, run = f"{imports}from safetensors.torch import load_file\n", _RUN_LIBRARY
+    else:
+        return _TENSORS
+    return f"import json, sys, numpy as np{package}\n{imports}\n{load}{given}{run}{_SHOW}"
 
 
-def _features(info: dict[str, Any]) -> str:
-    load = 'features = np.load(sys.argv[1]).astype("float32")  # one image, [D]\n'
-    if info["format"] == "onnx":
-        run = 'found = session.run(["probabilities"], {"features": features[None]})[0][0]\n'
-        return f"{_HEADER['onnx']}\n\n{_ONNX}{load}{run}{_SHOW}"
-    if info["format"] == "openvino":
-        run = 'found = model(features[None])["probabilities"][0]\n'
-        return f"{_HEADER['openvino']}\n\n{_OPENVINO}{load}{run}{_SHOW}"
-    unit = "features /= max(np.linalg.norm(features), 1e-12)\n" if info["l2"] else ""
-    return (
-        "import json, sys, numpy as np\nfrom safetensors.numpy import load_file\n\n"
-        'info, head = json.load(open("headstart.json")), load_file("model.safetensors")\n'
-        f"{load}{unit}"
-        'logits = (head["weight"] @ features + head["bias"]) / info["temperature"]\n'
-        "found = np.exp(logits - logits.max())\nfound /= found.sum()\n"
-        f"{_SHOW}"
-    )
+def _fit(fit: dict[str, Any]) -> str:
+    size = _SQUASHED if fit["squash"] else _ASPECT
+    return _FIT.format(size=size, kernel=fit["interpolation"].upper())

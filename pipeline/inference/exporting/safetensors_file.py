@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +57,17 @@ def maker(trunk: str) -> dict[str, str]:
 
 def made(library: dict[str, str], classes: int) -> nn.Module:
     """Return the library's network for so many classes, in eval mode."""
-    if library["package"] == "timm":
-        import timm
-
-        model: nn.Module = timm.create_model(library["name"], num_classes=classes)
-    else:
-        import torchvision
-
-        model = torchvision.models.get_model(library["name"], num_classes=classes)
+    package, _, make = library["make"].partition(".")
+    model: nn.Module = attrgetter(make)(import_module(package))(
+        library["name"], num_classes=classes
+    )
     return model.eval()
 
 
 def _library(predictor: Predictor, own: dict[str, Tensor], layer: nn.Linear) -> Any:
     """Return what takes these tensors exactly, its classifier's name with it; else None."""
-    found = maker(predictor.info.trunk)
-    model = made(found, len(predictor.classes))
+    library = maker(predictor.info.trunk)
+    model = made(library, len(predictor.classes))
     wanted = set(model.state_dict()) - set(own)
     names = {name.rpartition(".")[0] for name in wanted}
     if len(names) != 1 or set(own) - set(model.state_dict()):
@@ -78,7 +76,7 @@ def _library(predictor: Predictor, own: dict[str, Tensor], layer: nn.Linear) -> 
     last = model.get_submodule(name)
     if not isinstance(last, nn.Linear) or last.weight.shape != layer.weight.shape:
         return None
-    return {**found, "classifier": name}
+    return {**library, "classifier": name}
 
 
 @torch.no_grad()
@@ -102,16 +100,12 @@ def probabilities(
         model.load_state_dict(tensors)
         mean, std = (torch.tensor(v) for v in (predictor.preprocess.mean, predictor.preprocess.std))
         logits = model((((x / 255) - mean) / std).permute(0, 3, 1, 2))
-    elif "weight" in tensors:
-        head = linear_of(predictor)
-        x = nn.functional.normalize(x, dim=1) if head.l2 else x
-        logits = x @ tensors["weight"].T + tensors["bias"]
     else:
-        net = predictor.net
-        own = {name.removeprefix("trunk."): value for name, value in tensors.items()}
-        same = net.trunk.native_state()
-        assert all(torch.equal(own[name], value) for name, value in same.items())
-        features = net(x.permute(0, 3, 1, 2))
-        features = nn.functional.normalize(features, dim=1) if linear_of(predictor).l2 else features
-        logits = features @ tensors["head.weight"].T + tensors["head.bias"]
+        prefix = "" if "weight" in tensors else "head."
+        if prefix:
+            same = predictor.net.trunk.native_state()
+            assert all(torch.equal(tensors[f"trunk.{k}"], value) for k, value in same.items())
+            x = predictor.net(x.permute(0, 3, 1, 2))
+        x = nn.functional.normalize(x, dim=1) if linear_of(predictor).l2 else x
+        logits = x @ tensors[f"{prefix}weight"].T + tensors[f"{prefix}bias"]
     return np.asarray(torch.softmax(logits / predictor.temperature, 1))

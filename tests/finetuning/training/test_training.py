@@ -10,7 +10,7 @@ from pipeline.finetuning.network.network import Network
 from pipeline.finetuning.network.unfreeze import cut
 from pipeline.finetuning.training import state
 from pipeline.finetuning.training.records import Part, Settings
-from pipeline.finetuning.training.training import Diverged, Training, train
+from pipeline.finetuning.training.training import Diverged, Training
 from pipeline.heads.metrics import log_loss, softmax
 
 SETTINGS = Settings(
@@ -185,7 +185,8 @@ def test_training_draws_random_views_and_scoring_the_evaluation_view(trunk):
 def test_patience_ends_a_run_that_gets_no_better(trunk):
     tuner = training(trunk(), replace(SETTINGS, epochs=50, lr=0.3, patience=2))
     tuner.begin()
-    train(tuner, after_epoch=lambda t: None)
+    while not tuner.ended:
+        tuner.epoch()
     assert len(tuner.history) - 1 == tuner.best_epoch + 2 < 50 or not tuner.ended
 
 
@@ -201,7 +202,37 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_best_epoch(trunk)
     with pytest.raises(Diverged):
         tuner.epoch()
     assert same(tuner.best, best) and len(tuner.history) == 3
-    assert train(tuner, after_epoch=lambda t: None) is False
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Diverged])
+@pytest.mark.parametrize("train_bn", [False, True])
+def test_after_a_step_that_broke_off_what_is_kept_is_scored_without_dropout_and_changed_by_nothing(
+    trunk, error, train_bn
+):
+    loaded = trunk()
+    layer4 = loaded.module.stages["layer4"]
+    names = [name for name, module in layer4.named_modules() if isinstance(module, nn.ReLU)]
+    layer4.set_submodule(names[-1], nn.Sequential(nn.ReLU(), nn.Dropout(0.5)))
+    tuner = run(training(loaded, train_bn=train_bn), 1)
+    assert tuner.best_epoch == 1
+    step, steps = tuner._step, []
+
+    def broken(*arguments):
+        steps.append(step(*arguments))
+        if len(steps) == 2:
+            raise error
+        return steps[-1]
+
+    tuner._step = broken
+    with pytest.raises(error):
+        tuner.epoch()
+    assert not any(module.training for module in tuner.network.modules())
+    tuner.keep_best()
+    kept = copied(tuner)
+    logits = [tuner.logits(tuner.select) for _ in range(2)]
+    np.testing.assert_array_equal(*logits)
+    assert log_loss(tuner.select.labels, softmax(logits[0])) == tuner.history[1].loss
+    assert same(copied(tuner), kept)  # running statistics as well
 
 
 def test_the_head_learns_ten_times_as_fast_and_norms_have_no_decay(trunk):

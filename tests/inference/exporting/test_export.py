@@ -17,6 +17,7 @@ from tables import make_table
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
+from pipeline.finetuning.model import open_predictor
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import softmax
 from pipeline.heads.resolve import find
@@ -24,7 +25,6 @@ from pipeline.images.decoding.decode import decode
 from pipeline.inference.exporting import onnx_file, openvino_file, safetensors_file
 from pipeline.inference.exporting.export import export_predictor
 from pipeline.inference.options import ExportOptions
-from pipeline.inference.predictors import open_predictor
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
 
@@ -75,25 +75,25 @@ def crops(work, folder, paths):
 def test_each_format_gives_the_stored_predictions_again(modelled, tmp_path, kind, form):
     folder = only(kind, modelled)
     done = export(modelled, folder, tmp_path / "out", format=form)
-    assert done.info.checked["difference"] < 1e-4
-    assert done.info.checked["on"] == "the table's images"
-    paths, named, chances = stored(folder)
+    assert done.info["checked"]["difference"] < 1e-4
+    assert done.info["checked"]["on"] == "the table's images"
+    paths, named, probabilities = stored(folder)
     predictor, inputs = crops(modelled, folder, paths)
     if form == "onnx":
         session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
         logits, calibrated = session.run(["logits", "probabilities"], {"images": np.stack(inputs)})
-        assert np.abs(softmax(logits) - chances).max() < 5e-3  # the stored ones are not calibrated
+        assert np.abs(softmax(logits) - probabilities).max() < 5e-3
         np.testing.assert_allclose(predictor.probabilities(logits), calibrated, atol=1e-5)
     elif form == "openvino":
         calibrated = openvino_file.probabilities(tmp_path / "out", inputs)
     else:
         tensors = load_file(tmp_path / "out/model.safetensors")
         assert tensors["fc.weight"].shape == (2, 512) and "layer4.1.bn2.running_var" in tensors
-        assert done.info.library["make"] == "torchvision.models.get_model"
+        assert done.info["library"]["make"] == "torchvision.models.get_model"
         return
     back = softmax(np.log(calibrated) * predictor.temperature)
-    assert np.abs(back - chances).max() < 5e-3
-    sure = np.abs(chances[:, 0] - 0.5) > 5e-3
+    assert np.abs(back - probabilities).max() < 5e-3
+    sure = np.abs(probabilities[:, 0] - 0.5) > 5e-3
     right = np.array(predictor.classes)[calibrated.argmax(1)] == np.array(named)
     assert right[sure].all()
 
@@ -115,7 +115,7 @@ def test_the_readmes_lines_run_where_neither_torch_nor_this_package_can_be_impor
     image = modelled / "photos/val/red/03.png"
     found = alone(tmp_path / "out", image)
     predictor, _ = crops(modelled, folder, [])
-    want = predictor.predict_proba([image], precision="fp32")[0]
+    want = predictor.predict_proba([image])[0]
     assert found == pytest.approx(dict(zip(("blue", "red"), want, strict=True)), abs=0.02)
 
 
@@ -129,7 +129,7 @@ def test_the_import_blocker_can_fail(tmp_path):
 def test_the_head_alone_takes_a_few_kilobytes_and_features(modelled, tmp_path, form):
     folder = only(HEAD, modelled)
     done = export(modelled, folder, tmp_path / "out", format=form, head_only=True)
-    assert sum(done.sizes.values()) < 50_000 and done.info.input == "features"
+    assert sum(done.sizes.values()) < 50_000 and done.info["input"] == "features"
     table = Cache.at(modelled / "cache").open_table()
     np.save(tmp_path / "x.npy", table.features[0])
     found = alone(tmp_path / "out", tmp_path / "x.npy")
@@ -184,8 +184,8 @@ def test_where_the_images_are_gone_it_is_checked_on_the_digits(modelled, tmp_pat
     path = only(HEAD, tmp_path) / "head.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "table": "/gone.h5"}))
     done = export(tmp_path, path.parent, tmp_path / "out", format="safetensors")
-    assert done.info.checked["on"] == "the built-in digits"
-    assert done.info.checked["images"] >= 16
+    assert done.info["checked"]["on"] == "the built-in digits"
+    assert done.info["checked"]["images"] >= 16
 
 
 def test_a_folder_of_other_files_is_never_replaced_and_an_earlier_export_is(modelled, tmp_path):
@@ -247,7 +247,7 @@ def test_trunks_of_other_makes_are_exported_in_every_format(tmp_path, trunk, lay
     folder = only(HEAD, make(tmp_path, trunk, "random", layer))
     for form in ("onnx", "openvino", "safetensors"):
         done = export(tmp_path, folder, tmp_path / form, format=form)
-        assert done.info.checked["difference"] < 1e-4, form
+        assert done.info["checked"]["difference"] < 1e-4, form
         assert ("library" in done.info) == (form == "safetensors" and layer is None)
     assert Path(tmp_path / "safetensors/README.md").read_text().count("```") == 2
 
@@ -282,11 +282,11 @@ def test_every_trunk_predicts_and_exports_its_stored_predictions_in_every_format
     other, tmp_path, kind
 ):
     folder = only(kind, other)
-    paths, named, chances = stored(folder)
+    paths, named, probabilities = stored(folder)
     files = [str(other / "photos" / path) for path in paths]
     predictor, inputs = crops(other, folder, paths)
     near = 1e-5 if kind is HEAD else 5e-3
-    assert np.abs(predictor.predict_proba(files, calibrated=False) - chances).max() < near
+    assert np.abs(predictor.predict_proba(files, calibrated=False) - probabilities).max() < near
     pictures = [decode(Path(file).read_bytes()).permute(1, 2, 0).numpy() for file in files]
     forms = [("onnx", False), ("openvino", False), ("safetensors", False)]
     forms += [("onnx", True), ("openvino", True)] if kind is MODEL else []
@@ -300,6 +300,6 @@ def test_every_trunk_predicts_and_exports_its_stored_predictions_in_every_format
             found = read.probabilities(out, list(map(np.ascontiguousarray, pictures))
                                        if inside else inputs)  # fmt: skip
         back = softmax(np.log(found) * predictor.temperature)  # the stored are not calibrated
-        assert np.abs(back - chances).max() < (0.02 if inside else 5e-3), (form, inside)
+        assert np.abs(back - probabilities).max() < (0.02 if inside else 5e-3), (form, inside)
         right = np.array(predictor.classes)[back.argmax(1)] == np.array(named)
-        assert right[np.abs(chances[:, 0] - 0.5) > 0.02].all(), (form, inside)
+        assert right[np.abs(probabilities[:, 0] - 0.5) > 0.02].all(), (form, inside)

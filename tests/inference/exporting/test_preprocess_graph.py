@@ -6,15 +6,14 @@ import pytest
 import torch
 
 from pipeline.images.preprocess import MAX_ASPECT, Preprocess
-from pipeline.inference.exporting import openvino_file
-from pipeline.inference.exporting.preprocess_graph import preprocess_model
+from pipeline.inference.exporting import onnx_file, openvino_file
 
 SIZES = [(64, 64), (33, 50), (51, 32), (200, 133), (97, 300), (40, 401), (500, 37), (3, 90), (1, 1)]
 
 
 def onnx_session(preprocess):
     """Return a function from uint8 images [B, H, W, 3] to crops, by ONNX."""
-    model = preprocess_model(preprocess, opset=20)
+    model = onnx_file.preprocess_model(preprocess)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
