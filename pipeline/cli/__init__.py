@@ -111,7 +111,7 @@ class LazyGroup(click.Group):
             if isinstance(error, click.BadParameter) and _from_file(error):
                 where = f"{error.format_message()} It stands in {settings.FILE}."
                 error = click.UsageError(where, error.ctx)
-            log.MESSAGES.info(f"Error: {error.format_message()}")
+            log.MESSAGES.info(log.shown(f"Error: {error.format_message()}"))
             raise error
         except KeyboardInterrupt as error:
             log.echo(str(error) or STOPPED, err=True)

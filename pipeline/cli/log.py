@@ -92,10 +92,10 @@ def _open(context: click.Context, param: click.Parameter, value: str | None) -> 
         return
     path = Path(value).expanduser()
     try:
-        MESSAGES.addHandler(LogFile(path, encoding="utf-8", errors="backslashreplace"))
+        MESSAGES.addHandler(LogFile(path, encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise click.ClickException(
             f"The log file {path} cannot be written: {reason}. Name another with --log-file."
         ) from error
-    MESSAGES.info(f"headstart {__version__}: {shlex.join(['pipeline', *words])}")
+    MESSAGES.info(shown(f"headstart {__version__}: {shlex.join(['pipeline', *words])}"))
