@@ -45,7 +45,8 @@ def builtin(name: str, home: Path) -> Path:
         )
     folder, mark = home / name, home / f"{name}.complete"
     try:
-        if not _is_whole(folder, mark):
+        there = mark.is_file() and folder.is_dir()
+        if not (there and mark.read_text() == _weigh(folder)):
             _write(BUILTIN[name](), folder, mark)
     except OSError as error:
         raise PipelineError(
@@ -67,26 +68,16 @@ def _write(pictures: Iterator[tuple[str, np.ndarray]], folder: Path, mark: Path)
             place.write_bytes(png(picture))
         if folder.exists():
             folder.rename(old)
-        if not _renamed(new, folder):
-            return  # another process was first
+        try:
+            new.rename(folder)
+        except OSError:
+            if folder.is_dir():
+                return  # another process was first
+            raise
         mark.write_text(_weigh(folder))
     finally:
         for left in (new, old):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _renamed(new: Path, folder: Path) -> bool:
-    try:
-        new.rename(folder)
-    except OSError:
-        if folder.is_dir():
-            return False
-        raise
-    return True
-
-
-def _is_whole(folder: Path, mark: Path) -> bool:
-    return mark.is_file() and folder.is_dir() and mark.read_text() == _weigh(folder)
 
 
 def _weigh(folder: Path) -> str:

@@ -8,17 +8,18 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from pipeline.errors import PipelineError, nearest
 from pipeline.images.datasets.imageset import Entry, ImageSet, class_notes
 from pipeline.images.decoding.formats import HEAD, sniff
+from pipeline.images.digest import NOT_REGULAR
 from pipeline.images.names import SPLIT_NAMES, SPLITS, class_name, counted, listed, shown
 
 REQUIRED = ("path", "label")
 COLUMNS = (*REQUIRED, "split", "group")
 MISSING = "missing"
-NOT_REGULAR = "not a regular file"
 
 _SHOWN = 5  # faults of one kind that a message lists
 
@@ -106,17 +107,14 @@ def _read(path: Path) -> tuple[list[_Row], list[str]]:
     faults.check(path)
     rows: list[_Row] = []
     for line, cells in _lines(text, delimiter, faults):
-        if line == 0 or not any(cell.strip() for cell in cells):
-            continue
+        values = dict(zip(header, cells, strict=False))
+        split = values.get("split", "").strip()
         if len(cells) != len(header):
             faults.add(
                 f"Lines that do not have {counted(len(header), 'value')}",
                 f"line {line} has {len(cells)}",
             )
-            continue
-        values = dict(zip(header, cells, strict=True))
-        split = values.get("split", "").strip()
-        if not values["path"].strip():
+        elif not values["path"].strip():
             faults.add("Lines without a path", f"line {line}")
         elif split and split.casefold() not in SPLIT_NAMES:
             hint = _hint(split, SPLIT_NAMES)
@@ -155,14 +153,12 @@ def _header(first: str, delimiter: str) -> list[str]:
 
 
 def _lines(text: str, delimiter: str, faults: _Faults) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, cells); the header is line 0."""
+    """Yield (line, cells) of what comes after the header and is not empty."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header = True
     try:
-        for cells in reader:
-            if cells:
-                yield (0 if header else reader.line_num), cells
-                header = False
+        for cells in islice(filter(None, reader), 1, None):
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, cells
     except csv.Error as error:
         faults.add("Quotes or lengths that make no sense", f"line {reader.line_num} ({error})")
 

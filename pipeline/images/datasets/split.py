@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -134,26 +134,19 @@ def _split(number: float, *, val: float, test: float) -> str:
 
 
 def _tied(digests: Sequence[bytes], groups: Sequence[str]) -> list[bytes]:
-    """Return for each image the key that its number comes from: union-find over equal files."""
-    names = [group.encode("utf-8", "surrogateescape") for group in groups]
-    over: dict[bytes, bytes] = {}  # group → a smaller group that it is tied to
+    """Return for each image the key that its number comes from."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def smallest(name: bytes) -> bytes:
-        while (above := over.get(name, name)) != name:
-            over[name] = over.get(above, above)
-            name = above
-        return name
-
-    owner: dict[bytes, bytes] = {}  # digest → one of the groups that hold this file
-    for digest, name in _grouped(digests, names):
-        one, other = smallest(name), smallest(owner.setdefault(digest, name))
-        over[max(one, other)] = min(one, other)
-    # A file without a group goes with an equal one that has a group, else by itself.
-    return [
-        b"group " + smallest(name or owner[digest]) if name or digest in owner else digest
-        for digest, name in zip(digests, names, strict=True)
+    names = [
+        b"group " + name.encode("utf-8", "surrogateescape") if name else b"" for name in groups
     ]
-
-
-def _grouped(digests: Sequence[bytes], names: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
-    return ((d, name) for d, name in zip(digests, names, strict=True) if name)
+    # Every file is tied to its group; of what is tied, the smallest group comes first.
+    keys = [*sorted({*names} - {b""}), *dict.fromkeys(digests)]
+    number = {key: at for at, key in enumerate(keys)}
+    files = [number[digest] for digest in digests]
+    held = [number[name or digest] for digest, name in zip(digests, names, strict=True)]
+    graph = coo_array((np.ones(len(files)), (files, held)), shape=(len(keys),) * 2)
+    part = connected_components(graph, directed=False)[1]
+    first = np.unique(part, return_index=True)[1]
+    return [keys[first[part[file]]] for file in files]
