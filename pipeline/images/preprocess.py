@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 #: Part of every fingerprint: raise it when `decode.decode` gives other pixels.
 DECODE_POLICY = "2"
-#: Part of every fingerprint: raise it when `Preprocess.apply` or `views.view` gives other pixels.
+#: Part of every fingerprint: raise it when `Preprocess.apply` or `crops.view` gives other pixels.
 VIEW_POLICY = "centre-crop-1, random-crops-1"
 #: A picture longer than this many times its short side is cut to its middle before resizing,
 #: so that a 1×100,000 strip does not become 256×25,600,000 pixels.

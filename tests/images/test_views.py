@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.images.decoding.crops import RATIO, SCALE, _box, _draws, view
 from pipeline.images.preprocess import Preprocess
-from pipeline.images.views import RATIO, SCALE, _box, _draws, view
 
 PREPROCESS = Preprocess(resize=20, crop=16)
 

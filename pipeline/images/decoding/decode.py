@@ -37,12 +37,12 @@ from pipeline.images.decoding.formats import (
     NOT_AN_IMAGE,
     PILLOW_NAMES,
     JpegHeader,
+    holds_every_row,
     jpeg_header,
     sniff,
     webp_size,
 )
 from pipeline.images.decoding.modes import to_rgb
-from pipeline.images.decoding.pngs import holds_every_row
 from pipeline.images.preprocess import DECODE_POLICY as DECODE_POLICY
 
 try:  # torchvision 0.29 deprecates it: a release without it is slower and gives the same pixels

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -28,17 +28,9 @@ from pipeline.images.preprocess import Preprocess
 #: Mean difference between both decoders' pixels, in levels of 255, up to which nvJPEG is taken to
 #: be right: the tolerance of torchvision's own tests.
 ALIKE = 2.0
-#: EXIF orientation → what brings a picture [3, H, W] upright (Exif 2.32, table 4.6.4 A).
-_UPRIGHT: dict[int, Callable[[torch.Tensor], torch.Tensor]] = {
-    1: lambda picture: picture,
-    2: lambda picture: picture.flip(-1),
-    3: lambda picture: picture.flip(-1, -2),
-    4: lambda picture: picture.flip(-2),
-    5: lambda picture: picture.transpose(-1, -2),
-    6: lambda picture: picture.rot90(-1, (-2, -1)),
-    7: lambda picture: picture.transpose(-1, -2).flip(-1, -2),
-    8: lambda picture: picture.rot90(1, (-2, -1)),
-}
+#: What brings a picture [3, H, W] upright: flips by EXIF orientation, 1 to 4; from 5 on the same
+#: after the sides are swapped (Exif 2.32, table 4.6.4 A).
+_FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-1, -2), (-2,))
 _threads = threading.local()
 
 
@@ -62,7 +54,9 @@ def crops_on_gpu(
     if orientation is not None:
         try:
             with torch.cuda.stream(_stream()):
-                picture = _UPRIGHT[orientation](_nvjpeg(data))
+                stored = _nvjpeg(data)
+                sides = stored.mT if orientation > 4 else stored
+                picture = sides.flip(_FLIPS[(orientation - 1) % 4])
                 found = crops(data, preprocess, digest, numbers, lambda data, least: picture)
                 return [crop.cpu() for crop in found]
         except RuntimeError:  # a variant that it does not read, or no memory for it

@@ -20,6 +20,11 @@ Guard = Callable[[bytes, bytes, str], str]
 ABSENT = "no such file"
 NO_PERMISSION = "no permission to read it"
 NOT_A_PATH = "not a path that this system can have"
+_REASONS = {
+    **dict.fromkeys(GONE, ABSENT),
+    **dict.fromkeys(FORBIDDEN, NO_PERMISSION),
+    errno.ENAMETOOLONG: NOT_A_PATH,
+}
 
 
 def unguarded(digest: bytes, data: bytes, name: str) -> str:
@@ -77,26 +82,18 @@ def read_unknown(path: str) -> bytes:
         PipelineError: for what is not the file's fault, with the system's reason.
     """
     try:
-        return _read_image(path)
+        descriptor = os.open(path, FLAGS)
+        if (odd := unread(os.fstat(descriptor))) is not None:
+            os.close(descriptor)
+            raise BadImage(odd.reason)
+        with open(descriptor, "rb") as file:
+            head = file.read(HEAD)
+            if not sniff(head):  # a large file that is no image is not read whole
+                raise BadImage(NOT_AN_IMAGE)
+            return head + file.read()
     except OSError as error:
-        if error.errno in GONE:
-            raise BadImage(ABSENT) from error
-        if error.errno in FORBIDDEN:
-            raise BadImage(NO_PERMISSION) from error
-        if error.errno == errno.ENAMETOOLONG:
-            raise BadImage(NOT_A_PATH) from error
+        if error.errno in _REASONS:
+            raise BadImage(_REASONS[error.errno]) from error
         raise PipelineError(f"Cannot read {shown(path)}: {error.strerror}.") from error
     except ValueError as error:  # a path with a zero byte
         raise BadImage(NOT_A_PATH) from error
-
-
-def _read_image(path: str) -> bytes:
-    descriptor = os.open(path, FLAGS)
-    if (odd := unread(os.fstat(descriptor))) is not None:
-        os.close(descriptor)
-        raise BadImage(odd.reason)
-    with open(descriptor, "rb") as file:
-        head = file.read(HEAD)
-        if not sniff(head):  # a large file that is no image is not read whole
-            raise BadImage(NOT_AN_IMAGE)
-        return head + file.read()
