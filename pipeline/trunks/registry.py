@@ -25,9 +25,8 @@ from pipeline.trunks.sources.random_weights import (
     tell_images_apart,
 )
 from pipeline.trunks.sources.weights import KEYS, SUFFIXES, digest, fill, read_weights
-from pipeline.trunks.staging.architecture import Architecture
+from pipeline.trunks.staging.architecture import Architecture, Weightless
 from pipeline.trunks.staging.cutting import stage_trunk
-from pipeline.trunks.staging.meta import Weightless
 from pipeline.trunks.staging.stages import StagedTrunk
 
 #: Where trunks come from, asked in this order. A module with `names()` and `find(name)`.

@@ -54,15 +54,9 @@ class TrunkFacts:
     @classmethod
     def of(cls, trunk: LoadedTrunk) -> TrunkFacts:
         """Return the facts of a loaded trunk."""
-        return cls(
-            name=trunk.name,
-            weights=trunk.weights,
-            weights_digest=trunk.weights_digest,
-            preprocess=trunk.preprocess,
-            dim=trunk.module.dim,
-            stages=tuple(trunk.module.stages),
-            neck=trunk.module.neck is not None,
-        )
+        shared = {name: value for name, value in vars(trunk).items() if name != "module"}
+        net = trunk.module
+        return cls(**shared, dim=net.dim, stages=tuple(net.stages), neck=net.neck is not None)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

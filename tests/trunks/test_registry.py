@@ -17,7 +17,8 @@ from torch import nn
 from pipeline.errors import PipelineError, UsageError
 from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.registry import describe, find, load, names
-from pipeline.trunks.sources import builtin, download, from_timm, from_torchvision
+from pipeline.trunks.sources import builtin, from_timm, from_torchvision
+from pipeline.trunks.sources.weights import download
 from pipeline.trunks.staging.cutting import stage_trunk
 
 
@@ -120,14 +121,14 @@ def test_downloads_are_hashed_and_renamed_into_place(
     data = b"weights" * 100
     target = tmp_path / f"net-{hashlib.sha256(data).hexdigest()[:8]}.pth"
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Answer(data))
-    download.download("https://example.org/net.pth", target, "W of net")
+    download("https://example.org/net.pth", target, "W of net")
     assert target.read_bytes() == data
     wrong = tmp_path / "net-00000000.pth"
     with pytest.raises(PipelineError, match="sha256 begins with"):
-        download.download("https://example.org/net.pth", wrong, "W of net")
+        download("https://example.org/net.pth", wrong, "W of net")
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Answer(data, cut=50))
     with pytest.raises(PipelineError, match="timed out"):
-        download.download("https://example.org/net.pth", wrong, "W of net")
+        download("https://example.org/net.pth", wrong, "W of net")
     assert list(tmp_path.iterdir()) == [target]
 
 

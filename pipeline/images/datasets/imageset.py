@@ -191,19 +191,13 @@ def class_notes(images: ImageSet) -> tuple[str, ...]:
         notes.append(many or f"{unknown:,} of {counted(len(labels), 'image')} have no label.")
     if single := [name for name, count in zip(classes, counts, strict=True) if count == 1]:
         notes.append(f"Only one image of {listed(single)}.")
-    notes += _differences(images)
-    return tuple(notes)
-
-
-def _differences(images: ImageSet) -> list[str]:
-    """Return the sentence on classes that are not in every labelled split."""
-    if images.splits is None:
-        return []
-    splits, labels = np.array(images.splits, dtype=object), images.labels
     missing = []
-    for split in SPLITS:
+    splits = np.array(images.splits, dtype=object)
+    for split in images.split_names:
         here = np.unique(labels[(splits == split) & (labels >= 0)])
-        if len(here) and len(here) < len(images.classes):
-            gone = np.setdiff1d(np.arange(len(images.classes)), here)
-            missing.append(f"{split} lacks {listed([images.classes[i] for i in gone.tolist()])}")
-    return [f"The classes differ between the splits: {'; '.join(missing)}."] if missing else []
+        if 0 < len(here) < len(classes):
+            gone = np.setdiff1d(np.arange(len(classes)), here)
+            missing.append(f"{split} lacks {listed([classes[i] for i in gone.tolist()])}")
+    if missing:
+        notes.append(f"The classes differ between the splits: {'; '.join(missing)}.")
+    return tuple(notes)

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +72,9 @@ class OpenVINOEngine:
             },
         )
         self.shape = tuple(compiled.output(0).shape)[1:]
-        self.slots = [_Slot(compiled.create_infer_request()) for _ in range(2 * streams)]
-        self.next = cycle(self.slots)
+        self.idle = deque(compiled.create_infer_request() for _ in range(2 * streams))
+        #: Request, its piece (kept alive: it is read in place), and where which rows go.
+        self.running: deque[tuple[Any, np.ndarray, np.ndarray, int]] = deque()
 
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
         """Yield float32 [B, …] for each uint8 batch [B, 3, S, S], one batch behind."""
@@ -87,54 +87,40 @@ class OpenVINOEngine:
             while started:
                 yield self._finish(started.popleft())
         finally:
-            for slot in self.slots:
-                slot.finish()
+            while self.running:
+                self._finish_first()
 
     def _start(self, crops: torch.Tensor) -> np.ndarray:
         images = crops.permute(0, 2, 3, 1).contiguous().numpy()  # [B, S, S, 3]
         rows = np.empty((len(images), *self.shape), np.float32)
         for start in range(0, len(images), PIECE):
-            slot = next(self.next)
-            slot.finish()
-            slot.start(images, rows, start)
+            piece = images[start : start + PIECE]
+            if spare := PIECE - len(piece):
+                piece = np.concatenate([piece, np.zeros((spare, *piece.shape[1:]), "u1")])
+            if not self.idle:
+                self._finish_first()
+            request = self.idle.popleft()
+            self.running.append((request, piece, rows, start))
+            request.start_async({0: piece}, share_inputs=True)
         return rows
 
     def _finish(self, rows: np.ndarray) -> np.ndarray:
-        for slot in self.slots:
-            if slot.rows is rows:
-                slot.finish()
+        while any(wanted is rows for _, _, wanted, _ in self.running):
+            self._finish_first()
         return rows
 
-
-class _Slot:
-    """A request, and where its result goes."""
-
-    def __init__(self, request: Any):
-        self.request = request
-        self.rows: np.ndarray | None = None
-        self.images: np.ndarray | None = None  # kept alive: the request reads it in place
-        self.at = 0
-
-    def start(self, images: np.ndarray, rows: np.ndarray, at: int) -> None:
-        piece = images[at : at + PIECE]
-        if len(piece) < PIECE:
-            piece = np.concatenate([piece, np.zeros((PIECE - len(piece), *piece.shape[1:]), "u1")])
-        self.images, self.rows, self.at = piece, rows, at
-        self.request.start_async({0: piece}, share_inputs=True)
-
-    def finish(self) -> None:
-        if self.rows is None:
-            return
-        rows, self.rows = self.rows, None
+    def _finish_first(self) -> None:
+        """Wait for the piece that was started first, and put its rows where they belong."""
+        request, _, rows, start = self.running.popleft()
+        self.idle.append(request)
         try:
-            self.request.wait()
+            request.wait()
         except RuntimeError as error:
             raise PipelineError(
                 f"OpenVINO failed: {str(error).splitlines()[0]} Give --engine torch."
             ) from error
-        part = rows[self.at : self.at + PIECE]
-        part[:] = self.request.get_output_tensor(0).data[: len(part)]
-        self.images = None
+        part = rows[start : start + PIECE]
+        part[:] = request.get_output_tensor(0).data[: len(part)]
 
 
 def place(key: FeatureKey, folder: Path) -> Path:

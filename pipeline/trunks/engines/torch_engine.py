@@ -37,7 +37,8 @@ class TorchEngine:
         self.limit: int | None = None  # images at once, once memory has run out
         net = copy.deepcopy(net).eval()
         if device == "cpu":
-            example = torch.randint(0, 256, (2, 3, size, size), generator=_generator())
+            seeded = torch.Generator().manual_seed(0)
+            example = torch.randint(0, 256, (2, 3, size, size), generator=seeded)
             folded = fuse(net, example.to(torch.uint8))
             assert isinstance(folded, FeatureNet)
             net = folded.cast(self.dtype)
@@ -93,7 +94,3 @@ class TorchEngine:
 
 def _fetch(parts: list[torch.Tensor]) -> np.ndarray:
     return np.concatenate([part.cpu().numpy() for part in parts])
-
-
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)

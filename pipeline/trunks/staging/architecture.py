@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 
 from pipeline.errors import UsageError, nearest
 from pipeline.images.preprocess import Preprocess
@@ -72,3 +75,17 @@ class Architecture:
                 f"{instead}.{nearest(weights, [*self.weights, 'default', 'random'])}"
             )
         return weights
+
+
+class Weightless(TorchFunctionMode):
+    """Makes parameters without memory, and leaves the arithmetic of builders alone.
+
+    `torch.device("meta")` would also take the small tensors that RegNet's widths are computed of.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Send what allocates to the meta device."""
+        kwargs = dict(kwargs or {})
+        if func in (torch.empty, torch.zeros, torch.ones) and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)

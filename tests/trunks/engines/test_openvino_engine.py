@@ -270,7 +270,7 @@ def test_what_openvino_reports_ends_in_a_sentence(small, tmp_path):
         def wait(self):
             raise RuntimeError("Exception from src/inference: no memory\nstack")
 
-    engine.slots[0].request = Broken()
+    engine.idle[0] = Broken()
     with pytest.raises(PipelineError, match=r"OpenVINO failed: .*no memory Give --engine torch"):
         list(engine.run([crops(8)]))
 
