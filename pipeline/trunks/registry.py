@@ -15,15 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.preprocess import Preprocess
-from pipeline.trunks.sources import builtin, from_timm, from_torchvision
-from pipeline.trunks.sources.random_weights import (
-    SEED,
-    calibrate,
-    load_or_make,
-    noise,
-    seeded,
-    tell_images_apart,
-)
+from pipeline.trunks.sources import builtin, from_timm, from_torchvision, random_weights
 from pipeline.trunks.sources.weights import KEYS, SUFFIXES, digest, fill, read_weights
 from pipeline.trunks.staging.architecture import Architecture, Weightless
 from pipeline.trunks.staging.cutting import stage_trunk
@@ -147,14 +139,14 @@ def load(
         given: Mapping[str, Tensor] = read_weights(path)  # before the network is built
     else:
         label = source = "random" if weights == "random" else architecture.label(str(weights))
-    with seeded(SEED):
+    with random_weights.seeded(random_weights.SEED):
         model = architecture.build().float().eval()
     trunk = stage_trunk(architecture, model)
     own = trunk.native_state()
     preprocess = architecture.preprocess
     if weights == "random":
         file = state_dir / f"{_random_id(architecture)}.safetensors"
-        given = load_or_make(file, lambda: _calibrated(architecture, trunk))
+        given = random_weights.load_or_make(file, lambda: _calibrated(architecture, trunk))
     elif path is None:
         pretrained = architecture.pretrained(label)
         preprocess, keys, given = pretrained.preprocess, pretrained.keys, pretrained.fetch()
@@ -203,7 +195,7 @@ def _as_path(weights: str | Path, architecture: Architecture) -> Path | None:
 
 
 def _random_id(architecture: Architecture) -> str:
-    parts = [architecture.name, _RECIPE, SEED, architecture.preprocess.crop]
+    parts = [architecture.name, _RECIPE, random_weights.SEED, architecture.preprocess.crop]
     parts += [version(package) for package in ("torch", "torchvision", "timm")]
     sha = hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
     return f"random-{architecture.name.replace('/', '-')}-{sha[:12]}"
@@ -211,10 +203,10 @@ def _random_id(architecture: Architecture) -> str:
 
 def _calibrated(architecture: Architecture, trunk: StagedTrunk) -> dict[str, Tensor]:
     side = architecture.preprocess.crop
-    calibrate(trunk, side=side)
+    random_weights.calibrate(trunk, side=side)
     with torch.no_grad():
-        features = trunk(noise(4, side))
-    if not tell_images_apart(features):
+        features = trunk(random_weights.noise(4, side))
+    if not random_weights.tell_images_apart(features):
         raise PipelineError(
             f"Random weights of {architecture.name} give every image the same feature; pass "
             "--weights FILE."
@@ -231,7 +223,7 @@ def describe(name: str) -> TrunkInfo:
     """
     architecture = find(name)
     size = architecture.preprocess.crop
-    with seeded(SEED), Weightless():
+    with random_weights.seeded(random_weights.SEED), Weightless():
         model = architecture.build()
     trunk = stage_trunk(architecture, model.to("meta").eval())
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

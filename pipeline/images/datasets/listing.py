@@ -39,14 +39,13 @@ class _Faults:
         self.found.setdefault(kind, []).append(where)
 
     def check(self, path: Path) -> None:
-        if not self.found:
-            return
         sentences = []
         for kind, where in self.found.items():
             more = f" and {len(where) - _SHOWN:,} more" if len(where) > _SHOWN else ""
             fault = f"{kind}: {'; '.join(where[:_SHOWN])}{more}"
             sentences.append(fault if fault.endswith("?") else f"{fault}.")
-        raise PipelineError(f"{shown(path)} cannot be used. {' '.join(sentences)}")
+        if sentences:
+            raise PipelineError(f"{shown(path)} cannot be used. {' '.join(sentences)}")
 
 
 def scan_listing(path: Path, name: str) -> ImageSet:

@@ -22,26 +22,15 @@ from __future__ import annotations
 
 import io
 import threading
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import BadImage
-from pipeline.images.decoding.formats import (
-    EMPTY,
-    HEAD,
-    NOT_AN_IMAGE,
-    PILLOW_NAMES,
-    JpegHeader,
-    holds_every_row,
-    jpeg_header,
-    sniff,
-    webp_size,
-)
+from pipeline.images.decoding import formats
 from pipeline.images.decoding.modes import to_rgb
 from pipeline.images.preprocess import DECODE_POLICY as DECODE_POLICY
 
@@ -50,9 +39,6 @@ try:  # torchvision 0.29 deprecates it: a release without it is slower and gives
     from torchvision.io import decode_jpeg as decode_jpeg
 except ImportError:  # pragma: no cover
     decode_jpeg = None
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
 
 # Pillow finds the six formats by these modules; importing them keeps it from importing all.
 for _name in ("Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP"):
@@ -109,10 +95,10 @@ def decode(data: bytes, *, least: int | None = None) -> torch.Tensor:
         BadImage: with one of this module's reasons, when the bytes are to blame.
         MemoryError, OSError: when the machine is (no memory, no file descriptors, …).
     """
-    kind = sniff(data[:HEAD])
+    kind = formats.sniff(data[: formats.HEAD])
     if not kind:
-        raise BadImage(NOT_AN_IMAGE if data else EMPTY)
-    if kind == "jpeg" and (header := jpeg_header(data)) is not None:
+        raise BadImage(formats.NOT_AN_IMAGE if data else formats.EMPTY)
+    if kind == "jpeg" and (header := formats.jpeg_header(data)) is not None:
         width, height, scans = header
         room = _room(width, height)
         if scans > MAX_SCANS or scans * width * height > MAX_SCANNED:
@@ -122,7 +108,7 @@ def decode(data: bytes, *, least: int | None = None) -> torch.Tensor:
             picture = _jpeg(data) if picture is None else picture
         if picture is not None:
             return picture
-    if kind == "webp" and (size := webp_size(data)) is not None:
+    if kind == "webp" and (size := formats.webp_size(data)) is not None:
         _room(*size)
     return _pillow(data, kind)
 
@@ -134,11 +120,11 @@ def reduction(data: bytes, least: int) -> int:
         data: a whole file.
         least: as in `decode`.
     """
-    header = jpeg_header(data) if sniff(data[:HEAD]) == "jpeg" else None
+    header = formats.jpeg_header(data) if formats.sniff(data[: formats.HEAD]) == "jpeg" else None
     return 1 if header is None else _divisor(header, least)
 
 
-def _divisor(header: JpegHeader, least: int) -> int:
+def _divisor(header: formats.JpegHeader, least: int) -> int:
     short = min(header.width, header.height)
     return next((by for by in (8, 4, 2) if short // by >= least), 1)
 
@@ -152,7 +138,7 @@ def _room(width: int, height: int) -> AbstractContextManager[object]:
     return _one_large if width * height > LARGE else nullcontext()
 
 
-def _reduced(data: bytes, header: JpegHeader, least: int) -> torch.Tensor | None:
+def _reduced(data: bytes, header: formats.JpegHeader, least: int) -> torch.Tensor | None:
     """Return a large JPEG's pixels at a part of its size; None where it is not large, or bad."""
     by = _divisor(header, least)
     if by == 1:
@@ -190,13 +176,13 @@ def _pillow(data: bytes, kind: str) -> torch.Tensor:
     """Return the pixels of a file of any format that is read; raises as `decode`."""
     width = height = 0
     try:
-        with Image.open(io.BytesIO(data), formats=[PILLOW_NAMES[kind]]) as image:
+        with Image.open(io.BytesIO(data), formats=[formats.PILLOW_NAMES[kind]]) as image:
             width, height = image.size
             room = _room(width, height)
             image.verify()
-        with room, Image.open(io.BytesIO(data), formats=[PILLOW_NAMES[kind]]) as image:
+        with room, Image.open(io.BytesIO(data), formats=[formats.PILLOW_NAMES[kind]]) as image:
             image.load()
-            if kind == "png" and _may_be_short(image) and not holds_every_row(data):
+            if kind == "png" and _may_be_short(image) and not formats.holds_every_row(data):
                 raise BadImage(TRUNCATED)
             bits = data[24] if kind == "png" else 8  # IHDR's bit depth
             return _tensor(to_rgb(_upright(image), bits=bits))

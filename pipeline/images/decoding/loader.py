@@ -11,16 +11,9 @@ from itertools import groupby, islice
 import torch
 
 from pipeline.errors import BadImage, PipelineError
+from pipeline.images.decoding import reading
 from pipeline.images.decoding.crops import Crops, crops
 from pipeline.images.decoding.quiet import decoding_threads
-from pipeline.images.decoding.reading import (
-    Guard,
-    admit,
-    machine_error,
-    read,
-    read_unknown,
-    unguarded,
-)
 from pipeline.images.names import shown
 from pipeline.images.preprocess import Preprocess
 
@@ -57,7 +50,7 @@ def load(
     pin: bool = False,
     pad: bool = True,
     ahead: int = AHEAD,
-    guard: Guard = unguarded,
+    guard: reading.Guard = reading.unguarded,
     cut: Crops = crops,
 ) -> Generator[Batch]:
     """Yield batches in order; the same files give the same bits, whatever the workers.
@@ -101,15 +94,15 @@ def load(
             if isinstance(source, bytes):
                 data = source
             else:
-                data = read(source) if expected else read_unknown(source)
-            digest = admit(data, expected, name, guard=guard, changed=changed)
+                data = reading.read(source) if expected else reading.read_unknown(source)
+            digest = reading.admit(data, expected, name, guard=guard, changed=changed)
             views = cut(data, preprocess, digest, [number for _, number in wanted])
             for (slot, _), crop in zip(wanted, views, strict=True):
                 into[slot].copy_(crop.permute(1, 2, 0))
         except BadImage as error:
             return {slot: str(error) for slot, _ in wanted}
         except (MemoryError, OSError) as error:
-            raise machine_error("decode", name, error) from error
+            raise reading.machine_error("decode", name, error) from error
         return {}
 
     def begin() -> Iterator[tuple[Batch, list[Future[dict[int, str]]]]]:

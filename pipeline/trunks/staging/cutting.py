@@ -9,16 +9,9 @@ from itertools import pairwise
 from torch import fx, nn
 
 from pipeline.errors import PipelineError
+from pipeline.trunks.staging import graph
 from pipeline.trunks.staging.architecture import Architecture
-from pipeline.trunks.staging.graph import (
-    Segment,
-    has_parameters,
-    is_sequential,
-    measure,
-    module_of,
-    runs,
-    segments,
-)
+from pipeline.trunks.staging.graph import Segment
 from pipeline.trunks.staging.stages import Piece, StagedTrunk, cut
 
 
@@ -36,8 +29,8 @@ def stage_trunk(architecture: Architecture, model: nn.Module) -> StagedTrunk:
         PipelineError: it is no chain of C×H×W activations that ends in one pooled vector.
     """
     name, size = architecture.name, architecture.preprocess.crop
-    graph = architecture.trace(model)
-    chain = segments(graph, measure(model, graph, size))
+    traced = architecture.trace(model)
+    chain = graph.segments(traced, graph.measure(model, traced, size))
     body, pooling, neck = _parts(name, model, _whole_maps(chain))
     body = _collapsed(model, body, size)
     pieces = _pieces(model, body, size)
@@ -49,7 +42,7 @@ def stage_trunk(architecture: Architecture, model: nn.Module) -> StagedTrunk:
         )
     stages, channels, strides, native, stride = {}, {}, {}, {}, 1
     for stage, where in slices.items():
-        stages[stage] = module_of(model, _nodes(body[where]), stage)
+        stages[stage] = graph.module_of(model, _nodes(body[where]), stage)
         channels[stage] = body[where][-1].shape[1]
         stride *= math.prod(piece.reduction for piece in pieces[where])
         strides[stage] = stride
@@ -59,11 +52,11 @@ def stage_trunk(architecture: Architecture, model: nn.Module) -> StagedTrunk:
     flat = len(pooling[-1].shape) == 2
     after_pooling = None
     if neck:
-        wide = len(neck[-1].shape) > 2
-        after_pooling = module_of(model, _nodes(neck), "neck", unflatten=not flat, flatten=wide)
+        nodes, wide = _nodes(neck), len(neck[-1].shape) > 2
+        after_pooling = graph.module_of(model, nodes, "neck", unflatten=not flat, flatten=wide)
     trunk = StagedTrunk(
         stages=stages,
-        pool=module_of(model, _nodes(pooling), "pool", flatten=not flat),
+        pool=graph.module_of(model, _nodes(pooling), "pool", flatten=not flat),
         neck=after_pooling,
         native=native,
         channels=channels,
@@ -115,26 +108,26 @@ def _parts(
         )
     pooled = next(i for i, segment in enumerate(tail) if not _is_map(segment.shape)) + 1
     while pooled < len(tail) and len(tail[pooled - 1].shape) > 2:
-        if has_parameters(model, tail[pooled].nodes):
+        if graph.has_parameters(model, tail[pooled].nodes):
             break
-        if len(tail[pooled].shape) > 2 and has_parameters(model, _nodes(tail[pooled:])):
+        if len(tail[pooled].shape) > 2 and graph.has_parameters(model, _nodes(tail[pooled:])):
             break  # an activation in front of a learned layer: the neck's
         pooled += 1
-    if not tail[pooled:] or not has_parameters(model, _nodes(tail[pooled:])):
+    if not tail[pooled:] or not graph.has_parameters(model, _nodes(tail[pooled:])):
         return body, tail, []
     return body, tail[:pooled], tail[pooled:]
 
 
 def _is_adaptive_pool(model: nn.Module, segment: Segment) -> bool:
     pools = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-    return all(runs(model, node, *pools) for node in segment.nodes)
+    return all(graph.runs(model, node, *pools) for node in segment.nodes)
 
 
 def _pieces(model: nn.Module, body: Sequence[Segment], size: int) -> list[Piece]:
     sides = [size, *(segment.shape[2] for segment in body)]
     reductions = [max(1, round(before / after)) for before, after in pairwise(sides)]
-    learned = [has_parameters(model, segment.nodes) for segment in body]
-    return [Piece(*values) for values in zip(reductions, learned, strict=True)]
+    learned = [graph.has_parameters(model, segment.nodes) for segment in body]
+    return list(map(Piece, reductions, learned))
 
 
 def _collapsed(model: nn.Module, body: list[Segment], size: int) -> list[Segment]:
@@ -142,7 +135,7 @@ def _collapsed(model: nn.Module, body: list[Segment], size: int) -> list[Segment
 
     So a cut never falls inside `layer2`, or between ConvNeXt's downsampling norm and convolution.
     """
-    sequentials = [n for n, m in model.named_modules() if n and is_sequential(m)]
+    sequentials = [n for n, m in model.named_modules() if n and graph.is_sequential(m)]
     for name in sorted(sequentials, key=lambda n: n.count(".")):
         inside = [
             i
