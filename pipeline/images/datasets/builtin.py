@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -57,17 +57,17 @@ def builtin(name: str, home: Path) -> Path:
 
 def _write(pictures: Iterator[tuple[str, np.ndarray]], folder: Path, mark: Path) -> None:
     """Write beside the place, then rename: what has the name is whole."""
-    new = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    for left in (new, old):
-        shutil.rmtree(left, ignore_errors=True)
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(
+        prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True
+    ) as home:
+        new = Path(home, "new")
         for number, (label, picture) in enumerate(pictures):
             place = new / label / f"{number:04d}.png"
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(png(picture))
         if folder.exists():
-            folder.rename(old)
+            folder.rename(Path(home, "old"))
         try:
             new.rename(folder)
         except OSError:
@@ -75,9 +75,6 @@ def _write(pictures: Iterator[tuple[str, np.ndarray]], folder: Path, mark: Path)
                 return  # another process was first
             raise
         mark.write_text(_weigh(folder))
-    finally:
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _weigh(folder: Path) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,14 +86,11 @@ class ImageSet:
 
     def take(self, rows: Sequence[int]) -> ImageSet:
         """Return the set of these rows, with everything else as it is."""
-        return replace(
-            self,
-            paths=tuple(self.paths[row] for row in rows),
-            labels=self.labels[np.asarray(rows, np.int64)],
-            splits=None if self.splits is None else tuple(self.splits[row] for row in rows),
-            groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
-            digests=tuple(self.digests[row] for row in rows) if self.digests else (),
-        )
+        kept: dict[str, Any] = {"labels": self.labels[np.asarray(rows, np.int64)]}
+        for name in ("paths", "splits", "groups", "digests"):
+            if values := getattr(self, name):
+                kept[name] = tuple(values[row] for row in rows)
+        return replace(self, **kept)
 
     def file(self, row: int) -> str:
         """Return where an image lies."""
