@@ -16,7 +16,7 @@ from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import Part, Plan, Rows, make_plan
 from pipeline.extraction.shard_writer import ShardWriter
 from pipeline.progress import Progress
-from pipeline.store import costs
+from pipeline.store import timings
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
 
@@ -102,7 +102,7 @@ def fill(
         for rows in plan.lacking:
             rows.notes += engine.notes
             rows.seconds += seconds
-            costs.note(cache.memo, rows.key.fingerprint, len(rows.computed), seconds)
+            timings.note(cache.memo, rows.key.fingerprint, len(rows.computed), seconds)
     for rows in several:
         rows.store.discard_damaged(rows.index.damaged)
 

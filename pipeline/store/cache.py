@@ -12,13 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.errors import DamagedError, PipelineError, nearest
 from pipeline.store import hdf5
-from pipeline.store.atomic import remove, write_bytes
-from pipeline.store.shards import Key, RowStore
-from pipeline.store.system_errors import cannot_read
+from pipeline.store.atomic import cannot_read, remove, write_bytes
+from pipeline.store.shards import Key, RowStore, key_arrays, keys_in
 from pipeline.store.table import FeatureTable
 
 ENVIRONMENT = "PIPELINE_CACHE"
@@ -204,9 +201,7 @@ class Cache:
                 raise
             if not isinstance(fingerprints, list) or len(digests) != len(views):
                 raise DamagedError(f"The run's manifest {path} is damaged; remove it.")
-            digest_bytes = (digest.tobytes() for digest in digests)
-            keys = frozenset(zip(digest_bytes, views.tolist(), strict=True))
-            yield Manifest(path, tuple(fingerprints), keys)
+            yield Manifest(path, tuple(fingerprints), frozenset(keys_in(digests, views)))
 
 
 @dataclass(frozen=True)
@@ -230,9 +225,6 @@ class Manifest:
 
 
 def _write_manifest(path: Path, fingerprints: Sequence[str], keys: Sequence[Key]) -> None:
-    arrays = {
-        "meta": hdf5.text({"fingerprints": fingerprints}),
-        "digests": np.frombuffer(b"".join(d for d, _ in keys), np.uint8).reshape(-1, 32),
-        "views": np.array([view for _, view in keys], np.int32),
-    }
-    write_bytes(path, hdf5.build(arrays).head, what="the run's manifest")
+    arrays = {"meta": hdf5.text({"fingerprints": fingerprints}), **key_arrays(keys)}
+    (image,) = hdf5.build(arrays)
+    write_bytes(path, image, what="the run's manifest")
