@@ -203,14 +203,15 @@ def extract_tables(
         PipelineError: no image could be decoded, or more are bad than `max_bad`.
         UsageError: views where there are no training images, or a layer that there is not.
     """
-    images, options = gathered, several[0]
-    if options.views and not _trains(images):
+    options = several[0]
+    wanted = WantedImages(gathered, options.max_bad)
+    views = wanted.views(wanted.sources, options.views)
+    if options.views and not views:
         raise UsageError(
-            f"--views are of labelled training images, and {images.root} has none: leave it out."
+            f"--views are of labelled training images, and {gathered.root} has none: leave it out."
         )
-    wanted = WantedImages(images, options.max_bad)
     asked = [feature_key(facts, one) for one in several]
-    keys = [*wanted.sources, *wanted.views(wanted.sources, options.views)]
+    keys = [*wanted.sources, *views]
     with cache.reading([f for key in asked for f in key.fingerprints], keys):
         stored = {
             key: find_rows(cache, key, keys, device=options.device) for key in dict.fromkeys(asked)
@@ -271,8 +272,3 @@ def _table(
         seconds=rows.seconds,
         images_per_second=(extracted + more) / rows.seconds if rows.seconds else 0.0,
     )
-
-
-def _trains(images: ImageSet) -> bool:
-    pairs = zip(images.splits or (), images.labels, strict=True)
-    return any(split == "train" and label >= 0 for split, label in pairs)

@@ -22,6 +22,16 @@ ENVIRONMENT = "PIPELINE_CACHE"
 _READING = "reading-"  # starts the names of manifests of runs that only read
 
 
+class _Inside:
+    """A place in a cache, as a `Path` of the cache that is asked for it."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, cache: Cache, _: type[Cache]) -> Path:
+        return cache.root / self.name
+
+
 @dataclass(frozen=True)
 class Cache:
     """A cache folder. Two are equal when they are the same folder.
@@ -43,40 +53,20 @@ class Cache:
             raise PipelineError(f"The cache {folder} is not a folder; name another with --cache.")
         return cls(folder)
 
-    @property
-    def tables(self) -> Path:
-        """Return the folder of the tables."""
-        return self.root / "tables"
-
-    @property
-    def weights(self) -> Path:
-        """Return the folder of calibrated random weights."""
-        return self.root / "weights"
-
-    @property
-    def compiled(self) -> Path:
-        """Return the folder of trunks that were converted for an engine."""
-        return self.root / "compiled"
-
-    @property
-    def decoding(self) -> Path:
-        """Return the folder of the journals of what is decoded by runs that keep no rows."""
-        return self.root / "decoding"
-
-    @property
-    def advice(self) -> Path:
-        """Return the folder of what `advise` found, one file a table."""
-        return self.root / "advice"
-
-    @property
-    def data(self) -> Path:
-        """Return the folder of the built-in data sets."""
-        return self.root / "data"
-
-    @property
-    def memo(self) -> Path:
-        """Return the SQLite file that remembers digests and what trunks resolve to."""
-        return self.root / "memo.sqlite"
+    #: The folder of the tables.
+    tables = _Inside("tables")
+    #: The folder of calibrated random weights.
+    weights = _Inside("weights")
+    #: The folder of trunks that were converted for an engine.
+    compiled = _Inside("compiled")
+    #: The folder of the journals of what is decoded by runs that keep no rows.
+    decoding = _Inside("decoding")
+    #: The folder of what `advise` found, one file a table.
+    advice = _Inside("advice")
+    #: The folder of the built-in data sets.
+    data = _Inside("data")
+    #: The SQLite file that remembers digests and what trunks resolve to.
+    memo = _Inside("memo.sqlite")
 
     def rows(self, fingerprint: str) -> RowStore:
         """Return the row store of a fingerprint."""

@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline.errors import DamagedError
+from pipeline.errors import DamagedError, PipelineError
 from pipeline.store.atomic import cannot_read
 
 
@@ -106,9 +106,7 @@ class Reader:
             self.size = path.stat().st_size
             self.file = h5py.File(path, "r", locking=False)
         except (OSError, RuntimeError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # the system's, not HDF5's
-                raise cannot_read("the file", path, _plain(error)) from error
-            raise DamagedError(f"{path} is damaged: it is not a readable HDF5 file.") from error
+            raise _failure(path, error, "it is not a readable HDF5 file.") from error
 
     def __enter__(self) -> Reader:
         return self
@@ -182,11 +180,11 @@ class Reader:
         except DamagedError:
             raise
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise cannot_read("the file", self.path, _plain(error)) from error
-            raise DamagedError(f"{self.path} is damaged: {error}") from error
+            raise _failure(self.path, error, str(error)) from error
 
 
-def _plain(error: OSError) -> OSError:
-    """Return the system's error without HDF5's paragraph about it."""
-    return OSError(error.errno, os.strerror(error.errno or 0))
+def _failure(path: Path, error: Exception, reason: str) -> PipelineError:
+    """Return damage, or the system's error without HDF5's paragraph about it."""
+    if isinstance(error, OSError) and error.errno is not None:  # the system's, not HDF5's
+        return cannot_read("the file", path, OSError(error.errno, os.strerror(error.errno)))
+    return DamagedError(f"{path} is damaged: {reason}")

@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -203,11 +203,10 @@ class RowStore:
                 ) from error
             except OSError as error:
                 raise PipelineError(f"Cannot lock {path}: {error.strerror}.") from error
-            try:
+            # the number only serves the other's message, and `gc` must run on a full disk
+            with suppress(OSError):
                 os.ftruncate(file, 0)
                 os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
-            except OSError:
-                pass  # the number only serves the other's message, and `gc` must run on a full disk
             yield
         finally:
             os.close(file)

@@ -80,8 +80,7 @@ class FeatureTable:
     def split_counts(self) -> dict[str, int]:
         """Return the number of images of each split, in the order train, val, test."""
         counts = Counter(self.splits)
-        order = [name for name in ("train", "val", "test", "") if name in counts]
-        return {name: counts[name] for name in order}
+        return {name: counts[name] for name in ("train", "val", "test", "") if name in counts}
 
     @property
     def training_rows(self) -> np.ndarray:
