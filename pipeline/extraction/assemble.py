@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +13,13 @@ import numpy as np
 
 from pipeline.errors import DamagedError
 from pipeline.extraction.options import ExtractOptions
-from pipeline.extraction.plan import Rows
-from pipeline.images.datasets.imageset import ImageSet
+from pipeline.extraction.plan import Rows, WantedImages
 from pipeline.images.names import safe
 from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.records import PassCost, Provenance
-from pipeline.store.shards import Key
 from pipeline.store.table import FeatureTable
-from pipeline.trunks.spec import FeatureKey, TrunkFacts, installed
+from pipeline.trunks.spec import TrunkFacts, installed
 
 #: What of a table's provenance may differ where the table is the same.
 _PASSING = {"created", "versions", "cost"}
@@ -29,56 +27,77 @@ _PASSING = {"created", "versions", "cost"}
 
 def assemble(
     cache: Cache,
-    images: ImageSet,
-    keys: Sequence[Key],
-    *,
+    wanted: WantedImages,
     rows: Rows,
-    provenance: Provenance,
-    name: str,
-    views: int = 0,
+    *,
+    data: str | Path | None,
+    options: ExtractOptions,
+    facts: TrunkFacts,
+    cost: PassCost,
 ) -> FeatureTable:
     """Return the table of the images that have a row; written only where it is not there yet.
 
-    A table that is there with more views than are asked for stays as it is.
+    A table that is there with more views than are asked for stays as it is. The provenance of a new
+    one is enough to load the trunk and find the images again.
+
+    Args:
+        cache: where tables are kept.
+        wanted: the images.
+        rows: of these, as far as they could be decoded, one at least.
+        data: as in `extract`.
+        options: as they were asked for.
+        facts: of the trunk.
+        cost: of computing what was missing.
     """
-    index = rows.index
-    good = [at for at, key in enumerate(keys) if key in index.rows]
-    kept, wanted = images.take(good), [keys[at] for at in good]
-    extra = view_keys(images, keys, index.rows, views)
-    shards = index.shards([*wanted, *extra])
-    engines = sorted({index.engines[shard] for shard in shards})
+    index, key = rows.index, rows.key
+    good = [at for at, one in enumerate(wanted.keys) if one in index.rows]
+    images, kept = wanted.images.take(good), [wanted.keys[at] for at in good]
+    extra = wanted.views(index.rows, options.views)
+    shards = index.shards([*kept, *extra])
+    weights = Path(options.weights).expanduser()
+    provenance = Provenance(
+        fingerprint=key.fingerprint,
+        key=key.to_json(),
+        trunk=facts.name,
+        weights=facts.weights,
+        weights_digest=facts.weights_digest,
+        weights_asked=str(weights.absolute()) if weights.is_file() else options.weights,
+        keys=options.keys,
+        layer=key.layer,
+        pool=key.pool,
+        precision=key.precision,
+        preprocess=key.preprocess.to_json(),
+        data=images.name,
+        root=str(images.root),
+        seed=options.seed,
+        command=options.command_line("extract", [] if data is None else [str(data)]),
+        cache=str(cache.root),
+        engine="+".join(sorted({index.engines[shard] for shard in shards})),
+        cost=cost,
+        versions=installed(),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
     table = FeatureTable(
         features=np.empty((0, 0), np.float32),
-        labels=kept.labels,
-        splits=kept.splits or (),
-        paths=kept.paths,
-        digests=tuple(digest.hex() for digest, _ in wanted),
-        classes=kept.classes,
-        groups=kept.groups,
+        labels=images.labels,
+        splits=images.splits or (),
+        paths=images.paths,
+        digests=tuple(digest.hex() for digest, _ in kept),
+        classes=images.classes,
+        groups=images.groups,
         shards=tuple(shards),
-        provenance=replace(provenance, engine="+".join(engines)),
+        provenance=provenance,
     )
-    trunk = safe(provenance.trunk.replace("/", "-"))
+    name, trunk = options.name or images.name, safe(facts.name.replace("/", "-"))
     path = cache.tables / f"{name}--{trunk}--{table.table_id[:12]}.h5"
-    if (same := _same(path, table, views)) is not None:
+    if (same := _same(path, table, options.views)) is not None:
         return same
-    features = rows.gather(wanted)
+    features = rows.gather(kept)
     table = replace(table, features=features)
     if extra:  # [T, V, D]
-        table = replace(table, views=rows.gather(extra).reshape(-1, views, features.shape[1]))
+        views = rows.gather(extra).reshape(-1, options.views, features.shape[1])
+        table = replace(table, views=views)
     return table.write(path)
-
-
-def view_keys(
-    images: ImageSet, keys: Sequence[Key], having: Container[Key], views: int
-) -> list[Key]:
-    """Return (digest, 1 … views) of the labelled training images among `having`, in order."""
-    return [
-        (key[0], number)
-        for key, split, label in zip(keys, images.splits or (), images.labels, strict=True)
-        if views and split == "train" and label >= 0 and key in having
-        for number in range(1, views + 1)
-    ]
 
 
 def _same(path: Path, table: FeatureTable, views: int) -> FeatureTable | None:
@@ -97,41 +116,6 @@ def _same(path: Path, table: FeatureTable, views: int) -> FeatureTable | None:
     else:
         same = kept.shards == table.shards and differing <= _PASSING
     return kept if same else None
-
-
-def describe(
-    data: str | Path | None,
-    options: ExtractOptions,
-    facts: TrunkFacts,
-    key: FeatureKey,
-    images: ImageSet,
-    cache: Cache,
-    cost: PassCost,
-) -> Provenance:
-    """Return the provenance of a table: enough to load the trunk and find the images again."""
-    weights = Path(options.weights).expanduser()
-    return Provenance(
-        fingerprint=key.fingerprint,
-        key=key.to_json(),
-        trunk=facts.name,
-        weights=facts.weights,
-        weights_digest=facts.weights_digest,
-        weights_asked=str(weights.absolute()) if weights.is_file() else options.weights,
-        keys=options.keys,
-        layer=key.layer,
-        pool=key.pool,
-        precision=key.precision,
-        preprocess=key.preprocess.to_json(),
-        data=images.name,
-        root=str(images.root),
-        seed=options.seed,
-        command=options.command_line("extract", [] if data is None else [str(data)]),
-        cache=str(cache.root),
-        engine="",
-        cost=cost,
-        versions=installed(),
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )
 
 
 def write_left_out(

@@ -8,26 +8,31 @@ from contextlib import ExitStack, closing
 from itertools import accumulate, chain, islice, pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pipeline.cores import usable_cores
+from pipeline.errors import PipelineError
 from pipeline.extraction import engines
-from pipeline.extraction.bad_images import BadImages
 from pipeline.extraction.crashes import noted
 from pipeline.extraction.options import ExtractOptions
-from pipeline.extraction.plan import Part, Plan, Rows, make_plan
-from pipeline.extraction.shard_writer import ShardWriter
+from pipeline.extraction.plan import Part, Plan, Rows, WantedImages, make_plan
 from pipeline.progress import Progress
-from pipeline.store import costs
+from pipeline.store import timings
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
+from pipeline.trunks.spec import FeatureKey
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from pipeline.images.decoding.loader import Batch
     from pipeline.images.decoding.reading import Guard
     from pipeline.trunks.engines.choice import Batches
     from pipeline.trunks.engines.engine import Engine
     from pipeline.trunks.registry import LoadedTrunk
+
+#: A part is committed in several shards where its rows reach so many bytes: a bound of memory.
+SHARD_BYTES = 64 << 20
+#: Largest relative error (L2) that float16 may make; rounding alone makes half of 2⁻¹⁰.
+HALF_ERROR = 1e-3
 
 
 def fill(
@@ -40,7 +45,7 @@ def fill(
     trunk: LoadedTrunk | None = None,
     engine: Engine | None = None,
     unit: str = "images",
-    bad: BadImages | None = None,
+    wanted: WantedImages | None = None,
 ) -> None:
     """Complete the rows of several layers and poolings of a trunk, in one pass over the images.
 
@@ -53,7 +58,7 @@ def fill(
         trunk: where it is loaded already.
         engine: in place of the one that `make_engine` gives; only for a single fingerprint.
         unit: what a row is, for the person.
-        bad: checked before, and after each part.
+        wanted: bad ones are counted before, and after each part.
 
     Raises:
         LockedError: another process computes rows of one of these fingerprints.
@@ -66,8 +71,8 @@ def fill(
             progress.say(f"{reason} Its rows are computed again.")
         if options.rehash:
             rows.index.bad.clear()  # perhaps a newer decoder reads them
-        if bad is not None:
-            bad.check(rows.index)
+        if wanted is not None:
+            wanted.check(rows.index)
         rows.computed = [key for key in sources if key not in rows.index]
     if any(rows.computed for rows in several):
         from pipeline.trunks.engines.engine import run_batches
@@ -92,8 +97,8 @@ def fill(
                 progress.start("extracting", len(plan.missing))
                 for part in plan.parts:
                     compute_part(part, computed, writers, progress)
-                    if bad is not None:
-                        bad.check(plan.lacking[0].index)
+                    if wanted is not None:
+                        wanted.check(plan.lacking[0].index)
             except KeyboardInterrupt:
                 kept = min(sum(key in r.index.rows for key in sources) for r in plan.lacking)
                 progress.say(f"{kept:,} of {len(sources):,} {unit} are in the cache.")
@@ -102,7 +107,7 @@ def fill(
         for rows in plan.lacking:
             rows.notes += engine.notes
             rows.seconds += seconds
-            costs.note(cache.memo, rows.key.fingerprint, len(rows.computed), seconds)
+            timings.note(cache.memo, rows.key.fingerprint, len(rows.computed), seconds)
     for rows in several:
         rows.store.discard_damaged(rows.index.damaged)
 
@@ -170,3 +175,84 @@ def _engine_for(
         return engine or engines.make_engine(trunk, keys[0], options, cache), [slice(None)]
     engine, widths = engines.make_joint_engine(trunk, keys, options, cache)
     return engine, [slice(a, b) for a, b in pairwise(accumulate(widths, initial=0))]
+
+
+class ShardWriter:
+    """Commits the rows of one fingerprint, and enters them in its index.
+
+    Args:
+        rows: `rows.computed` says which of the pass's images lack a row.
+        columns: of what the engine gives.
+        engine: its name.
+    """
+
+    def __init__(self, rows: Rows, columns: slice, engine: str):
+        self.rows, self.columns, self.engine = rows, columns, engine
+        self.lacking = set(rows.computed)
+        self.good: list[Key] = []
+        self.bad: list[tuple[Key, str]] = []
+        self.blocks: list[np.ndarray] = []
+
+    def take(self, computed: np.ndarray, keys: Sequence[Key], bad: Mapping[int, str]) -> None:
+        """Take a batch's rows: slot by slot those of `keys`, but for the bad ones.
+
+        Args:
+            computed: [B, …]; what is behind the last of `keys` is padding.
+            keys: (digest, view) of each slot.
+            bad: slot to the reason why there is no row.
+
+        Raises:
+            PipelineError: as `stored`.
+        """
+        own = [slot for slot, key in enumerate(keys) if key in self.lacking]
+        slots = [slot for slot in own if slot not in bad]
+        if slots:
+            self.blocks.append(stored(computed[slots][:, self.columns], self.rows.key))
+        self.good += [keys[slot] for slot in slots]
+        self.bad += [(keys[slot], bad[slot]) for slot in own if slot in bad]
+        if sum(block.nbytes for block in self.blocks) >= SHARD_BYTES:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write a shard of what was taken since the last one, if there is anything."""
+        if not self.good and not self.bad:
+            return
+        key, index = self.rows.key, self.rows.index
+        whole = np.concatenate(self.blocks) if self.blocks else np.empty((0, 0), key.dtype)
+        name = self.rows.store.commit(self.good, whole, bad=self.bad, engine=self.engine)
+        index.engines[name] = self.engine
+        index.rows.update((key, (name, row)) for row, key in enumerate(self.good))
+        index.bad.update(self.bad)
+        self.good, self.bad, self.blocks = [], [], []
+
+
+class HalfRangeError(PipelineError):
+    """Rows that float16 cannot hold to a thousandth."""
+
+
+def stored(rows: np.ndarray, key: FeatureKey) -> np.ndarray:
+    """Return rows in the dtype that their key says.
+
+    Raises:
+        PipelineError: they are not finite.
+        HalfRangeError: float16 would change them by more than a thousandth (relative L2).
+    """
+    if rows.dtype == key.dtype:
+        _check_finite(rows, key)
+        return rows
+    with np.errstate(over="ignore"):
+        narrow = rows.astype(key.dtype)
+    error = np.linalg.norm(narrow.astype(np.float32) - rows)
+    if not error <= HALF_ERROR * np.linalg.norm(rows):
+        _check_finite(rows, key)
+        raise HalfRangeError(f"Activations of {key.trunk} at {key.layer} do not fit {key.dtype}.")
+    return narrow
+
+
+def _check_finite(rows: np.ndarray, key: FeatureKey) -> None:
+    if not np.isfinite(rows).all():
+        other = "fp32" if key.precision != "fp32" else "another trunk or other weights"
+        raise PipelineError(
+            f"{key.trunk} gave features that are not finite in {key.precision}; "
+            f"{'give --precision ' if key.precision != 'fp32' else 'use '}{other}."
+        )

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.extraction.assemble import assemble, describe, view_keys, write_left_out
-from pipeline.extraction.bad_images import BadImages, first
+from pipeline.extraction.assemble import assemble, write_left_out
 from pipeline.extraction.compute import fill
 from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
-from pipeline.extraction.plan import Rows, feature_key, find_rows
+from pipeline.extraction.plan import Rows, WantedImages, feature_key, find_rows, first
 from pipeline.extraction.scan import gather
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.progress import Progress, Silent
 from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.records import PassCost
-from pipeline.store.shards import Key
 from pipeline.store.table import FeatureTable
 from pipeline.trunks import spec
 from pipeline.trunks.spec import TrunkFacts
@@ -205,30 +203,28 @@ def extract_tables(
         PipelineError: no image could be decoded, or more are bad than `max_bad`.
         UsageError: views where there are no training images, or a layer that there is not.
     """
-    images, options = gathered, several[0]
-    if options.views and not _trains(images):
+    options = several[0]
+    wanted = WantedImages(gathered, options.max_bad)
+    views = wanted.views(wanted.sources, options.views)
+    if options.views and not views:
         raise UsageError(
-            f"--views are of labelled training images, and {images.root} has none: leave it out."
+            f"--views are of labelled training images, and {gathered.root} has none: leave it out."
         )
-    bad = BadImages(images, images.digests, options.max_bad)
-    sources: dict[Key, str | bytes] = {}
-    for key, path in zip(bad.keys, images.paths, strict=True):
-        sources.setdefault(key, f"{images.root}/{path}")
     asked = [feature_key(facts, one) for one in several]
-    wanted = [*sources, *view_keys(images, bad.keys, sources, options.views)]
-    with cache.reading([f for key in asked for f in key.fingerprints], wanted):
+    keys = [*wanted.sources, *views]
+    with cache.reading([f for key in asked for f in key.fingerprints], keys):
         stored = {
-            key: find_rows(cache, key, wanted, device=options.device)
-            for key in dict.fromkeys(asked)
+            key: find_rows(cache, key, keys, device=options.device) for key in dict.fromkeys(asked)
         }
         for precision in dict.fromkeys(rows.key.precision for rows in stored.values()):
             part = [rows for rows in stored.values() if rows.key.precision == precision]
-            fill(cache, options, part, sources, trunk=trunk, progress=progress, bad=bad)
+            fill(
+                cache, options, part, wanted.sources, trunk=trunk, progress=progress, wanted=wanted
+            )
         return [
-            _table(data, one, facts, stored[key], cache, progress, images=images, bad=bad,
-                   sources=sources, trunk=trunk)
+            _table(data, one, facts, stored[key], wanted, cache, progress, trunk)
             for one, key in zip(several, asked, strict=True)
-        ]  # fmt: skip
+        ]
 
 
 def _table(
@@ -236,51 +232,39 @@ def _table(
     options: ExtractOptions,
     facts: TrunkFacts,
     rows: Rows,
+    wanted: WantedImages,
     cache: Cache,
     progress: Progress,
-    *,
-    images: ImageSet,
-    bad: BadImages,
-    sources: Mapping[Key, str | bytes],
     trunk: LoadedTrunk | None,
 ) -> Extraction:
     """Return the table of rows that are there, the views of the training images added."""
-    unread = bad.listed(rows.index)
-    if not any(key in rows.index.rows for key in bad.keys):
+    index, images = rows.index, wanted.images
+    unread = wanted.listed(index)
+    if not any(key in index.rows for key in wanted.keys):
         raise PipelineError(f"No image of {images.root} could be decoded. {first(unread)}")
-    extracted = sum(key in rows.index.rows for key in rows.computed)
-    extra = view_keys(images, bad.keys, rows.index.rows, options.views)
-    views = {key: sources[key[0], 0] for key in extra}
+    extracted = sum(key in index.rows for key in rows.computed)
+    views = {key: wanted.sources[key[0], 0] for key in wanted.views(index.rows, options.views)}
     if views:
         fill(cache, options, [rows], views, trunk=trunk, progress=progress, unit="views")
-        if lost := [str(views[key]) for key in views if key in rows.index.bad]:
+        if lost := [str(views[key]) for key in views if key in index.bad]:
             raise PipelineError(f"{len(lost)} views can no longer be decoded, such as {lost[0]}.")
     more = len(rows.computed) if views else 0
-    table = assemble(
-        cache,
-        images,
-        bad.keys,
-        rows=rows,
-        provenance=describe(
-            data, options, facts, rows.key, images, cache, PassCost(extracted + more, rows.seconds)
-        ),
-        name=options.name or images.name,
-        views=options.views,
-    )
+    cost = PassCost(extracted + more, rows.seconds)
+    table = assemble(cache, wanted, rows, data=data, options=options, facts=facts, cost=cost)
     assert table.path is not None
-    listing = write_left_out(table.path, bad.left_out, unread)
-    for keys in (sources, views):
+    listing = write_left_out(table.path, wanted.left_out, unread)
+    for keys in (wanted.sources, views):
         cache.end_run(rows.key.fingerprint, list(keys))
     notes = [*images.notes, *dict.fromkeys(rows.notes)]
     if "+" in (engines := table.provenance.engine):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
     return Extraction(
         table=table,
-        images=bad.total,
+        images=wanted.total,
         extracted=extracted,
-        reused=bad.total - extracted - len(unread),
+        reused=wanted.total - extracted - len(unread),
         bad=tuple(unread),
-        left_out=bad.left_out,
+        left_out=wanted.left_out,
         listing=listing,
         notes=tuple(notes),
         views=0 if table.views is None else table.views.shape[1],
@@ -288,8 +272,3 @@ def _table(
         seconds=rows.seconds,
         images_per_second=(extracted + more) / rows.seconds if rows.seconds else 0.0,
     )
-
-
-def _trains(images: ImageSet) -> bool:
-    pairs = zip(images.splits or (), images.labels, strict=True)
-    return any(split == "train" and label >= 0 for split, label in pairs)

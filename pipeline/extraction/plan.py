@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
+from pipeline.errors import PipelineError
 from pipeline.extraction.options import ExtractOptions
+from pipeline.images.datasets.imageset import ImageSet
+from pipeline.images.decoding.formats import NOT_AN_IMAGE, SUFFIXES
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Index, Key, RowStore
 from pipeline.trunks import spec
@@ -44,6 +49,71 @@ class Rows:
         features = np.empty((len(keys), dim), np.float32)
         self.store.gather(self.index, keys, features)
         return features
+
+
+class WantedImages:
+    """The images of a data set, whose rows are wanted, and what of it cannot be taken.
+
+    These are files that are no images, and images that cannot be decoded. What is called an image
+    and is none counts as a bad one, not as a stray file.
+
+    Args:
+        images: that were found, with their digests.
+        most: how many files may be bad; None for no limit.
+
+    Attributes:
+        keys: (digest, 0) of each image, in data set order.
+        sources: each key to the path of the first image that has it, in the same order.
+        left_out: path and reason of every stray file.
+        total: images found, bad ones included.
+    """
+
+    def __init__(self, images: ImageSet, most: int | None):
+        self.images, self.most = images, most
+        self.keys: list[Key] = [(digest, 0) for digest in images.digests]
+        self.files = Counter(self.keys)  # equal files are one row
+        self.sources: dict[Key, str | bytes] = {}
+        for key, path in zip(self.keys, images.paths, strict=True):
+            self.sources.setdefault(key, f"{images.root}/{path}")
+        self.false = [entry for entry in images.left_out if _claims(*entry)]
+        self.left_out = tuple(entry for entry in images.left_out if not _claims(*entry))
+        self.total = len(self.keys) + len(self.false)
+
+    def views(self, having: Container[Key], number: int) -> list[Key]:
+        """Return (digest, 1 … number) of the labelled training images among `having`, in order."""
+        images = self.images
+        return [
+            (key[0], view)
+            for key, split, label in zip(self.keys, images.splits or (), images.labels, strict=True)
+            if number and split == "train" and label >= 0 and key in having
+            for view in range(1, number + 1)
+        ]
+
+    def listed(self, index: Index) -> list[tuple[str, str]]:
+        """Return path and reason of every bad file of the data set."""
+        pairs = zip(self.images.paths, self.keys, strict=True)
+        return [*((path, index.bad[key]) for path, key in pairs if key in index.bad), *self.false]
+
+    def check(self, index: Index) -> None:
+        """Raise a `PipelineError` where more files are bad than are allowed."""
+        count = sum(self.files[key] for key in index.bad) + len(self.false)
+        if self.most is not None and count > self.most:
+            raise PipelineError(
+                f"{count} images could not be decoded, and --max-bad allows {self.most}. "
+                f"{first(self.listed(index))} Fix or remove them, or allow more; what was computed "
+                "is kept."
+            )
+
+
+def _claims(path: str, reason: str) -> bool:
+    return reason == NOT_AN_IMAGE and Path(path).suffix.lower() in SUFFIXES
+
+
+def first(bad: list[tuple[str, str]], most: int = 5) -> str:
+    """Return path and reason of the first few."""
+    listed = "; ".join(f"{path}: {reason}" for path, reason in bad[:most])
+    more = f"; and {len(bad) - most} more" if len(bad) > most else ""
+    return f"{listed}{more}."
 
 
 @dataclass(frozen=True)

@@ -159,12 +159,12 @@ def check_images(paths: Mapping[bytes, str], cache: Cache, *, workers: int | Non
     changed = [
         path for (digest, path), file in pairs if file.reason != VANISHED and file.digest != digest
     ]
-    if gone or changed:
-        parts = [
-            f"{len(listed):,} {what} ({listed[0]}{', …' if len(listed) > 1 else ''})"
-            for listed, what in ((gone, "are missing"), (changed, "have changed"))
-            if listed
-        ]
+    parts = [
+        f"{len(listed):,} {what} ({listed[0]}{', …' if len(listed) > 1 else ''})"
+        for listed, what in ((gone, "are missing"), (changed, "have changed"))
+        if listed
+    ]
+    if parts:
         raise PipelineError(
             f"Of the {len(paths):,} images that must be read, {' and '.join(parts)}. Say with "
             "--data where they lie now, or run `pipeline extract` and `pipeline fit-head` again."

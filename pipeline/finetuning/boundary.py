@@ -12,13 +12,12 @@ import torch
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
-from pipeline.extraction.compute import fill
+from pipeline.extraction.compute import HalfRangeError, fill
 from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.engines import make_engine
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import Rows, find_rows
 from pipeline.extraction.scan import check_images, of_table
-from pipeline.extraction.shard_writer import HalfRangeError
 from pipeline.finetuning.task import Task
 from pipeline.finetuning.training.activations import Cached, Live, Source
 from pipeline.progress import Progress

@@ -23,7 +23,7 @@ from pipeline.finetuning.training.training import Training
 from pipeline.heads import calibration, metrics, predictions
 from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.metrics import softmax
-from pipeline.store.folders import commit_folder
+from pipeline.store.atomic import commit_folder
 from pipeline.store.records import EpochFigures, FeatureSource, ModelInfo, ModelScores, Paired
 from pipeline.store.results import MODEL
 from pipeline.trunks.registry import LoadedTrunk

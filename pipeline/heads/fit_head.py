@@ -25,8 +25,8 @@ from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS, parse_grid
 from pipeline.heads.task import Task, check_table, check_views, learned, split_rows
 from pipeline.progress import Progress, Silent
+from pipeline.store.atomic import commit_folder
 from pipeline.store.cache import Cache
-from pipeline.store.folders import commit_folder
 from pipeline.store.records import (
     FeatureSource,
     HeadInfo,

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.errors import DamagedError
 from pipeline.heads.metrics import softmax
-from pipeline.store.system_errors import cannot_read
+from pipeline.store.atomic import cannot_read
 from pipeline.store.table import FeatureTable
 
 

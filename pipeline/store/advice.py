@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DamagedError
-from pipeline.store.atomic import write_bytes
+from pipeline.store.atomic import cannot_read, write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.results import checksum
-from pipeline.store.system_errors import cannot_read
 
 SCHEMA = 1
 

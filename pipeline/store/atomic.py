@@ -1,6 +1,7 @@
-"""Commit files by rename: after a crash a file is there whole, or not at all.
+"""Commit files and folders by rename: after a crash each is there whole, or not at all.
 
-The order is write, fsync, rename, fsync of the folder. Rename is the only commit.
+The order is write, fsync, rename, fsync of the folder. Rename is the only commit. What cannot be
+read is told apart here too: a lost file from a system error.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ import ctypes
 import errno
 import os
 import secrets
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from pipeline.errors import PipelineError
+from pipeline.errors import DamagedError, PipelineError
 
 #: Names that start so are unfinished; they are never read, and `gc` removes old ones.
 TEMPORARY = ".tmp-"
@@ -130,3 +132,64 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise PipelineError(f"Cannot remove {path}: {error.strerror}.") from error
+
+
+def commit_folder(folder: Path, write: Callable[[Path], None], *, what: str) -> None:
+    """Write a folder and commit it under its name, in place of an earlier one.
+
+    Args:
+        folder: final name.
+        write: fills the temporary folder that it is given.
+        what: what the folder is, for the error's sentence (`the head`).
+
+    Raises:
+        PipelineError: the folder and the system's reason; nothing half-written stays.
+    """
+    make_folder(folder.parent)
+    temporary = folder.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+    old = temporary.with_name(f"{temporary.name}-old")
+    try:
+        temporary.mkdir()
+        write(temporary)
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(temporary)
+        if not (folder.exists() and exchange(temporary, folder)):
+            if folder.exists():  # killed between these two, it is gone until it is made again
+                os.rename(folder, old)
+            os.rename(temporary, folder)
+        sync_folder(folder.parent)
+    except BaseException as error:
+        if old.exists() and not folder.exists():
+            os.rename(old, folder)
+        if isinstance(error, OSError):
+            raise PipelineError(
+                f"Cannot write {what} {folder}: {error.strerror or error}."
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def cannot_read(what: str, path: Path, error: OSError) -> PipelineError:
+    """Return what to raise where a file of the cache cannot be read.
+
+    A `DamagedError` where the file is gone or the medium does not give it back (EIO): it is made
+    again then, and only it. Anything else (no file descriptors, no memory, no permission) says
+    nothing about the file, which must not be taken for damaged and removed.
+
+    Args:
+        what: what the file is, for the sentence (`the shard`).
+        path: the file or folder.
+        error: the system's.
+    """
+    reason = error.strerror or str(error)
+    if error.errno in (errno.EIO, errno.ENOENT):
+        gone = "is missing" if error.errno == errno.ENOENT else f"cannot be read: {reason}"
+        return DamagedError(f"{what[0].upper()}{what[1:]} {path} {gone}.")
+    return PipelineError(
+        f"Cannot read {what} {path}: {reason}. This is a system error; the file may be intact. "
+        "Run the same command again when the cause is gone."
+    )

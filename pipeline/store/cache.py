@@ -12,17 +12,24 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.errors import DamagedError, PipelineError, nearest
 from pipeline.store import hdf5
-from pipeline.store.atomic import remove, write_bytes
-from pipeline.store.shards import Key, RowStore
-from pipeline.store.system_errors import cannot_read
+from pipeline.store.atomic import cannot_read, remove, write_bytes
+from pipeline.store.shards import Key, RowStore, key_arrays, keys_in
 from pipeline.store.table import FeatureTable
 
 ENVIRONMENT = "PIPELINE_CACHE"
 _READING = "reading-"  # starts the names of manifests of runs that only read
+
+
+class _Inside:
+    """A place in a cache, as a `Path` of the cache that is asked for it."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, cache: Cache, _: type[Cache]) -> Path:
+        return cache.root / self.name
 
 
 @dataclass(frozen=True)
@@ -46,40 +53,20 @@ class Cache:
             raise PipelineError(f"The cache {folder} is not a folder; name another with --cache.")
         return cls(folder)
 
-    @property
-    def tables(self) -> Path:
-        """Return the folder of the tables."""
-        return self.root / "tables"
-
-    @property
-    def weights(self) -> Path:
-        """Return the folder of calibrated random weights."""
-        return self.root / "weights"
-
-    @property
-    def compiled(self) -> Path:
-        """Return the folder of trunks that were converted for an engine."""
-        return self.root / "compiled"
-
-    @property
-    def decoding(self) -> Path:
-        """Return the folder of the journals of what is decoded by runs that keep no rows."""
-        return self.root / "decoding"
-
-    @property
-    def advice(self) -> Path:
-        """Return the folder of what `advise` found, one file a table."""
-        return self.root / "advice"
-
-    @property
-    def data(self) -> Path:
-        """Return the folder of the built-in data sets."""
-        return self.root / "data"
-
-    @property
-    def memo(self) -> Path:
-        """Return the SQLite file that remembers digests and what trunks resolve to."""
-        return self.root / "memo.sqlite"
+    #: The folder of the tables.
+    tables = _Inside("tables")
+    #: The folder of calibrated random weights.
+    weights = _Inside("weights")
+    #: The folder of trunks that were converted for an engine.
+    compiled = _Inside("compiled")
+    #: The folder of the journals of what is decoded by runs that keep no rows.
+    decoding = _Inside("decoding")
+    #: The folder of what `advise` found, one file a table.
+    advice = _Inside("advice")
+    #: The folder of the built-in data sets.
+    data = _Inside("data")
+    #: The SQLite file that remembers digests and what trunks resolve to.
+    memo = _Inside("memo.sqlite")
 
     def rows(self, fingerprint: str) -> RowStore:
         """Return the row store of a fingerprint."""
@@ -204,9 +191,7 @@ class Cache:
                 raise
             if not isinstance(fingerprints, list) or len(digests) != len(views):
                 raise DamagedError(f"The run's manifest {path} is damaged; remove it.")
-            digest_bytes = (digest.tobytes() for digest in digests)
-            keys = frozenset(zip(digest_bytes, views.tolist(), strict=True))
-            yield Manifest(path, tuple(fingerprints), keys)
+            yield Manifest(path, tuple(fingerprints), frozenset(keys_in(digests, views)))
 
 
 @dataclass(frozen=True)
@@ -230,9 +215,6 @@ class Manifest:
 
 
 def _write_manifest(path: Path, fingerprints: Sequence[str], keys: Sequence[Key]) -> None:
-    arrays = {
-        "meta": hdf5.text({"fingerprints": fingerprints}),
-        "digests": np.frombuffer(b"".join(d for d, _ in keys), np.uint8).reshape(-1, 32),
-        "views": np.array([view for _, view in keys], np.int32),
-    }
-    write_bytes(path, hdf5.build(arrays).head, what="the run's manifest")
+    arrays = {"meta": hdf5.text({"fingerprints": fingerprints}), **key_arrays(keys)}
+    (image,) = hdf5.build(arrays)
+    write_bytes(path, image, what="the run's manifest")

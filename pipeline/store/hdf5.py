@@ -18,17 +18,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline.errors import DamagedError
-from pipeline.store.system_errors import cannot_read
+from pipeline.errors import DamagedError, PipelineError
+from pipeline.store.atomic import cannot_read
 
 
-def build(arrays: Mapping[str, np.ndarray], deferred: tuple[str, ...] = ()) -> HDF5Image:
-    """Lay out an HDF5 file in memory, byte for byte the same for the same arrays.
+def build(arrays: Mapping[str, np.ndarray], deferred: tuple[str, ...] = ()) -> list[memoryview]:
+    """Return an HDF5 file as consecutive pieces, byte for byte the same for the same arrays.
 
     Args:
         arrays: dataset name to array; numbers, or fixed-length UTF-8 from `strings`.
-        deferred: names whose bytes are not copied into the image: the file's tail, in this
-            order, to be written by the caller (`HDF5Image.pieces` does it).
+        deferred: names whose bytes are not copied: they are the file's tail, in this order, each
+            a piece of its own. Without them the file is one piece.
     """
     buffer = io.BytesIO()
     offsets: dict[str, int] = {}
@@ -44,7 +44,14 @@ def build(arrays: Mapping[str, np.ndarray], deferred: tuple[str, ...] = ()) -> H
                 offsets[name] = dataset.get_offset()
             elif array.size:
                 dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array.reshape(dataset.shape))
-    return HDF5Image(buffer.getvalue(), offsets, {name: arrays[name] for name in deferred})
+    head, position = buffer.getbuffer(), 0
+    parts: list[memoryview] = []
+    for name, offset in sorted(offsets.items(), key=lambda item: item[1]):
+        data = as_bytes(arrays[name])
+        before = head[position:offset]
+        parts += [before, memoryview(bytes(offset - position - len(before))), data]
+        position = offset + len(data)
+    return [part for part in (*parts, head[position:]) if part]
 
 
 def _create(file: h5py.File, name: str, array: np.ndarray) -> h5py.h5d.DatasetID:
@@ -57,24 +64,6 @@ def _create(file: h5py.File, name: str, array: np.ndarray) -> h5py.h5d.DatasetID
     space = h5py.h5s.create_simple(array.shape) if array.shape else h5py.h5s.create(h5py.h5s.SCALAR)
     kind = h5py.h5t.py_create(array.dtype, logical=True)
     return h5py.h5d.create(file.id, name.encode(), kind, space, plist)
-
-
-class HDF5Image:
-    """The bytes of an HDF5 file: what the library laid out, and arrays that go into its gaps."""
-
-    def __init__(self, head: bytes, offsets: dict[str, int], tail: dict[str, np.ndarray]):
-        self.head, self.offsets, self.tail = head, offsets, tail
-
-    def pieces(self) -> list[memoryview]:
-        """Return the file as consecutive pieces; deferred arrays are not copied."""
-        head, position = memoryview(self.head), 0
-        parts: list[memoryview] = []
-        for name, offset in sorted(self.offsets.items(), key=lambda item: item[1]):
-            data = as_bytes(self.tail[name])
-            before = head[position:offset]
-            parts += [before, memoryview(bytes(offset - position - len(before))), data]
-            position = offset + len(data)
-        return [part for part in (*parts, head[position:]) if part]
 
 
 def as_bytes(array: np.ndarray) -> memoryview:
@@ -117,9 +106,7 @@ class Reader:
             self.size = path.stat().st_size
             self.file = h5py.File(path, "r", locking=False)
         except (OSError, RuntimeError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # the system's, not HDF5's
-                raise cannot_read("the file", path, _plain(error)) from error
-            raise DamagedError(f"{path} is damaged: it is not a readable HDF5 file.") from error
+            raise _failure(path, error, "it is not a readable HDF5 file.") from error
 
     def __enter__(self) -> Reader:
         return self
@@ -193,11 +180,11 @@ class Reader:
         except DamagedError:
             raise
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise cannot_read("the file", self.path, _plain(error)) from error
-            raise DamagedError(f"{self.path} is damaged: {error}") from error
+            raise _failure(self.path, error, str(error)) from error
 
 
-def _plain(error: OSError) -> OSError:
-    """Return the system's error without HDF5's paragraph about it."""
-    return OSError(error.errno, os.strerror(error.errno or 0))
+def _failure(path: Path, error: Exception, reason: str) -> PipelineError:
+    """Return damage, or the system's error without HDF5's paragraph about it."""
+    if isinstance(error, OSError) and error.errno is not None:  # the system's, not HDF5's
+        return cannot_read("the file", path, OSError(error.errno, os.strerror(error.errno)))
+    return DamagedError(f"{path} is damaged: {reason}")

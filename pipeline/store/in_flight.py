@@ -78,10 +78,8 @@ class InFlightJournal:
         self.held.discard(digest)
         if crashes:
             self.crashing.add(digest)
-        try:
+        with suppress(OSError):  # as in `note`
             os.pwrite(self._file, _CRASHES if crashes else _CLEARED, self._places[digest])
-        except OSError:
-            pass  # as in `note`
 
     def note(self, digest: bytes) -> None:
         """Note that this thread is about to decode an image."""
@@ -90,21 +88,18 @@ class InFlightJournal:
             with self._lock:
                 slot = self._slots.number = self._taken
                 self._taken += 1
-        try:
-            with self._lock:  # the file's number may be another file's after the end
-                os.pwrite(self._file, _HELD + digest, slot * _SIZE)
-        except OSError:
-            pass  # on a full disk the commit tells; until then only a note is missing
+        # on a full disk the commit tells; until then only a note is missing
+        with suppress(OSError), self._lock:  # the file's number may be another file's after the end
+            os.pwrite(self._file, _HELD + digest, slot * _SIZE)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Leave nothing behind after success; after an error what is still to be known."""
         try:
-            if (self.held or self.crashing) and (self.lasting or kind is not None):
-                self._rewrite()
-            else:
-                self.path.unlink(missing_ok=True)
-        except OSError:
-            pass  # the next run looks at a few images in vain
+            with suppress(OSError):  # the next run looks at a few images in vain
+                if (self.held or self.crashing) and (self.lasting or kind is not None):
+                    self._rewrite()
+                else:
+                    self.path.unlink(missing_ok=True)
         finally:
             with self._lock:
                 os.close(self._file)
@@ -159,11 +154,9 @@ def _left(folder: Path, stack: ExitStack) -> tuple[set[bytes], set[bytes], list[
             file = stack.enter_context(path.open("r+b"))
         except FileNotFoundError:
             continue  # another process has just taken its place
-        try:
+        with suppress(BlockingIOError):  # what a living process decodes is no suspect
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             ended.append(path)
-        except BlockingIOError:
-            pass  # what a living process decodes is no suspect
         entries = _entries(file.read(_MOST))
         crashing |= entries[1]
         if path in ended:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pipeline.errors import DamagedError, PipelineError
+from pipeline.store.atomic import cannot_read
 from pipeline.store.records import HeadInfo, ModelInfo, ResultInfo
-from pipeline.store.system_errors import cannot_read
 
 Info = TypeVar("Info", bound=ResultInfo)
 
@@ -153,6 +153,7 @@ class Kind(Generic[Info]):
 
 HEAD = Kind("head", 4, "pipeline heads", "pipeline fit-head", HeadInfo)
 MODEL = Kind("model", 4, "pipeline models", "pipeline finetune", ModelInfo)
+RESULTS: tuple[Kind[Any], ...] = (HEAD, MODEL)
 
 
 def _sha256(path: Path) -> str:

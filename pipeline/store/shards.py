@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,22 @@ import numpy as np
 
 from pipeline.errors import DamagedError, LockedError, PipelineError
 from pipeline.store import hdf5
-from pipeline.store.atomic import make_folder, remove, write_bytes
-from pipeline.store.system_errors import cannot_read
+from pipeline.store.atomic import cannot_read, make_folder, remove, write_bytes
 
 SCHEMA = 1
 Key = tuple[bytes, int]  # digest (32 bytes), view
 _NAME = re.compile(r"[0-9a-f]{64}\.h5")
+
+
+def key_arrays(keys: Sequence[Key]) -> dict[str, np.ndarray]:
+    """Return the datasets of n keys: `digests` [n, 32] uint8 and `views` [n] int32."""
+    digests = np.frombuffer(b"".join(digest for digest, _ in keys), np.uint8).reshape(-1, 32)
+    return {"digests": digests, "views": np.array([view for _, view in keys], np.int32)}
+
+
+def keys_in(digests: np.ndarray, views: np.ndarray) -> Iterator[Key]:
+    """Return the inverse of `key_arrays`."""
+    return zip((digest.tobytes() for digest in digests), views.tolist(), strict=True)
 
 
 @dataclass
@@ -84,8 +94,7 @@ class RowStore:
                 index.damaged[name] = str(error)
                 continue
             index.engines[name] = meta["engine"]
-            keys = zip((digest.tobytes() for digest in digests), views.tolist(), strict=True)
-            for row, key in enumerate(keys):
+            for row, key in enumerate(keys_in(digests, views)):
                 index.rows.setdefault(key, (name, row))  # names are sorted: the smallest wins
             for digest, view, reason in meta["bad"]:
                 index.bad.setdefault((bytes.fromhex(digest), view), reason)
@@ -157,17 +166,9 @@ class RowStore:
             "engine": engine,
             "bad": [[digest.hex(), view, reason] for (digest, view), reason in bad],
         }
-        digests = np.frombuffer(b"".join(digest for digest, _ in keys), np.uint8)
-        image = hdf5.build(
-            {
-                "meta": hdf5.text(meta),
-                "digests": digests.reshape(-1, 32),
-                "views": np.array([view for _, view in keys], np.int32),
-                "rows": rows,
-            }
-        )
-        name = hashlib.sha256(image.head).hexdigest() + ".h5"
-        write_bytes(self.folder / name, image.head, what="the shard")
+        (image,) = hdf5.build({"meta": hdf5.text(meta), **key_arrays(keys), "rows": rows})
+        name = hashlib.sha256(image).hexdigest() + ".h5"
+        write_bytes(self.folder / name, image, what="the shard")
         return name
 
     def discard_damaged(self, names: Iterable[str]) -> None:
@@ -202,11 +203,10 @@ class RowStore:
                 ) from error
             except OSError as error:
                 raise PipelineError(f"Cannot lock {path}: {error.strerror}.") from error
-            try:
+            # the number only serves the other's message, and `gc` must run on a full disk
+            with suppress(OSError):
                 os.ftruncate(file, 0)
                 os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
-            except OSError:
-                pass  # the number only serves the other's message, and `gc` must run on a full disk
             yield
         finally:
             os.close(file)

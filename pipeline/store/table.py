@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -80,8 +80,7 @@ class FeatureTable:
     def split_counts(self) -> dict[str, int]:
         """Return the number of images of each split, in the order train, val, test."""
         counts = Counter(self.splits)
-        order = [name for name in ("train", "val", "test", "") if name in counts]
-        return {name: counts[name] for name in order}
+        return {name: counts[name] for name in ("train", "val", "test", "") if name in counts}
 
     @property
     def training_rows(self) -> np.ndarray:
@@ -151,19 +150,9 @@ class FeatureTable:
         lengths = {len(arrays["labels"]), *(len(texts[n]) for n in ("splits", "paths", "digests"))}
         if lengths != {rows}:
             raise DamagedError(f"The table {path} is damaged: its columns differ in length.")
-        found = cls(
-            features=arrays["features"],
-            labels=arrays["labels"],
-            splits=texts["splits"],
-            paths=texts["paths"],
-            digests=texts["digests"],
-            classes=texts["classes"],
-            groups=texts.get("groups"),
-            shards=texts["shards"],
-            provenance=provenance,
-            path=path,
-            views=arrays.get("views"),
-        )
+        columns: dict[str, Any] = {"groups": None, **texts}
+        columns |= {n: arrays[n] for n in ("labels", *_FEATURES) if n in arrays}
+        found = cls(provenance=provenance, path=path, **columns)
         if found.views is not None:
             shape = (len(found.training_rows), found.features.shape[1])
             if found.views.ndim != 3 or (found.views.shape[0], found.views.shape[2]) != shape:
@@ -185,8 +174,7 @@ class FeatureTable:
             arrays["views"] = np.ascontiguousarray(self.views, np.float32)
         arrays["checksum"] = np.array(checksum(arrays).encode(), "S64")
         large = tuple(name for name in _FEATURES if name in arrays)
-        image = hdf5.build(arrays, deferred=large)
-        write_pieces(path, image.pieces(), what="the table")
+        write_pieces(path, hdf5.build(arrays, deferred=large), what="the table")
         return FeatureTable.open(path)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from pipeline.store import advice, in_flight
 from pipeline.store.atomic import TEMPORARY, file_clock, remove
 from pipeline.store.cache import Cache
 from pipeline.store.records import ModelInfo
-from pipeline.store.results import HEAD, MODEL, Info, Kind
-from pipeline.store.shards import Key, RowStore
+from pipeline.store.results import MODEL, RESULTS
+from pipeline.store.shards import Key, RowStore, keys_in
 from pipeline.store.table import FeatureTable
 
 #: Seconds after which what was begun and not ended counts as left behind. No process is asked
@@ -51,6 +51,14 @@ class Verdict:
     repairs: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    @contextmanager
+    def noting(self, path: Path) -> Iterator[None]:
+        """Put it among the problems where `path` turns out to be damaged."""
+        try:
+            yield
+        except DamagedError as error:
+            self.problems[str(path)] = str(error)
+
 
 def usage(cache: Cache) -> dict[str, Usage]:
     """Return what each part of the cache holds: rows, tables, heads, models and the rest."""
@@ -78,17 +86,13 @@ def verify(cache: Cache) -> Verdict:
     tables: list[FeatureTable] = []
     for path in cache.table_files():
         verdict.tables += 1
-        try:
+        with verdict.noting(path):
             tables.append(FeatureTable.open(path))
-        except DamagedError as error:
-            verdict.problems[str(path)] = str(error)
     for store in cache.stores():
         for name in store.names():
             verdict.shards += 1
-            try:
+            with verdict.noting(store.folder / name):
                 store.check(name)
-            except DamagedError as error:
-                verdict.problems[str(store.folder / name)] = str(error)
     for table in tables:
         store = cache.rows(table.fingerprint)
         paths = [store.folder / name for name in table.shards]
@@ -97,42 +101,32 @@ def verify(cache: Cache) -> Verdict:
                 verdict.problems[str(path)] = f"The shard {path} is missing."
         if any(str(path) in verdict.problems for path in paths):
             verdict.repairs.append(table.provenance.command)
-    for info in [*_checked(HEAD, cache, verdict), *_checked(MODEL, cache, verdict)]:
-        if not isinstance(info, ModelInfo):
-            continue
-        store = cache.rows(info.activations)
-        gone = [name for name in info.shards if not (store.folder / name).exists()]
-        if gone:  # given up by `gc --activations`, or lost: nothing but time depends on them
-            verdict.notes.append(
-                f"{len(gone)} shards of activations of the model {info.id} are gone; "
-                "fine-tuning again computes them again."
-            )
+    for kind in RESULTS:
+        for folder in kind.folders(cache.root):
+            verdict.results += 1
+            with verdict.noting(folder):
+                info = kind.read(folder)
+                verdict.problems |= kind.damaged(folder, info)
+                if isinstance(info, ModelInfo):
+                    _note_lost_activations(info, cache, verdict)
     for path in advice.files(cache):
         verdict.results += 1
-        try:
+        with verdict.noting(path):
             advice.read(cache, path.stem)
-        except DamagedError as error:
-            verdict.problems[str(path)] = str(error)
-    try:
-        for _ in cache.manifests():
-            pass
-    except DamagedError as error:
-        verdict.problems[f"{cache.root / 'runs'}"] = str(error)
+    with verdict.noting(cache.root / "runs"):
+        list(cache.manifests())
     verdict.repairs = list(dict.fromkeys(verdict.repairs))
     return verdict
 
 
-def _checked(kind: Kind[Info], cache: Cache, verdict: Verdict) -> Iterator[Info]:
-    """Yield what the results of a kind say, and put what is wrong with them into the verdict."""
-    for folder in kind.folders(cache.root):
-        verdict.results += 1
-        try:
-            info = kind.read(folder)
-            verdict.problems |= kind.damaged(folder, info)
-        except DamagedError as error:
-            verdict.problems[str(folder)] = str(error)
-        else:
-            yield info
+def _note_lost_activations(model: ModelInfo, cache: Cache, verdict: Verdict) -> None:
+    store = cache.rows(model.activations)
+    gone = [name for name in model.shards if not (store.folder / name).exists()]
+    if gone:  # given up by `gc --activations`, or lost: nothing but time depends on them
+        verdict.notes.append(
+            f"{len(gone)} shards of activations of the model {model.id} are gone; "
+            "fine-tuning again computes them again."
+        )
 
 
 def garbage(
@@ -208,8 +202,7 @@ def _holds(store: RowStore, name: str, keys: set[Key]) -> bool:
         digests, views, _ = store.check(name)
     except DamagedError:
         return False
-    pairs = zip((digest.tobytes() for digest in digests), views.tolist(), strict=True)
-    return any(pair in keys for pair in pairs)
+    return not keys.isdisjoint(keys_in(digests, views))
 
 
 def collect(

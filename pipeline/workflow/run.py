@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,9 +215,8 @@ def run(
     return run_stages(data, RunOptions.of(locals()), Cache.at(cache))
 
 
-@contextmanager
-def _silence() -> Iterator[Progress]:
-    yield Silent()
+def _silence() -> AbstractContextManager[Progress]:
+    return nullcontext(Silent())
 
 
 def run_stages(

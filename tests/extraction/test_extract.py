@@ -8,7 +8,7 @@ from aging import age
 from conftest import make_folder, picture
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.extraction import shard_writer
+from pipeline.extraction import compute
 from pipeline.extraction.extract import extract_table
 from pipeline.extraction.options import ExtractOptions
 from pipeline.store.cache import Cache
@@ -411,7 +411,7 @@ def test_an_interrupted_run_keeps_its_shards_from_the_collector(
 def test_a_shard_ends_where_its_rows_are_many_bytes(folder, cache, fake_trunk, monkeypatch):
     whole = extract_table(folder, RECIPE, cache)
     assert len(whole.table.shards) == 1
-    monkeypatch.setattr(shard_writer, "SHARD_BYTES", 2 * 4 * 11 * 4)  # of two batches
+    monkeypatch.setattr(compute, "SHARD_BYTES", 2 * 4 * 11 * 4)  # of two batches
     done = extract_table(folder, RECIPE, Cache.at(cache.root / "other"))
     assert len(done.table.shards) == 3
     assert done.table.features.tobytes() == whole.table.features.tobytes()

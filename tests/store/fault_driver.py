@@ -29,7 +29,7 @@ from tables import provenance
 from tracing import CALLS, Call, calls, in_child
 
 from pipeline.errors import PipelineError
-from pipeline.store import atomic, cache, folders, shards, table, upkeep
+from pipeline.store import atomic, cache, shards, table, upkeep
 from pipeline.store.cache import Cache
 from pipeline.store.results import MODEL
 from pipeline.store.table import FeatureTable
@@ -79,7 +79,7 @@ def work(root: Path) -> None:
     ).write(home.tables / "photos--driver--0123456789ab.h5")
     home.set_current(home.tables / "photos--driver--0123456789ab.h5")
     for epoch in (1, 2):  # the second takes the place of the first
-        folders.commit_folder(
+        atomic.commit_folder(
             root / "models" / "0123456789ab",
             lambda into, epoch=epoch: model(into, index.shards(good), epoch),
             what="the model",
@@ -190,7 +190,7 @@ def with_writer(write):
 
 
 def without_folder_sync() -> None:
-    atomic.sync_folder = folders.sync_folder = lambda folder: None
+    atomic.sync_folder = lambda folder: None
 
 
 def without_file_sync() -> None:
@@ -199,7 +199,7 @@ def without_file_sync() -> None:
 
 
 def without_exchange() -> None:
-    folders.exchange = lambda one, other: False
+    atomic.exchange = lambda one, other: False
 
 
 DOCTORS = {

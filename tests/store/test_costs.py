@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.store import costs
+from pipeline.store import timings as costs
 
 
 def test_the_rate_is_the_mean_over_all_runs(tmp_path):

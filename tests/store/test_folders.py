@@ -3,9 +3,8 @@ import os
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.store import folders
-from pipeline.store.atomic import exchange
-from pipeline.store.folders import commit_folder
+from pipeline.store import atomic
+from pipeline.store.atomic import commit_folder, exchange
 
 
 def writer(text):
@@ -66,7 +65,7 @@ def test_where_names_can_be_exchanged_the_earlier_folder_is_never_gone(tmp_path,
     commit_folder(tmp_path / "x", writer("one"), what="the head")
     if not exchange(tmp_path / "x", tmp_path / "x"):
         pytest.skip("this file system cannot exchange two names")
-    monkeypatch.setattr(folders.os, "rename", lambda *names: pytest.fail("renamed"))
+    monkeypatch.setattr(atomic.os, "rename", lambda *names: pytest.fail("renamed"))
     commit_folder(tmp_path / "x", writer("two"), what="the head")
     assert names(tmp_path) == ["x"] and (tmp_path / "x" / "a.txt").read_text() == "two"
 
@@ -76,7 +75,7 @@ def test_an_exchange_that_fails_leaves_the_earlier_folder(tmp_path, monkeypatch)
         raise OSError(5, "Input/output error")
 
     commit_folder(tmp_path / "x", writer("one"), what="the head")
-    monkeypatch.setattr(folders, "exchange", fail)
+    monkeypatch.setattr(atomic, "exchange", fail)
     with pytest.raises(PipelineError, match="Input/output error"):
         commit_folder(tmp_path / "x", writer("two"), what="the head")
     assert names(tmp_path) == ["x"] and (tmp_path / "x" / "a.txt").read_text() == "one"
@@ -85,14 +84,14 @@ def test_an_exchange_that_fails_leaves_the_earlier_folder(tmp_path, monkeypatch)
 
 
 def test_without_an_exchange_a_second_commit_takes_the_place_of_the_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "exchange", lambda one, other: False)
+    monkeypatch.setattr(atomic, "exchange", lambda one, other: False)
     commit_folder(tmp_path / "x", writer("one"), what="the head")
     commit_folder(tmp_path / "x", writer("two"), what="the head")
     assert names(tmp_path) == ["x"] and (tmp_path / "x" / "a.txt").read_text() == "two"
 
 
 def test_a_rename_that_fails_puts_the_earlier_folder_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "exchange", lambda one, other: False)
+    monkeypatch.setattr(atomic, "exchange", lambda one, other: False)
     commit_folder(tmp_path / "x", writer("one"), what="the head")
     real, calls = os.rename, []
 
@@ -102,7 +101,7 @@ def test_a_rename_that_fails_puts_the_earlier_folder_back(tmp_path, monkeypatch)
             raise OSError(5, "Input/output error")
         real(source, target)
 
-    monkeypatch.setattr(folders.os, "rename", rename)
+    monkeypatch.setattr(atomic.os, "rename", rename)
     with pytest.raises(PipelineError, match="Input/output error"):
         commit_folder(tmp_path / "x", writer("two"), what="the head")
     assert names(tmp_path) == ["x"] and (tmp_path / "x" / "a.txt").read_text() == "one"

@@ -21,8 +21,8 @@ def test_an_image_is_the_same_bytes_whether_or_not_arrays_are_deferred_to_the_ta
     tmp_path, deferred
 ):
     image = hdf5.build(ARRAYS, deferred=deferred)
-    data = b"".join(image.pieces())
-    assert data == b"".join(hdf5.build(ARRAYS, deferred=deferred).pieces())
+    data = b"".join(image)
+    assert data == b"".join(hdf5.build(ARRAYS, deferred=deferred))
     path = tmp_path / "file.h5"
     path.write_bytes(data)
     with hdf5.Reader(path) as reader:
@@ -67,7 +67,7 @@ def test_a_file_that_is_not_hdf5_is_damaged(tmp_path, data):
 
 
 def test_every_truncation_of_a_file_ends_in_a_sentence(tmp_path):
-    data = b"".join(hdf5.build(ARRAYS).pieces())
+    data = b"".join(hdf5.build(ARRAYS))
     path = tmp_path / "file.h5"
     for length in range(0, len(data), 37):
         path.write_bytes(data[:length])

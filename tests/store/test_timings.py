@@ -7,7 +7,7 @@ import pytest
 from records import head_info, model_info, model_scores
 from tables import make_table
 
-from pipeline.store import costs
+from pipeline.store import timings
 from pipeline.store.timings import of_features, of_heads, of_tuning
 
 ACTIVATIONS = "a" * 64
@@ -33,8 +33,8 @@ def model(**fields):
 def known(cache):
     """Return a cache that knows what a pass takes."""
     cache.root.mkdir()
-    costs.note(cache.memo, "f" * 64, 60, 30.0)
-    costs.note(cache.memo, ACTIVATIONS, 260, 26.0)
+    timings.note(cache.memo, "f" * 64, 60, 30.0)
+    timings.note(cache.memo, ACTIVATIONS, 260, 26.0)
     return cache
 
 

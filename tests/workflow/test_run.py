@@ -12,7 +12,7 @@ from pipeline.extraction import compute
 from pipeline.finetuning.training import activations
 from pipeline.heads import fit_head
 from pipeline.reporting.page.render import seconds
-from pipeline.store import costs as kept
+from pipeline.store import timings as kept
 from pipeline.workflow.options import SETTINGS, SHARED, STAGES, RunOptions
 from pipeline.workflow.run import run_stages
 

@@ -27,8 +27,8 @@ from pipeline.inference.exporting.graph import linear_of, require
 from pipeline.inference.exporting.readme import readme
 from pipeline.inference.options import ExportOptions
 from pipeline.progress import Progress, Silent
+from pipeline.store.atomic import commit_folder
 from pipeline.store.cache import Cache
-from pipeline.store.folders import commit_folder
 
 #: Largest difference of a probability between what is written and Headstart in fp32.
 TOLERANCE = 1e-3
