@@ -93,7 +93,7 @@ class Predictor:
     def temperature(self) -> float:
         """Return what logits are divided by for calibrated probabilities; 1 where none was fitted.
 
-        See `pipeline.heads.calibration`.
+        See `pipeline.heads.metrics.calibrate`.
         """
         return self.info.calibration_temperature
 

@@ -20,7 +20,7 @@ from pipeline.finetuning.task import Task
 from pipeline.finetuning.training import curve
 from pipeline.finetuning.training.records import Epoch, Part
 from pipeline.finetuning.training.training import Training
-from pipeline.heads import calibration, metrics, predictions
+from pipeline.heads import metrics, predictions
 from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.metrics import softmax
 from pipeline.store.folders import commit_folder
@@ -59,7 +59,7 @@ def commit(
     logits = {split: tuner.logits(Part.of(table, rows)) for split, rows in task.scored.items()}
     probabilities = {split: softmax(values) for split, values in logits.items()}
     labels = table.labels[task.select]
-    calibrated = calibration.fit(logits[task.selects], labels, on=task.selects)
+    calibrated = metrics.calibrate(logits[task.selects], labels, on=task.selects)
     trained = table.labels[task.train]
     majority = int(np.bincount(trained, minlength=len(table.classes)).argmax())
     scored = _scores(task, refitted, probabilities, majority)

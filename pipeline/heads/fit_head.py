@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
-from pipeline.heads import calibration, metrics, predictions
+from pipeline.heads import metrics, predictions
 from pipeline.heads.cross_validation import near_duplicates
 from pipeline.heads.cross_validation.near_duplicates import NearDuplicate, find_near_duplicates
 from pipeline.heads.cross_validation.resplits import resplit
@@ -266,7 +266,7 @@ def _fit(
         normalize=result.normalizer.kind,
         parameters=chosen.parameters,
         temperature=None if kind.probabilities and not linear else chosen.temperature,
-        calibration=result.held and calibration.fit(*result.held, on=task.selects),
+        calibration=result.held and metrics.calibrate(*result.held, on=task.selects),
         selected_by=options.select,
         selected_on=task.selects,
         folds=len(task.folds) if task.selects == "cv" else 0,

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.errors import PipelineError, UsageError
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.candidates import Fold
-from pipeline.heads.estimators.stacked import Stacked
+from pipeline.heads.estimators.normalize import Stacked
 from pipeline.heads.options import FitHeadOptions
 from pipeline.store.table import FeatureTable
 

@@ -18,7 +18,7 @@ from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import find_rows
 from pipeline.extraction.scan import root_of
 from pipeline.heads.cross_validation import folds as folding
-from pipeline.heads.cross_validation.neighbours import nearest
+from pipeline.heads.cross_validation.near_duplicates import nearest
 from pipeline.heads.cross_validation.random_baseline import PermutationTest, permutation_test
 from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.metrics import wilson

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.heads import calibration
 from pipeline.heads.cross_validation.candidates import Fold
 from pipeline.heads.cross_validation.search import Plan, search
-from pipeline.heads.metrics import softmax
+from pipeline.heads.metrics import calibrate, softmax
 
 #: The head that judges, and the penalties that it may have: wrong labels ask for strong ones, and
 #: every decade costs as much as all of the folds.
@@ -46,7 +45,7 @@ def judge(
     head = search(HEAD, features, labels, classes=classes, train=used, folds=folds, plan=plan)
     assert head.held is not None
     logits, own = head.held
-    probabilities = softmax(logits, calibration.fit(logits, own, on="cv").temperature)
+    probabilities = softmax(logits, calibrate(logits, own, on="cv").temperature)
     known = np.concatenate([np.isin(labels[held], labels[fitted]) for fitted, held in folds])
     return rows[known], probabilities[known]
 

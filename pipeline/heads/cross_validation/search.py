@@ -20,8 +20,7 @@ from pipeline.heads.cross_validation.candidates import (
     fit,
     out_of_fold,
 )
-from pipeline.heads.estimators.normalize import Normalized, Normalizer
-from pipeline.heads.estimators.stacked import Stacked
+from pipeline.heads.estimators.normalize import Normalized, Normalizer, Stacked
 from pipeline.heads.linear import LinearHead, every_class
 from pipeline.heads.metrics import fit_temperature, score, softmax
 from pipeline.heads.registry import HEADS, HeadKind, Parameters
