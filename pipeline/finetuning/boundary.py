@@ -80,7 +80,7 @@ class Prepared:
 
     Attributes:
         source: gives them.
-        views: that epochs draw from, as `training.schedule.draw` takes it.
+        views: that epochs draw from, as `training.records.draw` takes it.
         rows: that hold them; None where they are computed anew at every use (live).
         keys: their (digest, view); none where live.
     """

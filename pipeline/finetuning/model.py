@@ -15,8 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.errors import DamagedError, PipelineError
-from pipeline.finetuning.network.network import Network
-from pipeline.finetuning.network.unfreeze import Cut
+from pipeline.finetuning.network.network import Cut, Network
 from pipeline.finetuning.predictor import Predictor, of_head
 from pipeline.heads.head import Head
 from pipeline.heads.linear import LinearHead

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.analysis.auditing import noise
-from pipeline.analysis.auditing.outliers import outliers
 from pipeline.analysis.options import AuditOptions
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.near_duplicates import (
@@ -288,7 +287,7 @@ def _suspects(
 def _outliers(table: FeatureTable, same: np.ndarray) -> list[Finding]:
     """Return the images that are far from the others of their class."""
     findings = []
-    for row, score, times in outliers(table.features, table.labels, same):
+    for row, score, times in noise.outliers(table.features, table.labels, same):
         label = _label(table, row)
         others = f"the most alike of '{label}'" if label else "the images most like it"
         reason = f"{times:.1f} times as far from {others} as images usually are."

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.comparing.compare_picture import draw
 from pipeline.analysis.comparing.contenders import CompareOptions, Contender
 from pipeline.analysis.comparing.feature_cost import measure
-from pipeline.analysis.comparing.results import Race, Result, marked
+from pipeline.analysis.comparing.results import Race, Result, draw_results, marked
 from pipeline.errors import PipelineError
 from pipeline.extraction.extract import Extraction, extract_tables
 from pipeline.extraction.options import DEFAULT_TRUNK
@@ -118,7 +117,7 @@ def race(
         seconds=time.monotonic() - began,
     )
     place = Path(options.output or cache.root / "comparisons" / f"{done.name}.png")
-    draw(place, done.results)
+    draw_results(place, done.results)
     return done, place
 
 
