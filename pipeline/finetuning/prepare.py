@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
+from pipeline.finetuning.boundary import Source
 from pipeline.finetuning.network.network import Network, cut
 from pipeline.finetuning.task import Task
-from pipeline.finetuning.training.activations import Source
 from pipeline.heads.linear import LinearHead, unit_length
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.cache import Cache

@@ -15,15 +15,24 @@ import numpy as np
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.heads import metrics, predictions
+from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation import near_duplicates
 from pipeline.heads.cross_validation.near_duplicates import NearDuplicate, find_near_duplicates
-from pipeline.heads.cross_validation.resplits import resplit
 from pipeline.heads.cross_validation.search import Plan, SearchResult, search
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import rank_heads
 from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS, parse_grid
-from pipeline.heads.task import Task, check_table, check_views, learned, split_rows
+from pipeline.heads.task import (
+    Task,
+    check_table,
+    check_views,
+    group_ids_of,
+    learned,
+    make_folds,
+    split_rows,
+    subsampled,
+)
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.folders import commit_folder
@@ -32,6 +41,7 @@ from pipeline.store.records import (
     HeadInfo,
     HeadOptions,
     HeadTrial,
+    Repeats,
     SplitMetrics,
 )
 from pipeline.store.results import HEAD
@@ -314,3 +324,34 @@ def _processes(asked: int | None) -> int | None:
     if asked is not None or effective_n_jobs(None) > 1:
         return asked
     return usable_cores()
+
+
+def resplit(
+    name: str, table: FeatureTable, task: Task, options: FitHeadOptions, plan: Plan
+) -> Repeats:
+    """Return accuracies over resplits of train and the reported split, of the same sizes."""
+    split = "test" if "test" in task.reported else next(iter(task.reported), None)
+    if split is None:
+        raise PipelineError("--repeats needs a val or test split to resplit with train.")
+    train, held = task.train, task.reported[split]
+    pool = np.sort(np.concatenate([train, held]))
+    group_ids = group_ids_of(table, pool)
+    parts, classes = max(2, round(len(pool) / len(held))), len(table.classes)
+    accuracies = []
+    for seed in range(options.seed + 1, options.seed + 1 + options.repeats):
+        part_of = folding.assign(table.labels[pool], group_ids, parts, seed)
+        outside = pool[part_of == 0]
+        inside, inner = subsampled(table, pool[part_of != 0], options, seed=seed)
+        folds = make_folds(inside, table.labels[inside], inner, count=options.folds, seed=seed)
+        result = search(
+            name, table.features, table.labels, classes=classes, train=inside, folds=folds,
+            plan=replace(plan, seed=seed),
+        )  # fmt: skip
+        guesses = result.probabilities(np.asarray(table.features[outside]), classes).argmax(1)
+        accuracies.append(float((guesses == table.labels[outside]).mean()))
+    return {
+        "split": split,
+        "accuracies": accuracies,
+        "mean": float(np.mean(accuracies)),
+        "spread": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0,
+    }
