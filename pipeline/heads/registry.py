@@ -135,7 +135,7 @@ HEADS: Mapping[str, HeadKind] = {
     ),
     "lda": HeadKind(
         "linear discriminant analysis",
-        estimator("pipeline.heads.estimators.lda:ShrinkageLDA"),
+        estimator("pipeline.heads.estimators.classifiers:ShrinkageLDA"),
         "shrinkage",
         (0.99, 0.95, 0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01),
         linear=_coefficients,
@@ -191,7 +191,7 @@ HEADS: Mapping[str, HeadKind] = {
         decades(-1, 2),
         fixed=({"gamma": 0.1}, {"gamma": 0.3}, {"gamma": 1.0}),
         warm=True,
-        searcher=estimator("pipeline.heads.estimators.rbf:CachedGaussianSVC", seeded=True),
+        searcher=estimator("pipeline.heads.estimators.classifiers:CachedGaussianSVC", seeded=True),
         most=20_000,
     ),
     "mlp": HeadKind(

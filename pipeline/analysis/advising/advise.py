@@ -18,8 +18,8 @@ from pipeline.analysis.advising.similarity import Reference, Similarity
 from pipeline.analysis.options import AdviseOptions
 from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation import folds as folding
-from pipeline.heads.cross_validation.random_baseline import PermutationTest, permutation_test
 from pipeline.heads.cross_validation.search import SearchResult
+from pipeline.heads.metrics import PermutationTest, permutation_test
 from pipeline.heads.resolve import heads_of
 from pipeline.heads.task import check_table, group_ids_of, make_folds
 from pipeline.images.names import counted

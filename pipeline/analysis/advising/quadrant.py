@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.analysis.advising.similarity import Similarity
-from pipeline.heads.cross_validation.random_baseline import PermutationTest
+from pipeline.heads.metrics import PermutationTest
 from pipeline.store.records import ModelInfo
 from pipeline.store.table import FeatureTable
 

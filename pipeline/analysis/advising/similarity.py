@@ -19,9 +19,8 @@ from pipeline.extraction.plan import find_rows
 from pipeline.extraction.scan import root_of
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.near_duplicates import nearest
-from pipeline.heads.cross_validation.random_baseline import PermutationTest, permutation_test
 from pipeline.heads.cross_validation.search import SearchResult
-from pipeline.heads.metrics import wilson
+from pipeline.heads.metrics import PermutationTest, permutation_test, wilson
 from pipeline.heads.task import group_ids_of, make_folds
 from pipeline.images.digest import StatMemo, digest_all
 from pipeline.progress import Progress

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.comparing.contenders import CompareOptions, Contender
 from pipeline.analysis.comparing.feature_cost import measure
 from pipeline.analysis.comparing.results import Race, Result, draw_results, marked
+from pipeline.analysis.options import CompareOptions, Contender
 from pipeline.errors import PipelineError
 from pipeline.extraction.extract import Extraction, extract_tables
 from pipeline.extraction.options import DEFAULT_TRUNK

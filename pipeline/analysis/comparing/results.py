@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.analysis.comparing.contenders import Contender
 from pipeline.analysis.comparing.feature_cost import Cost
+from pipeline.analysis.options import Contender
 from pipeline.heads.metrics import wilson
 from pipeline.images.names import shown
 from pipeline.plotting import PICTURE, plain_figure, png

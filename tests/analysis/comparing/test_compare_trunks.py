@@ -14,9 +14,9 @@ from watching import watching
 import pipeline
 from pipeline.analysis.comparing import feature_cost
 from pipeline.analysis.comparing.compare_trunks import race
-from pipeline.analysis.comparing.contenders import CompareOptions, Contender
 from pipeline.analysis.comparing.feature_cost import Cost
 from pipeline.analysis.comparing.results import Result, draw_results, marked
+from pipeline.analysis.options import CompareOptions, Contender
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction import engines
 from pipeline.extraction.extract import extract
