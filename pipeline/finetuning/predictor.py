@@ -7,7 +7,7 @@ this alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -169,19 +169,12 @@ class Predictor:
         engine = self.fp32_engine(device)
         sources = ((as_source(image), None, 0) for image in images)
         probabilities = [np.empty((0, len(self.classes)))]
-        with (
-            noted_apart(self.cache, Silent()) as guard,
-            closing(
-                load(
-                    sources,
-                    self.preprocess,
-                    batch_size=_BATCH,
-                    workers=usable_cores(),
-                    pad=False,
-                    guard=guard,
-                )
-            ) as batches,
-        ):
+        with noted_apart(self.cache, Silent()) as guard, ExitStack() as stack:
+            batches = load(
+                sources, self.preprocess, batch_size=_BATCH, workers=usable_cores(), pad=False,
+                guard=guard,
+            )  # fmt: skip
+            stack.callback(batches.close)
             for batch, features in run_batches(engine, batches):
                 for slot, reason in batch.bad.items():
                     image = images[batch.start + slot]
@@ -213,11 +206,4 @@ def of_head(head: Head, cache: Cache) -> Predictor:
         )  # fmt: skip
         return FeatureNet(trunk.module, key.preprocess, key.layer, key.pool)
 
-    return Predictor(
-        info=head.info,
-        key=key,
-        linear=head.linear,
-        classify=head.logits,
-        load=network,
-        cache=cache,
-    )
+    return Predictor(head.info, key, head.linear, head.logits, network, cache)

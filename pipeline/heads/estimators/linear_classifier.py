@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from pipeline.heads.cross_validation.candidates import Fold, Scores, checked
+from pipeline.heads.cross_validation.candidates import Fold, Scores, checked, estimator_scores
 from pipeline.heads.estimators.normalize import Normalized
 from pipeline.heads.metrics import softmax
 from pipeline.heads.registry import Parameters
@@ -86,10 +86,7 @@ class LinearClassifier(LinearClassifierMixin, BaseEstimator):  # type: ignore[mi
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities [N, K]."""
-        scores = self.decision_function(X)
-        if scores.ndim == 1:
-            scores = np.stack([-scores / 2, scores / 2], axis=1)
-        return softmax(scores)
+        return softmax(estimator_scores(self, X, probabilities=False))
 
 
 #: Scores that are computed together.
