@@ -329,11 +329,7 @@ def _fullest(cache: Cache, key: FeatureKey, dtype: str, keys: Sequence[Key], dev
 
 
 def _room(
-    cache: Cache,
-    rows: Rows,
-    wanted: Wanted,
-    trunk: LoadedTrunk,
-    progress: Progress,
+    cache: Cache, rows: Rows, wanted: Wanted, trunk: LoadedTrunk, progress: Progress
 ) -> Wanted | None:
     """Tell what the activations take, and return as many views as the disk has room for."""
     missing = sum(key not in rows.index for key in wanted.every())

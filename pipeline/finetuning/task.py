@@ -170,17 +170,13 @@ def starter(board: Sequence[Ranked[HeadInfo]], notes: list[str]) -> HeadInfo | N
     start = next((one for one in board if one.info.linear and one.info.log_loss), None)
     if start is None:
         return None
-    for one in board:
-        if one.group != start.group or not one.best or one == start:
-            continue
-        why = (
-            "its scores are not log-odds; name it to start from it all the same"
-            if one.info.linear
-            else "it is not linear"
-        )
-        notes.append(
-            f"Starting from {start.info.clf} and not from the best head, {one.info.clf}: {why}."
-        )
+    other = "its scores are not log-odds; name it to start from it all the same"
+    notes += [
+        f"Starting from {start.info.clf} and not from the best head, {one.info.clf}: "
+        f"{other if one.info.linear else 'it is not linear'}."
+        for one in board
+        if one.group == start.group and one.best and one != start
+    ]
     return start.info
 
 

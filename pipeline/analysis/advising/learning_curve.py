@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.heads.cross_validation import folds as folding
-from pipeline.heads.cross_validation.candidates import Fold
 from pipeline.heads.cross_validation.search import Plan, SearchResult, search
 from pipeline.heads.metrics import wilson
 from pipeline.heads.task import make_folds
@@ -228,27 +227,9 @@ def sizes(images: int, classes: int) -> list[float]:
     return [f for f in fractions[::-1] if f * images >= LEAST_EACH * classes or f == 1]
 
 
-def fit(
-    features: np.ndarray,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    parts: Sequence[Fold],
-    *,
-    classes: int,
-    seed: int,
-) -> SearchResult:
-    """Return the linear head of some rows, its penalty chosen by folds of these alone.
-
-    Args:
-        features: [N, D], raw.
-        labels: int64 [N].
-        rows: int64 [n], ascending.
-        parts: (rows to fit on, rows to score).
-        classes: K.
-        seed: of the head.
-    """
-    plan = Plan(select="log-loss", grid=GRID, seed=seed)
-    return search("linear", features, labels, classes=classes, train=rows, folds=parts, plan=plan)
+def plan(seed: int) -> Plan:
+    """Return how the linear head of some images is chosen."""
+    return Plan(select="log-loss", grid=GRID, seed=seed)
 
 
 def measure(
@@ -278,7 +259,10 @@ def measure(
             if head is None:
                 group_ids = trial.group_ids[inside]
                 parts = make_folds(rows, labels[rows], group_ids, count=FOLDS, seed=trial.seed)
-                head = fit(features, labels, rows, parts, classes=classes, seed=trial.seed)
+                head = search(
+                    "linear", features, labels, classes=classes, train=rows, folds=parts,
+                    plan=plan(trial.seed),
+                )  # fmt: skip
             guesses = head.probabilities(np.asarray(features[trial.held]), classes).argmax(1)
             errors.append(float((guesses != labels[trial.held]).mean()))
             images.append(len(rows))

@@ -19,7 +19,7 @@ from pipeline.extraction.plan import find_rows
 from pipeline.extraction.scan import root_of
 from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.near_duplicates import nearest
-from pipeline.heads.cross_validation.search import SearchResult
+from pipeline.heads.cross_validation.search import SearchResult, search
 from pipeline.heads.metrics import PermutationTest, permutation_test, wilson
 from pipeline.heads.task import group_ids_of, make_folds
 from pipeline.images.digest import StatMemo, digest_all
@@ -113,7 +113,10 @@ def by_folds(
         seed: of the folds.
     """
     parts = make_folds(rows, labels[rows], group_ids, count=FOLDS, seed=seed)
-    head = learning_curve.fit(features, labels, rows, parts, classes=classes, seed=seed)
+    head = search(
+        "linear", features, labels, classes=classes, train=rows, folds=parts,
+        plan=learning_curve.plan(seed),
+    )  # fmt: skip
     if head.held is None:
         return head, None
     guesses = np.empty(len(rows), np.int64)

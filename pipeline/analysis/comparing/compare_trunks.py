@@ -86,10 +86,7 @@ def compare_trunks(
 
 
 def race(
-    data: str | Path | None,
-    options: CompareOptions,
-    cache: Cache,
-    progress: Progress | None = None,
+    data: str | Path | None, options: CompareOptions, cache: Cache, progress: Progress | None = None
 ) -> tuple[Race, Path]:
     """Do what `compare_trunks` does, and return where the picture is too.
 

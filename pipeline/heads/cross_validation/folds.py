@@ -8,9 +8,7 @@ import numpy as np
 
 
 def make_group_ids(
-    digests: Sequence[str],
-    groups: Sequence[str] | None,
-    ties: Iterable[tuple[int, int]] = (),
+    digests: Sequence[str], groups: Sequence[str] | None, ties: Iterable[tuple[int, int]] = ()
 ) -> np.ndarray:
     """Return which images must stay together, [N] int64: equal files, and those of one group.
 

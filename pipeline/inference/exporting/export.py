@@ -104,10 +104,7 @@ def export_predictor(
     """Do what `export` does and report on it."""
     progress = progress or Silent()
     options.check()
-    if options.format == "onnx":
-        require(*onnx_file.NEEDS, extra="onnx")
-    if options.format == "openvino":
-        require("openvino", extra="openvino")
+    require(options.format)
     predictor = open_predictor(artefact, cache)
     linear_of(predictor)  # says why not
     trunk = predictor.info.trunk.replace("/", "-")

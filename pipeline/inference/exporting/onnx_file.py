@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 OPSET = 20
 FILE = "model.onnx"
-NEEDS = ("onnx", "onnxscript", "onnxruntime")
 #: torchvision's antialiased kernels, which are Pillow's: bicubic with a = −0.5, weights of pixels
 #: outside the picture left out.
 _MODES = {
