@@ -18,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 from pipeline.errors import PipelineError, UsageError
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.heads import resolve
-from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.search import Plan, SearchResult, search
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import Ranked
 from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS
 from pipeline.heads.task import (
+    assign,
     check_table,
     check_views,
     group_ids_of,
@@ -221,7 +221,7 @@ def _aside(labels: np.ndarray, group_ids: np.ndarray, seed: int) -> np.ndarray |
     count = min(PARTS, len(np.unique(group_ids)))
     if count < 2:
         return None
-    of = folding.assign(labels, group_ids, count, seed)
+    of = assign(labels, group_ids, count, seed)
     left = [len(np.unique(labels[of != fold])) for fold in range(count)]
     best = int(np.argmax(left))  # the first of those that leave most
     return of == best if left[best] > 1 else None

@@ -15,7 +15,6 @@ import numpy as np
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.heads import metrics, predictions
-from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation import near_duplicates
 from pipeline.heads.cross_validation.near_duplicates import NearDuplicate, find_near_duplicates
 from pipeline.heads.cross_validation.search import Plan, SearchResult, search
@@ -25,6 +24,7 @@ from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS, parse_grid
 from pipeline.heads.task import (
     Task,
+    assign,
     check_table,
     check_views,
     group_ids_of,
@@ -339,7 +339,7 @@ def resplit(
     parts, classes = max(2, round(len(pool) / len(held))), len(table.classes)
     accuracies = []
     for seed in range(options.seed + 1, options.seed + 1 + options.repeats):
-        part_of = folding.assign(table.labels[pool], group_ids, parts, seed)
+        part_of = assign(table.labels[pool], group_ids, parts, seed)
         outside = pool[part_of == 0]
         inside, inner = subsampled(table, pool[part_of != 0], options, seed=seed)
         folds = make_folds(inside, table.labels[inside], inner, count=options.folds, seed=seed)

@@ -14,8 +14,7 @@ import numpy as np
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction import scan
 from pipeline.extraction.scan import check_images
-from pipeline.finetuning.model import Model, open_predictor
-from pipeline.finetuning.predictor import Predictor
+from pipeline.finetuning.model import Model, Predictor, open_predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import measure

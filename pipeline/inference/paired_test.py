@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.finetuning.model import Model, open_predictor
-from pipeline.finetuning.predictor import Predictor
+from pipeline.finetuning.model import Model, Predictor, open_predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import McNemar, mcnemar

@@ -17,11 +17,10 @@ from pipeline.analysis.advising.quadrant import Gain, Recommendation
 from pipeline.analysis.advising.similarity import Reference, Similarity
 from pipeline.analysis.options import AdviseOptions
 from pipeline.errors import PipelineError
-from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.metrics import PermutationTest, permutation_test
 from pipeline.heads.resolve import heads_of
-from pipeline.heads.task import check_table, group_ids_of, make_folds
+from pipeline.heads.task import check_table, entering, group_ids_of, make_folds
 from pipeline.images.names import counted
 from pipeline.progress import Progress, Silent
 from pipeline.store import advice as kept
@@ -268,7 +267,7 @@ def _sample(table: FeatureTable, seed: int, notes: list[str]) -> tuple[np.ndarra
     most = max(1, min(MOST, NUMBERS // max(1, table.features.shape[1])))
     part = np.ones(len(train), bool)
     if len(train) > most:
-        part = folding.entering(table.labels[train], inside, seed) < most / len(train)
+        part = entering(table.labels[train], inside, seed) < most / len(train)
         notes.append(
             f"Measured on {part.sum():,} of the {len(train):,} training images, of each class its "
             "share."

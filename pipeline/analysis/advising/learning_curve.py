@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.search import Plan, SearchResult, search
 from pipeline.heads.metrics import wilson
-from pipeline.heads.task import make_folds
+from pipeline.heads.task import entering, make_folds
 from pipeline.store.table import FeatureTable
 
 #: Every floor and exponent is as likely as any other before the curve is seen.
@@ -252,7 +251,7 @@ def measure(
         shared = whole if fraction == 1 else None  # then all repeats learn from the same images
         errors, images = [], []
         for number, trial in enumerate(trials[:1] if shared else trials, 1):
-            inside = folding.entering(labels[trial.pool], trial.group_ids, trial.seed) < fraction
+            inside = entering(labels[trial.pool], trial.group_ids, trial.seed) < fraction
             rows = trial.pool[inside]
             progress(f"{len(rows):,} images, size {done} of {len(fractions)}, repeat {number}")
             head = shared

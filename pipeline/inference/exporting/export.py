@@ -14,8 +14,7 @@ import torch
 from pipeline.errors import PipelineError
 from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.scan import of_table
-from pipeline.finetuning.model import Model, open_predictor
-from pipeline.finetuning.predictor import Predictor
+from pipeline.finetuning.model import Model, Predictor, open_predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.images.datasets.builtin import builtin

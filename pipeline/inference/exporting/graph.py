@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import PipelineError
-from pipeline.finetuning.predictor import Predictor
+from pipeline.finetuning.model import Predictor
 from pipeline.heads.linear import LinearHead
 from pipeline.trunks.engines.fuse import fuse
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pipeline.finetuning.predictor import Predictor
+from pipeline.finetuning.model import Predictor
 from pipeline.images.preprocess import MAX_ASPECT, Preprocess
 from pipeline.inference.exporting.graph import example_of
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.finetuning.predictor import Predictor
+from pipeline.finetuning.model import Predictor
 from pipeline.images.preprocess import MAX_ASPECT, Preprocess
 from pipeline.inference.exporting.graph import example_of
 from pipeline.trunks.engines import openvino_import
