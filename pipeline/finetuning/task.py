@@ -131,7 +131,16 @@ def find_head(
             )
         info = HEAD.read(artefact.folder)
     else:
-        info = _best_start(cache, notes)
+        board = resolve.heads_of(cache, cache.open_table())
+        first = starter(board, notes)
+        if first is None:
+            listed = ", ".join(f"{one.info.clf} {one.info.id}" for one in board)
+            have = f"; it has {listed}" if listed else ""
+            raise PipelineError(
+                f"The current table has no head fitted by log-loss to start from{have}. Fit one "
+                "with `pipeline fit-head --clf logreg`."
+            )
+        info = first
     if not info.linear:
         usable = ", ".join(name for name, kind in HEADS.items() if kind.linear or not kind.make)
         raise PipelineError(
@@ -145,19 +154,6 @@ def find_head(
             f"{cache.root}. `pipeline extract` makes it again."
         )
     return info, table
-
-
-def _best_start(cache: Cache, notes: list[str]) -> HeadInfo:
-    heads = resolve.heads_of(cache, cache.open_table())
-    start = starter(heads, notes)
-    if start is None:
-        listed = ", ".join(f"{one.info.clf} {one.info.id}" for one in heads)
-        have = f"; it has {listed}" if listed else ""
-        raise PipelineError(
-            f"The current table has no head fitted by log-loss to start from{have}. Fit one with "
-            "`pipeline fit-head --clf logreg`."
-        )
-    return start
 
 
 def starter(board: Sequence[Ranked[HeadInfo]], notes: list[str]) -> HeadInfo | None:

@@ -227,6 +227,8 @@ def _fit(
     progress: Progress,
     duplicates: list[NearDuplicate],
 ) -> Head:
+    from joblib import effective_n_jobs
+
     def tell(parameters: dict[str, Any], best: float) -> None:
         shown = ", ".join(
             f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
@@ -235,13 +237,14 @@ def _fit(
         progress.update(f"{name} {shown}  best {options.select} {abs(best):.4f}")
 
     kind, classes = HEADS[name], len(table.classes)
+    alone = options.jobs is None and effective_n_jobs(None) == 1  # no `joblib.parallel_config`
     plan = Plan(
         select=options.select,
         grid=parse_grid(options.grid) if options.grid else None,
         balanced=options.class_weight == "balanced",
         normalize=options.normalize,
         seed=options.seed,
-        jobs=_processes(options.jobs),
+        jobs=usable_cores() if alone else options.jobs,
     )
     features, labels, train, folds = learned(table, options.views, task.train, task.folds)
     result = search(
@@ -315,15 +318,6 @@ def _estimator(result: SearchResult) -> Any:
     from sklearn.pipeline import Pipeline
 
     return Pipeline([("normalize", result.normalizer.step()), ("classify", result.estimator)])
-
-
-def _processes(asked: int | None) -> int | None:
-    """Return how many processes try candidates; None leaves it to `joblib.parallel_config`."""
-    from joblib import effective_n_jobs
-
-    if asked is not None or effective_n_jobs(None) > 1:
-        return asked
-    return usable_cores()
 
 
 def resplit(

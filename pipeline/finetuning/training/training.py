@@ -156,7 +156,8 @@ class Training:
             Diverged: the scores are not finite.
         """
         logits: dict[float, np.ndarray] = {}
-        for share in (self.settings.blend, 1.0) if self._blends else (1.0,):
+        blends = self.settings.blend > 0 and self.select.digests
+        for share in (self.settings.blend, 1.0) if blends else (1.0,):
             self._put(self._between(share))
             logits[share] = self.logits(self.select)
             if not np.isfinite(logits[share]).all():
@@ -164,10 +165,6 @@ class Training:
         best = min(logits, key=lambda share: self._loss(logits[share]))
         self._put(self._between(best))
         return best, logits[best]
-
-    @property
-    def _blends(self) -> bool:
-        return self.settings.blend > 0 and bool(self.select.digests)
 
     def _between(self, share: float) -> dict[str, Tensor]:
         """Return the tensors at a share of the way from the start to the average."""
