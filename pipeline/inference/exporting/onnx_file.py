@@ -69,26 +69,6 @@ preprocess (uint8[batch, height, width, 3] images) => (uint8[batch, {crop}, {cro
 """
 
 
-def build(predictor: Predictor, *, with_preprocess: bool, head_only: bool) -> ModelProto:
-    """Return a head or model as ONNX.
-
-    Inputs: `images` uint8 [batch, S, S, 3], or [batch, H, W, 3] with the preprocessing; or
-    `features` float32 [batch, D]. Outputs [batch, K]: `logits`, uncalibrated, and `probabilities`.
-
-    Raises:
-        PipelineError: the head is not linear.
-    """
-    import onnx.compose
-
-    model = _traced(*example_of(predictor, head_only=head_only))
-    if not with_preprocess:
-        return model
-    before = preprocess_model(predictor.preprocess)
-    before.ir_version = model.ir_version
-    model = onnx.compose.add_prefix(model, "net/", rename_outputs=False)
-    return onnx.compose.merge_models(before, model, io_map=[("crops", "net/images")])
-
-
 def _traced(module: torch.nn.Module, example: torch.Tensor, name: str) -> ModelProto:
     noisy = logging.getLogger("torch.onnx")
     level = noisy.level
@@ -132,10 +112,37 @@ def preprocess_model(preprocess: Preprocess) -> ModelProto:
     return onnx.parser.parse_model(text)
 
 
-def save(model: ModelProto, folder: Path, info: dict[str, Any]) -> None:
-    """Write a checked model, with what a user must know under `headstart` in its metadata."""
-    import onnx
+def save(
+    predictor: Predictor,
+    folder: Path,
+    info: dict[str, Any],
+    *,
+    with_preprocess: bool,
+    head_only: bool,
+) -> None:
+    """Write a head or model as ONNX, checked.
 
+    Inputs: `images` uint8 [batch, S, S, 3], or [batch, H, W, 3] with the preprocessing; or
+    `features` float32 [batch, D]. Outputs [batch, K]: `logits`, uncalibrated, and `probabilities`.
+
+    Args:
+        predictor: a head or model.
+        folder: to write into.
+        info: what a user must know, under `headstart` in the metadata.
+        with_preprocess: resizing and cropping inside.
+        head_only: only what goes on top of features.
+
+    Raises:
+        PipelineError: the head is not linear.
+    """
+    import onnx.compose
+
+    model = _traced(*example_of(predictor, head_only=head_only))
+    if with_preprocess:
+        before = preprocess_model(predictor.preprocess)
+        before.ir_version = model.ir_version
+        model = onnx.compose.add_prefix(model, "net/", rename_outputs=False)
+        model = onnx.compose.merge_models(before, model, io_map=[("crops", "net/images")])
     entry = model.metadata_props.add()
     entry.key, entry.value = "headstart", json.dumps(info, ensure_ascii=True)
     onnx.checker.check_model(model)

@@ -18,21 +18,6 @@ from pipeline.trunks.engines import openvino_import
 XML = "model.xml"
 
 
-def build(predictor: Predictor, *, with_preprocess: bool, head_only: bool) -> Any:
-    """Return a head or model as an `openvino.Model`; inputs and outputs as in `onnx_file.build`.
-
-    Raises:
-        PipelineError: the head is not linear.
-    """
-    openvino = openvino_import.openvino()
-    model = _converted(*example_of(predictor, head_only=head_only))
-    if not with_preprocess:
-        return model
-    images, crops = _prepared(predictor.preprocess)
-    model.input(0).replace(crops)
-    return openvino.Model(model.get_results(), [images])
-
-
 def _converted(module: torch.nn.Module, example: torch.Tensor, name: str) -> Any:
     openvino = openvino_import.openvino()
     shape = openvino.PartialShape([-1, *example.shape[1:]])
@@ -92,9 +77,27 @@ def _prepared(preprocess: Preprocess) -> tuple[Any, Any]:
     return images, fixed.output(0)
 
 
-def save(model: Any, folder: Path, info: dict[str, Any]) -> None:
-    """Write a model, with what a user must know under `headstart` in its `rt_info`."""
+def save(
+    predictor: Predictor,
+    folder: Path,
+    info: dict[str, Any],
+    *,
+    with_preprocess: bool,
+    head_only: bool,
+) -> None:
+    """Write a head or model as OpenVINO's graph; arguments, inputs and outputs as in `onnx_file`.
+
+    What a user must know stands under `headstart` in its `rt_info`.
+
+    Raises:
+        PipelineError: the head is not linear.
+    """
     openvino = openvino_import.openvino()
+    model = _converted(*example_of(predictor, head_only=head_only))
+    if with_preprocess:
+        images, crops = _prepared(predictor.preprocess)
+        model.input(0).replace(crops)
+        model = openvino.Model(model.get_results(), [images])
     model.set_rt_info(json.dumps(info, ensure_ascii=True), ["headstart"])
     openvino.save_model(model, folder / XML, compress_to_fp16=False)
 
