@@ -121,8 +121,7 @@ def export_predictor(
                 info["library"] = library
         else:
             form: Any = onnx_file if options.format == "onnx" else openvino_file
-            part = {"with_preprocess": options.with_preprocess, "head_only": options.head_only}
-            form.save(predictor, into, info, **part)
+            form.save(predictor, into, info, options)
             got = form.probabilities(into, inputs)
         difference = float(np.abs(got - want).max())
         allowed = TOLERANCE_RESIZED if options.with_preprocess else TOLERANCE

@@ -14,6 +14,7 @@ import torch
 from pipeline.finetuning.model import Predictor
 from pipeline.images.preprocess import MAX_ASPECT, Preprocess
 from pipeline.inference.exporting.graph import example_of
+from pipeline.inference.options import ExportOptions
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -112,14 +113,7 @@ def preprocess_model(preprocess: Preprocess) -> ModelProto:
     return onnx.parser.parse_model(text)
 
 
-def save(
-    predictor: Predictor,
-    folder: Path,
-    info: dict[str, Any],
-    *,
-    with_preprocess: bool,
-    head_only: bool,
-) -> None:
+def save(predictor: Predictor, folder: Path, info: dict[str, Any], options: ExportOptions) -> None:
     """Write a head or model as ONNX, checked.
 
     Inputs: `images` uint8 [batch, S, S, 3], or [batch, H, W, 3] with the preprocessing; or
@@ -129,16 +123,15 @@ def save(
         predictor: a head or model.
         folder: to write into.
         info: what a user must know, under `headstart` in the metadata.
-        with_preprocess: resizing and cropping inside.
-        head_only: only what goes on top of features.
+        options: of `export`: whether resizing is inside, or only what goes on top of features.
 
     Raises:
         PipelineError: the head is not linear.
     """
     import onnx.compose
 
-    model = _traced(*example_of(predictor, head_only=head_only))
-    if with_preprocess:
+    model = _traced(*example_of(predictor, head_only=options.head_only))
+    if options.with_preprocess:
         before = preprocess_model(predictor.preprocess)
         before.ir_version = model.ir_version
         model = onnx.compose.add_prefix(model, "net/", rename_outputs=False)

@@ -13,6 +13,7 @@ import torch
 from pipeline.finetuning.model import Predictor
 from pipeline.images.preprocess import MAX_ASPECT, Preprocess
 from pipeline.inference.exporting.graph import example_of
+from pipeline.inference.options import ExportOptions
 from pipeline.trunks.engines import openvino_import
 
 XML = "model.xml"
@@ -77,14 +78,7 @@ def _prepared(preprocess: Preprocess) -> tuple[Any, Any]:
     return images, fixed.output(0)
 
 
-def save(
-    predictor: Predictor,
-    folder: Path,
-    info: dict[str, Any],
-    *,
-    with_preprocess: bool,
-    head_only: bool,
-) -> None:
+def save(predictor: Predictor, folder: Path, info: dict[str, Any], options: ExportOptions) -> None:
     """Write a head or model as OpenVINO's graph; arguments, inputs and outputs as in `onnx_file`.
 
     What a user must know stands under `headstart` in its `rt_info`.
@@ -93,8 +87,8 @@ def save(
         PipelineError: the head is not linear.
     """
     openvino = openvino_import.openvino()
-    model = _converted(*example_of(predictor, head_only=head_only))
-    if with_preprocess:
+    model = _converted(*example_of(predictor, head_only=options.head_only))
+    if options.with_preprocess:
         images, crops = _prepared(predictor.preprocess)
         model.input(0).replace(crops)
         model = openvino.Model(model.get_results(), [images])
