@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.analysis.advising.advice import Advice as Advice
+    from pipeline.analysis.advising.advise import Advice as Advice
     from pipeline.analysis.advising.advise import advise as advise
     from pipeline.analysis.auditing.audit import Audit as Audit
     from pipeline.analysis.auditing.audit import audit as audit
@@ -48,8 +48,7 @@ if TYPE_CHECKING:
 
 #: Module to the public names that it defines.
 _DEFINED_IN = {
-    "pipeline.analysis.advising.advice": ("Advice",),
-    "pipeline.analysis.advising.advise": ("advise",),
+    "pipeline.analysis.advising.advise": ("Advice", "advise"),
     "pipeline.analysis.auditing.audit": ("audit", "Audit"),
     "pipeline.analysis.comparing.compare_trunks": ("compare_trunks",),
     "pipeline.analysis.comparing.results": ("Race",),

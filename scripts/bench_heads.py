@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.heads.cross_validation import folds as folding
+from pipeline.heads import task as folding
 from pipeline.heads.estimators.normalize import Normalizer
 from pipeline.heads.solver.design import Design
 from pipeline.heads.solver.sweep import sweep

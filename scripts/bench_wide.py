@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.heads.cross_validation import folds as folding
+from pipeline.heads import task as folding
 from pipeline.heads.cross_validation.search import Plan, search
 from pipeline.store.records import Provenance
 from pipeline.store.table import FeatureTable

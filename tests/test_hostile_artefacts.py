@@ -21,7 +21,7 @@ from watching import listening, watching
 
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.finetuning.model import Model
-from pipeline.finetuning.training import state
+from pipeline.finetuning.training_run import read_state
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
 from pipeline.store.results import MODEL
@@ -134,7 +134,7 @@ def test_the_state_of_an_unfinished_run_is_not_unpickled(tmp_path, untouched, ho
     path = tmp_path / "x.safetensors"
     path.write_bytes(payloads(tmp_path)[how])
     with untouched(), pytest.raises(DamagedError, match="is damaged"):
-        state.read(path)
+        read_state(path)
 
 
 def test_the_guards_see_a_payload_that_runs(tmp_path, untouched):

@@ -13,8 +13,7 @@ from click.testing import CliRunner
 from tables import make_table
 
 import pipeline
-from pipeline.analysis.comparing.contenders import CompareOptions
-from pipeline.analysis.options import AdviseOptions, AuditOptions
+from pipeline.analysis.options import AdviseOptions, AuditOptions, CompareOptions
 from pipeline.cli import COMMANDS, main
 from pipeline.errors import UsageError
 from pipeline.extraction.options import ExtractOptions

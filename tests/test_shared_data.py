@@ -9,7 +9,7 @@ import pytest
 from conftest import shared
 
 import pipeline
-from pipeline.heads.cross_validation.folds import entering
+from pipeline.heads.task import entering
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 

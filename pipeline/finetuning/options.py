@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.finetuning.training.schedule import SCHEDULES
+from pipeline.finetuning.training.records import SCHEDULES
 from pipeline.options import Options, option, shared
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -101,7 +101,7 @@ class FinetuneOptions(Options):
 
     @property
     def drawn(self) -> int:
-        """Return the views that epochs draw from, as `training.schedule.draw` takes it."""
+        """Return the views that epochs draw from, as `training.records.draw` takes it."""
         if self.augment == "none":
             return 0
         if self.views is None:

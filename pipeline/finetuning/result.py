@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,14 +16,14 @@ from torch.nn.utils import get_total_norm
 
 from pipeline.finetuning import model
 from pipeline.finetuning.boundary import Prepared
-from pipeline.finetuning.network.handover import Handover
+from pipeline.finetuning.prepare import Handover
 from pipeline.finetuning.task import Task
-from pipeline.finetuning.training import curve
 from pipeline.finetuning.training.records import Epoch, Part
 from pipeline.finetuning.training.training import Training
-from pipeline.heads import calibration, metrics, predictions
+from pipeline.heads import metrics, predictions
 from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.metrics import softmax
+from pipeline.plotting import plain_figure, png
 from pipeline.store.atomic import commit_folder
 from pipeline.store.records import EpochFigures, FeatureSource, ModelInfo, ModelScores, Paired
 from pipeline.store.results import MODEL
@@ -59,7 +60,7 @@ def commit(
     logits = {split: tuner.logits(Part.of(table, rows)) for split, rows in task.scored.items()}
     probabilities = {split: softmax(values) for split, values in logits.items()}
     labels = table.labels[task.select]
-    calibrated = calibration.fit(logits[task.selects], labels, on=task.selects)
+    calibrated = metrics.calibrate(logits[task.selects], labels, on=task.selects)
     trained = table.labels[task.train]
     majority = int(np.bincount(trained, minlength=len(table.classes)).argmax())
     scored = _scores(task, refitted, probabilities, majority)
@@ -125,7 +126,7 @@ def commit(
         for split, of in task.scored.items():
             predictions.write(into / f"predictions-{split}.csv", table, of, probabilities[split])
         _write_history(into / "history.csv", tuner.history)
-        curve.draw(
+        draw_curve(
             into / "curve.png", tuner.history, best=tuner.best_epoch, selected_on=task.selects
         )
         info = model.write(into, info, tensors)
@@ -219,3 +220,30 @@ def _write_history(path: Path, history: list[Epoch]) -> None:
         writer.writerow(asdict(history[0]))
         for epoch in history:
             writer.writerow("" if value is None else value for value in _plain(epoch).values())
+
+
+def draw_curve(path: Path, history: Sequence[Epoch], *, best: int, selected_on: str) -> None:
+    """Write a PNG: losses and accuracy over the epochs, step 0's level, the best epoch marked.
+
+    Args:
+        path: of the picture.
+        history: from epoch 0 on.
+        best: number of the epoch that was kept.
+        selected_on: what the scores were measured on.
+    """
+    figure = plain_figure(9, 3.6)
+    left, right = figure.subplots(1, 2)
+    numbers = [epoch.number for epoch in history]
+    left.plot(numbers[1:], [e.train_loss for e in history[1:]], color="0.6", label="train")
+    left.plot(numbers, [e.loss for e in history], color="C0", label=selected_on)
+    right.plot(numbers, [100 * e.accuracy for e in history], color="C0", label=selected_on)
+    levels = (history[0].loss, 100 * history[0].accuracy)
+    for axes, level, name in zip((left, right), levels, ("log-loss", "accuracy, %"), strict=True):
+        axes.axhline(level, color="0.3", linestyle=":", linewidth=1, label="before the first step")
+        axes.axvline(best, color="C2", linestyle="--", linewidth=1, label=f"kept: epoch {best}")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    path.write_bytes(png(figure))

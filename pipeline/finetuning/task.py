@@ -18,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 from pipeline.errors import PipelineError, UsageError
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.heads import resolve
-from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.search import Plan, SearchResult, search
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import Ranked
 from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS
 from pipeline.heads.task import (
+    assign,
     check_table,
     check_views,
     group_ids_of,
@@ -131,7 +131,16 @@ def find_head(
             )
         info = HEAD.read(artefact.folder)
     else:
-        info = _best_start(cache, notes)
+        board = resolve.heads_of(cache, cache.open_table())
+        first = starter(board, notes)
+        if first is None:
+            listed = ", ".join(f"{one.info.clf} {one.info.id}" for one in board)
+            have = f"; it has {listed}" if listed else ""
+            raise PipelineError(
+                f"The current table has no head fitted by log-loss to start from{have}. Fit one "
+                "with `pipeline fit-head --clf logreg`."
+            )
+        info = first
     if not info.linear:
         usable = ", ".join(name for name, kind in HEADS.items() if kind.linear or not kind.make)
         raise PipelineError(
@@ -147,19 +156,6 @@ def find_head(
     return info, table
 
 
-def _best_start(cache: Cache, notes: list[str]) -> HeadInfo:
-    heads = resolve.heads_of(cache, cache.open_table())
-    start = starter(heads, notes)
-    if start is None:
-        listed = ", ".join(f"{one.info.clf} {one.info.id}" for one in heads)
-        have = f"; it has {listed}" if listed else ""
-        raise PipelineError(
-            f"The current table has no head fitted by log-loss to start from{have}. Fit one with "
-            "`pipeline fit-head --clf logreg`."
-        )
-    return start
-
-
 def starter(board: Sequence[Ranked[HeadInfo]], notes: list[str]) -> HeadInfo | None:
     """Return the first head of a leaderboard that was fitted by log-loss, None without one.
 
@@ -170,17 +166,13 @@ def starter(board: Sequence[Ranked[HeadInfo]], notes: list[str]) -> HeadInfo | N
     start = next((one for one in board if one.info.linear and one.info.log_loss), None)
     if start is None:
         return None
-    for one in board:
-        if one.group != start.group or not one.best or one == start:
-            continue
-        why = (
-            "its scores are not log-odds; name it to start from it all the same"
-            if one.info.linear
-            else "it is not linear"
-        )
-        notes.append(
-            f"Starting from {start.info.clf} and not from the best head, {one.info.clf}: {why}."
-        )
+    other = "its scores are not log-odds; name it to start from it all the same"
+    notes += [
+        f"Starting from {start.info.clf} and not from the best head, {one.info.clf}: "
+        f"{other if one.info.linear else 'it is not linear'}."
+        for one in board
+        if one.group == start.group and one.best and one != start
+    ]
     return start.info
 
 
@@ -225,7 +217,7 @@ def _aside(labels: np.ndarray, group_ids: np.ndarray, seed: int) -> np.ndarray |
     count = min(PARTS, len(np.unique(group_ids)))
     if count < 2:
         return None
-    of = folding.assign(labels, group_ids, count, seed)
+    of = assign(labels, group_ids, count, seed)
     left = [len(np.unique(labels[of != fold])) for fold in range(count)]
     best = int(np.argmax(left))  # the first of those that leave most
     return of == best if left[best] > 1 else None

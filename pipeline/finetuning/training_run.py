@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -9,21 +10,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
 
-from pipeline.errors import PipelineError
+from pipeline.errors import DamagedError, PipelineError
 from pipeline.finetuning.boundary import make_source
-from pipeline.finetuning.network import handover
-from pipeline.finetuning.network.handover import Handover
 from pipeline.finetuning.options import FinetuneOptions
-from pipeline.finetuning.prepare import faster, load_trunk, make_network
+from pipeline.finetuning.prepare import Handover, check_handover, faster, load_trunk, make_network
 from pipeline.finetuning.result import commit
 from pipeline.finetuning.task import Task, refit
-from pipeline.finetuning.training import state
 from pipeline.finetuning.training.records import Part, Settings
 from pipeline.finetuning.training.training import Diverged, Training
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import log_loss, softmax
 from pipeline.progress import Progress
+from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.records import ModelInfo
 from pipeline.trunks.engines.devices import choose_device, choose_precision
@@ -116,7 +118,7 @@ def _begin(
         progress.say(f"{line}, from a random last layer")
     else:
         stored = np.asarray(task.table.features[task.select])
-        agreed = handover.check(
+        agreed = check_handover(
             features,
             logits,
             table=stored,
@@ -139,7 +141,7 @@ def _take_up(
 ) -> dict[str, Any] | None:
     """Put an unfinished run's state into the training and return its facts, None without one."""
     try:
-        kept = state.read(saved)
+        kept = read_state(saved)
         if kept is not None:
             tuner.restore(*kept)
     except PipelineError as error:
@@ -153,7 +155,7 @@ def _take_up(
 def _keep_state(tuner: Training, saved: Path, agreed: Handover | None) -> None:
     """Write the state from which `--resume` goes on."""
     tensors, facts = tuner.state()
-    state.keep(saved, tensors, {**facts, "handover": None if agreed is None else asdict(agreed)})
+    write_state(saved, tensors, {**facts, "handover": None if agreed is None else asdict(agreed)})
 
 
 def _epoch(tuner: Training, saved: Path, agreed: Handover | None, progress: Progress) -> bool:
@@ -180,7 +182,7 @@ def settings_of(options: FinetuneOptions, *, views: int, precision: str) -> Sett
 
     Args:
         options: of `finetune`.
-        views: that there is room for, as `schedule.draw` takes it.
+        views: that there is room for, as `draw` takes it.
         precision: of the arithmetic.
     """
     same = {one.name: getattr(options, one.name) for one in fields(Settings)}
@@ -188,3 +190,37 @@ def settings_of(options: FinetuneOptions, *, views: int, precision: str) -> Sett
     if options.start == "random":
         same["blend"] = 0.0
     return Settings(**{**same, "views": views, "precision": precision})
+
+
+def write_state(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write a state and rename it into place.
+
+    Args:
+        path: a `.safetensors` file.
+        tensors: by name, any device.
+        facts: plain JSON values.
+
+    Raises:
+        PipelineError: the file and the system's reason.
+    """
+    on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    image = save(on_cpu, metadata={"facts": json.dumps(facts)})
+    write_bytes(path, image, what="the state of the run")
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return a state, or None where there is none.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["facts"])
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise DamagedError(
+            f"The state of the unfinished run {path} is damaged ({error})."
+        ) from error

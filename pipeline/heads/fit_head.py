@@ -14,16 +14,25 @@ import numpy as np
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
-from pipeline.heads import calibration, metrics, predictions
+from pipeline.heads import metrics, predictions
 from pipeline.heads.cross_validation import near_duplicates
 from pipeline.heads.cross_validation.near_duplicates import NearDuplicate, find_near_duplicates
-from pipeline.heads.cross_validation.resplits import resplit
 from pipeline.heads.cross_validation.search import Plan, SearchResult, search
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import rank_heads
 from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS, parse_grid
-from pipeline.heads.task import Task, check_table, check_views, learned, split_rows
+from pipeline.heads.task import (
+    Task,
+    assign,
+    check_table,
+    check_views,
+    group_ids_of,
+    learned,
+    make_folds,
+    split_rows,
+    subsampled,
+)
 from pipeline.progress import Progress, Silent
 from pipeline.store.atomic import commit_folder
 from pipeline.store.cache import Cache
@@ -32,6 +41,7 @@ from pipeline.store.records import (
     HeadInfo,
     HeadOptions,
     HeadTrial,
+    Repeats,
     SplitMetrics,
 )
 from pipeline.store.results import HEAD
@@ -217,6 +227,8 @@ def _fit(
     progress: Progress,
     duplicates: list[NearDuplicate],
 ) -> Head:
+    from joblib import effective_n_jobs
+
     def tell(parameters: dict[str, Any], best: float) -> None:
         shown = ", ".join(
             f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
@@ -225,13 +237,14 @@ def _fit(
         progress.update(f"{name} {shown}  best {options.select} {abs(best):.4f}")
 
     kind, classes = HEADS[name], len(table.classes)
+    alone = options.jobs is None and effective_n_jobs(None) == 1  # no `joblib.parallel_config`
     plan = Plan(
         select=options.select,
         grid=parse_grid(options.grid) if options.grid else None,
         balanced=options.class_weight == "balanced",
         normalize=options.normalize,
         seed=options.seed,
-        jobs=_processes(options.jobs),
+        jobs=usable_cores() if alone else options.jobs,
     )
     features, labels, train, folds = learned(table, options.views, task.train, task.folds)
     result = search(
@@ -266,7 +279,7 @@ def _fit(
         normalize=result.normalizer.kind,
         parameters=chosen.parameters,
         temperature=None if kind.probabilities and not linear else chosen.temperature,
-        calibration=result.held and calibration.fit(*result.held, on=task.selects),
+        calibration=result.held and metrics.calibrate(*result.held, on=task.selects),
         selected_by=options.select,
         selected_on=task.selects,
         folds=len(task.folds) if task.selects == "cv" else 0,
@@ -307,10 +320,32 @@ def _estimator(result: SearchResult) -> Any:
     return Pipeline([("normalize", result.normalizer.step()), ("classify", result.estimator)])
 
 
-def _processes(asked: int | None) -> int | None:
-    """Return how many processes try candidates; None leaves it to `joblib.parallel_config`."""
-    from joblib import effective_n_jobs
-
-    if asked is not None or effective_n_jobs(None) > 1:
-        return asked
-    return usable_cores()
+def resplit(
+    name: str, table: FeatureTable, task: Task, options: FitHeadOptions, plan: Plan
+) -> Repeats:
+    """Return accuracies over resplits of train and the reported split, of the same sizes."""
+    split = "test" if "test" in task.reported else next(iter(task.reported), None)
+    if split is None:
+        raise PipelineError("--repeats needs a val or test split to resplit with train.")
+    train, held = task.train, task.reported[split]
+    pool = np.sort(np.concatenate([train, held]))
+    group_ids = group_ids_of(table, pool)
+    parts, classes = max(2, round(len(pool) / len(held))), len(table.classes)
+    accuracies = []
+    for seed in range(options.seed + 1, options.seed + 1 + options.repeats):
+        part_of = assign(table.labels[pool], group_ids, parts, seed)
+        outside = pool[part_of == 0]
+        inside, inner = subsampled(table, pool[part_of != 0], options, seed=seed)
+        folds = make_folds(inside, table.labels[inside], inner, count=options.folds, seed=seed)
+        result = search(
+            name, table.features, table.labels, classes=classes, train=inside, folds=folds,
+            plan=replace(plan, seed=seed),
+        )  # fmt: skip
+        guesses = result.probabilities(np.asarray(table.features[outside]), classes).argmax(1)
+        accuracies.append(float((guesses == table.labels[outside]).mean()))
+    return {
+        "split": split,
+        "accuracies": accuracies,
+        "mean": float(np.mean(accuracies)),
+        "spread": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0,
+    }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from pipeline.store.records import Metrics
+from pipeline.store.records import Calibration, Metrics
 
 #: Two-sided 95% quantile of the normal distribution.
 Z = 1.959963984540054
@@ -188,3 +190,92 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray, *, prior: float = 0.
     ends = math.log(spread * 1e-3), math.log(spread * 1e5)
     best = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-9})
     return math.exp(best.x)
+
+
+#: Images' worth of belief that labels have nothing to do with scores; see `fit_temperature`.
+#: Platt 1999, "Probabilistic outputs for support vector machines", section 2.2, for the idea.
+PRIOR = 1.0
+
+
+def calibrate(logits: np.ndarray, labels: np.ndarray, *, on: str) -> Calibration:
+    """Return what logits are divided by so that probabilities mean something.
+
+    Where 100 images get a probability of about 0.8, about 80 should be right. The temperature is
+    fitted when the head or model is made, on images that it was not fitted on, and kept in its
+    JSON file, so that predicting needs no data. It never changes which class is the likeliest.
+
+    Args:
+        logits: [n, K] of images that were not fitted on; −∞ for a class that was never seen.
+        labels: [n] int64.
+        on: which images these are: `cv` for the held-out folds of train, `val`, or `train-part`.
+
+    Returns:
+        The temperature, and the log-loss of these images before and after it.
+    """
+    temperature = fit_temperature(logits, labels, prior=PRIOR)
+    before, after = (log_loss(labels, softmax(logits, t)) for t in (1.0, temperature))
+    if after >= before:  # with few images the prior says more than they do
+        temperature, after = 1.0, before
+    return Calibration(temperature, on, len(labels), before, after)
+
+
+#: Permutations; the smallest p is one in a thousand.
+ROUNDS = 999
+
+
+@dataclass(frozen=True)
+class PermutationTest:
+    """How many predictions are right, beside the random baseline: those of permuted labels.
+
+    Attributes:
+        right: predictions that are.
+        images: that were predicted.
+        random_baseline: mean accuracy over permuted labels.
+        p: share of permutations with at least as many right, the labels' own counted in.
+    """
+
+    right: int
+    images: int
+    random_baseline: float
+    p: float
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of right predictions."""
+        return self.right / self.images
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, with the 95% Wilson interval of the accuracy."""
+        values = {**vars(self), "accuracy": self.accuracy}
+        del values["right"]
+        return {**values, "interval": list(wilson(self.right, self.images))}
+
+
+def permutation_test(
+    labels: np.ndarray,
+    group_ids: np.ndarray,
+    right: Callable[[np.ndarray], np.ndarray],
+    *,
+    seed: int,
+) -> PermutationTest:
+    """Return how often labels are predicted rightly, beside what permuted labels give.
+
+    Labels are permuted between groups, so that equal images count once.
+    Source: Good 2005, "Permutation, Parametric, and Bootstrap Tests of Hypotheses".
+
+    Args:
+        labels: int64 [N].
+        group_ids: int64 [N].
+        right: gives for labels [N] which predictions are right, bool [n].
+        seed: of the permutations.
+    """
+    _, first, number = np.unique(group_ids, return_index=True, return_inverse=True)
+    of_group = labels[first]
+    rng = np.random.default_rng(seed)
+    own = right(labels)
+    shuffled = [int(right(rng.permutation(of_group)[number]).sum()) for _ in range(ROUNDS)]
+    least = sum(count >= int(own.sum()) for count in shuffled)
+    total = max(1, len(own))
+    return PermutationTest(
+        int(own.sum()), total, float(np.mean(shuffled) / total), (1 + least) / (1 + ROUNDS)
+    )

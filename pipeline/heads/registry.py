@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -79,36 +80,32 @@ class HeadKind:
         return [{self.parameter: value, **extra} for value in values for extra in self.fixed]
 
 
-def estimator(place: str, *, weighs: bool = True, seeded: bool = False, **fixed: Any) -> Maker:
+def estimator(place: str, **fixed: Any) -> Maker:
     """Return what makes an estimator, and imports it only then.
+
+    It gets `class_weight` and `random_state` where it takes them.
 
     Args:
         place: `module:class`.
-        weighs: whether it takes `class_weight`.
-        seeded: whether it takes `random_state`.
         **fixed: its other parameters.
     """
 
     def make(seed: int, balanced: bool) -> Any:
         module, name = place.split(":")
-        options = {**fixed, **({"random_state": seed} if seeded else {})}
-        if weighs:
-            options["class_weight"] = "balanced" if balanced else None
-        return getattr(import_module(module), name)(**options)
+        kind = getattr(import_module(module), name)
+        asked = {"random_state": seed, "class_weight": "balanced" if balanced else None}
+        takes = signature(kind).parameters
+        return kind(**fixed, **{key: value for key, value in asked.items() if key in takes})
 
     return make
 
 
-def both_sides(weights: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _coefficients(estimator: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return K rows of weights: two classes' single score s becomes [−s/2, s/2]."""
-    weights, bias = np.atleast_2d(weights), np.atleast_1d(bias)
+    weights, bias = np.atleast_2d(estimator.coef_), np.atleast_1d(estimator.intercept_)
     if len(weights) > 1:
         return weights, bias
     return np.vstack([-weights / 2, weights / 2]), np.concatenate([-bias / 2, bias / 2])
-
-
-def _coefficients(estimator: Any) -> tuple[np.ndarray, np.ndarray]:
-    return both_sides(estimator.coef_, estimator.intercept_)
 
 
 def _centroids(estimator: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -120,14 +117,14 @@ def _centroids(estimator: Any) -> tuple[np.ndarray, np.ndarray]:
 HEADS: Mapping[str, HeadKind] = {
     "ncm": HeadKind(
         "nearest class mean",
-        estimator("sklearn.neighbors:NearestCentroid", weighs=False),
+        estimator("sklearn.neighbors:NearestCentroid"),
         normalize="l2",
         linear=_centroids,
         balanced=False,
     ),
     "nb": HeadKind(
         "Gaussian naive Bayes",
-        estimator("sklearn.naive_bayes:GaussianNB", weighs=False),
+        estimator("sklearn.naive_bayes:GaussianNB"),
         "var_smoothing",
         (1.0, 1e-1, 1e-2, 1e-3, 1e-5, 1e-9),
         probabilities=True,
@@ -135,7 +132,7 @@ HEADS: Mapping[str, HeadKind] = {
     ),
     "lda": HeadKind(
         "linear discriminant analysis",
-        estimator("pipeline.heads.estimators.lda:ShrinkageLDA"),
+        estimator("pipeline.heads.estimators.classifiers:ShrinkageLDA"),
         "shrinkage",
         (0.99, 0.95, 0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01),
         linear=_coefficients,
@@ -164,7 +161,7 @@ HEADS: Mapping[str, HeadKind] = {
     ),
     "svm": HeadKind(
         "linear support vector machine",
-        estimator("sklearn.svm:LinearSVC", seeded=True),
+        estimator("sklearn.svm:LinearSVC"),
         "C",
         decades(-6, -3),
         refine=True,
@@ -172,12 +169,7 @@ HEADS: Mapping[str, HeadKind] = {
     ),
     "knn": HeadKind(
         "nearest neighbours",
-        estimator(
-            "sklearn.neighbors:KNeighborsClassifier",
-            weighs=False,
-            algorithm="brute",
-            weights="distance",
-        ),
+        estimator("sklearn.neighbors:KNeighborsClassifier", algorithm="brute", weights="distance"),
         "n_neighbors",
         (50, 25, 15, 10, 7, 5, 3, 1),
         normalize="l2",
@@ -186,20 +178,18 @@ HEADS: Mapping[str, HeadKind] = {
     ),
     "svm-rbf": HeadKind(
         "support vector machine, Gaussian kernel",
-        estimator("sklearn.svm:SVC", seeded=True, cache_size=500),
+        estimator("sklearn.svm:SVC", cache_size=500),
         "C",
         decades(-1, 2),
         fixed=({"gamma": 0.1}, {"gamma": 0.3}, {"gamma": 1.0}),
         warm=True,
-        searcher=estimator("pipeline.heads.estimators.rbf:CachedGaussianSVC", seeded=True),
+        searcher=estimator("pipeline.heads.estimators.classifiers:CachedGaussianSVC"),
         most=20_000,
     ),
     "mlp": HeadKind(
         "multilayer perceptron",
         estimator(
             "sklearn.neural_network:MLPClassifier",
-            weighs=False,
-            seeded=True,
             hidden_layer_sizes=(128,),
             max_iter=30,
             tol=1e-3,

@@ -17,7 +17,7 @@ from pipeline.extraction.compute import fill
 from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import SHARD_ROWS, find_rows
-from pipeline.finetuning.predictor import Predictor
+from pipeline.finetuning.model import Predictor
 from pipeline.images.decoding.loader import AHEAD, load
 from pipeline.images.decoding.reading import ABSENT, NO_PERMISSION
 from pipeline.images.digest import VANISHED, StatMemo, digest_all

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.finetuning.model import Model, open_predictor
-from pipeline.finetuning.predictor import Predictor
+from pipeline.finetuning.model import Model, Predictor, open_predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import McNemar, mcnemar
 from pipeline.images.names import counted, joined
-from pipeline.inference import answers
+from pipeline.inference.evaluate import find_images
 from pipeline.inference.options import EvaluateOptions
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
@@ -172,7 +171,7 @@ def compare_predictors(
     """
     options.check()
     pair = open_predictor(first, cache), open_predictor(second, cache)
-    labelled = answers.find(cache, images, pair[0], options, progress or Silent())
+    labelled = find_images(cache, images, pair[0], options, progress or Silent())
     splits: list[Compared] = []
     notes: list[str] = []
     if labelled.unlabelled:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.finetuning.model import Model, open_predictor
-from pipeline.finetuning.predictor import Predictor
+from pipeline.finetuning.model import Model, Predictor, open_predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.images.datasets.picks import Pick, Picks

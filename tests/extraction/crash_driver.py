@@ -139,7 +139,7 @@ def live(folder: Path, cache: Path, plan: dict) -> dict:
 
     from pipeline.errors import PipelineError
     from pipeline.extraction.crashes import noted_apart
-    from pipeline.finetuning.training.activations import Live
+    from pipeline.finetuning.boundary import Live
     from pipeline.images.preprocess import Preprocess
     from pipeline.store.cache import Cache
 

@@ -192,7 +192,7 @@ def test_a_head_of_a_table_that_is_gone_or_another_is_told(work):
     ("options", "text"),
     [
         ({"unfreeze": "layer9"}, "stem, layer1, layer2, layer3, layer4"),
-        ({"lr": -1.0}, r"--lr -1.0 is not in \(0, inf\)"),
+        ({"lr": -1.0}, "--lr -1 is not above 0"),
         ({"optimizer": "adam"}, "Did you mean adamw"),
         ({"epochs": 0}, "--epochs 0 is below 1"),
         ({"label_smoothing": 1.0}, "--label-smoothing"),

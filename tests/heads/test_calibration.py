@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 from tables import make_table
 
-from pipeline.heads import calibration
 from pipeline.heads.fit_head import fit_heads
 from pipeline.heads.head import Head
-from pipeline.heads.metrics import log_loss, softmax
+from pipeline.heads.metrics import calibrate, log_loss, softmax
 from pipeline.heads.options import FitHeadOptions
 from pipeline.store.cache import Cache
 
@@ -20,7 +19,7 @@ def noisy(n: int = 4000, *, temperature: float = 1.0):
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
 def test_it_finds_by_how_much_logits_are_too_large(temperature):
-    found = calibration.fit(*noisy(temperature=temperature), on="cv")
+    found = calibrate(*noisy(temperature=temperature), on="cv")
     assert found.temperature == pytest.approx(temperature, rel=0.1)
     assert found.after <= found.before and (found.on, found.images) == ("cv", 4000)
 
@@ -28,21 +27,21 @@ def test_it_finds_by_how_much_logits_are_too_large(temperature):
 def test_faultless_images_give_no_certainty():
     labels = np.arange(30) % 3
     logits = 4.0 * np.eye(3)[labels]
-    found = calibration.fit(logits, labels, on="val")
+    found = calibrate(logits, labels, on="val")
     wrong = 1 - softmax(logits, found.temperature).max()
     assert 1 / 1000 < wrong < 1 / 10  # about one image in thirty, shared by the classes
 
 
 def test_a_temperature_that_does_not_help_is_none():
     logits, labels = noisy(40)
-    found = calibration.fit(np.zeros_like(logits), labels, on="cv")
+    found = calibrate(np.zeros_like(logits), labels, on="cv")
     assert found.temperature == 1.0 and found.before == found.after
 
 
 def test_a_class_that_was_never_seen_stays_impossible():
     logits, labels = noisy(300, temperature=3)
     logits[:, 2] = -np.inf
-    found = calibration.fit(logits, labels % 2, on="cv")
+    found = calibrate(logits, labels % 2, on="cv")
     p = softmax(logits, found.temperature)
     assert np.isfinite(found.temperature) and (p[:, 2] == 0).all()
 

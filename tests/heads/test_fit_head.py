@@ -184,7 +184,7 @@ def test_a_grid_that_the_estimator_refuses_is_a_sentence(cache, table):
 @pytest.mark.parametrize(
     "place",
     [
-        "pipeline.heads.estimators.lda.cho_solve",
+        "pipeline.heads.estimators.classifiers.cho_solve",
         "pipeline.heads.cross_validation.search.score",
         "pipeline.heads.metrics.measure",
         "pipeline.heads.predictions.write",
@@ -203,7 +203,7 @@ def test_a_matrix_that_cannot_be_solved_is_a_sentence(cache, table, monkeypatch)
     def singular(*args, **options):
         return np.linalg.cholesky(-np.eye(2))
 
-    monkeypatch.setattr("pipeline.heads.estimators.lda.cho_factor", singular)
+    monkeypatch.setattr("pipeline.heads.estimators.classifiers.cho_factor", singular)
     with pytest.raises(PipelineError, match=r"lda could not be fitted: Matrix is not positive"):
         fitted(table, cache, "lda")
 

@@ -18,7 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.heads import fit_head as module
 from pipeline.heads import head as head_module
 from pipeline.heads.cross_validation import candidates
-from pipeline.heads.estimators.lda import ShrinkageLDA
+from pipeline.heads.estimators.classifiers import ShrinkageLDA
 from pipeline.heads.head import Head
 from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS

@@ -51,16 +51,16 @@ def test_a_head_on_its_table_scores_what_it_scored_and_reads_no_image(modelled, 
 def test_another_precision_than_the_tables_is_computed_and_a_device_that_is_not_needed_is_told(
     modelled, monkeypatch
 ):
-    from pipeline.inference import answers
+    from pipeline.inference import evaluate as module
 
     folder, asked = only(HEAD, modelled), []
-    real = answers.through_trunk
+    real = module.through_trunk
 
     def noting(predictor, files, means, *args):
         asked.append(means.precision)
         return real(predictor, files, means, *args)
 
-    monkeypatch.setattr(answers, "through_trunk", noting)
+    monkeypatch.setattr(module, "through_trunk", noting)
     told = "The features are the table's: --device and --engine had nothing to compute."
     done = evaluate(modelled, folder, recipe=EvaluateOptions(device="cpu", precision="fp32"))
     assert asked == [] and done.notes == (told,)

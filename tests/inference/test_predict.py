@@ -11,8 +11,7 @@ from photos import stored
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
-from pipeline.finetuning.model import open_predictor
-from pipeline.finetuning.predictor import Predictor
+from pipeline.finetuning.model import Predictor, open_predictor
 from pipeline.heads.resolve import find
 from pipeline.images.datasets.picks import Picks
 from pipeline.inference.options import PredictOptions

@@ -2,32 +2,114 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline import plotting
-from pipeline.analysis.advising import gains, learning_curve, quadrant, similarity
-from pipeline.analysis.advising.advice import Advice, Size
-from pipeline.analysis.advising.forecast import LEAST_SIZES, forecast
-from pipeline.analysis.advising.learning_curve import Curve, Trial
+from pipeline.analysis.advising import learning_curve, quadrant, similarity
+from pipeline.analysis.advising.learning_curve import LEAST_SIZES, Curve, Trial, forecast
+from pipeline.analysis.advising.quadrant import Gain, Recommendation
+from pipeline.analysis.advising.similarity import Reference, Similarity
 from pipeline.analysis.options import AdviseOptions
 from pipeline.errors import PipelineError
-from pipeline.heads.cross_validation import folds as folding
-from pipeline.heads.cross_validation.random_baseline import permutation_test
 from pipeline.heads.cross_validation.search import SearchResult
+from pipeline.heads.metrics import PermutationTest, permutation_test
 from pipeline.heads.resolve import heads_of
-from pipeline.heads.task import check_table, group_ids_of, make_folds
+from pipeline.heads.task import check_table, entering, group_ids_of, make_folds
 from pipeline.images.names import counted
 from pipeline.progress import Progress, Silent
 from pipeline.store import advice as kept
 from pipeline.store.cache import Cache
-from pipeline.store.outputs import DRAWN, output_path
+from pipeline.store.outputs import DRAWN, output_path, write_output
 from pipeline.store.results import MODEL
 from pipeline.store.table import FeatureTable
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a data set is, in training images with a label.
+
+    Attributes:
+        images: N.
+        classes: that have training images.
+        smallest: images of the smallest class.
+        median: of the median class.
+        largest: of the largest class.
+        looked_at: images that everything below is measured on, N or a stratified part of them.
+    """
+
+    images: int
+    classes: int
+    smallest: int
+    median: float
+    largest: int
+    looked_at: int
+
+
+@dataclass(frozen=True, eq=False)
+class Advice:
+    """What `advise` found.
+
+    Attributes:
+        table: that it was asked about.
+        size: how large.
+        majority: share of the commonest class.
+        neighbours: leave-one-out nearest neighbour.
+        linear: cross-validated linear head; None where no folds can be made.
+        reference: None where there are no features with random weights.
+        similarity: to the source task.
+        curve: None where nothing can be held out.
+        gains: of fine-tuning, where it was tried.
+        recommendation: what to run.
+        notes: sentences for the person.
+        seconds: of the whole run.
+    """
+
+    table: FeatureTable
+    size: Size
+    majority: float
+    neighbours: PermutationTest
+    linear: PermutationTest | None
+    reference: Reference | None
+    similarity: Similarity
+    curve: Curve | None
+    gains: tuple[Gain, ...]
+    recommendation: Recommendation
+    notes: tuple[str, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        values = {**vars(self), "seconds": round(self.seconds, 3)}
+        table = values.pop("table")
+        of = {"table": str(table.path), "table_id": table.table_id,
+              "trunk": table.provenance.trunk}  # fmt: skip
+        whole: dict[str, Any] = json.loads(json.dumps(of | values, default=_plain))
+        return whole
+
+    def draw(self, path: str | Path) -> None:
+        """Write the learning curve and its forecast as a PNG.
+
+        Raises:
+            PipelineError: there is no curve, or the file cannot be written.
+        """
+        if self.curve is None:
+            raise PipelineError("There is no learning curve to draw: nothing could be held out.")
+        figure = plotting.plain_figure(6.4, 4)
+        axes = figure.subplots()
+        plotting.forecast_axes(axes, self.curve.to_json(), colours=("C0", "C1", "0.5"))
+        axes.spines[["top", "right"]].set_visible(False)
+        write_output(Path(path), plotting.png(figure), mark=DRAWN, what=plotting.PICTURE)
+
+
+def _plain(value: Any) -> Any:
+    return value.to_json() if hasattr(value, "to_json") else vars(value)
+
 
 #: Most training images that are measured on, and most numbers of their features.
 MOST, NUMBERS = 10_000, 1 << 28
@@ -135,7 +217,7 @@ def advise_on_table(
     counts = counts[counts > 0]
     images, median = len(train), float(np.median(counts))
     models, damaged = MODEL.every(cache.root)
-    tried = gains.find(models, table.table_id, images=images)
+    tried = quadrant.find_gains(models, table.table_id, images=images)
     recommendation = quadrant.recommend(
         table, images, similar, near=near, linear=linear, gains=tried, **at_hand(table, cache)
     )
@@ -185,7 +267,7 @@ def _sample(table: FeatureTable, seed: int, notes: list[str]) -> tuple[np.ndarra
     most = max(1, min(MOST, NUMBERS // max(1, table.features.shape[1])))
     part = np.ones(len(train), bool)
     if len(train) > most:
-        part = folding.entering(table.labels[train], inside, seed) < most / len(train)
+        part = entering(table.labels[train], inside, seed) < most / len(train)
         notes.append(
             f"Measured on {part.sum():,} of the {len(train):,} training images, of each class its "
             "share."

@@ -17,12 +17,10 @@ from pipeline.extraction.compute import fill
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import find_rows
 from pipeline.extraction.scan import root_of
-from pipeline.heads.cross_validation import folds as folding
-from pipeline.heads.cross_validation.neighbours import nearest
-from pipeline.heads.cross_validation.random_baseline import PermutationTest, permutation_test
-from pipeline.heads.cross_validation.search import SearchResult
-from pipeline.heads.metrics import wilson
-from pipeline.heads.task import group_ids_of, make_folds
+from pipeline.heads.cross_validation.near_duplicates import nearest
+from pipeline.heads.cross_validation.search import SearchResult, search
+from pipeline.heads.metrics import PermutationTest, permutation_test, wilson
+from pipeline.heads.task import entering, group_ids_of, make_folds
 from pipeline.images.digest import StatMemo, digest_all
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
@@ -114,7 +112,10 @@ def by_folds(
         seed: of the folds.
     """
     parts = make_folds(rows, labels[rows], group_ids, count=FOLDS, seed=seed)
-    head = learning_curve.fit(features, labels, rows, parts, classes=classes, seed=seed)
+    head = search(
+        "linear", features, labels, classes=classes, train=rows, folds=parts,
+        plan=learning_curve.plan(seed),
+    )  # fmt: skip
     if head.held is None:
         return head, None
     guesses = np.empty(len(rows), np.int64)
@@ -160,7 +161,7 @@ def to_random_weights(
         raise PipelineError("--sample is 0")
     if table.provenance.weights_asked == "random":
         raise PipelineError("the table's trunk has random weights itself")
-    joins = folding.entering(table.labels[pool], group_ids, options.seed)
+    joins = entering(table.labels[pool], group_ids, options.seed)
     wanted = pool[joins < min(1.0, options.sample / len(pool))]
     rows, random_features = features_of_random_weights(cache, table, wanted, options, progress)
     lost, note = len(wanted) - len(rows), ""

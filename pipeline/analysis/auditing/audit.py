@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.analysis.auditing import noise
-from pipeline.analysis.auditing.outliers import outliers
 from pipeline.analysis.options import AuditOptions
-from pipeline.heads.cross_validation import folds as folding
 from pipeline.heads.cross_validation.near_duplicates import (
     NearDuplicate,
     find_near_duplicates,
     too_many,
 )
-from pipeline.heads.task import check_finite, make_folds
+from pipeline.heads.task import check_finite, make_folds, make_group_ids
 from pipeline.images.names import counted, joined
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
@@ -167,11 +165,11 @@ def find_faults(table: FeatureTable, *, seed: int = 0, progress: Progress | None
     ties = [(pair.row, pair.other) for pair in near]
     progress.start("judging", 0)
     findings = [*_copies(table), *_near(table, near)]
-    group_ids = folding.make_group_ids(table.digests, table.groups, ties)
+    group_ids = make_group_ids(table.digests, table.groups, ties)
     findings += _suspects(table, group_ids, seed, notes)
     progress.start("measuring", 0)
     # groups are the person's word on what belongs together, not that it is one picture
-    findings += _outliers(table, folding.make_group_ids(table.digests, None, ties))
+    findings += _outliers(table, make_group_ids(table.digests, None, ties))
     return Audit(table, tuple(findings), tuple(notes), time.monotonic() - began)
 
 
@@ -288,7 +286,7 @@ def _suspects(
 def _outliers(table: FeatureTable, same: np.ndarray) -> list[Finding]:
     """Return the images that are far from the others of their class."""
     findings = []
-    for row, score, times in outliers(table.features, table.labels, same):
+    for row, score, times in noise.outliers(table.features, table.labels, same):
         label = _label(table, row)
         others = f"the most alike of '{label}'" if label else "the images most like it"
         reason = f"{times:.1f} times as far from {others} as images usually are."

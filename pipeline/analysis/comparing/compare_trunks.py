@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.comparing.compare_picture import draw
-from pipeline.analysis.comparing.contenders import CompareOptions, Contender
 from pipeline.analysis.comparing.feature_cost import measure
-from pipeline.analysis.comparing.results import Race, Result, marked
+from pipeline.analysis.comparing.results import Race, Result, draw_results, marked
+from pipeline.analysis.options import CompareOptions, Contender
 from pipeline.errors import PipelineError
 from pipeline.extraction.extract import Extraction, extract_tables
 from pipeline.extraction.options import DEFAULT_TRUNK
@@ -87,10 +86,7 @@ def compare_trunks(
 
 
 def race(
-    data: str | Path | None,
-    options: CompareOptions,
-    cache: Cache,
-    progress: Progress | None = None,
+    data: str | Path | None, options: CompareOptions, cache: Cache, progress: Progress | None = None
 ) -> tuple[Race, Path]:
     """Do what `compare_trunks` does, and return where the picture is too.
 
@@ -118,7 +114,7 @@ def race(
         seconds=time.monotonic() - began,
     )
     place = Path(options.output or cache.root / "comparisons" / f"{done.name}.png")
-    draw(place, done.results)
+    draw_results(place, done.results)
     return done, place
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from pipeline.analysis.advising.advice import Advice
-from pipeline.analysis.advising.advise import advise_on_table
+from pipeline.analysis.advising.advise import Advice, advise_on_table
 from pipeline.analysis.options import AdviseOptions
 from pipeline.cli import options
 from pipeline.cli.boards import aligned

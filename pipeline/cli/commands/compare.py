@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.analysis.comparing.contenders import CompareOptions
+from pipeline.analysis.options import CompareOptions
 from pipeline.cli import options
 from pipeline.cli.boards import accuracy, aligned, share
 from pipeline.cli.log import echo

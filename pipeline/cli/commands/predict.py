@@ -19,7 +19,7 @@ from pipeline.inference.options import ComputeOptions, PredictOptions
 from pipeline.store.cache import Cache
 
 if TYPE_CHECKING:
-    from pipeline.finetuning.predictor import Predictor
+    from pipeline.finetuning.model import Predictor
     from pipeline.inference.predict import Predicting, Prediction
 
 #: Longest name of a class that columns are aligned to.

@@ -1,12 +1,15 @@
-"""What a training is told, what it learns from and is scored on, and what it notes."""
+"""What a training is told, its rates and views over the steps, and what it notes."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.store.table import FeatureTable
+if TYPE_CHECKING:
+    from pipeline.store.table import FeatureTable
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Settings:
         ema: epochs over which the weights that are scored and kept are averaged; 0 for none.
         blend: share of the way from the start to these at which weights are scored too (Wortsman
             et al. 2022, "Robust fine-tuning of zero-shot models"); 0 for none.
-        views: see `schedule.draw`.
+        views: see `draw`.
         seed: of order, views and dropout.
         precision: `fp32`, `bf16` or `fp16` of the arithmetic.
     """
@@ -84,3 +87,47 @@ class Epoch:
     lr: float
     head_lr: float
     seconds: float
+
+
+SCHEDULES = ("cosine", "step", "constant")
+#: Share of the steps in which the learning rate rises from zero.
+WARM_UP = 0.1
+
+
+def factor(schedule: str, step: int, total: int) -> float:
+    """Return what the learning rate is multiplied by.
+
+    After a linear warm-up: half a cosine down to zero (Loshchilov and Hutter 2017), a tenth after
+    each third of the steps, or one.
+
+    Args:
+        schedule: one of `SCHEDULES`.
+        step: from 0.
+        total: number of steps.
+    """
+    warm = max(1, round(WARM_UP * total))
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    done = (step - warm) / max(1, total - warm)
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    if schedule == "step":
+        return float(0.1 ** int(3 * done))
+    return 1.0
+
+
+def draw(count: int, *, views: int, epoch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the order of an epoch's images [count] and the view of each place in it [count].
+
+    Args:
+        count: images.
+        views: kept random views of each, 1 to `views`; 0 for the evaluation view alone; -1 for
+            a view that no other epoch has.
+        epoch: from 1.
+        seed: of both draws; the same for every run with it.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(count)
+    if views > 0:
+        return order, rng.integers(1, views + 1, count)
+    return order, np.full(count, epoch if views < 0 else 0, np.int64)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,14 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import PipelineError
+from pipeline.finetuning.boundary import Source
 from pipeline.finetuning.network.network import Network
-from pipeline.finetuning.training import schedule
-from pipeline.finetuning.training.activations import Source
-from pipeline.finetuning.training.records import Epoch, Part, Settings
+from pipeline.finetuning.training.records import Epoch, Part, Settings, draw, factor
 from pipeline.heads.metrics import log_loss, softmax
 from pipeline.store.shards import Key
 from pipeline.trunks.engines.torch_engine import DTYPES
 from pipeline.trunks.sources.random_weights import seeded
+
+Result = TypeVar("Result")
 
 MOMENTUM = 0.9
 #: Largest norm of a step's gradient, over all parameters.
@@ -122,9 +125,7 @@ class Training:
         """
         started = time.perf_counter()
         number, s = len(self.history), self.settings
-        order, views = schedule.draw(
-            len(self.train.digests), views=s.views, epoch=number, seed=s.seed
-        )
+        order, views = draw(len(self.train.digests), views=s.views, epoch=number, seed=s.seed)
         keys: list[Key] = [
             (self.train.digests[row], int(view)) for row, view in zip(order, views, strict=True)
         ]
@@ -135,7 +136,7 @@ class Training:
             with seeded(hash((s.seed, number)) & 0x7FFFFFFF):
                 for step, x in enumerate(self.source.batches(keys, s.batch_size)):
                     at = (number - 1) * self.steps + step
-                    lr = s.lr * schedule.factor(s.schedule, at, s.epochs * self.steps)
+                    lr = s.lr * factor(s.schedule, at, s.epochs * self.steps)
                     first = step * s.batch_size
                     total += self._step(x, labels[first : first + len(x)], lr) * len(x)
         finally:  # what is kept after an interruption is scored without dropout
@@ -155,7 +156,8 @@ class Training:
             Diverged: the scores are not finite.
         """
         logits: dict[float, np.ndarray] = {}
-        for share in (self.settings.blend, 1.0) if self._blends else (1.0,):
+        blends = self.settings.blend > 0 and self.select.digests
+        for share in (self.settings.blend, 1.0) if blends else (1.0,):
             self._put(self._between(share))
             logits[share] = self.logits(self.select)
             if not np.isfinite(logits[share]).all():
@@ -163,10 +165,6 @@ class Training:
         best = min(logits, key=lambda share: self._loss(logits[share]))
         self._put(self._between(best))
         return best, logits[best]
-
-    @property
-    def _blends(self) -> bool:
-        return self.settings.blend > 0 and bool(self.select.digests)
 
     def _between(self, share: float) -> dict[str, Tensor]:
         """Return the tensors at a share of the way from the start to the average."""
@@ -218,24 +216,42 @@ class Training:
 
     def _gradients(self, x: Tensor, labels: Tensor) -> float:
         """Fill the gradients of a batch, in parts where memory does not hold it whole."""
-        while True:
+
+        def fill(size: int) -> float:
             self.optimizer.zero_grad(set_to_none=True)
-            size = self.limit or len(x)
             total = 0.0
+            for part, own in zip(torch.split(x, size), torch.split(labels, size), strict=True):
+                with self.autocast():
+                    logits = self.run(part)
+                smoothing = self.settings.label_smoothing
+                loss = F.cross_entropy(logits, own, label_smoothing=smoothing)
+                loss = loss * (len(part) / len(x))
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                total += loss.item()
+            return total
+
+        # halves of a batch have other statistics
+        return self._in_parts(len(x), fill, may_part=not self.network.train_bn)
+
+    def _in_parts(
+        self, images: int, compute: Callable[[int], Result], *, may_part: bool = True
+    ) -> Result:
+        """Return what is computed with so many images at once, or fewer where memory runs out."""
+        while True:
+            size = self.limit or images
             try:
-                for part, own in zip(torch.split(x, size), torch.split(labels, size), strict=True):
-                    with self.autocast():
-                        logits = self.run(part)
-                    loss = F.cross_entropy(
-                        logits, own, label_smoothing=self.settings.label_smoothing
-                    ) * (len(part) / len(x))
-                    self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-                    total += loss.item()
-                return total
+                return compute(size)
             except torch.OutOfMemoryError:
-                if self.network.train_bn:  # halves have other statistics
+                size = min(size, images)
+                if size == 1 or not may_part:
                     raise
-                self._halve(min(size, len(x)))
+            self.limit = (size + 1) // 2
+            self.notes.append(
+                f"Out of memory on {self.device} with {size} images at once; going on with "
+                f"{self.limit} and the same steps."
+            )
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def autocast(self) -> torch.autocast:
         """Return the context of the chosen precision."""
@@ -248,33 +264,14 @@ class Training:
 
     @torch.no_grad()
     def _evaluate(self, part: Part, module: nn.Module) -> np.ndarray:
+        def outputs(x: Tensor, size: int) -> np.ndarray:
+            with self.autocast():
+                return torch.cat([module(of).float().cpu() for of in torch.split(x, size)]).numpy()
+
         batches = self.source.batches([(digest, 0) for digest in part.digests], EVALUATION_BATCH)
-        outputs = [self._at_once(module, x) for x in batches]
+        values = [self._in_parts(len(x), partial(outputs, x)) for x in batches]
         width = self.network.head.in_features
-        return np.concatenate(outputs) if outputs else np.empty((0, width), np.float32)
-
-    def _at_once(self, module: nn.Module, x: Tensor) -> np.ndarray:
-        """Return what a module gives of a batch, in parts where memory does not hold it whole."""
-        while True:
-            size = self.limit or len(x)
-            try:
-                with self.autocast():
-                    parts = [module(part).float().cpu() for part in torch.split(x, size)]
-                return torch.cat(parts).numpy()
-            except torch.OutOfMemoryError:
-                self._halve(min(size, len(x)))
-
-    def _halve(self, size: int) -> None:
-        """Go on with half as many images at once, or raise the error that is being handled."""
-        if size == 1:
-            raise
-        self.limit = (size + 1) // 2
-        self.notes.append(
-            f"Out of memory on {self.device} with {size} images at once; going on with "
-            f"{self.limit} and the same steps."
-        )
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        return np.concatenate(values) if values else np.empty((0, width), np.float32)
 
     def _enter(
         self,

@@ -20,8 +20,7 @@ from pipeline.heads.cross_validation.candidates import (
     fit,
     out_of_fold,
 )
-from pipeline.heads.estimators.normalize import Normalized, Normalizer
-from pipeline.heads.estimators.stacked import Stacked
+from pipeline.heads.estimators.normalize import Normalized, Normalizer, Stacked
 from pipeline.heads.linear import LinearHead, every_class
 from pipeline.heads.metrics import fit_temperature, score, softmax
 from pipeline.heads.registry import HEADS, HeadKind, Parameters
@@ -147,7 +146,7 @@ def search(
     parts = [(np.searchsorted(used, a), np.searchsorted(used, b)) for a, b in folds]
     evaluation = _Evaluation(kind, plan.select, y, parts, progress)
     if kind.make is None:
-        from pipeline.heads.estimators.torch_linear import LinearSearch
+        from pipeline.heads.estimators.linear_classifier import LinearSearch
 
         # the sweep reads rows in turn and needs no copy of all
         x: Any = Normalized(normalizer, features, used)

@@ -14,8 +14,7 @@ import torch
 from pipeline.errors import PipelineError
 from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.scan import of_table
-from pipeline.finetuning.model import Model, open_predictor
-from pipeline.finetuning.predictor import Predictor
+from pipeline.finetuning.model import Model, Predictor, open_predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.images.datasets.builtin import builtin
@@ -104,10 +103,7 @@ def export_predictor(
     """Do what `export` does and report on it."""
     progress = progress or Silent()
     options.check()
-    if options.format == "onnx":
-        require(*onnx_file.NEEDS, extra="onnx")
-    if options.format == "openvino":
-        require("openvino", extra="openvino")
+    require(options.format)
     predictor = open_predictor(artefact, cache)
     linear_of(predictor)  # says why not
     trunk = predictor.info.trunk.replace("/", "-")
@@ -125,8 +121,7 @@ def export_predictor(
                 info["library"] = library
         else:
             form: Any = onnx_file if options.format == "onnx" else openvino_file
-            part = {"with_preprocess": options.with_preprocess, "head_only": options.head_only}
-            form.save(form.build(predictor, **part), into, info)
+            form.save(predictor, into, info, options)
             got = form.probabilities(into, inputs)
         difference = float(np.abs(got - want).max())
         allowed = TOLERANCE_RESIZED if options.with_preprocess else TOLERANCE

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import util
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import PipelineError
-from pipeline.finetuning.predictor import Predictor
+from pipeline.finetuning.model import Predictor
 from pipeline.heads.linear import LinearHead
 from pipeline.trunks.engines.fuse import fuse
+
+#: Packages beyond those of every installation.
+NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
 
 
 class Exported(nn.Module):
@@ -39,14 +44,12 @@ class Exported(nn.Module):
         return logits, torch.softmax(logits / self.temperature, dim=1)
 
 
-def require(*packages: str, extra: str) -> None:
-    """Refuse, with what to install, where a package is missing."""
-    from importlib.util import find_spec
-
-    missing = [name for name in packages if find_spec(name) is None]
+def require(form: str) -> None:
+    """Refuse, with what to install, where a package is missing that a format needs."""
+    missing = [name for name in NEEDS.get(form, ()) if util.find_spec(name) is None]
     if missing:
         raise PipelineError(
-            f"This export needs {' and '.join(missing)}: `pip install 'headstart[{extra}]'`."
+            f"This export needs {' and '.join(missing)}: `pip install 'headstart[{form}]'`."
         )
 
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pipeline.finetuning.predictor import Predictor
+from pipeline.finetuning.model import Predictor
 from pipeline.images.preprocess import MAX_ASPECT, Preprocess
 from pipeline.inference.exporting.graph import example_of
+from pipeline.inference.options import ExportOptions
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPSET = 20
 FILE = "model.onnx"
-NEEDS = ("onnx", "onnxscript", "onnxruntime")
 #: torchvision's antialiased kernels, which are Pillow's: bicubic with a = −0.5, weights of pixels
 #: outside the picture left out.
 _MODES = {
@@ -70,26 +70,6 @@ preprocess (uint8[batch, height, width, 3] images) => (uint8[batch, {crop}, {cro
 """
 
 
-def build(predictor: Predictor, *, with_preprocess: bool, head_only: bool) -> ModelProto:
-    """Return a head or model as ONNX.
-
-    Inputs: `images` uint8 [batch, S, S, 3], or [batch, H, W, 3] with the preprocessing; or
-    `features` float32 [batch, D]. Outputs [batch, K]: `logits`, uncalibrated, and `probabilities`.
-
-    Raises:
-        PipelineError: the head is not linear.
-    """
-    import onnx.compose
-
-    model = _traced(*example_of(predictor, head_only=head_only))
-    if not with_preprocess:
-        return model
-    before = preprocess_model(predictor.preprocess)
-    before.ir_version = model.ir_version
-    model = onnx.compose.add_prefix(model, "net/", rename_outputs=False)
-    return onnx.compose.merge_models(before, model, io_map=[("crops", "net/images")])
-
-
 def _traced(module: torch.nn.Module, example: torch.Tensor, name: str) -> ModelProto:
     noisy = logging.getLogger("torch.onnx")
     level = noisy.level
@@ -133,10 +113,29 @@ def preprocess_model(preprocess: Preprocess) -> ModelProto:
     return onnx.parser.parse_model(text)
 
 
-def save(model: ModelProto, folder: Path, info: dict[str, Any]) -> None:
-    """Write a checked model, with what a user must know under `headstart` in its metadata."""
-    import onnx
+def save(predictor: Predictor, folder: Path, info: dict[str, Any], options: ExportOptions) -> None:
+    """Write a head or model as ONNX, checked.
 
+    Inputs: `images` uint8 [batch, S, S, 3], or [batch, H, W, 3] with the preprocessing; or
+    `features` float32 [batch, D]. Outputs [batch, K]: `logits`, uncalibrated, and `probabilities`.
+
+    Args:
+        predictor: a head or model.
+        folder: to write into.
+        info: what a user must know, under `headstart` in the metadata.
+        options: of `export`: whether resizing is inside, or only what goes on top of features.
+
+    Raises:
+        PipelineError: the head is not linear.
+    """
+    import onnx.compose
+
+    model = _traced(*example_of(predictor, head_only=options.head_only))
+    if options.with_preprocess:
+        before = preprocess_model(predictor.preprocess)
+        before.ir_version = model.ir_version
+        model = onnx.compose.add_prefix(model, "net/", rename_outputs=False)
+        model = onnx.compose.merge_models(before, model, io_map=[("crops", "net/images")])
     entry = model.metadata_props.add()
     entry.key, entry.value = "headstart", json.dumps(info, ensure_ascii=True)
     onnx.checker.check_model(model)

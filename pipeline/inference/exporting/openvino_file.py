@@ -10,27 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.finetuning.predictor import Predictor
+from pipeline.finetuning.model import Predictor
 from pipeline.images.preprocess import MAX_ASPECT, Preprocess
 from pipeline.inference.exporting.graph import example_of
+from pipeline.inference.options import ExportOptions
 from pipeline.trunks.engines import openvino_import
 
 XML = "model.xml"
-
-
-def build(predictor: Predictor, *, with_preprocess: bool, head_only: bool) -> Any:
-    """Return a head or model as an `openvino.Model`; inputs and outputs as in `onnx_file.build`.
-
-    Raises:
-        PipelineError: the head is not linear.
-    """
-    openvino = openvino_import.openvino()
-    model = _converted(*example_of(predictor, head_only=head_only))
-    if not with_preprocess:
-        return model
-    images, crops = _prepared(predictor.preprocess)
-    model.input(0).replace(crops)
-    return openvino.Model(model.get_results(), [images])
 
 
 def _converted(module: torch.nn.Module, example: torch.Tensor, name: str) -> Any:
@@ -92,9 +78,20 @@ def _prepared(preprocess: Preprocess) -> tuple[Any, Any]:
     return images, fixed.output(0)
 
 
-def save(model: Any, folder: Path, info: dict[str, Any]) -> None:
-    """Write a model, with what a user must know under `headstart` in its `rt_info`."""
+def save(predictor: Predictor, folder: Path, info: dict[str, Any], options: ExportOptions) -> None:
+    """Write a head or model as OpenVINO's graph; arguments, inputs and outputs as in `onnx_file`.
+
+    What a user must know stands under `headstart` in its `rt_info`.
+
+    Raises:
+        PipelineError: the head is not linear.
+    """
     openvino = openvino_import.openvino()
+    model = _converted(*example_of(predictor, head_only=options.head_only))
+    if options.with_preprocess:
+        images, crops = _prepared(predictor.preprocess)
+        model.input(0).replace(crops)
+        model = openvino.Model(model.get_results(), [images])
     model.set_rt_info(json.dumps(info, ensure_ascii=True), ["headstart"])
     openvino.save_model(model, folder / XML, compress_to_fp16=False)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.analysis.advising.forecast import Point, forecast, noise
+from pipeline.analysis.advising.learning_curve import Point, forecast, noise
 
 
 def curve(error, *, images=1024, halvings=5, repeats=5, sd=lambda n: 0.0, rng=None):

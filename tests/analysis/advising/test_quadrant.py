@@ -7,10 +7,9 @@ from records import model_info, model_scores
 from tables import make_table, provenance
 
 from pipeline.analysis.advising import quadrant
-from pipeline.analysis.advising.gains import Gain, find
-from pipeline.analysis.advising.quadrant import LARGE, RULES, SIMILAR, recommend
+from pipeline.analysis.advising.quadrant import LARGE, RULES, SIMILAR, Gain, find_gains, recommend
 from pipeline.analysis.advising.similarity import Similarity
-from pipeline.heads.cross_validation.random_baseline import PermutationTest
+from pipeline.heads.metrics import PermutationTest
 
 SURE = PermutationTest(900, 1000, 0.25, 0.001)
 CHANCE = PermutationTest(250, 1000, 0.25, 0.5)
@@ -158,12 +157,12 @@ def test_of_each_way_the_model_counts_that_is_best_where_the_epoch_was_chosen():
         model("d", 0.1, table="other"), model("e", 0.1, images=60),
         model("f", 0.4, from_scratch=True, unfreeze="all"),
     ]  # fmt: skip
-    found = find(models, "t", images=100)
+    found = find_gains(models, "t", images=100)
     assert [(gain.unfreeze, gain.model) for gain in found] == [
         ("layer4", "b"), ("all", "c"), ("from scratch", "f"),
     ]  # fmt: skip
     assert found[0].split == "val" and not found[0].chose
     assert found[0].gained == pytest.approx(0.1) and found[0].log_loss_fell == pytest.approx(0.5)
     assert found[0].verdict == "gained" and found[0].to_json()["verdict"] == "gained"
-    (chose,) = find([model("b", 0.5, splits=["train-part"])], "t", images=100)
+    (chose,) = find_gains([model("b", 0.5, splits=["train-part"])], "t", images=100)
     assert chose.split == "train-part" and chose.chose

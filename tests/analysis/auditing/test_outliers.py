@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from tables import clouds
 
-from pipeline.analysis.auditing import outliers as module
-from pipeline.analysis.auditing.outliers import distances, outliers
+from pipeline.analysis.auditing import noise as module
+from pipeline.analysis.auditing.noise import distances, outliers
 
 
 def tight(count=120, dim=32, classes=3, seed=0):

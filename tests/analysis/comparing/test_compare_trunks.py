@@ -13,11 +13,10 @@ from watching import watching
 
 import pipeline
 from pipeline.analysis.comparing import feature_cost
-from pipeline.analysis.comparing.compare_picture import draw
 from pipeline.analysis.comparing.compare_trunks import race
-from pipeline.analysis.comparing.contenders import CompareOptions, Contender
 from pipeline.analysis.comparing.feature_cost import Cost
-from pipeline.analysis.comparing.results import Result, marked
+from pipeline.analysis.comparing.results import Result, draw_results, marked
+from pipeline.analysis.options import CompareOptions, Contender
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction import engines
 from pipeline.extraction.extract import extract
@@ -234,7 +233,7 @@ def test_the_picture_shows_any_name_and_any_number(tmp_path):
     names = ["$x_1^", "a\udcffb\n[c]", "timm/x", *(f"t{n}" for n in range(20))]
     results = [result(1 + n, 0.5 + n / 60, name) for n, name in enumerate(names)]
     for count in (1, 2, len(results)):
-        draw(tmp_path / "out" / "p.png", marked([*results[:count], result(9, None)]))
+        draw_results(tmp_path / "out" / "p.png", marked([*results[:count], result(9, None)]))
         with Image.open(tmp_path / "out" / "p.png") as picture:
             assert picture.size[0] > 1000 and len(np.unique(np.asarray(picture))) > 50
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.finetuning.network.handover import TOLERANCE, check
+from pipeline.finetuning.prepare import HANDOVER_TOLERANCE, check_handover
 from pipeline.heads.linear import LinearHead
 
 RNG = np.random.default_rng(0)
@@ -14,7 +14,7 @@ LOGITS = HEAD.scores(TABLE) / 2
 
 
 def checked(features=TABLE, logits=LOGITS, precisions=("fp32", "fp32")):
-    return check(features, logits, table=TABLE, head=HEAD, precisions=precisions)
+    return check_handover(features, logits, table=TABLE, head=HEAD, precisions=precisions)
 
 
 def test_equal_features_and_logits_pass_and_say_how_equal_they_are():
@@ -23,7 +23,7 @@ def test_equal_features_and_logits_pass_and_say_how_equal_they_are():
 
 
 def test_rounding_within_the_tolerance_passes():
-    near = TABLE * (1 + 0.5 * TOLERANCE["bf16"])
+    near = TABLE * (1 + 0.5 * HANDOVER_TOLERANCE["bf16"])
     assert checked(near, HEAD.scores(near) / 2, ("bf16", "fp32")).features > 0.01
     with pytest.raises(PipelineError, match="features differ"):
         checked(near, HEAD.scores(near) / 2)
@@ -46,7 +46,7 @@ def test_a_class_that_was_never_seen_hides_no_difference():
     head = LinearHead(HEAD.weight, bias)
     wrong = head.scores(TABLE) + RNG.normal(0, 5, (20, 3)).astype(np.float32)
     with pytest.raises(PipelineError, match="not carried over"):
-        check(TABLE, wrong, table=TABLE, head=head, precisions=("fp32", "fp32"))
+        check_handover(TABLE, wrong, table=TABLE, head=head, precisions=("fp32", "fp32"))
 
 
 def test_features_that_are_not_finite_do_not_pass():

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.finetuning.network.folding import Float32, FoldedConv, fold, sharing, spare_depthwise
-from pipeline.finetuning.network.network import Network
-from pipeline.finetuning.network.unfreeze import cut
+from pipeline.finetuning.network.network import Network, cut
+from pipeline.finetuning.prepare import Float32, FoldedConv, fold, sharing, spare_depthwise
 
 SIDE = 64
 

@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.finetuning.network.network import Network
-from pipeline.finetuning.network.unfreeze import cut
-from pipeline.finetuning.training import state
+from pipeline.finetuning.network.network import Network, cut
 from pipeline.finetuning.training.records import Part, Settings
 from pipeline.finetuning.training.training import Diverged, Training
+from pipeline.finetuning.training_run import read_state, write_state
 from pipeline.heads.metrics import log_loss, softmax
 
 SETTINGS = Settings(
@@ -71,9 +70,9 @@ def test_a_resumed_run_is_bit_identical_to_one_that_never_stopped(
     settings = replace(settings, blend=0.5)
     whole = run(training(trunk(), settings, train_bn=train_bn))
     first = run(training(trunk(), settings, train_bn=train_bn), 2)
-    state.keep(tmp_path / "s.safetensors", *first.state())
+    write_state(tmp_path / "s.safetensors", *first.state())
     second = training(trunk(), settings, train_bn=train_bn)
-    second.restore(*state.read(tmp_path / "s.safetensors"))
+    second.restore(*read_state(tmp_path / "s.safetensors"))
     second.epoch()
     second.epoch()
     assert same(whole.network.learned(), second.network.learned())
@@ -290,5 +289,5 @@ def test_a_damaged_state_is_named(tmp_path):
 
     (tmp_path / "s.safetensors").write_bytes(b"\x00" * 40)
     with pytest.raises(DamagedError, match="is damaged"):
-        state.read(tmp_path / "s.safetensors")
-    assert state.read(tmp_path / "none.safetensors") is None
+        read_state(tmp_path / "s.safetensors")
+    assert read_state(tmp_path / "none.safetensors") is None

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.heads.cross_validation.folds import (
+from pipeline.heads.task import (
     assign,
     entering,
+    make_folds,
     make_group_ids,
     possible,
     subsample,
 )
-from pipeline.heads.task import make_folds
 
 
 @st.composite

@@ -3,8 +3,7 @@
 import numpy as np
 from tables import clouds
 
-from pipeline.heads.cross_validation.near_duplicates import SURE
-from pipeline.heads.cross_validation.neighbours import nearest
+from pipeline.heads.cross_validation.near_duplicates import SURE, nearest
 
 
 def brute(features, group_ids):
@@ -20,9 +19,9 @@ def brute(features, group_ids):
 
 
 def test_it_is_the_largest_cosine_of_centred_features_also_across_blocks(monkeypatch):
-    from pipeline.heads.cross_validation import neighbours
+    from pipeline.heads.cross_validation import near_duplicates
 
-    monkeypatch.setattr(neighbours, "_ROWS", 7)
+    monkeypatch.setattr(near_duplicates, "_OTHERS", 7)
     x, _ = clouds(60, 12, 3)
     group_ids = np.arange(60)
     group_ids[10:14] = 10

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from tables import clouds
 
-from pipeline.heads.estimators.lda import ShrinkageLDA
+from pipeline.heads.estimators.classifiers import ShrinkageLDA
 
 
 @settings(max_examples=30, deadline=None)

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.heads.estimators.stacked import Stacked
+from pipeline.heads.estimators.normalize import Stacked
 
 
 @st.composite
