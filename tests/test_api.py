@@ -152,7 +152,7 @@ def test_a_stream_refuses_its_arguments_at_once(prepared):
 
 def test_probabilities_are_calibrated_through_every_door(modelled):
     cache, files = modelled / "cache", photos(modelled)
-    model = Model.open(next((cache / "models").iterdir()), state_dir=Cache.at(cache).weights)
+    model = Model.open(next((cache / "models").iterdir()), cache=cache)
     head = head_of(modelled)
     table = pipeline.FeatureTable.open(next((cache / "tables").glob("*.h5")))
     rows = [row for row, split in enumerate(table.splits) if split == "val"]
@@ -179,7 +179,7 @@ def test_probabilities_are_calibrated_through_every_door(modelled):
 
 def test_heads_and_models_have_classes_as_an_array_and_a_score(modelled):
     cache, files = modelled / "cache", photos(modelled)
-    model = Model.open(next((cache / "models").iterdir()), state_dir=Cache.at(cache).weights)
+    model = Model.open(next((cache / "models").iterdir()), cache=cache)
     labels = ["blue" if "/blue/" in file else "red" for file in files]
     right = model.predict(files, device="cpu") == np.array(labels)
     assert model.score(files, labels, device="cpu") == right.mean()
