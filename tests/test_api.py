@@ -12,7 +12,6 @@ import pipeline
 from pipeline.finetuning.model import Model
 from pipeline.heads.resolve import Artefact
 from pipeline.inference import logit_stream
-from pipeline.store.cache import Cache
 
 FUNCTIONS = [n for n in pipeline.__all__ if inspect.isfunction(getattr(pipeline, n))]
 CLASSES = [n for n in pipeline.__all__ if inspect.isclass(getattr(pipeline, n))]
