@@ -34,9 +34,9 @@ import pipeline
 from pipeline.finetuning import prepare
 from pipeline.finetuning.boundary import make_source
 from pipeline.finetuning.options import FinetuneOptions
+from pipeline.finetuning.recipe import Part
 from pipeline.finetuning.task import Task
-from pipeline.finetuning.training.records import Part
-from pipeline.finetuning.training.training import Training
+from pipeline.finetuning.training import Training
 from pipeline.finetuning.training_run import settings_of
 from pipeline.progress import Silent
 from pipeline.store.cache import Cache

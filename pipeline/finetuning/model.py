@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pipeline.cores import usable_cores
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.extraction.crashes import noted_apart
-from pipeline.finetuning.network.network import Cut, Network
+from pipeline.finetuning.network import Cut, Network
 from pipeline.heads.head import Head
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.finetuning.training.records import SCHEDULES
+from pipeline.finetuning.recipe import SCHEDULES
 from pipeline.options import Options, option, shared
 
 OPTIMIZERS = ("adamw", "sgd")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.finetuning.boundary import Source
-from pipeline.finetuning.network.network import Network, cut
+from pipeline.finetuning.network import Network, cut
 from pipeline.finetuning.task import Task
 from pipeline.heads.linear import LinearHead, unit_length
 from pipeline.images.preprocess import Preprocess

@@ -17,9 +17,9 @@ from torch.nn.utils import get_total_norm
 from pipeline.finetuning import model
 from pipeline.finetuning.boundary import Prepared
 from pipeline.finetuning.prepare import Handover
+from pipeline.finetuning.recipe import Epoch, Part
 from pipeline.finetuning.task import Task
-from pipeline.finetuning.training.records import Epoch, Part
-from pipeline.finetuning.training.training import Training
+from pipeline.finetuning.training import Training
 from pipeline.heads import metrics, predictions
 from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.metrics import softmax

@@ -18,10 +18,10 @@ from pipeline.errors import DamagedError, PipelineError
 from pipeline.finetuning.boundary import make_source
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.prepare import Handover, check_handover, faster, load_trunk, make_network
+from pipeline.finetuning.recipe import Part, Settings
 from pipeline.finetuning.result import commit
 from pipeline.finetuning.task import Task, refit
-from pipeline.finetuning.training.records import Part, Settings
-from pipeline.finetuning.training.training import Diverged, Training
+from pipeline.finetuning.training import Diverged, Training
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import log_loss, softmax
 from pipeline.progress import Progress

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DamagedError, PipelineError
-from pipeline.heads.cross_validation.candidates import estimator_scores
+from pipeline.heads.estimators.scores import estimator_scores
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
 from pipeline.store.records import HeadInfo

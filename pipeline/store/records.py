@@ -371,7 +371,7 @@ class Repeats(TypedDict):
 
 
 class EpochFigures(TypedDict):
-    """What is read again of `pipeline.finetuning.training.records.Epoch`; None is not a number."""
+    """What is read again of `pipeline.finetuning.recipe.Epoch`; None is not a number."""
 
     number: int
     train_loss: float | None

@@ -95,11 +95,11 @@ def test_ctrl_c_during_fit_head_leaves_whole_heads_or_none(tmp_path, place):
             0,
         ),  # activations
         (
-            ("pipeline.finetuning.training.training", "Training", "epoch", "1", "before"),
+            ("pipeline.finetuning.training", "Training", "epoch", "1", "before"),
             1,
         ),
         (("pipeline.finetuning.model", "", "write", "1", "after"), 0),  # in its temporary folder
-        (("pipeline.finetuning.training.training", "Training", "epoch", "2", "after"), 1),
+        (("pipeline.finetuning.training", "Training", "epoch", "2", "after"), 1),
     ],
     ids=lambda value: f"{value[2]} {value[3]} {value[4]}" if isinstance(value, tuple) else "",
 )
@@ -148,7 +148,7 @@ def alone(*words: str) -> str:
     [
         (("pipeline.extraction.compute", "", "stored", "1", "before"), 0, 0),
         (("pipeline.heads.fit_head", "", "commit_folder", "1", "before"), 1, 0),
-        (("pipeline.finetuning.training.training", "Training", "epoch", "3", "before"), 1, 1),
+        (("pipeline.finetuning.training", "Training", "epoch", "3", "before"), 1, 1),
     ],
     ids=["features", "heads", "fine-tuning"],
 )

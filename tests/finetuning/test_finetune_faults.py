@@ -10,11 +10,10 @@ from PIL import Image
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
-from pipeline.finetuning import boundary
+from pipeline.finetuning import boundary, training
 from pipeline.finetuning.finetune import finetune_head
 from pipeline.finetuning.model import Model
 from pipeline.finetuning.options import FinetuneOptions
-from pipeline.finetuning.training import training
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
 from pipeline.store.results import MODEL

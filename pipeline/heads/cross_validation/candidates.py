@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import PipelineError
+from pipeline.heads.estimators.scores import estimator_scores
 from pipeline.heads.registry import HEADS, HeadKind, Parameters
 
 #: (training rows, scored rows), each [n] int64.
@@ -168,22 +169,6 @@ def _possible(parameters: Parameters, shape: tuple[int, ...]) -> Parameters:
     if "gamma" in parameters:
         return {**parameters, "gamma": parameters["gamma"] / dim}
     return parameters
-
-
-def estimator_scores(estimator: Any, x: np.ndarray, *, probabilities: bool) -> np.ndarray:
-    """Return scores [N, K'] for the K' classes that an estimator has seen.
-
-    They are the logarithms of its probabilities, or its decision function, where two classes' one
-    score s becomes [−s/2, s/2]. Naive Bayes gives the logarithms by itself: it knows those of
-    probabilities that are 0 in floating point.
-    """
-    if not probabilities:
-        scores = np.asarray(estimator.decision_function(x))
-        return np.stack([-scores / 2, scores / 2], axis=1) if scores.ndim == 1 else scores
-    with np.errstate(divide="ignore"):
-        if hasattr(estimator, "predict_log_proba"):
-            return np.asarray(estimator.predict_log_proba(x))
-        return np.asarray(np.log(estimator.predict_proba(x)))
 
 
 def class_scores(kind: HeadKind, estimator: Any, x: np.ndarray, classes: int) -> np.ndarray:

@@ -146,7 +146,7 @@ def search(
     parts = [(np.searchsorted(used, a), np.searchsorted(used, b)) for a, b in folds]
     evaluation = _Evaluation(kind, plan.select, y, parts, progress)
     if kind.make is None:
-        from pipeline.heads.estimators.linear_classifier import LinearSearch
+        from pipeline.heads.cross_validation.linear_search import LinearSearch
 
         # the sweep reads rows in turn and needs no copy of all
         x: Any = Normalized(normalizer, features, used)

@@ -4,8 +4,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pipeline.errors import PipelineError
-from pipeline.heads.estimators.linear_classifier import LinearClassifier
 from pipeline.heads.solver import sweep as module
+from pipeline.heads.solver.linear_classifier import LinearClassifier
 from pipeline.heads.solver.sweep import sweep
 
 PENALTIES = np.logspace(-4, 2, 7)

@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.finetuning.network.network import Cut, cut
+from pipeline.finetuning.network import Cut, cut
 
 
 @pytest.mark.parametrize(

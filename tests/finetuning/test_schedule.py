@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.finetuning.training.records import SCHEDULES, draw, factor
+from pipeline.finetuning.recipe import SCHEDULES, draw, factor
 
 
 @given(st.sampled_from(SCHEDULES), st.integers(1, 500), st.data())

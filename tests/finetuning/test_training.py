@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.finetuning.network.network import Network, cut
-from pipeline.finetuning.training.records import Part, Settings
-from pipeline.finetuning.training.training import Diverged, Training
+from pipeline.finetuning.network import Network, cut
+from pipeline.finetuning.recipe import Part, Settings
+from pipeline.finetuning.training import Diverged, Training
 from pipeline.finetuning.training_run import read_state, write_state
 from pipeline.heads.metrics import log_loss, softmax
 

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from pipeline.errors import PipelineError
 from pipeline.finetuning.boundary import Source
-from pipeline.finetuning.network.network import Network
-from pipeline.finetuning.training.records import Epoch, Part, Settings, draw, factor
+from pipeline.finetuning.network import Network
+from pipeline.finetuning.recipe import Epoch, Part, Settings, draw, factor
 from pipeline.heads.metrics import log_loss, softmax
 from pipeline.store.shards import Key
 from pipeline.trunks.engines.torch_engine import DTYPES

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.finetuning.network.network import Network, cut
+from pipeline.finetuning.network import Network, cut
 from pipeline.finetuning.prepare import Float32, FoldedConv, fold, sharing, spare_depthwise
 
 SIDE = 64

@@ -1,1 +1,0 @@
-"""Steps and epochs, on which activations, and the state to resume from."""
