@@ -315,9 +315,9 @@ def test_a_damaged_memo_costs_time_alone(folder, cache, fake_trunk):
 def test_a_file_that_changes_between_hashing_and_reading_stops_the_run(
     folder, cache, fake_trunk, monkeypatch
 ):
-    from pipeline.images.decoding import loader
+    from pipeline.images.decoding import reading
 
-    monkeypatch.setattr(loader, "read", lambda path: b"something else")
+    monkeypatch.setattr(reading, "read", lambda path: b"something else")
     with pytest.raises(PipelineError, match="changed while the run was reading it"):
         extract_table(folder, RECIPE, cache)
 

@@ -179,6 +179,19 @@ def test_random_weights_are_the_same_every_time_and_leave_the_global_seed_alone(
     assert [path.suffix for path in (tmp_path / "a").iterdir()] == [".safetensors"]
 
 
+def test_random_weights_are_the_same_with_any_number_of_threads(tmp_path: Path) -> None:
+    before, digests = torch.get_num_threads(), set()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            trunk = load("resnet18", "random", state_dir=tmp_path / str(threads))
+            digests.add(trunk.weights_digest)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert len(digests) == 1
+
+
 def test_damaged_kept_weights_are_made_again(tmp_path: Path) -> None:
     first = load("timm/test_resnet", "random", state_dir=tmp_path)
     (file,) = tmp_path.iterdir()

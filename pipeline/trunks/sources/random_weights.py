@@ -49,6 +49,9 @@ def noise(count: int, side: int) -> Tensor:
 def calibrate(trunk: nn.Module, *, side: int) -> None:
     """Set every running statistic to those of seeded noise, in one forward pass.
 
+    The pass has one thread: sums over parts depend on how many threads share them, and weights
+    that are made again, on fewer cores or in another cache, are to be the same.
+
     Where there are none, convolutions and linear layers get He's initialisation (He et al. 2015,
     "Delving Deep into Rectifiers") instead: torch's own lets the signal of a deep network without
     normalisation (AlexNet) shrink until little but the biases is left.
@@ -63,12 +66,15 @@ def calibrate(trunk: nn.Module, *, side: int) -> None:
             _he(trunk)
         return
     momenta = [getattr(norm, "momentum", None) for norm in norms]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     for norm in norms:
         norm.train()
         setattr(norm, "momentum", 1.0)  # noqa: B010  the statistics of this one batch
     try:
         trunk(noise(_IMAGES, side))
     finally:
+        torch.set_num_threads(threads)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.eval()
             setattr(norm, "momentum", momentum)  # noqa: B010  mypy takes it for a Tensor
