@@ -55,7 +55,7 @@ def test_without_a_table_it_takes_the_current_one_and_says_which(cache, table):
     assert f"On the current table {table.path}" in result.stderr
     named = fit(cache, "photos", "--clf", "lda")
     assert f"On the table {table.path}" in named.stderr
-    assert "Reused   1 heads" in named.stdout
+    assert "Reused   1 head," in named.stdout
 
 
 def test_it_prints_a_leaderboard_the_best_ones_figures_and_where_they_are(cache, table):

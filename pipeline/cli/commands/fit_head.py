@@ -12,6 +12,7 @@ from pipeline.cli.progress import reporter
 from pipeline.heads.fit_head import Fitting, fit_heads
 from pipeline.heads.leaderboard import rank_heads
 from pipeline.heads.options import FitHeadOptions
+from pipeline.images.names import counted
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD
 
@@ -77,5 +78,5 @@ def show(done: Fitting, store: Cache) -> None:
     for note in done.notes:
         echo(f"Note     {note}")
     if done.reused:
-        echo(f"Reused   {len(done.reused)} heads that were fitted already")
+        echo(f"Reused   {counted(len(done.reused), 'head')}, fitted already")
     echo(f"Kept in  {store.root / 'heads'}")

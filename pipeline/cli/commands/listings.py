@@ -14,6 +14,7 @@ from pipeline.cli import boards, options
 from pipeline.cli.boards import accuracy
 from pipeline.cli.log import echo
 from pipeline.heads.leaderboard import chosen_by, rank_heads, rank_models, trained_on
+from pipeline.images.names import counted
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL, Kind
 from pipeline.workflow.listings import DESCRIBED, list_tables, list_trunks
@@ -122,7 +123,7 @@ def status(cache: str | None, as_json: bool) -> None:
         if heads := one.heads:
             best = next((head for head in heads if head.best), heads[0]).info
             scores = ", ".join(f"{name} {accuracy(m)}" for name, m in best.metrics.items())
-            echo(f"    {len(heads)} heads, best {best.clf} {best.id}  {scores}")
+            echo(f"    {counted(len(heads), 'head')}, best {best.clf} {best.id}  {scores}")
 
 
 @click.command()
