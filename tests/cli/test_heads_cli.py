@@ -120,7 +120,7 @@ def test_leaks_are_told_with_the_pairs(cache, table):
     path = cache.tables / "leaky--fake--0.h5"
     leaky = make_table(path, features=table.features, splits=table.splits, digests=tuple(digests))
     result = fit(cache, path, "--clf", "ncm")
-    assert "Leakage  7 images stand in two splits, or nearly so:" in result.stdout
+    assert "Leakage  7 images in two splits, or nearly so:" in result.stdout
     lines = {
         f"val: {leaky.paths[60 + n]} = train: {leaky.paths[n]} (the same file)" for n in range(7)
     }

@@ -67,7 +67,7 @@ def show(done: Fitting, store: Cache) -> None:
     for reason in done.failed.values():
         echo(f"Failed   {reason}")
     if done.leaks:
-        echo(f"Leakage  {len(done.leaks)} images stand in two splits, or nearly so:")
+        echo(f"Leakage  {counted(len(done.leaks), 'image')} in two splits, or nearly so:")
     for leak in done.leaks[:5]:
         how = "the same file" if leak.same_file else f"cosine {leak.cosine:.3f}"
         echo(
