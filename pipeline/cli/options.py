@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
 import click
 
-from pipeline.options import Options, flag, helps, rules, types
+from pipeline.options import Options, flag, helps, types
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -35,21 +35,20 @@ def cache_and_json(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def options_of(kind: type[Options]) -> Decorator:
     """Return what adds an option to a command for each field that a dataclass itself declares."""
-    help = helps(kind)
+    help, plain = helps(kind), types(kind)
     own = [field for field in fields(kind) if field.name in kind.__annotations__]
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         for field in reversed(own):
-            command = _option(kind, field.name, field.default, help.get(field.name))(command)
+            command = _option(field, plain[field.name][0], help.get(field.name))(command)
         return command
 
     return add
 
 
-def _option(kind: type[Options], name: str, default: Any, help: str | None) -> Decorator:
-    rule = rules(kind)[name]
-    plain = types(kind)[name][0]
-    words = [*(rule.flags or (flag(name),)), name]
+def _option(field: Field[Any], plain: type, help: str | None) -> Decorator:
+    rule, default = field.metadata["rule"], field.default
+    words = [*(rule.flags or (flag(field.name),)), field.name]
     if plain is bool and default:
         return click.option(*words, flag_value=False, default=True, type=bool, help=help)
     if plain is bool:
