@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from records import SOURCE
 
-from pipeline.images.preprocess import Preprocess
 from pipeline.store.records import Provenance
 from pipeline.store.table import FeatureTable
 
@@ -70,15 +70,7 @@ def provenance(fingerprint: str = "f" * 64, **other: Any) -> Provenance:
     values = {
         "fingerprint": fingerprint,
         "key": {},
-        "trunk": "fake",
-        "weights": "random",
-        "weights_digest": "d" * 64,
-        "weights_asked": "random",
-        "keys": "name",
-        "layer": "feature",
-        "pool": "own",
-        "precision": "fp32",
-        "preprocess": Preprocess(10, 8).to_json(),
+        **SOURCE,
         "data": "x",
         "root": "/nowhere",
         "seed": 0,

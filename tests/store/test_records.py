@@ -14,9 +14,10 @@ from tables import make_table, provenance
 from pipeline.errors import DamagedError
 from pipeline.store import records, upkeep
 from pipeline.store.cache import Cache
-from pipeline.store.records import HeadInfo, ModelInfo, PassCost, Provenance, Record
+from pipeline.store.records import HeadInfo, ModelInfo, PassCost, Provenance
 from pipeline.store.results import HEAD, MODEL
 from pipeline.store.table import FeatureTable
+from pipeline.store.typed_json import Record
 
 RECORDS = [
     one
