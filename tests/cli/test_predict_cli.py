@@ -162,4 +162,4 @@ def test_a_damaged_file_of_a_head_is_refused_and_named_by_verify(work, tmp_path)
     assert "Make the head again: `pipeline fit-head` with the same options." in done.stderr
     verify = CliRunner().invoke(main, ["cache", "verify", "--cache", str(tmp_path / "cache")])
     assert verify.exit_code == 1 and str(path) in verify.stdout
-    assert "1 heads, models and advice read, 1 damaged or missing" in verify.stdout
+    assert "1 result (heads, models, advice); 1 damaged or missing" in verify.stdout

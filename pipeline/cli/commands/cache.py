@@ -83,8 +83,9 @@ def verify(cache: str | None, as_json: bool) -> None:
         for problem in verdict.problems.values():
             echo(problem)
         echo(
-            f"{verdict.shards:,} shards, {verdict.tables:,} tables and {verdict.results:,} heads, "
-            f"models and advice read, {len(verdict.problems):,} damaged or missing."
+            f"Read {counted(verdict.shards, 'shard')}, {counted(verdict.tables, 'table')} and "
+            f"{counted(verdict.results, 'result')} (heads, models, advice); "
+            f"{len(verdict.problems):,} damaged or missing."
         )
         for note in verdict.notes:
             echo(note)
