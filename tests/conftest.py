@@ -70,7 +70,8 @@ def fake_trunk(monkeypatch):
     def resolve(name, weights, keys, *, memo, state_dir):
         stages = ("stem", "layer1", "layer2", "layer3", "layer4")
         digest = "d" * 64 if weights == "default" else "e" * 64
-        return spec.TrunkFacts(name, weights, digest, Preprocess(10, 8), 11, stages, False), None
+        size = Preprocess(10, 8)
+        return spec.TrunkFacts(name, weights, digest, size, 11, stages, False, weights, ()), None
 
     def make_engine(trunk, key, recipe, cache):
         return engine

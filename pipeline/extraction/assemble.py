@@ -54,14 +54,13 @@ def assemble(
     images, kept = wanted.images.take(good), [wanted.keys[at] for at in good]
     extra = wanted.views(index.rows, options.views)
     shards = index.shards([*kept, *extra])
-    weights = Path(options.weights).expanduser()
     provenance = Provenance(
         fingerprint=key.fingerprint,
         key=key.to_json(),
         trunk=facts.name,
         weights=facts.weights,
         weights_digest=facts.weights_digest,
-        weights_asked=str(weights.absolute()) if weights.is_file() else options.weights,
+        weights_asked=facts.weights_asked,
         keys=options.keys,
         layer=key.layer,
         pool=key.pool,

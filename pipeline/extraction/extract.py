@@ -255,7 +255,7 @@ def _table(
     listing = write_left_out(table.path, wanted.left_out, unread)
     for keys in (wanted.sources, views):
         cache.end_run(rows.key.fingerprint, list(keys))
-    notes = [*images.notes, *dict.fromkeys(rows.notes)]
+    notes = [*images.notes, *facts.notes, *dict.fromkeys(rows.notes)]
     if "+" in (engines := table.provenance.engine):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
     return Extraction(

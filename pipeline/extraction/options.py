@@ -18,7 +18,7 @@ class ExtractOptions(Options):
 
     Args:
         trunk: Pretrained network: built-in, torchvision's name, or timm/NAME.
-        weights: default, a name of the library's, random, or a .pth, .pt, .safetensors file.
+        weights: default, a name of the library's, random, or a file of torch.save or safetensors.
         keys: Match a file's tensors by name, or by order where all shapes agree.
         layer: Pool the end of this stage, or of several, side by side. [default: what enters
             the last Linear]

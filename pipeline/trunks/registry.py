@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.sources import builtin, from_timm, from_torchvision, random_weights
-from pipeline.trunks.sources.weights import KEYS, SUFFIXES, digest, fill, read_weights
+from pipeline.trunks.sources.checkpoint import read_sets
+from pipeline.trunks.sources.containers import SUFFIXES, is_safetensors
+from pipeline.trunks.sources.weights import KEYS, Wanted, choose, digest, fill
 from pipeline.trunks.staging.architecture import Architecture, Weightless
 from pipeline.trunks.staging.cutting import stage_trunk
 from pipeline.trunks.staging.stages import StagedTrunk
@@ -34,14 +36,18 @@ class LoadedTrunk:
     Attributes:
         name: canonical: `efficientnet_lite0`, `resnet18`, `timm/resnet10t`.
         weights: `IMAGENET1K_V1`, a timm tag, `random`, or a file's name.
+        weights_asked: what to ask for to load it again: as it was asked for, a file absolute.
         weights_digest: sha256 over the trunk's own tensors, wherever they came from.
+        notes: sentences on what was taken of a file.
         preprocess: what the weights want.
         module: in eval mode, fp32, nothing trainable.
     """
 
     name: str
     weights: str
+    weights_asked: str
     weights_digest: str
+    notes: tuple[str, ...]
     preprocess: Preprocess
     module: StagedTrunk
 
@@ -129,14 +135,14 @@ def load(
         raise UsageError(f"--keys is name or order, not {keys!r}.{nearest(keys, KEYS)}")
     architecture = find(name)
     path = _as_path(weights, architecture)
-    if keys == "order" and (path is None or path.suffix == ".safetensors"):
+    if keys == "order" and (path is None or is_safetensors(path)):
         raise UsageError(
-            "--keys order is for weights files in .pth or .pt: a .safetensors file keeps its "
+            "--keys order is for weights files of torch.save: a safetensors file keeps its "
             "tensors sorted by name, and other weights are matched by name."
         )
     if path is not None:
         label, source = path.name, f"Weights file {path}"
-        given: Mapping[str, Tensor] = read_weights(path)  # before the network is built
+        sets = read_sets(path)  # before the network is built
     else:
         label = source = "random" if weights == "random" else architecture.label(str(weights))
     with random_weights.seeded(random_weights.SEED):
@@ -144,21 +150,44 @@ def load(
     trunk = stage_trunk(architecture, model)
     own = trunk.native_state()
     preprocess = architecture.preprocess
-    if weights == "random":
+    wanted = Wanted({**model.state_dict(), **own}, set(own), keys, architecture.rename)
+    notes = []
+    given: Mapping[str, Tensor]
+    if path is not None:
+        choice, note = choose(sets, wanted, path)
+        given, notes = choice.tensors, [note] * bool(note)
+    elif weights == "random":
         file = state_dir / f"{_random_id(architecture)}.safetensors"
         given = random_weights.load_or_make(file, lambda: _calibrated(architecture, trunk))
-    elif path is None:
+    else:
         pretrained = architecture.pretrained(label)
-        preprocess, keys, given = pretrained.preprocess, pretrained.keys, pretrained.fetch()
-    target = {**model.state_dict(), **own}
-    fill(target, set(own), given, source=source, keys=keys, rename=architecture.rename)
+        preprocess, given = pretrained.preprocess, pretrained.fetch()
+        wanted = replace(wanted, keys=pretrained.keys)
+    fill(wanted, given, source=source)
     return LoadedTrunk(
         name=architecture.name,
         weights=label,
+        weights_asked=str(weights if path is None else path.absolute()),
         weights_digest=digest(own),
+        notes=(*notes, *_zero(trunk, source)),
         preprocess=preprocess,
         module=trunk,
     )
+
+
+def _zero(trunk: StagedTrunk, source: str) -> list[str]:
+    """Return the sentence on stages whose filters and matrices are zero throughout."""
+    filters = {
+        stage: [p for p in module.parameters() if p.ndim > 1]
+        for stage, module in trunk.stages.items()
+    }
+    zero = [stage for stage, held in filters.items() if held and not any(p.any() for p in held)]
+    if not zero:
+        return []
+    where = (
+        "" if all(s in zero for s, held in filters.items() if held) else f" in {', '.join(zero)}"
+    )
+    return [f"{source}: all weights{where} are zero, so the features tell no images apart."]
 
 
 def check_weights(
@@ -190,7 +219,7 @@ def _as_path(weights: str | Path, architecture: Architecture) -> Path | None:
     if weights in ("default", "random") or weights in architecture.weights:
         return None
     path = Path(weights).expanduser()
-    looks = path.suffix in SUFFIXES or "/" in weights or "\\" in weights or path.exists()
+    looks = path.suffix.lower() in SUFFIXES or "/" in weights or "\\" in weights or path.exists()
     return path if looks else None
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,9 @@ class TrunkFacts:
         dim: D of the default feature.
         stages: the stages that this trunk has, in order.
         neck: whether layers stand between pooling and the last Linear.
+        weights_asked: what to ask for to load them again: `default`, a name, `random`, or the
+            absolute path of a file.
+        notes: sentences on what was taken of a weights file.
     """
 
     name: str
@@ -50,6 +53,8 @@ class TrunkFacts:
     dim: int
     stages: tuple[str, ...]
     neck: bool
+    weights_asked: str = field(compare=False)
+    notes: tuple[str, ...] = field(compare=False)
 
     @classmethod
     def of(cls, trunk: LoadedTrunk) -> TrunkFacts:
@@ -61,13 +66,15 @@ class TrunkFacts:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         preprocess = self.preprocess.to_json()
-        return {**vars(self), "preprocess": preprocess, "stages": list(self.stages)}
+        listed = {"notes": list(self.notes), "stages": list(self.stages)}
+        return {**vars(self), "preprocess": preprocess, **listed}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrunkFacts:
         """Return the inverse of `to_json`."""
         preprocess = Preprocess.from_json(values["preprocess"])
-        return cls(**{**values, "preprocess": preprocess, "stages": tuple(values["stages"])})
+        listed = {name: tuple(values[name]) for name in ("notes", "stages")}
+        return cls(**{**values, "preprocess": preprocess, **listed})
 
 
 @dataclass(frozen=True)
@@ -196,7 +203,8 @@ def remember(
 def _request(name: str, weights: str | Path, keys: str) -> str:
     """Return what the memo finds facts by."""
     weights = _text(weights)
-    return json.dumps([name, weights, keys, _stat(weights), installed(), SCHEMA])
+    known = [field.name for field in fields(TrunkFacts)]  # what another version kept is not asked
+    return json.dumps([name, weights, keys, _stat(weights), installed(), SCHEMA, known])
 
 
 def _text(weights: str | Path) -> str:

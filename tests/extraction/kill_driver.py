@@ -36,7 +36,9 @@ class Engine:
 
 
 def resolve(name, weights, keys, *, memo, state_dir):
-    return spec.TrunkFacts(name, weights, "d" * 64, Preprocess(10, 8), 11, ("layer4",), False), None
+    size = Preprocess(10, 8)
+    facts = spec.TrunkFacts(name, weights, "d" * 64, size, 11, ("layer4",), False, weights, ())
+    return facts, None
 
 
 def work(folder: Path, cache: Path, kill_at: int | None) -> dict:

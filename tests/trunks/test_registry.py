@@ -18,7 +18,7 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.registry import describe, find, load, names
 from pipeline.trunks.sources import builtin, from_timm, from_torchvision
-from pipeline.trunks.sources.weights import download
+from pipeline.trunks.sources.downloads import download
 from pipeline.trunks.staging.cutting import stage_trunk
 
 

@@ -16,6 +16,8 @@ FACTS = TrunkFacts(
     4096,
     ("stem", "layer1", "layer2", "layer3", "layer4"),
     True,
+    "random",
+    (),
 )
 KEY = FeatureKey("vgg11", "d" * 64, "feature", "own", Preprocess(256, 224), "fp32")
 

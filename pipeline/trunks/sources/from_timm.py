@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.images.preprocess import Preprocess
-from pipeline.trunks.sources.weights import check_reachable, failed
+from pipeline.trunks.sources.downloads import check_reachable, failed
 from pipeline.trunks.staging.architecture import Architecture, Pretrained
 from pipeline.trunks.staging.graph import trace_pre_logits
 

@@ -15,7 +15,8 @@ from torchvision.models import get_model, get_model_weights, list_models
 
 from pipeline.errors import UsageError
 from pipeline.images.preprocess import Preprocess
-from pipeline.trunks.sources.weights import download, read_weights
+from pipeline.trunks.sources.downloads import download
+from pipeline.trunks.sources.weights import read_weights
 from pipeline.trunks.staging.architecture import Architecture, Pretrained
 from pipeline.trunks.staging.graph import trace_forward
 

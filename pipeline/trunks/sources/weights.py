@@ -1,227 +1,257 @@
-"""Weights: download a file, read it without running anything in it, match and hash its tensors.
-
-A download that fails says so in one sentence and leaves nothing half written.
-"""
+"""Weights: which tensors of a file fit a network, put into it; and what they hash to."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import pickle
 import re
-import urllib.error
-import urllib.request
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from http.client import HTTPException
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.errors import PipelineError, UsageError
-from pipeline.store import atomic
+from pipeline.errors import UsageError
+from pipeline.images.names import counted
+from pipeline.trunks.sources.checkpoint import USUAL, Tensors, read_sets
 
-SUFFIXES = (".pth", ".pt", ".safetensors")
 KEYS = ("name", "order")
-#: Where training scripts keep the weights inside their checkpoint.
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "net")
-#: What wrappers put in front of every name (DataParallel, torch.compile, Lightning).
-_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+#: Which of two encoders in one set is the one that was trained (MoCo v1 to v3).
+_TRAINED = ("encoder_q.", "base_encoder.")
 _COUNTER = "num_batches_tracked"  # how often BatchNorm was trained: no number of the forward pass
-_TIMEOUT = 15.0  # seconds without an answer
-_AGENT = {"User-Agent": "headstart"}
 
 
-def failed(what: str, reason: object) -> PipelineError:
-    """Return the error that says what to pass instead of what could not be downloaded."""
-    reason = getattr(reason, "reason", reason)  # urllib wraps the system's error
-    reason = getattr(reason, "strerror", None) or reason
-    return PipelineError(
-        f"The weights {what} could not be downloaded ({reason}). Pass --weights FILE with a file "
-        "downloaded elsewhere, --weights random, or use the built-in trunk "
-        "(--trunk efficientnet_lite0), which needs no download."
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """The tensors of a network that are to be had from a file.
+
+    Attributes:
+        target: every tensor of the library's model by name, in its order; `own` are written to.
+        own: the names of the trunk's tensors; the others are the classifier's.
+        keys: `name`, or `order`: the first with the first, whatever they are called.
+        rename: from names of old files to present ones.
+    """
+
+    target: Mapping[str, Tensor]
+    own: Collection[str]
+    keys: str = "name"
+    rename: Callable[[str], str] = str
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the trunk's tensors that count."""
+        return [n for n in self.target if n in self.own and not n.endswith(_COUNTER)]
+
+    def faults(self, given: Tensors) -> str:
+        """Return what is missing, left over or of another kind; empty where all fits."""
+        if self.keys == "order" and (fault := self._counts(given)):
+            return fault
+        matched, wanted = self.matched(given), set(self.names)
+        heads = _classifier_prefixes(self.target, self.own)
+        missing = [name for name in self.names if name not in matched]
+        spare = [
+            name for name in matched
+            if name not in self.target and not name.endswith(_COUNTER)
+            and not name.startswith(heads)
+        ]  # fmt: skip
+        strange = [
+            fault for name, (theirs, tensor) in matched.items()
+            if name in wanted and (fault := self._strange(name, theirs, tensor))
+        ]  # fmt: skip
+        faults = [
+            f"{_some(missing)} missing" if missing else "",
+            f"{_some(spare)} left over" if spare else "",
+            _some(strange),
+        ]
+        return "; ".join(fault for fault in faults if fault)
+
+    def fitting(self, given: Tensors) -> int:
+        """Return how many of the trunk's tensors are there under their names, in their shape."""
+        matched = self.matched(given)
+        return sum(n in matched and not self._strange(n, *matched[n]) for n in self.names)
+
+    def matched(self, given: Tensors) -> dict[str, tuple[str, Tensor]]:
+        """Return the model's names to the file's names and tensors."""
+        if self.keys == "name":
+            return {self.rename(name): (name, tensor) for name, tensor in given.items()}
+        return dict(zip(*self._ordered(given), strict=False))
+
+    def _ordered(self, given: Tensors) -> tuple[list[str], list[tuple[str, Tensor]]]:
+        """Return what stands for each other: the model's names, and the file's with tensors."""
+        tensors = [(name, t) for name, t in given.items() if not name.endswith(_COUNTER)]
+        every = [name for name in self.target if not name.endswith(_COUNTER)]
+        return (every if len(tensors) == len(every) else self.names), tensors
+
+    def _counts(self, given: Tensors) -> str:
+        names, tensors = self._ordered(given)
+        if len(names) == len(tensors):
+            return ""
+        every = sum(not name.endswith(_COUNTER) for name in self.target)
+        return (
+            f"it holds {len(tensors)} tensors, the trunk {len(self.names)} ({every} with its "
+            "classifier)"
+        )
+
+    def _strange(self, name: str, theirs: str, tensor: Tensor) -> str:
+        """Return what is wrong with the tensor that is meant for a name."""
+        own = self.target[name]
+        if tensor.shape != own.shape:
+            instead = f", {name} is" if self.keys == "order" else " instead of"
+            return f"{theirs} is {_shape(tensor)}{instead} {_shape(own)}"
+        if tensor.is_quantized or (own.is_floating_point() and not tensor.is_floating_point()):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            return f"{theirs} is {kind}: give the weights from before they were quantised"
+        if tensor.layout != torch.strided or tensor.is_meta:
+            return f"{theirs} is {'without its values' if tensor.is_meta else 'sparse'}"
+        if tensor.float().isnan().any():
+            return f"{theirs} holds NaN"
+        return ""
+
+
+def read_weights(path: Path) -> Tensors:
+    """Return the tensors of a library's own weights file by name, in the file's order.
+
+    Raises:
+        UsageError, PipelineError: as `read_sets`.
+    """
+    return next(iter(read_sets(path).values()))
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Tensors of a checkpoint that may be a network's.
+
+    Attributes:
+        key: that leads to their set; empty for the file itself.
+        prefix: that their names had in front.
+        tensors: by name, without it.
+        beside: names in the set without the prefix.
+    """
+
+    key: str
+    prefix: str
+    tensors: Tensors
+    beside: tuple[str, ...]
+
+
+def choose(sets: Mapping[str, Tensors], wanted: Wanted, path: Path) -> tuple[Choice, str]:
+    """Return the tensors of a checkpoint for a network, and what a person should know of it.
+
+    The first set fits in most files. Where it does not, another set is taken if it is the only one
+    that does. In a set, a prefix is taken off where exactly the tensors with it fit. Where none
+    fits, what comes nearest is returned, for `fill` to say what is wrong.
+
+    Args:
+        sets: from `read_sets`.
+        wanted: of the network.
+        path: of the file, for people.
+
+    Raises:
+        UsageError: several fit, and none is the usual one.
+    """
+    fits = {
+        key: found for key, tensors in sets.items()
+        if (found := [c for c in _choices(key, tensors, wanted) if not wanted.faults(c.tensors)])
+    }  # fmt: skip
+    if not fits:
+        every = [one for key, held in sets.items() for one in _choices(key, held, wanted)]
+        return max(every, key=lambda one: wanted.fitting(one.tensors)), ""
+    usual = next((key for key in sets if not {*filter(None, key.split("."))} - {*USUAL}), None)
+    if usual not in fits and len(fits) > 1:
+        raise _ambiguous(path, [found[0] for found in fits.values()])
+    found = fits[usual] if usual in fits else next(iter(fits.values()))
+    if found[0].prefix and len(found) > 1:
+        trained = [one for one in found if one.prefix.endswith(_TRAINED)]
+        if len(trained) != 1:
+            raise _ambiguous(path, found)
+        found = [*trained, *(one for one in found if one is not trained[0])]
+    others = [other[0] for key, other in fits.items() if key != found[0].key]
+    return found[0], _told(found[0], others, [key for key in sets if key not in fits], path)
+
+
+def _choices(key: str, tensors: Tensors, wanted: Wanted) -> Iterator[Choice]:
+    """Yield a set as it is, and with each prefix that could be taken off."""
+    yield Choice(key, "", tensors, ())
+    if wanted.keys == "order":
+        return
+    starts = [(wanted.rename(name), first) for name in tensors for first in wanted.names[:3]]
+    for prefix in dict.fromkeys(n.removesuffix(w) for n, w in starts if n.endswith(f".{w}")):
+        inside = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        beside = tuple(name for name in tensors if not name.startswith(prefix))
+        yield Choice(key, prefix, inside, beside)
+
+
+def _ambiguous(path: Path, fitting: list[Choice]) -> UsageError:
+    same = len({one.key for one in fitting}) == 1
+    names = [f"'{one.prefix}…'" if same else _quoted(one.key) for one in fitting]
+    return UsageError(
+        f"Weights file {path} holds several sets of tensors that fit this trunk: "
+        f"{', '.join(names)}. Save the one that you want by itself and give that file: "
+        f"{_alone(path, fitting[0])}."
     )
 
 
-def check_reachable(url: str, what: str) -> None:
-    """Raise at once where there is no network, by asking for the head of a page.
-
-    Raises:
-        PipelineError: no answer.
-    """
-    request = urllib.request.Request(url, method="HEAD", headers=_AGENT)
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT):
-            return
-    except urllib.error.HTTPError:
-        return  # the host answers; what it says about this page is for the one who fetches
-    except (OSError, HTTPException) as error:
-        raise failed(what, error) from error
+def _quoted(key: str) -> str:
+    return f"'{key}'" if key else "the tensors beside them"
 
 
-def download(url: str, target: Path, what: str) -> None:
-    """Download a file whose name carries the start of its sha256 (`resnet18-f37072fd.pth`).
-
-    `target` exists only once all of it is there and hashes right.
-
-    Raises:
-        PipelineError: it could not be had, or could not be written.
-    """
-    expected = target.stem.rpartition("-")[2]
-    atomic.write_pieces(target, _received(url, expected, what), what=f"the weights {what}")
+def _alone(path: Path, one: Choice) -> str:
+    """Return the Python that makes a file of one set."""
+    held = f"torch.load({path.name!r}){''.join(f'[{key!r}]' for key in one.key.split('.') if key)}"
+    name = one.key or one.prefix.rstrip(".") or "one"
+    if one.beside:
+        held = f"{{k: v for k, v in {held}.items() if k.startswith({one.prefix!r})}}"
+    return f"torch.save({held}, '{name}.pth')"
 
 
-def _received(url: str, expected: str, what: str) -> Iterator[bytes]:
-    """Yield what a server sends, and raise at the end where its sha256 begins otherwise."""
-    request = urllib.request.Request(url, headers=_AGENT)
-    sha = hashlib.sha256()
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-            while piece := answer.read(1 << 20):
-                sha.update(piece)
-                yield piece
-    except (OSError, HTTPException) as error:
-        raise failed(what, error) from error
-    if not sha.hexdigest().startswith(expected):
-        raise failed(what, f"its sha256 begins with {sha.hexdigest()[:8]} instead of {expected}")
+def _told(taken: Choice, others: list[Choice], unfit: list[str], path: Path) -> str:
+    """Return what was taken of a file, where it was not simply all of it."""
+    kinds = {
+        str(t.dtype).removeprefix("torch.") for t in taken.tensors.values()
+        if t.is_floating_point() and t.dtype != torch.float32
+    }  # fmt: skip
+    beside = [name for name in taken.beside if not name.endswith(_COUNTER)]
+    used = [
+        f"'{taken.key}' is used" if taken.key else "its tensors are used",
+        f" without '{taken.prefix}' in front of the names" if taken.prefix else "",
+        f" from {' and '.join(sorted(kinds))} to float32" if kinds else "",
+    ]
+    rest = [
+        f"{counted(len(beside), 'tensor')} beside left out ({_some(beside)})" if beside else "",
+        f"{_some([_quoted(key) for key in unfit])} left out, as it does not fit" if unfit else "",
+        f"{_some([_quoted(one.key) for one in others])} fits too: to use it, give the file that "
+        f"{_alone(path, others[0])} makes" if others else "",
+    ]  # fmt: skip
+    if not (taken.key or any(used[1:]) or any(rest)):
+        return ""
+    return f"Weights file {path.name}: {'; '.join(filter(None, [''.join(used), *rest]))}."
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a weights file by name, in the file's order.
-
-    Args:
-        path: `.pth`, `.pt` (read with `weights_only=True`) or `.safetensors`.
-
-    Raises:
-        UsageError: there is no such file, or it is of another kind.
-        PipelineError: it is damaged, or holds something besides tensors; nothing of it was run.
-    """
-    if not path.is_file():
-        why = "is a folder" if path.is_dir() else "does not exist"
-        raise UsageError(f"Weights file {path} {why}; give a file in {', '.join(SUFFIXES)}.")
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"Weights file {path} should end in {', '.join(SUFFIXES)}.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle's protocol; what fails raises
-            held = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise PipelineError(
-            f"Weights file {path} holds something besides tensors{_refused(error)}; it is refused "
-            "and nothing in it was run. Save the weights alone: torch.save(model.state_dict(), "
-            f"{path.name!r})."
-        ) from error
-    except SafetensorError as error:
-        raise PipelineError(f"Weights file {path} is no safetensors file: {error}.") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0].rstrip(".")
-        reason = reason or "it ends too early"
-        raise PipelineError(f"Weights file {path} cannot be read: {reason}.") from error
-    return _unwrapped(held, path)
-
-
-def _refused(error: Exception) -> str:
-    """Return what a file wanted to load, in brackets, where torch says it."""
-    found = re.search(r"GLOBAL\s+(\S+)", str(error))
-    return f" ({found[1]})" if found else ""
-
-
-def _unwrapped(held: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(held, Mapping):
-        inner = next((held[k] for k in _WRAPPERS if isinstance(held.get(k), Mapping)), None)
-        if inner is None:
-            break
-        held = inner
-    if not isinstance(held, Mapping):
-        raise PipelineError(
-            f"Weights file {path} holds a {type(held).__name__} and no tensors by name; save "
-            "model.state_dict()."
-        )
-    tensors = {str(k): v.detach() for k, v in held.items() if isinstance(v, Tensor)}
-    if not tensors:
-        raise PipelineError(f"Weights file {path} holds no tensors; save model.state_dict().")
-    while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in tensors)), None):
-        tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
-    return tensors
-
-
-def fill(
-    target: Mapping[str, Tensor],
-    own: Collection[str],
-    given: Mapping[str, Tensor],
-    *,
-    source: str,
-    keys: str = "name",
-    rename: Callable[[str], str] = str,
-) -> None:
+def fill(wanted: Wanted, given: Tensors, *, source: str) -> None:
     """Copy tensors into a trunk, all of them or none.
 
     Args:
-        target: every tensor of the library's model by name, in its order; `own` are written to.
-        own: the names of the trunk's tensors; the others are the classifier's.
+        wanted: of the trunk.
         given: the tensors at hand, by name.
         source: what to call them in errors.
-        keys: `name`, or `order`: the first with the first, whatever they are called.
-        rename: from names of old files to present ones.
 
     Raises:
         UsageError: they do not fit; the message says what is missing, left over or of another
             shape.
     """
-    wanted = [name for name in target if name in own and not name.endswith(_COUNTER)]
-    by_order = keys == "order"
-    if by_order:
-        matched = _by_order(target, wanted, given, source)
-    else:
-        matched = {rename(name): (name, tensor) for name, tensor in given.items()}
-    heads = _classifier_prefixes(target, own)
-    missing = [name for name in wanted if name not in matched]
-    spare = [
-        name
-        for name in matched
-        if name not in target and not name.endswith(_COUNTER) and not name.startswith(heads)
-    ]
-    shaped = [
-        f"{theirs} is {_shape(tensor)}{f', {name} is' if by_order else ' instead of'} "
-        f"{_shape(target[name])}"
-        for name, (theirs, tensor) in matched.items()
-        if name in wanted and tensor.shape != target[name].shape
-    ]
-    faults = [
-        f"{_some(missing)} missing" if missing else "",
-        f"{_some(spare)} left over" if spare else "",
-        _some(shaped),
-    ]
-    if any(faults):
-        hint = " (--keys order matches by order)" if missing and spare else ""
-        raise UsageError(
-            f"{source} does not fit this trunk{' by order' if by_order else ''}: "
-            f"{'; '.join(fault for fault in faults if fault)}{hint}."
-        )
+    if faults := wanted.faults(given):
+        by_order = replace(wanted, keys="order")
+        hint = ""
+        if wanted.keys == "name" and not by_order.faults(given):
+            hint = " (--keys order matches by order)"
+        elif part := re.search(r"-0*(\d+)-of-0*(\d+)\.", source):
+            hint = f" (the file is part {part[1]} of {part[2]}: give one file with all of them)"
+        how = " by order" if wanted.keys == "order" else ""
+        raise UsageError(f"{source} does not fit this trunk{how}: {faults}{hint}.")
+    matched = wanted.matched(given)
     with torch.no_grad():
-        for name in wanted:
-            target[name].copy_(matched[name][1])
-
-
-def _by_order(
-    target: Mapping[str, Tensor], wanted: list[str], given: Mapping[str, Tensor], source: str
-) -> dict[str, tuple[str, Tensor]]:
-    """Return the model's names → the file's names and tensors, the first with the first."""
-    tensors = [(name, t) for name, t in given.items() if not name.endswith(_COUNTER)]
-    every = [name for name in target if not name.endswith(_COUNTER)]
-    names = every if len(tensors) == len(every) else wanted
-    if len(tensors) != len(names):
-        raise UsageError(
-            f"{source} does not fit this trunk by order: it holds {len(tensors)} tensors, the "
-            f"trunk {len(wanted)} ({len(every)} with its classifier)."
-        )
-    return dict(zip(names, tensors, strict=True))
+        for name in wanted.names:
+            wanted.target[name].copy_(matched[name][1])
 
 
 def _classifier_prefixes(target: Mapping[str, Tensor], own: Collection[str]) -> tuple[str, ...]:
