@@ -138,8 +138,7 @@ def choose(sets: Mapping[str, Tensors], wanted: Wanted, path: Path) -> tuple[Cho
     """Return the tensors of a checkpoint for a network, and what a person should know of it.
 
     The first set fits in most files. Where it does not, another set is taken if it is the only one
-    that does. In a set, a prefix is taken off where exactly the tensors with it fit. Where none
-    fits, what comes nearest is returned, for `fill` to say what is wrong.
+    that does. In a set, a prefix is taken off where exactly the tensors with it fit.
 
     Args:
         sets: from `read_sets`.
@@ -147,7 +146,8 @@ def choose(sets: Mapping[str, Tensors], wanted: Wanted, path: Path) -> tuple[Cho
         path: of the file, for people.
 
     Raises:
-        UsageError: several fit, and none is the usual one.
+        UsageError: none fits, with what is wrong with the nearest; or several do, none of them the
+            usual one.
     """
     fits = {
         key: found for key, tensors in sets.items()
@@ -155,12 +155,14 @@ def choose(sets: Mapping[str, Tensors], wanted: Wanted, path: Path) -> tuple[Cho
     }  # fmt: skip
     if not fits:
         every = [one for key, held in sets.items() for one in _choices(key, held, wanted)]
-        return max(every, key=lambda one: wanted.fitting(one.tensors)), ""
+        nearest = max(every, key=lambda one: wanted.fitting(one.tensors))
+        several = f" ({_quoted(nearest.key)} of {', '.join(map(_quoted, sets))})"
+        raise _unfit(wanted, nearest.tensors, f"Weights file {path}{several * (len(sets) > 1)}")
     usual = next((key for key in sets if not {*filter(None, key.split("."))} - {*USUAL}), None)
     if usual not in fits and len(fits) > 1:
         raise _ambiguous(path, [found[0] for found in fits.values()])
     found = fits[usual] if usual in fits else next(iter(fits.values()))
-    if found[0].prefix and len(found) > 1:
+    if found[0].beside and len(found) > 1:
         trained = [one for one in found if one.prefix.endswith(_TRAINED)]
         if len(trained) != 1:
             raise _ambiguous(path, found)
@@ -179,11 +181,15 @@ def _choices(key: str, tensors: Tensors, wanted: Wanted) -> Iterator[Choice]:
         inside = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         beside = tuple(name for name in tensors if not name.startswith(prefix))
         yield Choice(key, prefix, inside, beside)
+        yield Choice(key, "", {name: tensors[name] for name in beside}, tuple(inside))
 
 
 def _ambiguous(path: Path, fitting: list[Choice]) -> UsageError:
     same = len({one.key for one in fitting}) == 1
-    names = [f"'{one.prefix}…'" if same else _quoted(one.key) for one in fitting]
+    names = [
+        (f"'{one.prefix}…'" if one.prefix else "names without it") if same else _quoted(one.key)
+        for one in fitting
+    ]
     return UsageError(
         f"Weights file {path} holds several sets of tensors that fit this trunk: "
         f"{', '.join(names)}. Save the one that you want by itself and give that file: "
@@ -199,7 +205,7 @@ def _alone(path: Path, one: Choice) -> str:
     """Return the Python that makes a file of one set."""
     held = f"torch.load({path.name!r}){''.join(f'[{key!r}]' for key in one.key.split('.') if key)}"
     name = one.key or one.prefix.rstrip(".") or "one"
-    if one.beside:
+    if one.beside and one.prefix:
         held = f"{{k: v for k, v in {held}.items() if k.startswith({one.prefix!r})}}"
     return f"torch.save({held}, '{name}.pth')"
 
@@ -239,19 +245,22 @@ def fill(wanted: Wanted, given: Tensors, *, source: str) -> None:
         UsageError: they do not fit; the message says what is missing, left over or of another
             shape.
     """
-    if faults := wanted.faults(given):
-        by_order = replace(wanted, keys="order")
-        hint = ""
-        if wanted.keys == "name" and not by_order.faults(given):
-            hint = " (--keys order matches by order)"
-        elif part := re.search(r"-0*(\d+)-of-0*(\d+)\.", source):
-            hint = f" (the file is part {part[1]} of {part[2]}: give one file with all of them)"
-        how = " by order" if wanted.keys == "order" else ""
-        raise UsageError(f"{source} does not fit this trunk{how}: {faults}{hint}.")
+    if wanted.faults(given):
+        raise _unfit(wanted, given, source)
     matched = wanted.matched(given)
     with torch.no_grad():
         for name in wanted.names:
             wanted.target[name].copy_(matched[name][1])
+
+
+def _unfit(wanted: Wanted, given: Tensors, source: str) -> UsageError:
+    hint = ""
+    if wanted.keys == "name" and not replace(wanted, keys="order").faults(given):
+        hint = " (--keys order matches by order)"
+    elif part := re.search(r"-0*(\d+)-of-0*(\d+)\.", source):
+        hint = f" (the file is part {part[1]} of {part[2]}: give one file with all of them)"
+    how = " by order" if wanted.keys == "order" else ""
+    return UsageError(f"{source} does not fit this trunk{how}: {wanted.faults(given)}{hint}.")
 
 
 def _classifier_prefixes(target: Mapping[str, Tensor], own: Collection[str]) -> tuple[str, ...]:

@@ -107,6 +107,12 @@ def test_sets_under_other_names_are_listed_where_several_fit(
     held = {"teacher": model.state_dict(), "student": others(model)}
     with pytest.raises(UsageError, match=r"several sets .*: 'teacher', 'student'\. Save the one"):
         loaded(saved(tmp_path / "dino.pth", held))
+    averaged = {**model.state_dict(), **{f"ema.{n}": t for n, t in others(model).items()}}
+    with pytest.raises(UsageError, match=r"several sets .*: 'ema\.…', names without it\."):
+        loaded(saved(tmp_path / "beside.pth", averaged))
+    neither = {name: dict(list(state.items())[1:]) for name, state in held.items()}
+    with pytest.raises(UsageError, match=r"\('teacher' of 'teacher', 'student'\) .*weight missing"):
+        loaded(saved(tmp_path / "neither.pth", neither))
     held["student"] = {"head.weight": torch.ones(3)}
     trunk = loaded(saved(tmp_path / "one.pth", held))
     assert "'teacher' is used; 'student' left out, as it does not fit" in trunk.notes[0]
