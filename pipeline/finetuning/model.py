@@ -40,6 +40,7 @@ from pipeline.trunks.engines.devices import choose_device, choose_precision
 from pipeline.trunks.engines.engine import Engine, run_batches
 from pipeline.trunks.engines.torch_engine import TorchEngine
 from pipeline.trunks.feature_net import FeatureNet
+from pipeline.trunks.recorded import load_recorded
 from pipeline.trunks.spec import FeatureKey
 
 _BATCH = 32
@@ -204,12 +205,8 @@ def of_head(head: Head, cache: Cache) -> Predictor:
     key = FeatureKey.of(given)
 
     def network() -> FeatureNet:
-        trunk = registry.load(
-            given.trunk, given.weights_asked, keys=given.keys, state_dir=cache.weights
-        )
-        registry.check_weights(
-            trunk, given.weights_digest, asked=given.weights_asked,
-            made=f"the features of the head {head.id}",
+        trunk = load_recorded(
+            given, cache, made=f"the features of the head {head.id}",
             otherwise="run `pipeline extract` and `pipeline fit-head` again",
         )  # fmt: skip
         return FeatureNet(trunk.module, key.preprocess, key.layer, key.pool)
@@ -284,13 +281,11 @@ class Model(Predictor):
             tensors = load_file(MODEL.check(folder, info, WEIGHTS))
         except (SafetensorError, OSError) as error:
             raise DamagedError(f"The model {folder} is damaged: {error}") from error
-        frozen = "random" if info.standalone else info.weights_asked
-        trunk = registry.load(info.trunk, frozen, keys=info.keys, state_dir=store.weights)
-        if not info.standalone:
-            registry.check_weights(
-                trunk, info.weights_digest, asked=info.weights_asked,
-                made=f"the frozen part of the model {info.id}", otherwise="fine-tune again",
-            )  # fmt: skip
+        if info.standalone:
+            trunk = registry.load(info.trunk, "random", state_dir=store.weights)
+        else:
+            made = f"the frozen part of the model {info.id}"
+            trunk = load_recorded(info, store, made=made, otherwise="fine-tune again")
         own = {f"trunk.{name}": value for name, value in trunk.module.state_dict().items()}
         classes = len(info.classes)
         head = tensors.get("head.weight")

@@ -23,6 +23,7 @@ from pipeline.images.preprocess import Preprocess
 from pipeline.store.cache import Cache
 from pipeline.trunks import registry
 from pipeline.trunks.engines.fuse import TOLERANCE, pairs, put, rest_of
+from pipeline.trunks.recorded import load_recorded
 from pipeline.trunks.registry import LoadedTrunk
 from pipeline.trunks.sources.random_weights import seeded
 
@@ -37,14 +38,12 @@ def load_trunk(task: Task, cache: Cache) -> LoadedTrunk:
         PipelineError: its weights are missing, or others now.
     """
     given, options = task.table.provenance, task.options
-    weights = "random" if options.from_scratch else given.weights_asked
-    trunk = registry.load(given.trunk, weights, keys=given.keys, state_dir=cache.weights)
-    if not options.from_scratch:
-        registry.check_weights(
-            trunk, given.weights_digest, asked=weights, made="the table",
-            otherwise="run `pipeline extract` and `pipeline fit-head` again",
-        )  # fmt: skip
-    return trunk
+    if options.from_scratch:
+        return registry.load(given.trunk, "random", state_dir=cache.weights)
+    return load_recorded(
+        given, cache, made="the table",
+        otherwise="run `pipeline extract` and `pipeline fit-head` again",
+    )  # fmt: skip
 
 
 def make_network(trunk: LoadedTrunk, task: Task, start: LinearHead | None) -> Network:

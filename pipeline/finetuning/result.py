@@ -66,10 +66,10 @@ def commit(
     scored = _scores(task, refitted, probabilities, majority)
     rows, after = prepared.rows, network.cut.after
     source = {one.name: getattr(table.provenance, one.name) for one in fields(FeatureSource)}
-    source |= {"weights": trunk.weights, "weights_digest": trunk.weights_digest}
+    source |= {
+        name: getattr(trunk, name) for name in ("weights", "weights_asked", "weights_digest")
+    }
     source["precision"] = tuner.settings.precision
-    if options.from_scratch:
-        source["weights_asked"] = "random"
     info = ModelInfo(
         **source,
         schema=MODEL.schema,

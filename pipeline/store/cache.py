@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline.errors import DamagedError, PipelineError, nearest
 from pipeline.store import hdf5
 from pipeline.store.atomic import cannot_read, remove, write_bytes
+from pipeline.store.records import Provenance
 from pipeline.store.shards import Key, RowStore, key_arrays, keys_in
 from pipeline.store.table import FeatureTable
 
@@ -82,6 +83,12 @@ class Cache:
         """Return the tables' files, newest first."""
         files = [path for path in self.tables.glob("*.h5") if not path.name.startswith(".")]
         return sorted(files, key=lambda path: (-path.stat().st_mtime_ns, path.name))
+
+    def provenances(self) -> Iterator[Provenance]:
+        """Yield where each table came from, newest first; what is damaged is passed over."""
+        for path in self.table_files():
+            with suppress(DamagedError, ValueError), hdf5.Reader(path) as reader:
+                yield Provenance.from_json(reader.json("provenance"))
 
     def set_current(self, table: Path) -> None:
         """Record the table of the last successful `extract`."""
