@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,8 @@ from pipeline.images.decoding.quiet import quiet
 from pipeline.images.decoding.reading import admit, read_unknown
 from pipeline.inference.exporting import onnx_file, openvino_file, safetensors_file
 from pipeline.inference.exporting.graph import linear_of, require
-from pipeline.inference.exporting.readme import readme
+from pipeline.inference.exporting.printed import check_lines
+from pipeline.inference.exporting.readme import code_of, readme, reads_pictures
 from pipeline.inference.options import ExportOptions
 from pipeline.progress import Progress, Silent
 from pipeline.store.atomic import commit_folder
@@ -134,6 +136,12 @@ def export_predictor(
                 f"they differ by up to {difference:.3g} on {len(inputs)} of {source}, and "
                 f"{allowed:g} is allowed. Nothing was kept. Try another --format."
             )
+        if reads_pictures(info):
+            (into / INFO).write_text(json.dumps(info))  # the lines read it
+            info["checked"]["pictures"] = check_lines(
+                code_of(info), into, predictor.preprocess.resize, _wanted(predictor),
+                allowed=allowed,
+            )  # fmt: skip
         (into / INFO).write_text(json.dumps(info, indent=1, ensure_ascii=True) + "\n")
         (into / "README.md").write_text(readme(info), encoding="utf-8", errors="replace")
 
@@ -200,11 +208,26 @@ def _examples(
         spread = digits[:: len(digits) // CHECKED]
         pictures = _pictures([str(path) for path in spread], cache, progress)
     crops = torch.stack([predictor.preprocess.apply(picture) for picture in pictures])
-    engine = predictor.fp32_engine("cpu")
     given = pictures if options.with_preprocess else list(crops)
     inputs = [np.ascontiguousarray(one.permute(1, 2, 0).numpy()) for one in given]
+    return inputs, _probabilities(predictor, crops), source
+
+
+def _probabilities(predictor: Predictor, crops: torch.Tensor) -> np.ndarray:
+    engine = predictor.fp32_engine("cpu")
     (features,) = engine.run([crops])
-    return inputs, predictor.probabilities(predictor.logits(features, engine)), source
+    return predictor.probabilities(predictor.logits(features, engine))
+
+
+def _wanted(predictor: Predictor) -> Callable[[list[bytes]], np.ndarray]:
+    """Return what gives the probabilities of image files as `predict` does, in fp32."""
+
+    def wanted(files: list[bytes]) -> np.ndarray:
+        with quiet():
+            crops = [predictor.preprocess.apply(decode(data)) for data in files]
+        return _probabilities(predictor, torch.stack(crops))
+
+    return wanted
 
 
 def _spread(rows: np.ndarray, most: int) -> np.ndarray:

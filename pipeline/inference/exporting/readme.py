@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-_OPEN = 'image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")\n'
+#: From a file to RGB as `decode` does it, or a refusal.
+OPEN = """\
+image = Image.open(sys.argv[1])
+image.load()
+key = image.mode != "P" and "transparency" in image.info  # one colour that means nothing is there
+if key or image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
+    sys.exit(f"{image.mode}{' with a transparent colour' * key} is not read: save it as 8-bit RGB")
+image = ImageOps.exif_transpose(image)
+if image.has_transparency_data:
+    seen, image = image.convert("RGBA"), Image.new("RGB", image.size, "white")
+    image.paste(seen, mask=seen)
+image = image.convert("RGB")
+"""
 _FIT = """\
 fit = info["preprocess"]
 {size}
@@ -64,7 +76,7 @@ def readme(info: dict[str, Any]) -> str:
         _promise(info),
         "",
         "```python",
-        _code(info).rstrip(),
+        code_of(info).rstrip(),
         "```",
         "",
     ]
@@ -80,11 +92,17 @@ def _prepared(info: dict[str, Any]) -> str:
     how = f"resized to {size} ({fit['interpolation']}, antialiased)"
     whole = how if fit["squash"] else f"whose short side is {how}"
     where = "The file resizes and crops" if info["input"] == "images" else "Pillow resizes above"
-    return (
+    text = (
         f"Images are RGB, upright, with transparency on white, {whole}, of which the middle "
         f"{fit['crop']} × {fit['crop']} px are taken. {where}; Headstart's own resizing differs "
         "from it by at most two of 255 grey levels, as was seen on photos."
     )
+    if done := info["checked"].get("pictures"):
+        text += (
+            f" The lines above were run on pictures of these kinds and do what Headstart does: "
+            f"{', '.join(done['same'])}. They refuse {', '.join(done['refused'])}."
+        )
+    return text
 
 
 def _inputs(info: dict[str, Any]) -> list[str]:
@@ -109,13 +127,20 @@ def _promise(info: dict[str, Any]) -> str:
     )
 
 
-def _code(info: dict[str, Any]) -> str:
+def reads_pictures(info: dict[str, Any]) -> bool:
+    """Tell whether the lines of an export open a picture and print its classes."""
+    tensors = info["format"] == "safetensors" and "library" not in info
+    return info["input"] != "features" and not tensors
+
+
+def code_of(info: dict[str, Any]) -> str:
+    """Return the lines of Python that run an export."""
     form, of_features, library = info["format"], info["input"] == "features", info.get("library")
     if of_features:
         name, value, imports, given = "features", "features", "", _FEATURES
     else:
         name, value, imports = "images", "np.asarray(image)", "from PIL import Image, ImageOps\n"
-        given = _OPEN + ("" if info["input"] == "images" else _fit(info["preprocess"]))
+        given = OPEN + ("" if info["input"] == "images" else _fit(info["preprocess"]))
     if form == "onnx":
         package, load = ", onnxruntime", _ONNX
         run = f'found = session.run(["probabilities"], {{"{name}": {value}[None]}})[0][0]\n'

@@ -1,0 +1,121 @@
+"""The lines in an export's README prepare a picture as `predict` does, or refuse it."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import BadImage, PipelineError
+from pipeline.images.decoding.decode import decode
+from pipeline.images.decoding.quiet import quiet
+from pipeline.inference.exporting.printed import check_lines, odd_pictures, run_lines
+from pipeline.inference.exporting.readme import OPEN
+
+HEAD = "import io, sys, numpy as np\nfrom PIL import Image, ImageCms, ImageOps\n"
+PIXELS = f"{HEAD}{OPEN}found = np.asarray(image).astype(int)\n"
+CARELESS = (
+    f'{HEAD}image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")\n'
+    "found = np.asarray(image).astype(int)\n"
+)
+
+
+def wanted(files):
+    return np.stack([pixels(data) for data in files])
+
+
+def pixels(data):
+    with quiet():
+        return decode(data).permute(1, 2, 0).numpy()
+
+
+def png(kind, bits, width, *, key=b"", palette=b""):
+    """Return a PNG of noise: kind 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGB and alpha."""
+
+    def chunk(name, data):
+        crc = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + crc
+
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
+    length = (width * samples * bits + 7) // 8
+    rows = np.random.default_rng(bits).integers(0, 256, (8, length), np.uint8)
+    header = struct.pack(">IIBBBBB", width, 8, bits, kind, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"PLTE", palette), (b"tRNS", key)]
+    parts += [(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(name, data) for name, data in [*parts, (b"IEND", b"")] if data or name == b"IEND"
+    )
+
+
+def further():
+    """Return more kinds of files: depths and keys of PNGs, orientations, animations, formats."""
+    colours = bytes(range(48))
+    files = {
+        f"PNG {kind} {bits} {key!r}": png(kind, bits, 12, key=key, palette=colours * (kind == 3))
+        for kind, bits, key in [
+            (0, 1, b""), (0, 2, b"\0\1"), (0, 4, b"\0\1"), (0, 8, b"\0\1"), (0, 16, b""),
+            (2, 8, b"\0" * 6), (2, 16, b""), (2, 16, b"\0" * 6), (3, 2, b""), (3, 4, b"\0\x80"),
+            (4, 8, b""), (4, 16, b""), (6, 8, b""), (6, 16, b""),
+        ]
+    }  # fmt: skip
+    noise = np.random.default_rng(0).integers(0, 256, (10, 12, 4), np.uint8)
+    clear = Image.fromarray(noise)
+    for orientation in range(1, 9):
+        for form in ("JPEG", "PNG", "TIFF", "WEBP"):
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            made = io.BytesIO()
+            clear.convert("RGB").save(made, form, exif=exif)
+            files[f"{form} turned {orientation}"] = made.getvalue()
+    for form in ("GIF", "PNG", "WEBP"):
+        made = io.BytesIO()
+        flipped = clear.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        clear.save(made, form, save_all=True, append_images=[flipped])
+        files[f"{form} moving"] = made.getvalue()
+    for mode in ("1", "L", "CMYK", "YCbCr", "LAB", "I"):
+        made = io.BytesIO()
+        image = Image.new("LAB", (9, 8), (90, 3, 200)) if mode == "LAB" else clear.convert(mode)
+        image.save(made, "TIFF")
+        files[f"TIFF {mode}"] = made.getvalue()
+    return files
+
+
+def test_what_is_printed_makes_the_pixels_of_predict_of_every_kind_of_file_or_refuses(tmp_path):
+    files = {**odd_pictures(16), **further()}
+    given = run_lines(PIXELS, tmp_path, files)
+    taken = {kind for kind, answer in given.items() if not isinstance(answer, str)}
+    for kind, data in files.items():
+        try:
+            right = pixels(data)
+        except BadImage:
+            assert kind not in taken
+            continue
+        if kind in taken:
+            np.testing.assert_array_equal(given[kind], right, err_msg=kind)
+        else:
+            assert "save it as 8-bit RGB" in given[kind]
+    assert {"RGBA", "grey with transparency", "a palette with transparency", "CMYK"} <= taken
+    assert {kind for kind in files if " turned " in kind} <= taken
+
+
+def test_lines_that_drop_transparency_or_clip_samples_are_found_out(tmp_path):
+    for kind in ("RGBA", "16-bit grey", "floating point", "a palette with transparency"):
+        given = run_lines(CARELESS, tmp_path, {kind: odd_pictures(16)[kind]})
+        assert np.abs(given[kind] - wanted([odd_pictures(16)[kind]])[0]).max() > 2
+    with pytest.raises(PipelineError, match="other probabilities on a picture with"):
+        check_lines(CARELESS, tmp_path, 16, wanted, allowed=1e-3)
+
+
+def test_the_check_says_which_kinds_come_out_the_same_and_which_are_refused(tmp_path):
+    done = check_lines(PIXELS, tmp_path, 16, wanted, allowed=0)
+    assert sorted([*done["same"], *done["refused"]]) == sorted(odd_pictures(16))
+    assert "RGBA" in done["same"] and "floating point" in done["refused"]
+
+
+def test_lines_that_need_this_package_or_fail_are_told(tmp_path):
+    with pytest.raises(PipelineError, match=r"README prints fail: .*import of pipeline"):
+        check_lines("import pipeline\n" + PIXELS, tmp_path, 16, wanted, allowed=0)
+    with pytest.raises(PipelineError, match="README prints fail: ZeroDivisionError"):
+        check_lines("1 / 0", tmp_path, 16, wanted, allowed=0)
