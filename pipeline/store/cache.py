@@ -60,14 +60,23 @@ class Cache:
     weights = _Inside("weights")
     #: The folder of trunks that were converted for an engine.
     compiled = _Inside("compiled")
-    #: The folder of the journals of what is decoded by runs that keep no rows.
-    decoding = _Inside("decoding")
     #: The folder of what `advise` found, one file a table.
     advice = _Inside("advice")
     #: The folder of the built-in data sets.
     data = _Inside("data")
     #: The SQLite file that remembers digests and what trunks resolve to.
     memo = _Inside("memo.sqlite")
+
+    @property
+    def decoding(self) -> Path:
+        """Return the folder of the journals of what is decoded by runs that keep no rows.
+
+        It lies beside a cache that is not there, since a command that only reads makes none; what
+        it knows of images that crash stays of use there when a cache is made.
+        """
+        beside = self.root.with_name(f"{self.root.name}-decoding")
+        inside = self.root.is_dir() and not beside.is_dir()
+        return self.root / "decoding" if inside else beside
 
     def rows(self, fingerprint: str) -> RowStore:
         """Return the row store of a fingerprint."""

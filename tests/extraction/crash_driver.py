@@ -112,7 +112,7 @@ def predict(folder: Path, cache: Path, plan: dict) -> dict:
     for batch in scored:
         bad += [[names[done + slot], why] for slot, why in sorted(batch.bad.items())]
         done += len(batch.logits)
-    notes = [len(path.read_bytes()) for path in (cache / "decoding").glob("*")]
+    notes = [len(path.read_bytes()) for path in Cache.at(cache).decoding.glob("*")]
     return {"folder": str(folder), "done": done, "bad": bad, "said": heard.said, "notes": notes}
 
 

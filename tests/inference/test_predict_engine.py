@@ -140,6 +140,21 @@ def test_a_cache_that_cannot_be_written_still_predicts_and_says_what_is_missing(
     assert not list(work.cache.root.rglob("*.ov"))
 
 
+@pytest.mark.parametrize("kind", [HEAD, MODEL], ids=lambda kind: kind.name)
+def test_predict_and_evaluate_make_no_cache_where_there_is_none(work, tmp_path, kind):
+    """Not for many images either, for which a network is converted."""
+    (tmp_path / "elsewhere").mkdir()
+    none, folder = Cache.at(tmp_path / "elsewhere" / "cache"), only(kind, work)
+    files = [str(work.photos / path) for path in stored(folder)[0]]
+    many = files * (logit_stream.MANY // len(files) + 1)
+    done = start([str(folder), *many], PredictOptions(), none)
+    assert len(list(done)) == len(many)
+    evaluate(find(none, folder), None, EvaluateOptions(data=str(work.photos)), none)
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert len(list(start([str(folder), *many], PredictOptions(), work.cache))) == len(many)
+    assert list(work.cache.compiled.iterdir()), "where there is one, it is kept"
+
+
 def test_what_the_engine_has_to_say_is_told(work, monkeypatch):
     def refuse(*args, **kwargs):
         raise openvino_engine.ConversionError("OpenVINO cannot run this trunk (a reason).")

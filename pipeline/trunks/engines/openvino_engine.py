@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -129,7 +130,7 @@ def place(key: FeatureKey, folder: Path) -> Path:
 
 
 def converted(net: Callable[[], FeatureNet], key: FeatureKey, *, folder: Path) -> Any:
-    """Return a network as an OpenVINO model of uint8 NHWC input, kept for the next time.
+    """Return a network as an OpenVINO model of uint8 NHWC input, kept where there is a cache.
 
     Args:
         net: makes the network, where it has to be converted.
@@ -145,10 +146,9 @@ def converted(net: Callable[[], FeatureNet], key: FeatureKey, *, folder: Path) -
     kept = _read(path, made_by)
     if kept is None:
         kept = _convert(net().eval(), key.preprocess.crop)
-        try:
-            write_bytes(path, _pack(*kept, made_by), what="the compiled trunk")
-        except PipelineError:
-            pass  # it is converted again the next time; on a full disk the next commit tells
+        if folder.parent.is_dir():  # a command that only reads makes no cache
+            with suppress(PipelineError):  # on a full disk the next commit tells
+                write_bytes(path, _pack(*kept, made_by), what="the compiled trunk")
     return openvino.Core().read_model(*kept)
 
 

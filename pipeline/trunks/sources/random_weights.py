@@ -95,7 +95,9 @@ def tell_images_apart(features: Tensor) -> bool:
 
 
 def load_or_make(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the tensors kept at `path`, made and kept first where they are missing or damaged.
+    """Return the tensors kept at `path`, made first where they are missing or damaged.
+
+    They are kept where the folder of that folder, the cache, is there.
 
     Args:
         path: a safetensors file that carries its own digest.
@@ -113,6 +115,7 @@ def load_or_make(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str,
     except (SafetensorError, FileNotFoundError):
         pass  # made again below
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in make().items()}
-    data = save(tensors, metadata={"digest": digest(tensors)})
-    atomic.write_bytes(path, data, what="the random weights")
+    if path.parent.parent.is_dir():  # a command that only reads makes no cache
+        data = save(tensors, metadata={"digest": digest(tensors)})
+        atomic.write_bytes(path, data, what="the random weights")
     return tensors
