@@ -20,6 +20,8 @@ from pipeline.trunks.sources.containers import is_safetensors
 
 #: Where training scripts keep the weights inside their checkpoint, the first that is there first.
 USUAL = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "net")
+#: Where classes of networks are defined.
+_NETWORKS = ("torchvision.models.", "timm.models.", "torch.nn.modules.container.")
 _DEPTH = 3  # of mappings in mappings
 
 #: A set of tensors: by name, in the file's order.
@@ -105,18 +107,23 @@ def _sets(
 
 def _refusal(path: Path, error: str) -> str:
     """Return the sentence for a file that names what is not on the list."""
+    module = "persistent_load" in error  # so are modules named in files from before PyTorch 1.6
     found = re.search(r"GLOBAL\s+(\S+)", error)
-    if not found:
-        what = error.rsplit("\n", maxsplit=1)[-1].split(":", 1)[-1].strip()[:200]
-        return f"Weights file {path} cannot be read without running what is in it: {what}."
-    name = found[1]
-    package = name.split(".")[0]
-    network = name.startswith(("torchvision.models.", "timm.", "torch.nn."))
+    if not (module or found):
+        what = error.partition("WeightsUnpickler error:")[2].strip().split("\n")[0].rstrip(".")
+        return f"Weights file {path} cannot be read: {what or 'its pickle is damaged'}."
+    name = found[1] if found else "torch.nn.Module"
+    if name.startswith("torch.distributed."):
+        return (
+            f"Weights file {path} is a part of a sharded checkpoint ({name}). Gather the parts "
+            "where they were saved, and save the whole network's model.state_dict() as one file."
+        )
+    network = module or name.startswith(_NETWORKS)
     what = "a whole pickled network and not its weights" if network else "more than tensors"
     return (
         f"Weights file {path} holds {what} ({name}); it is refused and nothing in it was run. "
-        f"Where {package} is installed and you trust the file, load it once and save its tensors "
-        "alone: torch.save(model.state_dict(), 'weights.pth')."
+        f"Where {name.split('.')[0]} is installed and you trust the file, load it once and save "
+        "its tensors alone: torch.save(model.state_dict(), 'weights.pth')."
     )
 
 
@@ -161,6 +168,13 @@ numpy._core.multiarray: scalar _reconstruct
 numpy.dtypes: BoolDType Int8DType Int16DType Int32DType Int64DType UInt8DType UInt16DType
 numpy.dtypes: UInt32DType UInt64DType Float16DType Float32DType Float64DType StrDType ObjectDType
 torch.torch_version: TorchVersion
+torch.optim.sgd: SGD
+torch.optim.adam: Adam
+torch.optim.adamw: AdamW
+torch.optim.rmsprop: RMSprop
+torch.optim.lr_scheduler: StepLR MultiStepLR ExponentialLR CosineAnnealingLR OneCycleLR LambdaLR
+torch.nn.modules.loss: CrossEntropyLoss NLLLoss BCELoss BCEWithLogitsLoss MSELoss L1Loss
+functools: partial
 omegaconf.base: ContainerMetadata Metadata
 omegaconf.dictconfig: DictConfig
 omegaconf.listconfig: ListConfig

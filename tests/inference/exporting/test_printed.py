@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from pipeline.errors import BadImage, PipelineError
 from pipeline.images.decoding.decode import decode
@@ -79,6 +79,13 @@ def further():
         image = Image.new("LAB", (9, 8), (90, 3, 200)) if mode == "LAB" else clear.convert(mode)
         image.save(made, "TIFF")
         files[f"TIFF {mode}"] = made.getvalue()
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    tags = srgb.replace(b"rXYZ", b"----").replace(b"gXYZ", b"rXYZ").replace(b"----", b"gXYZ")
+    for name, profile in (("sRGB", srgb), ("another", tags), ("broken", srgb[:200])):
+        for form in ("PNG", "JPEG"):
+            made = io.BytesIO()
+            clear.convert("RGB").save(made, form, icc_profile=profile)
+            files[f"{form} with {name} profile"] = made.getvalue()
     return files
 
 

@@ -4,6 +4,7 @@ import argparse
 import collections
 import datetime
 import decimal
+import functools
 import os
 import pathlib
 import random
@@ -43,6 +44,10 @@ HARMLESS = {
     "Python's": [
         frozenset([1]), {1}, slice(1, 2), 1j, b"ab", bytearray(b"a"), 10**30, range(3), int,
         uuid.UUID(int=7), decimal.Decimal("1.5"),
+    ],
+    "parts of a training": [
+        torch.optim.AdamW,
+        functools.partial(torch.optim.SGD, lr=0.1),
     ],
     "random states": [random.getstate(), np.random.get_state()],
 }  # fmt: skip
@@ -95,6 +100,43 @@ def test_nothing_on_the_list_is_made_or_looked_up(tmp_path: Path) -> None:
     ):
         torch.save({"s": STATE, "x": held}, path)
         assert list(read_sets(path)) == ["s"]
+
+
+def test_a_loss_with_its_weights_does_not_either(tmp_path: Path) -> None:
+    torch.save(
+        {"s": STATE, "x": [torch.nn.CrossEntropyLoss, torch.nn.CrossEntropyLoss(torch.ones(3))]},
+        tmp_path / "w.pth",
+    )
+    assert list(read_sets(tmp_path / "w.pth")) == ["s"]
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_pickled_network_is_told_in_files_old_and_new(tmp_path: Path, new: bool) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(1, 1))
+    torch.save(net, tmp_path / "w.pth", _use_new_zipfile_serialization=new)
+    with pytest.raises(
+        PipelineError, match=r"holds a whole pickled network .*nothing in it was run"
+    ):
+        read_sets(tmp_path / "w.pth")
+
+
+def test_a_damaged_pickle_is_told_without_torchs_advice(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(STATE, path, _use_new_zipfile_serialization=False)
+    data = bytearray(path.read_bytes())
+    for place in range(20, len(data), 7):
+        path.write_bytes(bytes([*data[:place], 0x7F, *data[place + 1 :]]))
+        try:
+            read_sets(path)
+        except PipelineError as error:
+            assert "weights_only" not in str(error) and "\n" not in str(error)
+
+
+def test_a_sharded_checkpoint_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"s": STATE, "x": torch.distributed.ReduceOp.RedOpType.SUM}, path)
+    with pytest.raises(PipelineError, match=r"part of a sharded checkpoint \(torch\.distributed"):
+        read_sets(path)
 
 
 def test_what_is_not_on_the_list_is_refused_by_its_name(tmp_path: Path) -> None:
