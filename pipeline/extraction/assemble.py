@@ -13,11 +13,13 @@ import numpy as np
 
 from pipeline.errors import DamagedError
 from pipeline.extraction.options import ExtractOptions
-from pipeline.extraction.plan import Rows, WantedImages
+from pipeline.extraction.plan import Rows
+from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.names import safe
 from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.records import PassCost, Provenance
+from pipeline.store.shards import Key
 from pipeline.store.table import FeatureTable
 from pipeline.trunks.spec import TrunkFacts, installed
 
@@ -27,33 +29,33 @@ _PASSING = {"created", "versions", "cost"}
 
 def assemble(
     cache: Cache,
-    wanted: WantedImages,
+    images: ImageSet,
     rows: Rows,
     *,
+    views: Sequence[Key],
     data: str | Path | None,
     options: ExtractOptions,
     facts: TrunkFacts,
     cost: PassCost,
 ) -> FeatureTable:
-    """Return the table of the images that have a row; written only where it is not there yet.
+    """Return the table of images that have a row; written only where it is not there yet.
 
     A table that is there with more views than are asked for stays as it is. The provenance of a new
     one is enough to load the trunk and find the images again.
 
     Args:
         cache: where tables are kept.
-        wanted: the images.
-        rows: of these, as far as they could be decoded, one at least.
+        images: with their digests, one at least.
+        rows: of these.
+        views: (digest, number) of each view of the training images, in order; none without.
         data: as in `extract`.
         options: as they were asked for.
         facts: of the trunk.
         cost: of computing what was missing.
     """
     index, key = rows.index, rows.key
-    good = [at for at, one in enumerate(wanted.keys) if one in index.rows]
-    images, kept = wanted.images.take(good), [wanted.keys[at] for at in good]
-    extra = wanted.views(index.rows, options.views)
-    shards = index.shards([*kept, *extra])
+    kept: list[Key] = [(digest, 0) for digest in images.digests]
+    shards = index.shards([*kept, *views])
     provenance = Provenance(
         fingerprint=key.fingerprint,
         key=key.to_json(),
@@ -93,9 +95,9 @@ def assemble(
         return same
     features = rows.gather(kept)
     table = replace(table, features=features)
-    if extra:  # [T, V, D]
-        views = rows.gather(extra).reshape(-1, options.views, features.shape[1])
-        table = replace(table, views=views)
+    if views:
+        crops = rows.gather(views).reshape(-1, options.views, features.shape[1])  # [T, V, D]
+        table = replace(table, views=crops)
     return table.write(path)
 
 

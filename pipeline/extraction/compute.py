@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from itertools import accumulate, chain, islice, pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,10 +17,13 @@ from pipeline.extraction import engines
 from pipeline.extraction.crashes import noted
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import Part, Plan, Rows, WantedImages, make_plan
+from pipeline.images.decoding.reading import PASSING
+from pipeline.images.names import counted, shown
 from pipeline.progress import Progress
 from pipeline.store import timings
 from pipeline.store.cache import Cache
-from pipeline.store.shards import Key
+from pipeline.store.shards import Index, Key
+from pipeline.trunks.engines import finite
 from pipeline.trunks.spec import FeatureKey
 
 if TYPE_CHECKING:
@@ -63,14 +67,16 @@ def fill(
     Raises:
         LockedError: another process computes rows of one of these fingerprints.
         HalfRangeError: float16 cannot hold the rows that a key asks for.
-        PipelineError: more images are bad than are allowed, or the trunk has other weights now.
+        PipelineError: more images are bad than are allowed, so many rows are not finite that the
+            trunk is to blame, the images' disk has gone, or the trunk has other weights now.
         UsageError: this machine cannot compute in the precision of what is missing.
     """
     for rows in several:
         for reason in rows.index.damaged.values():
             progress.say(f"{reason} Its rows are computed again.")
         if options.rehash:
-            rows.index.bad.clear()  # perhaps a newer decoder reads them
+            for key in sources:  # perhaps a newer decoder reads them
+                rows.index.bad.pop(key, None)
         if wanted is not None:
             wanted.check(rows.index)
         rows.computed = [key for key in sources if key not in rows.index]
@@ -90,15 +96,17 @@ def fill(
                 first = next(reader)  # images are decoded already while the engine is made
                 engine, columns = _engine_for(plan, cache, options, trunk, engine)
                 writers = [
-                    ShardWriter(rows, part, batches.names(engine))
+                    ShardWriter(rows, part, batches.names(engine), sources)
                     for rows, part in zip(plan.rows, columns, strict=True)
                 ]
                 computed = run_batches(engine, chain([first], reader))
                 progress.start("extracting", len(plan.missing))
                 for part in plan.parts:
                     compute_part(part, computed, writers, progress)
-                    if wanted is not None:
-                        wanted.check(plan.lacking[0].index)
+                    for rows in plan.lacking:
+                        check_there(part, rows.index, sources)
+                        if wanted is not None:
+                            wanted.check(rows.index)
             except KeyboardInterrupt:
                 kept = min(sum(key in r.index.rows for key in sources) for r in plan.lacking)
                 progress.say(f"{kept:,} of {len(sources):,} {unit} are in the cache.")
@@ -131,9 +139,8 @@ def compute_part(
     keys = iter(part.keys)
     for batch, rows in islice(computed, part.batches):
         slots = list(islice(keys, batch.count))
-        for writer in writers:
-            writer.take(rows, slots, batch.bad)
-        progress.advance(batch.count, len(batch.bad))
+        bad = [writer.take(rows, slots, batch.bad) for writer in writers]
+        progress.advance(batch.count, max(bad))
     for writer in writers:
         writer.commit()
 
@@ -184,17 +191,21 @@ class ShardWriter:
         rows: `rows.computed` says which of the pass's images lack a row.
         columns: of what the engine gives.
         engine: its name.
+        sources: (digest, view) to the path of each image that the run wants, or its bytes.
     """
 
-    def __init__(self, rows: Rows, columns: slice, engine: str):
-        self.rows, self.columns, self.engine = rows, columns, engine
+    def __init__(self, rows: Rows, columns: slice, engine: str, sources: Mapping[Key, str | bytes]):
+        self.rows, self.columns, self.engine, self.sources = rows, columns, engine, sources
         self.lacking = set(rows.computed)
+        key, bad = rows.key, rows.index.bad
+        before = sum(bad.get(one) == finite.reason(key.precision) for one in sources)
+        self.finite = finite.FiniteRows(key.trunk, key.precision, total=len(sources), found=before)
         self.good: list[Key] = []
         self.bad: list[tuple[Key, str]] = []
         self.blocks: list[np.ndarray] = []
 
-    def take(self, computed: np.ndarray, keys: Sequence[Key], bad: Mapping[int, str]) -> None:
-        """Take a batch's rows: slot by slot those of `keys`, but for the bad ones.
+    def take(self, computed: np.ndarray, keys: Sequence[Key], bad: Mapping[int, str]) -> int:
+        """Take a batch's rows, slot by slot those of `keys`; return how many of these are bad.
 
         Args:
             computed: [B, …]; what is behind the last of `keys` is padding.
@@ -202,28 +213,57 @@ class ShardWriter:
             bad: slot to the reason why there is no row.
 
         Raises:
-            PipelineError: as `stored`.
+            PipelineError: so many rows are not finite that the trunk is to blame.
+            HalfRangeError: as `stored`.
         """
         own = [slot for slot, key in enumerate(keys) if key in self.lacking]
         slots = [slot for slot in own if slot not in bad]
-        if slots:
-            self.blocks.append(stored(computed[slots][:, self.columns], self.rows.key))
-        self.good += [keys[slot] for slot in slots]
+        rows = computed[slots][:, self.columns]
+        names = [_name(self.sources[keys[slot]]) for slot in slots]
+        lost = self.finite.bad(rows, names)
+        bad = {**bad, **{slots[at]: reason for at, reason in lost.items()}}
+        if kept := [at for at in range(len(slots)) if at not in lost]:
+            self.blocks.append(stored(rows[kept] if lost else rows, self.rows.key))
+        self.good += [keys[slots[at]] for at in kept]
         self.bad += [(keys[slot], bad[slot]) for slot in own if slot in bad]
         if sum(block.nbytes for block in self.blocks) >= SHARD_BYTES:
             self.commit()
+        return sum(slot in bad for slot in range(len(keys)))
 
     def commit(self) -> None:
         """Write a shard of what was taken since the last one, if there is anything."""
-        if not self.good and not self.bad:
-            return
         key, index = self.rows.key, self.rows.index
-        whole = np.concatenate(self.blocks) if self.blocks else np.empty((0, 0), key.dtype)
-        name = self.rows.store.commit(self.good, whole, bad=self.bad, engine=self.engine)
-        index.engines[name] = self.engine
-        index.rows.update((key, (name, row)) for row, key in enumerate(self.good))
         index.bad.update(self.bad)
+        lasting = [(one, reason) for one, reason in self.bad if reason not in PASSING]
+        if self.good or lasting:
+            whole = np.concatenate(self.blocks) if self.blocks else np.empty((0, 0), key.dtype)
+            name = self.rows.store.commit(self.good, whole, bad=lasting, engine=self.engine)
+            index.engines[name] = self.engine
+            index.rows.update((key, (name, row)) for row, key in enumerate(self.good))
         self.good, self.bad, self.blocks = [], [], []
+
+
+def check_there(part: Part, index: Index, sources: Mapping[Key, str | bytes]) -> None:
+    """Tell a part of which each image has vanished by itself from a disk that has gone.
+
+    Raises:
+        PipelineError: none of the part's images could be read any more, and none of a hundred
+            others is there.
+    """
+    if not all(index.bad.get(key) in PASSING for key in part.keys):
+        return
+    every = [source for source in sources.values() if isinstance(source, str)]
+    if not any(Path(path).is_file() for path in every[:: max(1, len(every) // 100)]):
+        raise PipelineError(
+            f"{counted(len(part.keys), 'image')} in a row vanished while they were read "
+            f"({_name(sources[part.keys[0]])} first), and the others are gone as well: is their "
+            "disk still there? What was computed is kept. Run the same command again when it is "
+            "back."
+        )
+
+
+def _name(source: str | bytes) -> str:
+    return shown(source) if isinstance(source, str) else "a picture"
 
 
 class HalfRangeError(PipelineError):
@@ -231,28 +271,17 @@ class HalfRangeError(PipelineError):
 
 
 def stored(rows: np.ndarray, key: FeatureKey) -> np.ndarray:
-    """Return rows in the dtype that their key says.
+    """Return finite rows in the dtype that their key says.
 
     Raises:
-        PipelineError: they are not finite.
         HalfRangeError: float16 would change them by more than a thousandth (relative L2).
     """
     if rows.dtype == key.dtype:
-        _check_finite(rows, key)
         return rows
     with np.errstate(over="ignore"):
         narrow = rows.astype(key.dtype)
-    error = np.linalg.norm(narrow.astype(np.float32) - rows)
-    if not error <= HALF_ERROR * np.linalg.norm(rows):
-        _check_finite(rows, key)
+    wide = rows.astype(np.float64)  # whose squares do not overflow
+    error = np.linalg.norm(narrow - wide)
+    if not error <= HALF_ERROR * np.linalg.norm(wide):
         raise HalfRangeError(f"Activations of {key.trunk} at {key.layer} do not fit {key.dtype}.")
     return narrow
-
-
-def _check_finite(rows: np.ndarray, key: FeatureKey) -> None:
-    if not np.isfinite(rows).all():
-        other = "fp32" if key.precision != "fp32" else "another trunk or other weights"
-        raise PipelineError(
-            f"{key.trunk} gave features that are not finite in {key.precision}; "
-            f"{'give --precision ' if key.precision != 'fp32' else 'use '}{other}."
-        )

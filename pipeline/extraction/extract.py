@@ -15,12 +15,15 @@ from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
 from pipeline.extraction.plan import Rows, WantedImages, feature_key, find_rows, first
 from pipeline.extraction.scan import gather
 from pipeline.images.datasets.imageset import ImageSet
+from pipeline.images.decoding.reading import PASSING
+from pipeline.images.names import counted, listed
 from pipeline.progress import Progress, Silent
 from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.records import PassCost
 from pipeline.store.table import FeatureTable
 from pipeline.trunks import spec
+from pipeline.trunks.engines import finite
 from pipeline.trunks.spec import TrunkFacts
 
 if TYPE_CHECKING:
@@ -239,36 +242,65 @@ def _table(
 ) -> Extraction:
     """Return the table of rows that are there, the views of the training images added."""
     index, images = rows.index, wanted.images
-    unread = wanted.listed(index)
-    if not any(key in index.rows for key in wanted.keys):
-        raise PipelineError(f"No image of {images.root} could be decoded. {first(unread)}")
-    extracted = sum(key in index.rows for key in rows.computed)
+    extracted = [key for key in rows.computed if key in index.rows]
     views = {key: wanted.sources[key[0], 0] for key in wanted.views(index.rows, options.views)}
     if views:
         fill(cache, options, [rows], views, trunk=trunk, progress=progress, unit="views")
-        if lost := [str(views[key]) for key in views if key in index.bad]:
-            raise PipelineError(f"{len(lost)} views can no longer be decoded, such as {lost[0]}.")
-    more = len(rows.computed) if views else 0
-    cost = PassCost(extracted + more, rows.seconds)
-    table = assemble(cache, wanted, rows, data=data, options=options, facts=facts, cost=cost)
+        for digest, view in views:
+            if reason := index.bad.get((digest, view)):  # its image has no place in this table
+                index.rows.pop((digest, 0), None)
+                index.bad[digest, 0] = reason
+        wanted.check(index)
+    unread, reasons = wanted.listed(index), wanted.reasons(index)
+    if len(reasons) == len(wanted.keys):
+        raise PipelineError(f"No image of {images.root} could be decoded. {first(unread)}")
+    kept = WantedImages(images.without(reasons), None)
+    computed = sum(key in index.rows for key in extracted)
+    more = sum(key in index.rows for key in rows.computed) if views else 0
+    cost = PassCost(computed + more, rows.seconds)
+    table = assemble(
+        cache, kept.images, rows, views=kept.views(index.rows, options.views), data=data,
+        options=options, facts=facts, cost=cost,
+    )  # fmt: skip
     assert table.path is not None
     listing = write_left_out(table.path, wanted.left_out, unread)
     for keys in (wanted.sources, views):
         cache.end_run(rows.key.fingerprint, list(keys))
-    notes = [*images.notes, *facts.notes, *dict.fromkeys(rows.notes)]
+    told = _unread_notes(unread, rows.key.precision)
+    notes = [*kept.images.notes, *facts.notes, *told, *rows.notes]
     if "+" in (engines := table.provenance.engine):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
     return Extraction(
         table=table,
         images=wanted.total,
-        extracted=extracted,
-        reused=wanted.total - extracted - len(unread),
+        extracted=computed,
+        reused=wanted.total - computed - len(unread),
         bad=tuple(unread),
         left_out=wanted.left_out,
         listing=listing,
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(notes)),
         views=0 if table.views is None else table.views.shape[1],
         views_computed=more,
         seconds=rows.seconds,
-        images_per_second=(extracted + more) / rows.seconds if rows.seconds else 0.0,
+        images_per_second=(computed + more) / rows.seconds if rows.seconds else 0.0,
     )
+
+
+def _unread_notes(unread: Sequence[tuple[str, str]], precision: str) -> list[str]:
+    """Return what to do about images that another run, or another precision, may read."""
+    lost = [path for path, reason in unread if reason in PASSING]
+    endless = [path for path, reason in unread if reason == finite.reason(precision)]
+    notes = []
+    if lost:
+        notes.append(
+            f"{counted(len(lost), 'image')} vanished or changed while the run read them "
+            f"({listed(lost, 3)}) and are left out: run the same command again to take in what is "
+            "there now."
+        )
+    if endless:
+        way = "" if precision == "fp32" else ": --precision fp32 may give them one"
+        notes.append(
+            f"{counted(len(endless), 'image')} have no feature that is finite in {precision} "
+            f"({listed(endless, 3)}) and are left out{way}."
+        )
+    return notes

@@ -91,8 +91,12 @@ class WantedImages:
 
     def listed(self, index: Index) -> list[tuple[str, str]]:
         """Return path and reason of every bad file of the data set."""
-        pairs = zip(self.images.paths, self.keys, strict=True)
-        return [*((path, index.bad[key]) for path, key in pairs if key in index.bad), *self.false]
+        paths, reasons = self.images.paths, self.reasons(index)
+        return [*((paths[row], reason) for row, reason in reasons.items()), *self.false]
+
+    def reasons(self, index: Index) -> dict[int, str]:
+        """Return row to the reason of every image that has no row."""
+        return {row: index.bad[key] for row, key in enumerate(self.keys) if key in index.bad}
 
     def check(self, index: Index) -> None:
         """Raise a `PipelineError` where more files are bad than are allowed."""

@@ -44,15 +44,14 @@ def gather(
         splits = split.assign(
             images.digests, images.labels, images.groups, val=val, test=test, seed=options.seed
         )
-        notes = split.notes(splits, images.labels, images.classes, val=val, test=test)
-        return replace(images, splits=tuple(splits), notes=(*images.notes, *notes))
+        return replace(images, splits=tuple(splits), fractions=(val, test)).noted(images)
     if options.val_fraction is not None or options.test_fraction is not None:
         have = ", ".join(images.split_names)
         why = f"{data} has {have}" if have else f"{data} has no labels, and so no splits"
         raise UsageError(
             f"--val-fraction and --test-fraction are for labelled data without splits; {why}."
         )
-    return replace(images, notes=(*images.notes, *split.leaks(images.digests, images.splits)))
+    return images
 
 
 def of_data(
@@ -96,7 +95,8 @@ def of_data(
             f"{images.root} holds no images: all {len(reasons)} files were left out ({first})."
         )
     digests = tuple(file.digest for file in files if file.digest is not None)
-    return replace(images.without(reasons), digests=digests)
+    kept = images.without(reasons)
+    return replace(kept, digests=digests).noted(kept)
 
 
 def of_table(table: FeatureTable, data: str | Path | None = None) -> ImageSet:

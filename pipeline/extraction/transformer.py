@@ -11,11 +11,12 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from pipeline.errors import PipelineError
+from pipeline.errors import BadImage, PipelineError
 from pipeline.extraction.compute import fill
 from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
 from pipeline.extraction.plan import feature_key, find_rows
 from pipeline.images.decoding.pictures import as_source
+from pipeline.images.names import shown
 from pipeline.progress import Silent
 from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
@@ -145,7 +146,7 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             bad = [(sources[key], reasons[key]) for key in keys if key in reasons]
             if bad:
                 named = "; ".join(f"{_name(source)}: {reason}" for source, reason in bad[:5])
-                raise PipelineError(f"{len(bad)} images could not be decoded: {named}.")
+                raise PipelineError(f"{len(bad)} images have no features: {named}.")
             features = rows.gather(keys)
         self.n_features_out_ = features.shape[1]
         self.fingerprint_ = rows.key.fingerprint
@@ -153,9 +154,12 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _bytes(source: str | bytes) -> bytes:
-    from pipeline.images.decoding.reading import read
+    from pipeline.images.decoding.reading import read_unknown
 
-    return source if isinstance(source, bytes) else read(source)
+    try:
+        return source if isinstance(source, bytes) else read_unknown(source)
+    except BadImage as error:
+        raise PipelineError(f"Cannot take {shown(_name(source))}: {error}.") from error
 
 
 def _name(source: str | bytes) -> str:

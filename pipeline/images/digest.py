@@ -36,6 +36,8 @@ _WINDOW = 2000  # files between two writes of the memo
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 FORBIDDEN = (errno.EACCES, errno.EPERM)
+#: What opening a socket, or a device that nothing drives, says.
+NO_FILE = (errno.ENXIO, errno.ENODEV)
 
 
 class FileId(NamedTuple):
@@ -133,6 +135,8 @@ def _not_opened(file: bytes, error: OSError) -> FileId:
         return FileId(None, "", _NO_PERMISSION)
     if error.errno in GONE:
         return FileId(None, "", VANISHED)
+    if error.errno in NO_FILE:
+        return FileId(None, "", NOT_REGULAR)
     raise _cannot_read(file, error) from error
 
 

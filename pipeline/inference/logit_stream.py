@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from pipeline.store.shards import Key
 from pipeline.trunks.engines.choice import batches_on, engine_for
 from pipeline.trunks.engines.devices import choose_device
 from pipeline.trunks.engines.engine import Engine, run_batches
+from pipeline.trunks.engines.finite import FiniteRows
 from pipeline.trunks.engines.openvino_engine import place
 from pipeline.trunks.spec import FeatureKey
 
@@ -77,9 +79,16 @@ def through_trunk(
     batch_size, pinned, cut = batches_on(device, precision, options.batch_size)
     given = iter(sources)
     first = list(islice(given, AHEAD * batch_size))  # the loader takes as many at once
+    names: deque[str] = deque()  # of images on their way
+
+    def files() -> Iterator[tuple[str | bytes, None, int]]:
+        for source in chain(first, given):
+            names.append(source if isinstance(source, str) else "a picture")
+            yield source, None, 0
+
     with ExitStack() as stack:
         batches = load(
-            ((source, None, 0) for source in chain(first, given)),
+            files(),
             predictor.preprocess,
             batch_size=batch_size,
             workers=options.workers or usable_cores(),
@@ -93,12 +102,22 @@ def through_trunk(
             if len(batch.bad) < batch.count:
                 break
             # no trunk is loaded for nothing
+            for _ in range(batch.count):
+                names.popleft()
             yield Scored(np.zeros((batch.count, len(predictor.classes))), batch.bad)
         else:
             return
         engine = engine_of(predictor, options, cache, many=len(first) >= MANY)
+        finite = FiniteRows(predictor.key.trunk, precision)
         for done, features in run_batches(engine, chain([batch], batches)):
-            yield Scored(predictor.logits(features, engine)[: done.count], done.bad)
+            own = [names.popleft() for _ in range(done.count)]
+            good = [slot for slot in range(done.count) if slot not in done.bad]
+            lost = finite.bad(features[good], [own[slot] for slot in good])
+            bad = done.bad | {good[at]: reason for at, reason in lost.items()}
+            logits = np.zeros((done.count, len(predictor.classes)))
+            if good := [slot for slot in good if slot not in bad]:
+                logits[good] = predictor.logits(features[good], engine)
+            yield Scored(logits, bad)
         for note in engine.notes:
             progress.say(note)
 

@@ -79,6 +79,7 @@ class Listing:
         pairs = zip(keys, computed[: len(keys)], strict=True)
         good = {key: row for slot, (key, row) in enumerate(pairs) if slot not in bad}
         self.rows.update(good)
+        return len(bad)
 
     def commit(self):
         self.commits.append(len(self.rows))

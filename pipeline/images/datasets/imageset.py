@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UsageError, nearest
+from pipeline.images.datasets import split
 from pipeline.images.names import SPLITS, class_name, counted, joined, listed, safe, shown
 
 #: What stands for all splits together, and for the class of images without a label.
@@ -45,6 +46,7 @@ class ImageSet:
             give no split; None where the data give none at all and it is to be assigned.
         groups: N group names, "" for an image without a group; None without groups.
         digests: N sha256 of the files, 32 bytes each; empty where they are not known yet.
+        fractions: of val and test, where the splits were assigned by them.
         left_out: (path, reason) of each file or folder that is not an image of the set.
         notes: sentences for the person.
     """
@@ -57,6 +59,7 @@ class ImageSet:
     splits: tuple[str, ...] | None = None
     groups: tuple[str, ...] | None = None
     digests: tuple[bytes, ...] = ()
+    fractions: tuple[float, float] | None = None
     left_out: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -165,9 +168,13 @@ class ImageSet:
             classes=tuple(self.classes[label] for label in left.tolist()),
             left_out=self.left_out + left_out,
         )
-        old = class_notes(self)
-        notes = tuple(note for note in self.notes if note not in old)
-        return replace(kept, notes=(*notes, *no_images(lost), *class_notes(kept)))
+        return kept.noted(self, *no_images(lost))
+
+    def noted(self, before: ImageSet, *more: str) -> ImageSet:
+        """Return the set with the notes of an earlier one, those of `class_notes` made anew."""
+        old = class_notes(before)
+        notes = tuple(note for note in before.notes if note not in old)
+        return replace(self, notes=(*notes, *more, *class_notes(self)))
 
 
 def no_images(classes: Sequence[str]) -> tuple[str, ...]:
@@ -178,7 +185,11 @@ def no_images(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def class_notes(images: ImageSet) -> tuple[str, ...]:
-    """Return what a person should know of the classes: alone, scarce, or not in every split."""
+    """Return what a person should know of classes and splits.
+
+    Classes that are alone, scarce, or not in every split; equal files in two classes or splits,
+    where digests are known.
+    """
     labels, classes = images.labels, images.classes
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))
     notes = []
@@ -189,13 +200,41 @@ def class_notes(images: ImageSet) -> tuple[str, ...]:
         notes.append(many or f"{unknown:,} of {counted(len(labels), 'image')} have no label.")
     if single := [name for name, count in zip(classes, counts, strict=True) if count == 1]:
         notes.append(f"Only one image of {listed(single)}.")
+    notes += _two_classes(images)
+    if images.splits is None:
+        return tuple(notes)
+    if images.fractions is not None:
+        val, test = images.fractions
+        return (*notes, *split.notes(images.splits, labels, classes, val=val, test=test))
     missing = []
     splits = np.array(images.splits, dtype=object)
-    for split in images.split_names:
-        here = np.unique(labels[(splits == split) & (labels >= 0)])
+    for name in images.split_names:
+        here = np.unique(labels[(splits == name) & (labels >= 0)])
         if 0 < len(here) < len(classes):
             gone = np.setdiff1d(np.arange(len(classes)), here)
-            missing.append(f"{split} lacks {listed([classes[i] for i in gone.tolist()])}")
+            missing.append(f"{name} lacks {listed([classes[i] for i in gone.tolist()])}")
     if missing:
         notes.append(f"The classes differ between the splits: {'; '.join(missing)}.")
+    if images.digests:
+        notes += split.leaks(images.digests, images.splits)
     return tuple(notes)
+
+
+def _two_classes(images: ImageSet) -> list[str]:
+    """Return the note on files of several classes that hold the same bytes."""
+    first: dict[bytes, int] = {}
+    twice: dict[bytes, int] = {}
+    for row, digest in enumerate(images.digests):
+        if images.labels[row] < 0:
+            continue
+        if images.labels[first.setdefault(digest, row)] != images.labels[row]:
+            twice.setdefault(digest, row)
+    if not twice:
+        return []
+    digest, row = next(iter(twice.items()))
+    pair = listed([images.paths[first[digest]], images.paths[row]])
+    stand = "stands" if len(twice) == 1 else "stand"
+    return [
+        f"{counted(len(twice), 'image')} {stand} in two classes with the same bytes, such as "
+        f"{pair}: `pipeline audit` lists them."
+    ]

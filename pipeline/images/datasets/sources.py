@@ -10,6 +10,7 @@ A folder has splits, has classes, or holds images alone. How odd layouts are rea
 - A class folder without files is no class; where no folder has files, the images beside them are
   the data, unlabelled.
 - A symbolic link is followed; within a class each real folder is read once, whatever the links.
+  One that leads to a folder which contains it is left out, and told.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.datasets.builtin import BUILTIN
 from pipeline.images.datasets.imageset import Entry, ImageSet, class_notes, no_images
 from pipeline.images.datasets.listing import scan_listing
-from pipeline.images.digest import NOT_REGULAR
+from pipeline.images.digest import GONE, NOT_REGULAR, VANISHED
 from pipeline.images.names import SPLIT_NAMES, class_name, counted, is_hidden, listed, shown
 
 HIDDEN = "hidden"
 BROKEN_LINK = "broken link"
 LOOP = "link to a folder that is read already"
+CIRCLE = "linked to a folder that contains it"
 BESIDE = "beside the class folders"
 BESIDE_SPLITS = "beside the split folders"
 
@@ -90,6 +92,7 @@ class _Walk:
         left_out: (path, reason) of what is no image of the set.
         unreadable: (folder, the system's reason).
         empty: names of class folders without files.
+        circles: links that lead to a folder which contains them.
         notes: sentences for the person.
     """
 
@@ -97,6 +100,7 @@ class _Walk:
     left_out: list[tuple[str, str]] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+    circles: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def entries(self, folder: str) -> tuple[list[str], list[str]]:
@@ -108,7 +112,11 @@ class _Walk:
                     if is_hidden(entry.name):
                         self.left_out.append((os.path.join(folder, entry.name), HIDDEN))
                     elif _is(entry.is_dir):
-                        folders.append(entry.name)
+                        path = os.path.join(folder, entry.name)
+                        if entry.is_symlink() and self._contains(path):
+                            self.circles.append(path)
+                        else:
+                            folders.append(entry.name)
                     elif _is(entry.is_file):
                         files.append(entry.name)
                     else:
@@ -116,8 +124,20 @@ class _Walk:
                         why = BROKEN_LINK if gone else NOT_REGULAR
                         self.left_out.append((os.path.join(folder, entry.name), why))
         except OSError as error:
-            self.unreadable.append((folder or ".", error.strerror or str(error)))
+            self._not_read(folder, error)
         return folders, files
+
+    def _not_read(self, folder: str, error: OSError) -> None:
+        if folder and error.errno in GONE:
+            self.left_out.append((folder, VANISHED))
+        else:
+            self.unreadable.append((folder or ".", error.strerror or str(error)))
+
+    def _contains(self, link: str) -> bool:
+        """Tell whether a link leads to a folder that it lies in, by whatever way it was reached."""
+        target = Path(os.path.realpath(Path(self.root, link)))
+        above = [Path(os.path.realpath(Path(self.root, one))) for one in Path(link).parents]
+        return any(place.is_relative_to(target) for place in above)
 
     def files(self, top: str) -> list[str]:
         """Return all files beneath a folder, links followed, relative to the root."""
@@ -129,7 +149,7 @@ class _Walk:
             try:
                 status = Path(self.root, folder).stat()
             except OSError as error:
-                self.unreadable.append((folder, error.strerror or str(error)))
+                self._not_read(folder, error)
                 continue
             if (status.st_dev, status.st_ino) in seen:
                 self.left_out.append((folder, LOOP))
@@ -197,6 +217,7 @@ def _scan_folder(root: Path, name: str) -> ImageSet:
         walk.leave_out(loose, BESIDE)
     else:
         images = [Entry(path) for path in loose]
+    walk.leave_out(walk.circles, CIRCLE)
     if walk.unreadable:
         listing = "; ".join(f"{shown(path)}: {why}" for path, why in walk.unreadable[:5])
         raise PipelineError(

@@ -10,7 +10,7 @@ from itertools import groupby, islice
 
 import torch
 
-from pipeline.errors import BadImage, PipelineError
+from pipeline.errors import BadImage
 from pipeline.images.decoding import reading
 from pipeline.images.decoding.crops import Crops, crops
 from pipeline.images.decoding.quiet import decoding_threads
@@ -62,8 +62,8 @@ def load(
     Args:
         files: path, or the bytes themselves, expected digest (32 bytes) and view of each crop;
             any number, of which `AHEAD` batches are taken in advance. Without a digest nothing is
-            known of the file, and view 0 alone can be asked for: that it is not there, or is no
-            image, is a bad image then and no error.
+            known of the file, and view 0 alone can be asked for. With one the file was there: that
+            it is not, or holds other bytes, is one of the `reading.PASSING` reasons.
         preprocess: the trunk's.
         batch_size: nominal size B.
         workers: decoding threads.
@@ -74,8 +74,7 @@ def load(
         cut: decodes and crops.
 
     Raises:
-        PipelineError: a file cannot be read, or is no longer what it was when it was hashed; or
-            the machine is to blame (no memory, an input or output error).
+        PipelineError: the machine is to blame (no memory, an input or output error).
     """
     size = preprocess.crop
 
@@ -87,9 +86,7 @@ def load(
     ) -> dict[int, str]:
         """Put the crops of an image's views, (slot, number), into their slots of a batch."""
         name = shown(source) if isinstance(source, str) else "a picture"
-        changed = PipelineError(
-            f"{name} changed while the run was reading it. Run the same command again."
-        )
+        changed = BadImage(reading.CHANGED)
         try:
             if isinstance(source, bytes):
                 data = source

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from pipeline.errors import BadImage, PipelineError
 from pipeline.images.decoding.formats import HEAD, NOT_AN_IMAGE, sniff
-from pipeline.images.digest import FLAGS, FORBIDDEN, GONE, unread
+from pipeline.images.digest import FLAGS, FORBIDDEN, GONE, NO_FILE, NOT_REGULAR, unread
 from pipeline.images.names import shown
 
 #: Asked in the thread that is about to decode an image: takes the sha256 of the file's bytes (32
@@ -23,7 +23,22 @@ NOT_A_PATH = "not a path that this system can have"
 _REASONS = {
     **dict.fromkeys(GONE, ABSENT),
     **dict.fromkeys(FORBIDDEN, NO_PERMISSION),
+    **dict.fromkeys(NO_FILE, NOT_REGULAR),
     errno.ENAMETOOLONG: NOT_A_PATH,
+}
+
+#: Why a file that was hashed cannot be read a moment later.
+VANISHED = "vanished while it was read"
+CHANGED = "changed while it was read"
+FORBIDDEN_NOW = "may no longer be read"
+REPLACED = "is no longer a regular file"
+#: Reasons that say something of the moment and nothing of the bytes: no run records them.
+PASSING = frozenset((VANISHED, CHANGED, FORBIDDEN_NOW, REPLACED))
+_PASSING = {
+    ABSENT: VANISHED,
+    NO_PERMISSION: FORBIDDEN_NOW,
+    NOT_REGULAR: REPLACED,
+    NOT_A_PATH: VANISHED,
 }
 
 
@@ -58,20 +73,23 @@ def admit(
 def machine_error(verb: str, name: str, error: MemoryError | OSError) -> PipelineError:
     """Return the sentence for what is the machine's fault and not the image's."""
     reason = getattr(error, "strerror", None) or "no memory left"
-    return PipelineError(f"Cannot {verb} {name}: {reason}.")
+    return PipelineError(
+        f"Cannot {verb} {name}: {reason}. This is a system error; the file may be intact. Run the "
+        "same command again when the cause is gone."
+    )
 
 
 def read(path: str) -> bytes:
-    """Return the bytes of a file that was there; what the system says is never a bad image.
+    """Return the bytes of a file that was an image when it was hashed.
 
     Raises:
-        PipelineError: it cannot be read (any more), with the system's reason.
+        BadImage: with one of the `PASSING` reasons, where it is not there as a file any more.
+        PipelineError: for what is not the file's fault, with the system's reason.
     """
     try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise PipelineError(f"Cannot read {shown(path)}: {error.strerror}.") from error
+        return _read(path, known=True)
+    except BadImage as error:
+        raise BadImage(_PASSING.get(str(error), CHANGED)) from error
 
 
 def read_unknown(path: str) -> bytes:
@@ -81,19 +99,26 @@ def read_unknown(path: str) -> bytes:
         BadImage: there is no such file, it may not be read, or it is no image.
         PipelineError: for what is not the file's fault, with the system's reason.
     """
+    return _read(path, known=False)
+
+
+def _read(path: str, *, known: bool) -> bytes:
     try:
+        # A folder opens too; the status decides, before Python's own file can refuse or wait.
         descriptor = os.open(path, FLAGS)
-        if (odd := unread(os.fstat(descriptor))) is not None:
+        try:
+            if (odd := unread(os.fstat(descriptor))) is not None:
+                raise BadImage(odd.reason)
+            with open(descriptor, "rb", closefd=False) as file:
+                head = file.read(HEAD)
+                if not known and not sniff(head):  # a large file that is no image is not read whole
+                    raise BadImage(NOT_AN_IMAGE)
+                return head + file.read()
+        finally:
             os.close(descriptor)
-            raise BadImage(odd.reason)
-        with open(descriptor, "rb") as file:
-            head = file.read(HEAD)
-            if not sniff(head):  # a large file that is no image is not read whole
-                raise BadImage(NOT_AN_IMAGE)
-            return head + file.read()
     except OSError as error:
         if error.errno in _REASONS:
             raise BadImage(_REASONS[error.errno]) from error
-        raise PipelineError(f"Cannot read {shown(path)}: {error.strerror}.") from error
+        raise machine_error("read", shown(path), error) from error
     except ValueError as error:  # a path with a zero byte
         raise BadImage(NOT_A_PATH) from error

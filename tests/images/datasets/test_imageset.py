@@ -1,9 +1,11 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
+from pipeline.images.datasets.imageset import Entry, ImageSet
 from pipeline.images.datasets.sources import scan
 
 
@@ -73,3 +75,19 @@ def test_a_split_or_class_that_there_is_not_is_a_usage_error(make):
         images.find_classes(["a", "ant"])
     with pytest.raises(UsageError, match="--split val: other has no splits"):
         scan(make("a/1", "b/2", root="other")).rows(split="val")
+
+
+def test_the_same_bytes_in_two_classes_are_told_once_the_digests_are_known():
+    entries = [Entry("a/1", "a"), Entry("a/2", "a"), Entry("b/1", "b"), Entry("b/2", "b")]
+    entries += [Entry("c/1", "b"), Entry("x", "")]
+    images = ImageSet.of_entries("d", Path("/d"), entries, ())
+    one, two, three = b"1" * 32, b"2" * 32, b"3" * 32
+    told = replace(images, digests=(one, two, one, three, one, two)).noted(images)
+    assert [note for note in told.notes if "same bytes" in note] == [
+        "1 image stands in two classes with the same bytes, such as 'a/1' and 'b/1': "
+        "`pipeline audit` lists them."
+    ]
+    both = replace(images, digests=(one, two, one, two, one, two)).noted(images)
+    assert any(note.startswith("2 images stand in two classes") for note in both.notes)
+    within = replace(images, digests=(one, one, two, two, two, three)).noted(images)
+    assert not any("same bytes" in note for note in within.notes)

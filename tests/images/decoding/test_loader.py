@@ -1,5 +1,8 @@
+import contextlib
+import errno
 import hashlib
 import os
+import socket
 
 import pytest
 import torch
@@ -100,11 +103,58 @@ def test_it_reads_only_so_far_ahead_as_its_memory_allows():
     batches.close()
 
 
-def test_what_is_expected_to_be_there_and_is_not_or_is_another_stops_the_run(tmp_path):
-    (tmp_path / "x.png").write_bytes(picture(1))
-    for path, text in (("x.png", "changed while the run was reading it"), ("y.png", "Cannot read")):
-        with pytest.raises(PipelineError, match=text):
-            list(load([(str(tmp_path / path), bytes(32), 0)], PRE, batch_size=1, workers=1))
+def replaced(path, by):
+    """Put something else in the place of a file."""
+    path.unlink()
+    {
+        "nothing": lambda: None,
+        "a fifo": lambda: os.mkfifo(path),
+        "a folder": path.mkdir,
+        "a socket": lambda: bind(path),
+        "a link in a circle": lambda: path.symlink_to(path.name),
+        "another picture": lambda: path.write_bytes(picture(77)),
+        "no bytes": lambda: path.write_bytes(b""),
+    }[by]()
+
+
+def bind(path):
+    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as end:
+        end.bind(path.name)
+
+
+@pytest.mark.parametrize(
+    ("by", "reason"),
+    [
+        ("nothing", reading.VANISHED),
+        ("a link in a circle", reading.VANISHED),
+        ("a fifo", reading.REPLACED),
+        ("a folder", reading.REPLACED),
+        ("a socket", reading.REPLACED),
+        ("another picture", reading.CHANGED),
+        ("no bytes", reading.CHANGED),
+    ],
+)
+def test_what_was_hashed_and_is_no_longer_that_is_told_by_itself(tmp_path, by, reason):
+    files = []
+    for n in range(3):
+        path = tmp_path / f"{n}.png"
+        path.write_bytes(picture(n))
+        files.append((str(path), hashlib.sha256(picture(n)).digest(), 0))
+    replaced(tmp_path / "1.png", by)
+    (batch,) = load(files, PRE, batch_size=4, workers=2)
+    assert batch.bad == {1: reason} and reason in reading.PASSING
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO, errno.ESTALE])
+def test_an_error_of_the_system_while_a_hashed_file_is_read_is_no_bad_image(
+    tmp_path, monkeypatch, number
+):
+    def fail(path, flags):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(reading.os, "open", fail)
+    with pytest.raises(PipelineError, match=f"Cannot read .*{os.strerror(number)}.*Run the same"):
+        list(load([(str(tmp_path / "x.png"), bytes(32), 0)], PRE, batch_size=1, workers=1))
 
 
 def test_a_guard_is_asked_of_each_image_and_what_it_refuses_is_bad(tmp_path):
