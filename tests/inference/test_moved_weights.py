@@ -117,3 +117,21 @@ def test_a_file_called_random_is_not_what_random_weights_are_recorded_as(tmp_pat
     by_path = pipeline.extract("photos", weights="./random", cache="c", **OPTIONS)
     assert by_path.provenance.weights_asked == str(tmp_path / "random")
     assert by_path.fingerprint != by_name.fingerprint
+
+
+def test_random_weights_are_no_file_to_match_by_order(tmp_path):
+    """A model from scratch, or a standalone one, on a table whose file was matched by order."""
+    make_folder(tmp_path / "photos", each=8)
+    state = torch.load(save_weights(tmp_path / "w.pth"))
+    state = {name: value for name, value in state.items() if "num_batches" not in name}
+    torch.save({f"t{at}": value for at, value in enumerate(state.values())}, tmp_path / "w.pth")
+    cache = tmp_path / "cache"
+    pipeline.extract(
+        tmp_path / "photos", weights=tmp_path / "w.pth", keys="order", cache=cache, **OPTIONS
+    )
+    head = pipeline.fit_head(clf="linear", cache=cache)
+    tuning = {"epochs": 1, "views": 1, "precision": "fp32", "cache": cache}
+    for how in ({"from_scratch": True}, {"standalone": True}):
+        model = pipeline.finetune(head, **tuning, **how)
+        opened = pipeline.Model.open(model.folder, cache=cache)
+        assert opened.predict_proba([picture(tmp_path)]).shape == (1, 2)

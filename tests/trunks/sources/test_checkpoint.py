@@ -132,9 +132,11 @@ def test_a_damaged_pickle_is_told_without_torchs_advice(tmp_path: Path) -> None:
             assert "weights_only" not in str(error) and "\n" not in str(error)
 
 
-def test_a_sharded_checkpoint_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "w.pth"
-    torch.save({"s": STATE, "x": torch.distributed.ReduceOp.RedOpType.SUM}, path)
+def test_a_sharded_checkpoint_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, module = tmp_path / "w.pth", "torch.distributed.somewhere"
+    kind = type("Shard", (), {"__module__": module})
+    monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(Shard=kind))
+    torch.save({"s": STATE, "x": kind()}, path)
     with pytest.raises(PipelineError, match=r"part of a sharded checkpoint \(torch\.distributed"):
         read_sets(path)
 
