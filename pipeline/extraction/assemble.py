@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import DamagedError
+from pipeline.errors import DamagedError, PipelineError
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import Rows
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.names import safe
-from pipeline.store.atomic import write_bytes
+from pipeline.store.atomic import may_only_be_read, remove, write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.records import PassCost, Provenance
 from pipeline.store.shards import Key
@@ -24,7 +24,7 @@ from pipeline.store.table import FeatureTable
 from pipeline.trunks.spec import TrunkFacts, installed
 
 #: What of a table's provenance may differ where the table is the same.
-_PASSING = {"created", "versions", "cost"}
+_PASSING = {"created", "versions", "cost", "cache"}
 
 
 def assemble(
@@ -40,7 +40,8 @@ def assemble(
 ) -> FeatureTable:
     """Return the table of images that have a row; written only where it is not there yet.
 
-    A table that is there with more views than are asked for stays as it is. The provenance of a new
+    A table that is there with more views than are asked for stays as it is, and so does one of the
+    same rows in a cache that may only be read. The provenance of a new
     one is enough to load the trunk and find the images again.
 
     Args:
@@ -91,32 +92,42 @@ def assemble(
     )
     name, trunk = options.name or images.name, safe(facts.name.replace("/", "-"))
     path = cache.tables / f"{name}--{trunk}--{table.table_id[:12]}.h5"
-    if (same := _same(path, table, options.views)) is not None:
-        return same
+    held = _held(path, table)
+    if held is not None and _says(held, table, options.views):
+        return held
     features = rows.gather(kept)
     table = replace(table, features=features)
     if views:
         crops = rows.gather(views).reshape(-1, options.views, features.shape[1])  # [T, V, D]
         table = replace(table, views=crops)
-    return table.write(path)
-
-
-def _same(path: Path, table: FeatureTable, views: int) -> FeatureTable | None:
-    """Return the table at `path` where it is whole and says all that `table` says, or more."""
     try:
-        kept = FeatureTable.open(path) if path.exists() else None
+        return table.write(path)
+    except PipelineError as error:
+        if held is None or not may_only_be_read(error):
+            raise
+        if views and (held.views is None or held.views.shape[1] < options.views):
+            raise
+        return held  # of another command, or of images that lay elsewhere
+
+
+def _held(path: Path, table: FeatureTable) -> FeatureTable | None:
+    """Return the table at `path` where it is whole and of the same images."""
+    try:
+        held = FeatureTable.open(path) if path.exists() else None
     except DamagedError:
         return None
-    if kept is None or (kept.table_id, kept.paths) != (table.table_id, table.paths):
-        return None
-    richer = kept.views is not None and kept.views.shape[1] > views
-    before, now = kept.provenance.to_json(), table.provenance.to_json()
+    same = held is not None and (held.table_id, held.paths) == (table.table_id, table.paths)
+    return held if same else None
+
+
+def _says(held: FeatureTable, table: FeatureTable, views: int) -> bool:
+    """Tell whether a table of the same images says all that `table` says, or more."""
+    richer = held.views is not None and held.views.shape[1] > views
+    before, now = held.provenance.to_json(), table.provenance.to_json()
     differing = {name for name, value in now.items() if before[name] != value}
     if richer:
-        same = set(kept.shards) >= set(table.shards) and differing <= {*_PASSING, "command"}
-    else:
-        same = kept.shards == table.shards and differing <= _PASSING
-    return kept if same else None
+        return set(held.shards) >= set(table.shards) and differing <= {*_PASSING, "command"}
+    return held.shards == table.shards and differing <= _PASSING
 
 
 def write_left_out(
@@ -125,7 +136,7 @@ def write_left_out(
     """Write every file that is not in a table, with its reason, beside the table."""
     path = table.with_name(f"{table.stem}.left-out.csv")
     if not (left_out or bad):
-        path.unlink(missing_ok=True)
+        remove(path)
         return None
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +20,10 @@ from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.decoding.reading import PASSING
 from pipeline.images.names import counted, listed
 from pipeline.progress import Progress, Silent
-from pipeline.store.atomic import make_folder
+from pipeline.store.atomic import make_folder, may_only_be_read
 from pipeline.store.cache import Cache
 from pipeline.store.records import PassCost
-from pipeline.store.table import FeatureTable
+from pipeline.store.table import FeatureTable, flat_notes
 from pipeline.trunks import spec
 from pipeline.trunks.engines import finite
 from pipeline.trunks.spec import TrunkFacts
@@ -177,8 +179,12 @@ def extract_table(
         data, [options], cache, progress, gathered=gathered, facts=facts, trunk=loaded
     )
     assert done.table.path is not None
-    cache.set_current(done.table.path)
-    return replace(done, seconds=time.monotonic() - began)
+    notes = list(done.notes)
+    with _where_allowed(notes, cache, "its current table stays the one before"):
+        cache.set_current(done.table.path)
+    if not os.access(cache.root, os.W_OK) and not any(_READ_ONLY in note for note in notes):
+        notes.append(f"{cache.root} {_READ_ONLY}: it gave what it holds, and nothing was written.")
+    return replace(done, notes=tuple(notes), seconds=time.monotonic() - began)
 
 
 def extract_tables(
@@ -263,11 +269,15 @@ def _table(
         options=options, facts=facts, cost=cost,
     )  # fmt: skip
     assert table.path is not None
-    listing = write_left_out(table.path, wanted.left_out, unread)
-    for keys in (wanted.sources, views):
-        cache.end_run(rows.key.fingerprint, list(keys))
+    listing, unwritten = None, list[str]()
+    with _where_allowed(unwritten, cache, "the list of what was left out stays as it was"):
+        listing = write_left_out(table.path, wanted.left_out, unread)
+    with _where_allowed([], cache, "what a killed run left stays"):
+        for keys in (wanted.sources, views):
+            cache.end_run(rows.key.fingerprint, list(keys))
     told = _unread_notes(unread, rows.key.precision)
-    notes = [*kept.images.notes, *facts.notes, *told, *rows.notes]
+    told += flat_notes(table.features)
+    notes = [*kept.images.notes, *facts.notes, *told, *rows.notes, *unwritten]
     if "+" in (engines := table.provenance.engine):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
     return Extraction(
@@ -284,6 +294,20 @@ def _table(
         seconds=rows.seconds,
         images_per_second=(computed + more) / rows.seconds if rows.seconds else 0.0,
     )
+
+
+_READ_ONLY = "may only be read"
+
+
+@contextmanager
+def _where_allowed(notes: list[str], cache: Cache, otherwise: str) -> Iterator[None]:
+    """Write what a cache for reading only can do without; add a note where it may not be."""
+    try:
+        yield
+    except PipelineError as error:
+        if not may_only_be_read(error):
+            raise
+        notes.append(f"{cache.root} {_READ_ONLY}: {otherwise}.")
 
 
 def _unread_notes(unread: Sequence[tuple[str, str]], precision: str) -> list[str]:

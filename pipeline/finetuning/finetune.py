@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.finetuning.options import BLEND, EMA, FinetuneOptions
-from pipeline.finetuning.task import find_task
+from pipeline.finetuning.task import find_task, fitted_on
 from pipeline.heads.head import Head
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
@@ -28,6 +28,7 @@ class Tuning:
         reused: whether it was there already.
         notes: sentences for the person.
         seconds: of the whole run.
+        start: which head it started from, and what that was fitted on.
     """
 
     info: ModelInfo
@@ -35,6 +36,7 @@ class Tuning:
     reused: bool
     notes: tuple[str, ...]
     seconds: float
+    start: str
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -148,10 +150,12 @@ def finetune_head(
     options.check()
     notes: list[str] = []
     task = find_task(cache, asked, options, notes)
+    head = f"the head {task.head.id} ({task.head.clf}), {fitted_on(task.head, task.table)}"
+    progress.say(f"{'Beside' if task.options.from_scratch else 'From'} {head}.")
     info = task.made()
     reused = info is not None
     if info is None:
         from pipeline.finetuning.training_run import make_model
 
         info = make_model(task, cache, notes, progress)
-    return Tuning(info, task.folder, reused, tuple(notes), time.monotonic() - began)
+    return Tuning(info, task.folder, reused, tuple(notes), time.monotonic() - began, head)

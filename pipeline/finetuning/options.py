@@ -89,8 +89,16 @@ class FinetuneOptions(Options):
     @property
     def rate(self) -> float:
         """Return the trunk's largest learning rate."""
-        rates = SCRATCH_LR if self.from_scratch else LR
-        return rates[self.optimizer] if self.lr is None else self.lr
+        return self._usual_rate if self.lr is None else self.lr
+
+    @property
+    def gentler_rate(self) -> float:
+        """Return what to try where training diverged: a tenth, and no more than is usual."""
+        return min(self.rate / 10, self._usual_rate)
+
+    @property
+    def _usual_rate(self) -> float:
+        return (SCRATCH_LR if self.from_scratch else LR)[self.optimizer]
 
     @property
     def head_factor(self) -> float:

@@ -32,6 +32,7 @@ from pipeline.heads.task import (
     make_folds,
     split_rows,
 )
+from pipeline.images.names import counted
 from pipeline.store.cache import Cache
 from pipeline.store.records import HeadInfo, ModelInfo
 from pipeline.store.results import HEAD, MODEL
@@ -154,6 +155,16 @@ def find_head(
             f"{cache.root}. `pipeline extract` makes it again."
         )
     return info, table
+
+
+def fitted_on(head: HeadInfo, table: FeatureTable) -> str:
+    """Return on how much of a table's training images a head was fitted, for people."""
+    all_images, shots = len(table.training_rows), head.recipe["shots"]
+    if not head.partial:
+        return f"fitted on all {all_images:,} training images"
+    share = head.recipe["train_fraction"]
+    each = f"{counted(shots, 'image')} a class" if shots else f"{share:g} of each class"
+    return f"fitted on {each} ({head.train_images:,} of {all_images:,} training images)"
 
 
 def starter(board: Sequence[Ranked[HeadInfo]], notes: list[str]) -> HeadInfo | None:

@@ -91,7 +91,7 @@ def make_model(task: Task, cache: Cache, notes: list[str], progress: Progress) -
         raise PipelineError(
             f"The loss was no longer finite in epoch {len(tuner.history)}, at a learning rate of "
             f"{options.rate:g}. Kept is epoch {tuner.best_epoch}, the best until then, in "
-            f"{task.folder}. Try --lr {options.rate / 10:g}."
+            f"{task.folder}. Try --lr {options.gentler_rate:g}."
         )
     return written
 

@@ -14,7 +14,8 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.heads.cross_validation.candidates import Fold
 from pipeline.heads.estimators.normalize import Stacked
 from pipeline.heads.options import FitHeadOptions
-from pipeline.store.table import FeatureTable
+from pipeline.images.names import counted, listed
+from pipeline.store.table import FeatureTable, flat_notes
 
 
 def make_group_ids(
@@ -204,6 +205,14 @@ def split_rows(table: FeatureTable, options: FitHeadOptions, notes: list[str]) -
     if unlabelled:
         notes.append(f"{unlabelled} training images without a label were left out.")
     train, group_ids = subsampled(table, rows["train"], options, seed=options.seed)
+    lacking = sorted({*range(len(table.classes))} - {*table.labels[train].tolist()})
+    if lacking:
+        these = listed([table.classes[label] for label in lacking], 3)
+        notes.append(
+            f"{counted(len(lacking), 'class', 'classes')} without a training image, which no head "
+            f"can predict: {these}."
+        )
+    notes += flat_notes(table.features, train)
     reported = {name: rows[name] for name in ("val", "test") if len(rows[name])}
     if options.repeats and not reported:
         raise UsageError(

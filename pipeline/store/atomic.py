@@ -131,7 +131,15 @@ def remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise PipelineError(f"Cannot remove {path}: {error.strerror}.") from error
+        # a file system for reading only says so before it says that there is no such file
+        if os.path.lexists(path):
+            raise PipelineError(f"Cannot remove {path}: {error.strerror}.") from error
+
+
+def may_only_be_read(error: PipelineError) -> bool:
+    """Tell whether a write failed since nothing may be written there."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def commit_folder(folder: Path, write: Callable[[Path], None], *, what: str) -> None:

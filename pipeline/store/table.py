@@ -178,6 +178,41 @@ class FeatureTable:
         return FeatureTable.open(path)
 
 
+#: Share of the features that must be the same in every image to be told.
+FLAT = 0.25
+
+
+def flat_notes(features: np.ndarray, rows: np.ndarray | None = None) -> tuple[str, ...]:
+    """Return a sentence where many features, or all, are the same in every image.
+
+    Args:
+        features: [N, D].
+        rows: those that count; None for all.
+    """
+    count = len(features) if rows is None else len(rows)
+    if count < 2:
+        return ()
+    wanted = np.arange(count) if rows is None else rows
+    first = np.array(features[wanted[0]])
+    flat = np.ones(len(first), bool)
+    for start in range(0, count, 1024):
+        if not flat.any():
+            return ()
+        flat &= (features[wanted[start : start + 1024]] == first).all(0)
+    if not flat.all():
+        few = flat.mean() < FLAT
+        return () if few else (
+            f"{flat.sum():,} of {len(flat):,} features are the same in all {count:,} images.",
+        )  # fmt: skip
+    what = "Every feature of every image is zero" if not first.any() else (
+        f"All {count:,} images have the same features"
+    )  # fmt: skip
+    return (
+        f"{what}: no head can tell them apart. Look at the weights, or take another layer or "
+        "trunk.",
+    )
+
+
 def checksum(arrays: dict[str, np.ndarray]) -> str:
     """Return sha256 over the names, dtypes, shapes and bytes of arrays, in the order of names."""
     total = hashlib.sha256()

@@ -29,7 +29,8 @@ def test_the_three_stages_end_in_a_model_beside_its_head(cache):
     assert done.exit_code == 0, done.output
     for text in (
         "resnet18, layer4 unfrozen, epoch", "train-part (chose)", "head [95%]", "model [95%]",
-        "epoch 1/1  train ", "activations of layer3 take", "itself, fitted on all training images",
+        "epoch 1/1  train ", "activations of layer3 take", "From the head ",
+        "fitted on all 16 training",
         "Kept in",
     ):  # fmt: skip
         assert text in done.output, text

@@ -1,5 +1,6 @@
 """A class of which no image could be decoded is no class, as if its files were no images."""
 
+import numpy as np
 from conftest import make_folder, picture
 
 from pipeline.extraction.extract import extract_table
@@ -65,3 +66,12 @@ def test_the_same_bytes_in_two_classes_are_told(tmp_path, cache, fake_trunk):
     listing.write_text("path,label\nphotos/ants/000.png,a\nphotos/ants/same.png,a\n"
                        "photos/bees/same.png,b\nphotos/bees/000.png,b\n")  # fmt: skip
     assert any("same bytes" in note for note in extract_table(listing, RECIPE, cache).notes)
+
+
+def test_features_that_are_all_the_same_are_told(tmp_path, cache, fake_trunk, monkeypatch):
+    folder = make_folder(tmp_path / "photos", each=3)
+    monkeypatch.setattr(
+        type(fake_trunk), "run", lambda self, xs: (np.zeros((len(x), 11), np.float32) for x in xs)
+    )
+    done = extract_table(folder, RECIPE, cache)
+    assert any(note.startswith("Every feature of every image is zero") for note in done.notes)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tables import make_table
 
 from pipeline.errors import PipelineError
-from pipeline.finetuning.task import _aside, find_head
+from pipeline.finetuning.options import FinetuneOptions
+from pipeline.finetuning.task import _aside, find_head, fitted_on
 from pipeline.heads.resolve import find
 from pipeline.store.results import MODEL
 
@@ -83,3 +84,22 @@ def test_the_table_of_a_head_that_is_gone_is_told_with_its_id(cache, current):
     (folder, *_) = sorted((cache.root / "heads").iterdir())
     with pytest.raises(PipelineError, match=rf"\({current.table_id[:12]}\) is not in the cache"):
         find_head(cache, folder, [])
+
+
+def test_it_is_said_on_how_much_a_head_was_fitted(cache, current):
+    whole, table = find_head(cache, "logreg", [])
+    assert fitted_on(whole, table) == "fitted on all 60 training images"
+    few = fitted(current, cache, "logreg", grid="1", shots=5).heads[0].info
+    assert fitted_on(few, table) == "fitted on 5 images a class (15 of 60 training images)"
+    part = fitted(current, cache, "logreg", grid="1", train_fraction=0.5).heads[0].info
+    assert fitted_on(part, table) == "fitted on 0.5 of each class (30 of 60 training images)"
+
+
+@pytest.mark.parametrize(("rate", "next_one"), [(1e6, 2e-4), (1e-3, 1e-4), (None, 2e-5)])
+def test_a_diverged_run_is_advised_a_rate_that_can_work(rate, next_one):
+    assert FinetuneOptions(lr=rate).gentler_rate == pytest.approx(next_one)
+
+
+def test_an_infinite_learning_rate_is_called_what_it_is():
+    with pytest.raises(PipelineError, match="--lr inf is not a finite number"):
+        FinetuneOptions(lr=float("inf")).check()

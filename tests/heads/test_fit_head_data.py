@@ -112,6 +112,7 @@ def test_no_feature_that_changes_works_or_is_a_sentence(cache):
         h.info.clf for h in done.heads
     }
     assert all("could not be fitted: " in sentence for sentence in done.failed.values())
+    assert any(note.startswith("All 30 images have the same features") for note in done.notes)
     with pytest.raises(PipelineError, match=r"nb could not be fitted: .*vary at all"):
         fitted(table, cache, "nb")
 
@@ -132,3 +133,23 @@ def test_severe_imbalance_is_seen_beside_the_accuracy(cache):
         values = head.info.metrics["val"]
         assert values.baseline == 0.97 and values.classes[1]["images"] == 3
         assert 0 <= values.balanced_accuracy <= 1
+
+
+def test_classes_without_a_training_image_are_counted(cache):
+    labels = np.array([0, 1, 2] * 20 + [3, 4] * 5)
+    splits = ("train",) * 60 + ("val",) * 10
+    table = make_table(train=60, val=10, classes=5, labels=labels, splits=splits)
+    for clf in ("ncm", "logreg"):
+        notes = fitted(table, cache, clf).notes
+        assert any(
+            "2 classes without a training image, which no head can predict: 'class003' and "
+            "'class004'" in note
+            for note in notes
+        ), notes
+
+
+def test_half_dead_features_are_counted(cache):
+    x, _ = clouds(60, 10, 3, apart=3)
+    x[:, :5] = 0
+    notes = fitted(make_table(features=x, splits=("train",) * 60), cache, "ncm").notes
+    assert any("5 of 10 features are the same in all 60 images" in note for note in notes)

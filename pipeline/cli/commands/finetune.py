@@ -47,7 +47,8 @@ def show(done: Tuning) -> None:
         echo(line)
     if info.head_metrics:
         parts = [f"{split} {accuracy(m)}" for split, m in info.head_metrics.items()]
-        echo(f"The head {info.head} itself, fitted on all training images: {', '.join(parts)}")
+        start = done.start[0].upper() + done.start[1:]
+        echo(f"{start}, by itself: {', '.join(parts)}")
     if not info.beats_head:
         echo(
             f"Fine-tuning did not beat the head on {info.selected_on}: the head {info.head} "
