@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.images.preprocess import MAX_ASPECT
+
 #: From a file to RGB as `decode` does it, or a refusal.
 OPEN = """\
 image = Image.open(sys.argv[1])
@@ -17,14 +19,20 @@ if image.has_transparency_data:
     image.paste(seen, mask=seen)
 image = image.convert("RGB")
 """
-_FIT = """\
+_FIT = """
+
+def middle(image, size):
+    left, top = (round((side - wanted) / 2) for side, wanted in zip(image.size, size))
+    return image.crop((left, top, left + size[0], top + size[1]))
+
+
 fit = info["preprocess"]
 {size}
-image = image.resize(size, Image.Resampling.{kernel})
-left, top = (round((side - fit["crop"]) / 2) for side in size)
-image = image.crop((left, top, left + fit["crop"], top + fit["crop"]))
+image = middle(image.resize(size, Image.Resampling.{kernel}), [fit["crop"]] * 2)
 """
-_ASPECT = 'size = [int(fit["resize"] * side / min(image.size)) for side in image.size]'
+_ASPECT = f"""\
+image = middle(image, [min(side, {MAX_ASPECT} * min(image.size)) for side in image.size])
+size = [int(fit["resize"] * side / min(image.size)) for side in image.size]"""
 _SQUASHED = 'size = [fit["resize"], fit["resize"]]'
 _SHOW = """\
 for p, name in sorted(zip(found.tolist(), info["classes"]), reverse=True)[:3]:
@@ -140,7 +148,7 @@ def code_of(info: dict[str, Any]) -> str:
         name, value, imports, given = "features", "features", "", _FEATURES
     else:
         name, value, imports = "images", "np.asarray(image)", "from PIL import Image, ImageOps\n"
-        given = OPEN + ("" if info["input"] == "images" else _fit(info["preprocess"]))
+        given = OPEN + ("" if info["input"] == "images" else fit_lines(info["preprocess"]))
     if form == "onnx":
         package, load = ", onnxruntime", _ONNX
         run = f'found = session.run(["probabilities"], {{"{name}": {value}[None]}})[0][0]\n'
@@ -158,6 +166,7 @@ def code_of(info: dict[str, Any]) -> str:
     return f"import json, sys, numpy as np{package}\n{imports}\n{load}{given}{run}{_SHOW}"
 
 
-def _fit(fit: dict[str, Any]) -> str:
+def fit_lines(fit: dict[str, Any]) -> str:
+    """Return the lines that resize and crop a picture as `Preprocess.apply` does."""
     size = _SQUASHED if fit["squash"] else _ASPECT
     return _FIT.format(size=size, kernel=fit["interpolation"].upper())

@@ -11,8 +11,9 @@ from PIL import Image, ImageCms
 from pipeline.errors import BadImage, PipelineError
 from pipeline.images.decoding.decode import decode
 from pipeline.images.decoding.quiet import quiet
+from pipeline.images.preprocess import Preprocess
 from pipeline.inference.exporting.printed import check_lines, odd_pictures, run_lines
-from pipeline.inference.exporting.readme import OPEN
+from pipeline.inference.exporting.readme import OPEN, fit_lines
 
 HEAD = "import io, sys, numpy as np\nfrom PIL import Image, ImageCms, ImageOps\n"
 PIXELS = f"{HEAD}{OPEN}found = np.asarray(image).astype(int)\n"
@@ -105,6 +106,24 @@ def test_what_is_printed_makes_the_pixels_of_predict_of_every_kind_of_file_or_re
             assert "save it as 8-bit RGB" in given[kind]
     assert {"RGBA", "grey with transparency", "a palette with transparency", "CMYK"} <= taken
     assert {kind for kind in files if " turned " in kind} <= taken
+
+
+@pytest.mark.parametrize("size", [(2, 3000), (900, 3), (40, 57), (57, 40)])
+@pytest.mark.parametrize("squash", [False, True])
+def test_what_is_printed_resizes_and_crops_as_predict_does_strips_too(tmp_path, size, squash):
+    fit = Preprocess(36, 32, "bicubic", squash=squash)
+    y, x = np.mgrid[0 : size[1], 0 : size[0]]
+    waves = np.stack([np.sin(x / 9), np.sin(y / 9), np.sin((x + y) / 7)], 2)
+    made = io.BytesIO()
+    Image.fromarray((waves * 99 + 128).astype(np.uint8)).save(made, "PNG")
+    code = (
+        f"{HEAD}{OPEN}info = {{'preprocess': {fit.to_json()}}}\n{fit_lines(fit.to_json())}"
+        "found = np.asarray(image).astype(int)\n"
+    )
+    found = run_lines(code, tmp_path, {"it": made.getvalue()})["it"]
+    with quiet():
+        right = fit.apply(decode(made.getvalue())).permute(1, 2, 0).numpy()
+    assert np.abs(found - right).max() <= 2
 
 
 def test_lines_that_drop_transparency_or_clip_samples_are_found_out(tmp_path):
