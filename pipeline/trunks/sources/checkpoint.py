@@ -65,8 +65,11 @@ def read_sets(path: Path) -> dict[str, Tensors]:
     if sets := dict(_sets(held, (), set())):
         return sets
     keys = ", ".join(str(key)[:50] for key in list(held)[:10]) or "it has none"
+    arrays = any(isinstance(value, _Unread) for value in held.values())
+    hint = " with torch.from_numpy around each NumPy array" * arrays
     raise PipelineError(
-        f"Weights file {path} holds no tensors by name; save model.state_dict(). Keys: {keys}."
+        f"Weights file {path} holds no tensors by name; save model.state_dict(){hint}. Keys: "
+        f"{keys}."
     )
 
 
@@ -110,6 +113,11 @@ def _refusal(path: Path, error: str) -> str:
     module = "persistent_load" in error  # so are modules named in files from before PyTorch 1.6
     found = re.search(r"GLOBAL\s+(\S+)", error)
     if not (module or found):
+        if "Unsupported operand" in error:
+            return (
+                f"Weights file {path} was written in another pickle protocol than torch.save's "
+                "own: save it again without pickle_protocol."
+            )
         what = error.partition("WeightsUnpickler error:")[2].strip().split("\n")[0].rstrip(".")
         return f"Weights file {path} cannot be read: {what or 'its pickle is damaged'}."
     name = found[1] if found else "torch.nn.Module"

@@ -142,6 +142,7 @@ def _zip(path: Path) -> tuple[str, str] | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            damaged = _checksums_kept(archive, path) and archive.testzip()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise _unreadable(path, "it is damaged, or its end is missing") from error
 
@@ -153,6 +154,8 @@ def _zip(path: Path) -> tuple[str, str] | None:
     if has("/archive_format", "serialized_exported_program.json"):
         return "a program of torch.export", _EXPORTED
     if has("data.pkl"):
+        if damaged:
+            raise _unreadable(path, f"its part {damaged} is damaged")
         return None
     if has(".npy"):
         return "a file of NumPy arrays (.npz)", _ARRAYS
@@ -161,11 +164,19 @@ def _zip(path: Path) -> tuple[str, str] | None:
     return "a ZIP archive", _UNPACK
 
 
+def _checksums_kept(archive: zipfile.ZipFile, path: Path) -> bool:
+    """Tell whether `torch.save` wrote checksums; without, they are 0. `torch.load` reads none."""
+    parts = archive.infolist()
+    stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
+    size = sum(part.file_size for part in parts)
+    return stored and size <= path.stat().st_size and any(part.CRC for part in parts)
+
+
 def _other(path: Path, head: bytes) -> tuple[str, str]:
     """Return what a file is and what to do with it."""
-    head = head.ljust(3, b"\0")
+    head, text = head.ljust(3, b"\0"), head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for start, signature, what, then in _KNOWN:
-        if head[start:].startswith(signature):
+        if head[start:].startswith(signature) or (not start and text.startswith(signature)):
             return what, then
     if head[0] == 8 and 3 <= head[1] <= 32 and head[2] in b"\x12\x3a":  # ir_version, producer
         return "an ONNX graph", _TORCH

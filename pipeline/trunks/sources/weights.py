@@ -100,7 +100,10 @@ class Wanted:
             return f"{theirs} is {_shape(tensor)}{instead} {_shape(own)}"
         if tensor.is_quantized or (own.is_floating_point() and not tensor.is_floating_point()):
             kind = str(tensor.dtype).removeprefix("torch.")
-            return f"{theirs} is {kind}: give the weights from before they were quantised"
+            hint = (
+                "" if tensor.is_complex() else ": give the weights from before they were quantised"
+            )
+            return f"{theirs} is {kind}{hint}"
         if tensor.layout != torch.strided or tensor.is_meta:
             return f"{theirs} is {'without its values' if tensor.is_meta else 'sparse'}"
         if tensor.float().isnan().any():

@@ -120,6 +120,16 @@ def test_a_pickled_network_is_told_in_files_old_and_new(tmp_path: Path, new: boo
         read_sets(tmp_path / "w.pth")
 
 
+def test_another_pickle_protocol_and_numpy_arrays_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(STATE, path, pickle_protocol=4)
+    with pytest.raises(PipelineError, match=r"save it again without pickle_protocol\."):
+        read_sets(path)
+    torch.save({"a": np.ones(2)}, path)
+    with pytest.raises(PipelineError, match=r"torch\.from_numpy around each .* Keys: a\."):
+        read_sets(path)
+
+
 def test_a_damaged_pickle_is_told_without_torchs_advice(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save(STATE, path, _use_new_zipfile_serialization=False)

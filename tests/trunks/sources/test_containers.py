@@ -52,6 +52,7 @@ def tarred() -> bytes:
         (gzip.compress(b"x"), "compressed by gzip", "Unpack it"),
         (pickle.dumps({"a": 1}), "a Python pickle that torch.save did not write", "was run"),
         (b"<!DOCTYPE html><html>", "a web page", "download that failed"),
+        (b"\xef\xbb\xbf\n <?xml version", "a web page", "download that failed"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer", "git lfs pull"),
         (b"GGUF\x03", "a GGUF file", "model.state_dict()"),
         (b'{"metadata": {}}', "JSON", "lies beside it"),
@@ -103,4 +104,21 @@ def test_empty_and_truncated_files_are_told(tmp_path: Path) -> None:
         kind_of(path)
     path.write_bytes(zipped("w/data.pkl")[:-9])
     with pytest.raises(PipelineError, match="its end is missing"):
+        kind_of(path)
+
+
+def test_a_changed_byte_is_found_where_checksums_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    for checked in (True, False):
+        torch.serialization.set_crc32_options(checked)
+        try:
+            torch.save({"a": torch.ones(5000)}, path)
+        finally:
+            torch.serialization.set_crc32_options(True)
+        assert kind_of(path) == "torch"
+    torch.save({"a": torch.ones(5000)}, path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(PipelineError, match=r"its part w/data/0 is damaged\. Copy or download"):
         kind_of(path)
