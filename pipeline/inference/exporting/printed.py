@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from pipeline.errors import PipelineError
 
@@ -47,6 +47,9 @@ def odd_pictures(side: int) -> dict[str, bytes]:
     palette = colour.quantize(16)
     upright = Image.Exif()
     upright[0x0112] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for name, other in ((b"rXYZ", b"    "), (b"gXYZ", b"rXYZ"), (b"    ", b"gXYZ")):
+        profile = profile.replace(name, other)  # red and green change places: a conversion shows
     deep = (x * y * 65535).astype(np.uint16)
     return {
         "RGB": _file(colour, "PNG"),
@@ -57,6 +60,7 @@ def odd_pictures(side: int) -> dict[str, bytes]:
         "a transparent colour": _file(colour, "PNG", transparency=(0, 0, 0)),
         "CMYK": _file(colour.convert("CMYK"), "JPEG"),
         "EXIF orientation": _file(colour, "JPEG", exif=upright),
+        "a colour profile": _file(colour, "PNG", icc_profile=profile),
         "16-bit grey": _file(Image.fromarray(deep), "PNG"),
         "floating point": _file(Image.fromarray((x * y).astype(np.float32)), "TIFF"),
         "one bit": _file(alpha.convert("1"), "PNG"),
