@@ -17,8 +17,9 @@ from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.sources import builtin, from_timm, from_torchvision, random_weights
 from pipeline.trunks.sources.checkpoint import read_sets
+from pipeline.trunks.sources.choosing import choose
 from pipeline.trunks.sources.containers import SUFFIXES, is_safetensors
-from pipeline.trunks.sources.weights import KEYS, Wanted, choose, digest, fill
+from pipeline.trunks.sources.weights import KEYS, Wanted, digest, fill
 from pipeline.trunks.staging.architecture import Architecture, Weightless
 from pipeline.trunks.staging.cutting import stage_trunk
 from pipeline.trunks.staging.stages import StagedTrunk

@@ -1,0 +1,133 @@
+"""Which tensors of a checkpoint are a network's, among its sets and behind which prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline.errors import UsageError
+from pipeline.images.names import counted
+from pipeline.trunks.sources.checkpoint import USUAL, Tensors
+from pipeline.trunks.sources.weights import COUNTER, Wanted, some, unfit
+
+#: Which of two encoders in one set is the one that was trained (MoCo v1 to v3).
+_TRAINED = ("encoder_q.", "base_encoder.")
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Tensors of a checkpoint that may be a network's.
+
+    Attributes:
+        key: that leads to their set; empty for the file itself.
+        prefix: that their names had in front.
+        tensors: by name, without it.
+        beside: names in the set without the prefix.
+    """
+
+    key: str
+    prefix: str
+    tensors: Tensors
+    beside: tuple[str, ...]
+
+
+def choose(sets: Mapping[str, Tensors], wanted: Wanted, path: Path) -> tuple[Choice, str]:
+    """Return the tensors of a checkpoint for a network, and what a person should know of it.
+
+    The first set fits in most files. Where it does not, another set is taken if it is the only one
+    that does. In a set, a prefix is taken off where exactly the tensors with it fit.
+
+    Args:
+        sets: from `read_sets`.
+        wanted: of the network.
+        path: of the file, for people.
+
+    Raises:
+        UsageError: none fits, with what is wrong with the nearest; or several do, none of them the
+            usual one.
+    """
+    fits = {
+        key: found for key, tensors in sets.items()
+        if (found := [c for c in _choices(key, tensors, wanted) if not wanted.faults(c.tensors)])
+    }  # fmt: skip
+    if not fits:
+        every = [one for key, held in sets.items() for one in _choices(key, held, wanted)]
+        nearest = max(every, key=lambda one: wanted.fitting(one.tensors))
+        several = f" ({_quoted(nearest.key)} of {', '.join(map(_quoted, sets))})"
+        raise unfit(wanted, nearest.tensors, f"Weights file {path}{several * (len(sets) > 1)}")
+    usual = next((key for key in sets if not {*filter(None, key.split("."))} - {*USUAL}), None)
+    if usual not in fits and len(fits) > 1:
+        raise _ambiguous(path, [found[0] for found in fits.values()])
+    found = fits[usual] if usual in fits else next(iter(fits.values()))
+    if found[0].beside and len(found) > 1:
+        trained = [one for one in found if one.prefix.endswith(_TRAINED)]
+        if len(trained) != 1:
+            raise _ambiguous(path, found)
+        found = [*trained, *(one for one in found if one is not trained[0])]
+    others = [other[0] for key, other in fits.items() if key != found[0].key]
+    return found[0], _told(found[0], others, [key for key in sets if key not in fits], path)
+
+
+def _choices(key: str, tensors: Tensors, wanted: Wanted) -> Iterator[Choice]:
+    """Yield a set as it is, and with each prefix that could be taken off."""
+    yield Choice(key, "", tensors, ())
+    if wanted.keys == "order":
+        return
+    starts = [(wanted.rename(name), first) for name in tensors for first in wanted.names[:3]]
+    for prefix in dict.fromkeys(n.removesuffix(w) for n, w in starts if n.endswith(f".{w}")):
+        inside = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        beside = tuple(name for name in tensors if not name.startswith(prefix))
+        yield Choice(key, prefix, inside, beside)
+        yield Choice(key, "", {name: tensors[name] for name in beside}, tuple(inside))
+
+
+def _ambiguous(path: Path, fitting: list[Choice]) -> UsageError:
+    same = len({one.key for one in fitting}) == 1
+    names = [
+        (f"'{one.prefix}…'" if one.prefix else "names without it") if same else _quoted(one.key)
+        for one in fitting
+    ]
+    return UsageError(
+        f"Weights file {path} holds several sets of tensors that fit this trunk: "
+        f"{', '.join(names)}. Save the one that you want by itself and give that file: "
+        f"{_alone(path, fitting[0])}."
+    )
+
+
+def _quoted(key: str) -> str:
+    return f"'{key}'" if key else "the tensors beside them"
+
+
+def _alone(path: Path, one: Choice) -> str:
+    """Return the Python that makes a file of one set."""
+    held = f"torch.load({path.name!r}){''.join(f'[{key!r}]' for key in one.key.split('.') if key)}"
+    name = one.key or one.prefix.rstrip(".") or "one"
+    if one.beside and one.prefix:
+        held = f"{{k: v for k, v in {held}.items() if k.startswith({one.prefix!r})}}"
+    return f"torch.save({held}, '{name}.pth')"
+
+
+def _told(taken: Choice, others: list[Choice], unfit: list[str], path: Path) -> str:
+    """Return what was taken of a file, where it was not simply all of it."""
+    kinds = {
+        str(t.dtype).removeprefix("torch.") for t in taken.tensors.values()
+        if t.is_floating_point() and t.dtype != torch.float32
+    }  # fmt: skip
+    beside = [name for name in taken.beside if not name.endswith(COUNTER)]
+    used = [
+        f"'{taken.key}' is used" if taken.key else "its tensors are used",
+        f" without '{taken.prefix}' in front of the names" if taken.prefix else "",
+        f" from {' and '.join(sorted(kinds))} to float32" if kinds else "",
+    ]
+    rest = [
+        f"{counted(len(beside), 'tensor')} beside left out ({some(beside)})" if beside else "",
+        f"{some([_quoted(key) for key in unfit])} left out, as it does not fit" if unfit else "",
+        f"{some([_quoted(one.key) for one in others])} fits too: to use it, give the file that "
+        f"{_alone(path, others[0])} makes" if others else "",
+    ]  # fmt: skip
+    if not (taken.key or any(used[1:]) or any(rest)):
+        return ""
+    return f"Weights file {path.name}: {'; '.join(filter(None, [''.join(used), *rest]))}."
