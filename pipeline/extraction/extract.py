@@ -317,14 +317,14 @@ def _unread_notes(unread: Sequence[tuple[str, str]], precision: str) -> list[str
     notes = []
     if lost:
         notes.append(
-            f"{counted(len(lost), 'image')} vanished or changed while the run read them "
-            f"({listed(lost, 3)}) and are left out: run the same command again to take in what is "
-            "there now."
+            f"Left out, since they vanished or changed while the run read them: "
+            f"{counted(len(lost), 'image')} ({listed(lost, 3)}). Run the same command again to "
+            "take in what is there now."
         )
     if endless:
         way = "" if precision == "fp32" else ": --precision fp32 may give them one"
         notes.append(
-            f"{counted(len(endless), 'image')} have no feature that is finite in {precision} "
-            f"({listed(endless, 3)}) and are left out{way}."
+            f"Left out, since their features are not finite in {precision}: "
+            f"{counted(len(endless), 'image')} ({listed(endless, 3)}){way}."
         )
     return notes

@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -24,13 +25,15 @@ from pipeline.extraction.plan import Rows, find_rows
 from pipeline.extraction.scan import check_images, of_table
 from pipeline.finetuning.task import Task
 from pipeline.images.decoding.loader import load
-from pipeline.images.decoding.reading import Guard
+from pipeline.images.decoding.reading import VANISHED, Guard
+from pipeline.images.names import shown
 from pipeline.images.preprocess import Preprocess
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Index, Key, RowStore
 from pipeline.store.table import FeatureTable
 from pipeline.trunks.engines.engine import Engine, run_batches
+from pipeline.trunks.engines.finite import FiniteRows
 from pipeline.trunks.feature_net import FeatureNet
 from pipeline.trunks.registry import LoadedTrunk
 from pipeline.trunks.spec import FeatureKey
@@ -45,6 +48,19 @@ class Source(Protocol):
     def batches(self, keys: Sequence[Key], size: int) -> Iterator[Tensor]:
         """Yield [B, C, H, W] (or [B, D]) for `size` keys at a time, in order, on the device."""
         ...
+
+
+class LostImages(PipelineError):
+    """Images that can no longer be read or used while a network learns from them.
+
+    Args:
+        lost: digest to the reason.
+        first: path of one of them.
+    """
+
+    def __init__(self, lost: Mapping[bytes, str], first: str):
+        self.lost = lost
+        super().__init__(f"{first} can no longer be decoded: {next(iter(lost.values()))}.")
 
 
 class Cached:
@@ -111,6 +127,7 @@ class Live:
         workers: decoding threads.
         device: where batches are wanted.
         guarded: gives the guard against images that crash the decoder, anew for each use.
+        finite: tells activations that are not finite.
     """
 
     def __init__(
@@ -122,12 +139,18 @@ class Live:
         workers: int,
         device: torch.device,
         guarded: Callable[[], AbstractContextManager[Guard]],
+        finite: FiniteRows,
     ):
         self.engine, self.paths, self.preprocess = engine, paths, preprocess
-        self.workers, self.device, self.guarded = workers, device, guarded
+        self.workers, self.device, self.guarded, self.finite = workers, device, guarded, finite
 
     def batches(self, keys: Sequence[Key], size: int) -> Iterator[Tensor]:
-        """Yield batches; decoding runs ahead."""
+        """Yield batches; decoding runs ahead.
+
+        Raises:
+            LostImages: one is bad now, or its activation not finite; with it every other that is
+                no longer there.
+        """
         files = [(self.paths[digest], digest, view) for digest, view in keys]
         with (
             self.guarded() as guard,
@@ -137,13 +160,26 @@ class Live:
             )) as batches,
         ):  # fmt: skip
             for batch, computed in run_batches(self.engine, batches):
-                if batch.bad:
-                    slot, reason = next(iter(batch.bad.items()))
-                    raise PipelineError(
-                        f"{files[batch.start + slot][0]!s} can no longer be decoded: {reason}."
-                    )
+                own = files[batch.start : batch.start + batch.count]
+                bad = batch.bad or self.finite.bad(
+                    computed[: batch.count], [_name(source) for source, _, _ in own]
+                )
+                if bad:
+                    lost = {own[slot][1]: reason for slot, reason in bad.items()}
+                    raise LostImages(lost | self._vanished(), _name(own[next(iter(bad))][0]))
                 rows = torch.from_numpy(computed[: batch.count])
                 yield _channels_first(rows.to(self.device))
+
+    def _vanished(self) -> dict[bytes, str]:
+        """Return the images that are not there any more, so that each does not cost a new start."""
+        paths = self.paths.items()
+        return {
+            d: VANISHED for d, path in paths if isinstance(path, str) and not Path(path).is_file()
+        }
+
+
+def _name(source: str | bytes) -> str:
+    return shown(source) if isinstance(source, str) else "a picture"
 
 
 def _channels_first(rows: Tensor) -> Tensor:
@@ -170,6 +206,14 @@ class Wanted:
     scored: tuple[bytes, ...]
     views: int
     paths: dict[bytes, str]
+
+    def without(self, lost: Mapping[bytes, str]) -> Wanted:
+        """Return what is needed where some images cannot be had."""
+        return replace(
+            self,
+            train=tuple(digest for digest in self.train if digest not in lost),
+            scored=tuple(digest for digest in self.scored if digest not in lost),
+        )
 
     def every(self) -> list[Key]:
         """Return every (digest, view), an image's views together."""
@@ -205,12 +249,14 @@ class Prepared:
         views: that epochs draw from, as `training.records.draw` takes it.
         rows: that hold them; None where they are computed anew at every use (live).
         keys: their (digest, view); none where live.
+        lost: digest to the reason of each image that has no activation.
     """
 
     source: Source
     views: int
     rows: Rows | None
     keys: list[Key]
+    lost: Mapping[bytes, str] = field(default_factory=dict)
 
 
 def make_source(
@@ -238,14 +284,16 @@ def make_source(
     place = torch.device(device)
     cached = None if options.live else collect(cache, key, wanted, extract, trunk, progress)
     if cached is not None:
-        rows, fitting = cached
+        rows, fitting, lost = cached
         keys = fitting.every()
-        return Prepared(Cached(rows.store, rows.index, keys, place), fitting.views, rows, keys)
+        source = Cached(rows.store, rows.index, keys, place)
+        return Prepared(source, fitting.views, rows, keys, lost)
     check_images(wanted.paths, cache, workers=workers)
     live = Live(
         make_engine(trunk, key, extract, cache), wanted.paths, key.preprocess,
         workers=workers or usable_cores(), device=place,
         guarded=partial(noted_apart, cache, progress),
+        finite=FiniteRows(given.trunk, str(given.precision)),
     )  # fmt: skip
     return Prepared(live, options.drawn if options.live or not options.drawn else -1, None, [])
 
@@ -268,8 +316,8 @@ def collect(
     options: ExtractOptions,
     trunk: LoadedTrunk,
     progress: Progress,
-) -> tuple[Rows, Wanted] | None:
-    """Return the activations, and the views that there was room for; None where there is none.
+) -> tuple[Rows, Wanted, dict[bytes, str]] | None:
+    """Return the activations, what there are of, and the images without; None without room.
 
     A manifest keeps them from the collector until `cache.end_run`.
 
@@ -300,7 +348,6 @@ def collect(
                     cache, options, [rows], sources, trunk=trunk, progress=progress,
                     unit="activations",
                 )  # fmt: skip
-                cache.begin_run(rows.key.fingerprint, keys)
             except HalfRangeError:
                 cache.end_run(rows.key.fingerprint, list(sources))
                 progress.say(
@@ -308,12 +355,12 @@ def collect(
                     "takes twice the space."
                 )
                 continue
-            bad = [fitting.paths[k[0]] for k in keys if k in rows.index.bad]
-            if bad:
-                raise PipelineError(
-                    f"{len(bad)} images can no longer be decoded, such as {bad[0]}."
-                )
-            return rows, fitting
+            lost = {k[0]: rows.index.bad[k] for k in keys if k in rows.index.bad}
+            fitting = fitting.without(lost)
+            cache.begin_run(rows.key.fingerprint, fitting.every())
+            if lost:
+                cache.end_run(rows.key.fingerprint, keys)
+            return rows, fitting, lost
     raise AssertionError("float32 holds everything")
 
 

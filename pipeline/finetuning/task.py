@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +32,7 @@ from pipeline.heads.task import (
     make_folds,
     split_rows,
 )
-from pipeline.images.names import counted
+from pipeline.images.names import counted, listed
 from pipeline.store.cache import Cache
 from pipeline.store.records import HeadInfo, ModelInfo
 from pipeline.store.results import HEAD, MODEL
@@ -72,6 +72,37 @@ class Task:
         """Return every split with its rows, the choosing part included."""
         own = {} if self.selects == "val" else {self.selects: self.select}
         return {**own, **self.reported}
+
+    def without(self, lost: Mapping[bytes, str], notes: list[str]) -> Task:
+        """Return the task without images that can no longer be had.
+
+        Args:
+            lost: digest to the reason.
+            notes: takes a sentence for the person.
+
+        Raises:
+            PipelineError: what is left is too little to learn from and to choose by.
+        """
+        if not lost:
+            return self
+        digests = np.array(self.table.digests)
+        gone = np.isin(digests, [digest.hex() for digest in lost])
+
+        def left(rows: np.ndarray) -> np.ndarray:
+            return np.asarray(rows[~gone[rows]])
+
+        named = [self.table.paths[row] for row in np.flatnonzero(gone)]
+        sentence = (
+            f"{counted(len(named), 'image')} could not be used and count nowhere: "
+            f"{listed(named, 3)} ({next(iter(lost.values()))})."
+        )
+        train, select = left(self.train), left(self.select)
+        if len(np.unique(self.table.labels[train])) < 2 or not len(select):
+            raise PipelineError(f"{sentence} Too few are left to learn from.")
+        notes.append(sentence)
+        reported = {split: left(rows) for split, rows in self.reported.items()}
+        reported = {split: rows for split, rows in reported.items() if len(rows)}
+        return replace(self, train=train, select=select, reported=reported)
 
     def made(self) -> ModelInfo | None:
         """Return `model.json` of a model that is finished; else it is to be made (again)."""

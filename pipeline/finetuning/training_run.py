@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.errors import DamagedError, PipelineError
-from pipeline.finetuning.boundary import make_source
+from pipeline.finetuning.boundary import LostImages, make_source
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.prepare import Handover, check_handover, faster, load_trunk, make_network
 from pipeline.finetuning.recipe import Part, Settings
@@ -24,6 +24,7 @@ from pipeline.finetuning.task import Task, refit
 from pipeline.finetuning.training import Diverged, Training
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import log_loss, softmax
+from pipeline.images.names import counted
 from pipeline.progress import Progress
 from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
@@ -34,6 +35,8 @@ from pipeline.trunks.engines.devices import choose_device, choose_precision
 def make_model(task: Task, cache: Cache, notes: list[str], progress: Progress) -> ModelInfo:
     """Train the model of a task, keep it, and return its `model.json`.
 
+    Images that vanish while the network learns from them are left out from the last epoch on.
+
     Args:
         task: what to train, and where it will be kept.
         cache: where activations and unfinished runs are.
@@ -43,6 +46,16 @@ def make_model(task: Task, cache: Cache, notes: list[str], progress: Progress) -
     Raises:
         PipelineError: with a sentence that says what to do.
     """
+    try:
+        return _make(task, cache, notes, progress)
+    except LostImages as error:
+        smaller = task.without(error.lost, notes)
+        progress.say(f"{error} Going on without ({counted(len(error.lost), 'image')} in all).")
+        going_on = replace(task.options, resume=None)
+        return make_model(replace(smaller, options=going_on), cache, notes, progress)
+
+
+def _make(task: Task, cache: Cache, notes: list[str], progress: Progress) -> ModelInfo:
     options = task.options
     device = choose_device(options.device)
     trunk = load_trunk(task, cache)
@@ -54,6 +67,7 @@ def make_model(task: Task, cache: Cache, notes: list[str], progress: Progress) -
     prepared = make_source(
         task, cache, trunk, after=network.cut.after, device=device, progress=progress
     )
+    task = task.without(prepared.lost, notes)
     if prepared.views < 0 <= options.drawn:
         notes.append("There was no room for activations: they were computed anew in every epoch.")
     network.to(torch.device(device)).to(memory_format=torch.channels_last)
@@ -110,6 +124,7 @@ def _begin(
         progress.say(
             "Starting over. (An unfinished run of the same was there; --resume goes on with one.)"
         )
+        saved.unlink()
     features, logits = tuner.begin()
     first = tuner.history[0]
     line = f"epoch 0  selection {first.loss:.4f} ({first.accuracy:.3f})"

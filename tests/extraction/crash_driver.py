@@ -142,6 +142,7 @@ def live(folder: Path, cache: Path, plan: dict) -> dict:
     from pipeline.finetuning.boundary import Live
     from pipeline.images.preprocess import Preprocess
     from pipeline.store.cache import Cache
+    from pipeline.trunks.engines.finite import FiniteRows
 
     arm(folder, plan)
     heard, names = Heard(), sorted(str(path) for path in folder.rglob("*.png"))
@@ -149,6 +150,7 @@ def live(folder: Path, cache: Path, plan: dict) -> dict:
     source = Live(
         Engine(), paths, Preprocess(10, 8), workers=plan.get("workers", 1),
         device=torch.device("cpu"), guarded=partial(noted_apart, Cache.at(cache), heard),
+        finite=FiniteRows("t", "fp32"),
     )  # fmt: skip
     keys, done, error = [(digest, 0) for digest in paths], 0, ""
     try:

@@ -49,8 +49,8 @@ def test_one_file_that_vanishes_costs_its_own_row_is_told_and_never_recorded(
     assert (done.images, done.extracted) == (16, 15)
     assert done.bad == (("bees/003.png", reading.VANISHED),)
     assert any(
-        "1 image vanished or changed while the run read them ('bees/003.png')" in n
-        and "run the same command again" in n
+        "vanished or changed while the run read them: 1 image ('bees/003.png')" in n
+        and "Run the same command again" in n
         for n in done.notes
     )
     with done.listing.open() as file:

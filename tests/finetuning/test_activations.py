@@ -13,6 +13,7 @@ from pipeline.images.decoding.reading import unguarded
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.shards import RowStore
 from pipeline.trunks.engines.engine import Pixels
+from pipeline.trunks.engines.finite import FiniteRows
 
 CPU = torch.device("cpu")
 
@@ -64,7 +65,8 @@ def test_live_crops_are_the_views_and_a_lost_image_is_named(tmp_path):
     data = [picture(n) for n in range(5)]
     paths = {hashlib.sha256(d).digest(): d for d in data}
     live = Live(Pixels(), paths, Preprocess(10, 8), workers=2, device=CPU,
-                guarded=partial(nullcontext, unguarded))  # fmt: skip
+                guarded=partial(nullcontext, unguarded),
+                finite=FiniteRows("t", "fp32"))  # fmt: skip
     keys = [(digest, view) for digest in paths for view in (0, 1)]
     found = torch.cat(list(live.batches(keys, 4)))
     assert found.shape == (10, 3, 8, 8) and found.dtype == torch.uint8
