@@ -140,7 +140,7 @@ class Labelled:
         good = np.ones(len(at), bool)
         good[list(bad)] = False
         unread = tuple((images.paths[at[slot]], reason) for slot, reason in bad.items())
-        trained = _trained_on(self.cache, predictor)
+        trained = images_of(self.cache, predictor, "train")
         if seen := sum(images.digests[row] in trained for row in at[good]):
             notes.append(
                 f"{counted(seen, 'image')} of {split} are training images of the table that the "
@@ -226,13 +226,13 @@ def _table(cache: Cache, word: str | None, predictor: Predictor) -> FeatureTable
     return find_table(cache, word)
 
 
-def _trained_on(cache: Cache, predictor: Predictor) -> set[bytes]:
-    """Return the digests of the images that it was fitted on, as far as is known."""
+def images_of(cache: Cache, predictor: Predictor, split: str) -> set[bytes]:
+    """Return the digests of a split of the table that it was made on, as far as is known."""
     table = table_of(cache, predictor.info)
     if table is None:
         return set()
     pairs = zip(table.digests, table.splits, strict=True)
-    return {bytes.fromhex(digest) for digest, split in pairs if split == "train"}
+    return {bytes.fromhex(digest) for digest, name in pairs if name == split}
 
 
 def _few(names: Any, most: int = 5) -> str:

@@ -14,7 +14,7 @@ from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import McNemar, mcnemar
 from pipeline.images.names import counted, joined
-from pipeline.inference.evaluate import find_images
+from pipeline.inference.evaluate import find_images, images_of
 from pipeline.inference.options import EvaluateOptions
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
@@ -33,12 +33,14 @@ class Compared:
         images: n, of a class that both know.
         accuracies: of the first and the second.
         test: McNemar's.
+        chosen_by: the one of the two that these images chose, and how many; "" where neither.
     """
 
     split: str
     images: int
     accuracies: tuple[float, float]
     test: McNemar
+    chosen_by: str = ""
 
     def sentence(self, names: tuple[str, str]) -> str:
         """Return what the figures mean."""
@@ -53,6 +55,11 @@ class Compared:
             f"{counts}They differ on {counted(one + other, 'image')}: {one:,} right by {names[0]} "
             f"alone, {other:,} by {names[1]} alone; exact McNemar p = {_short(self.test.p)}. "
         )
+        if self.chosen_by:
+            return (
+                f"{split}No conclusion is drawn: {self.chosen_by}, so it looks better here than on "
+                "new images. Compare on test, or on other images."
+            )
         if self.test.p >= LEVEL:
             return f"{split}The difference may well be chance."
         better = names[0] if one > other else names[1]
@@ -66,7 +73,7 @@ class Compared:
             "first_alone": self.test.first_alone,
             "second_alone": self.test.second_alone,
             "p": self.test.p,
-            "more_than_chance": self.test.p < LEVEL,
+            "more_than_chance": None if self.chosen_by else self.test.p < LEVEL,
             "sentence": self.sentence(names),
         }
 
@@ -186,8 +193,23 @@ def compare_predictors(
             notes.append(f"Left out, since one of the two does not know {joined(left_out)}.")
         right = one.right[of_one], other.right[of_other]
         accuracies = float(right[0].mean()), float(right[1].mean())
-        splits.append(Compared(split, len(shared), accuracies, mcnemar(*right)))
+        digests = {labelled.images.digests[row] for row in shared}
+        chosen_by = _chosen_by(cache, pair, digests)
+        splits.append(Compared(split, len(shared), accuracies, mcnemar(*right), chosen_by))
     return Comparison(pair, labelled.place, tuple(splits), tuple(dict.fromkeys(notes)))
+
+
+def _chosen_by(cache: Cache, pair: tuple[Predictor, ...], digests: set[bytes]) -> str:
+    """Return which of two was chosen by more than a twentieth of some images, and how; else ""."""
+    chosen = []
+    for predictor in pair:
+        split = "val" if predictor.info.selected_on == "val" else "train"  # its folds, or a part
+        number = len(digests & images_of(cache, predictor, split))
+        if 20 * number > len(digests):
+            what = "the epoch" if predictor.kind == "model" else "the settings"
+            title = f"{predictor.kind} {predictor.id[:6]}"
+            chosen.append(f"{counted(number, 'image')} of these chose {what} of {title}")
+    return " and ".join(dict.fromkeys(chosen))
 
 
 def _short(p: float) -> str:

@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 
 import click
 import pytest
@@ -120,10 +121,10 @@ def test_leaks_are_told_with_the_pairs(cache, table):
     path = cache.tables / "leaky--fake--0.h5"
     leaky = make_table(path, features=table.features, splits=table.splits, digests=tuple(digests))
     result = fit(cache, path, "--clf", "ncm")
-    assert "Leakage  7 images in two splits, or nearly so:" in result.stdout
-    lines = {
-        f"val: {leaky.paths[60 + n]} = train: {leaky.paths[n]} (the same file)" for n in range(7)
-    }
+    assert "Leakage  7 images of val resemble an image of train (possible leak)" in result.stdout
+    root = leaky.provenance.root
+    pairs = [[f"{root}/{leaky.paths[n + k]}" for k in (60, 0)] for n in range(7)]
+    lines = {f"{shlex.join(pair)} (the same file)" for pair in pairs}
     told = {line.strip() for line in result.stdout.splitlines() if "same file" in line}
     assert len(told) == 5 and told < lines
     assert "and 2 more; --json lists all" in result.stdout

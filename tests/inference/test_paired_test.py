@@ -72,6 +72,18 @@ def test_two_heads_are_compared_on_the_same_images_of_the_table(tmp_path):
     assert set(found.to_json()["splits"]["val"]) >= {"p", "first_alone", "sentence"}
 
 
+def test_no_conclusion_is_drawn_from_images_that_chose_one_of_the_two(tmp_path):
+    cache = Cache.at(tmp_path / "cache")
+    table = make_table(tmp_path / "t.h5", train=60, val=60, test=90, dim=16, apart=0.7)
+    fitted(table, cache, "lda,knn", select_on="val")
+    one, other = (find(cache, folder) for folder in HEAD.folders(cache.root))
+    val, test = compare_predictors(one, other, None, EvaluateOptions(), cache).splits
+    assert f"60 images of these chose the settings of head {one.folder.name[:6]}" in val.chosen_by
+    said = val.to_json(("a", "b"))
+    assert "No conclusion is drawn" in said["sentence"] and said["more_than_chance"] is None
+    assert test.chosen_by == "" and "No conclusion" not in test.sentence(("a", "b"))
+
+
 def test_a_head_and_a_model_are_compared_by_features_and_by_images(modelled):
     cache = Cache.at(modelled / "cache")
     head, model = (find(cache, kind.folders(cache.root)[0]) for kind in (HEAD, MODEL))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,6 +13,7 @@ import click
 from pipeline.cli import boards, options
 from pipeline.cli.log import echo
 from pipeline.cli.progress import reporter
+from pipeline.heads.cross_validation.near_duplicates import Leak
 from pipeline.heads.fit_head import Fitting, fit_heads
 from pipeline.heads.leaderboard import rank_heads
 from pipeline.heads.options import FitHeadOptions
@@ -45,6 +50,19 @@ def command(table: str | None, cache: str | None, as_json: bool, **values: Any) 
     show(done, store)
 
 
+def leakage(leaks: Sequence[Leak], root: Path) -> Iterator[str]:
+    """Yield how many images resemble one of another split, then files, ready for a shell."""
+    pairs = Counter((leak.split, leak.other_split) for leak in leaks)
+    for (split, other), number in pairs.items():
+        yield (
+            f"Leakage  {counted(number, 'image')} of {split} "
+            f"{'resembles' if number == 1 else 'resemble'} an image of {other} (possible leak)"
+        )
+    for leak in leaks[:5]:
+        how = "the same file" if leak.same_file else f"cosine {leak.cosine:.3f}"
+        yield f"         {shlex.join(str(root / p) for p in (leak.path, leak.other))} ({how})"
+
+
 def show(done: Fitting, store: Cache) -> None:
     """Print what a fitting of heads did."""
     fitted = {head.id for head in done.heads}
@@ -66,13 +84,8 @@ def show(done: Fitting, store: Cache) -> None:
             echo(f"Note     {note}")
     for reason in done.failed.values():
         echo(f"Failed   {reason}")
-    if done.leaks:
-        echo(f"Leakage  {counted(len(done.leaks), 'image')} in two splits, or nearly so:")
-    for leak in done.leaks[:5]:
-        how = "the same file" if leak.same_file else f"cosine {leak.cosine:.3f}"
-        echo(
-            f"         {leak.split}: {leak.path} = {leak.other_split}: {leak.other} ({how})"
-        )  # fmt: skip
+    for line in leakage(done.leaks, Path(done.table.provenance.root)):
+        echo(line)
     if len(done.leaks) > 5:
         echo(f"         and {len(done.leaks) - 5} more; --json lists all")
     for note in done.notes:

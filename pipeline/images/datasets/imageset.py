@@ -216,7 +216,8 @@ def class_notes(images: ImageSet) -> tuple[str, ...]:
     if missing:
         notes.append(f"The classes differ between the splits: {'; '.join(missing)}.")
     if images.digests:
-        notes += split.leaks(images.digests, images.splits)
+        files = [f"{images.root}/{path}" for path in images.paths]
+        notes += split.leaks(images.digests, images.splits, files)
     return tuple(notes)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 from collections.abc import Sequence
 
 import numpy as np
@@ -104,21 +105,27 @@ def notes(
     )
 
 
-def leaks(digests: Sequence[bytes], splits: Sequence[str]) -> tuple[str, ...]:
-    """Return a sentence on equal files in several splits, for data that bring their own.
+def leaks(digests: Sequence[bytes], splits: Sequence[str], files: Sequence[str]) -> tuple[str, ...]:
+    """Return a sentence a split on files that are in train too, for data that bring their own.
 
     Args:
         digests: N digests.
         splits: N of `train`, `val`, `test` or "".
+        files: N paths, for people.
     """
-    train = {digest for digest, split in zip(digests, splits, strict=True) if split == "train"}
-    counts = []
-    for name in SPLITS[1:]:
-        pairs = zip(digests, splits, strict=True)
-        also = sum(split == name and digest in train for digest, split in pairs)
-        if also:
-            counts.append(f"{counted(also, 'file')} of {name}")
-    return (f"Also in train, byte for byte: {' and '.join(counts)}.",) if counts else ()
+    rows = list(zip(digests, splits, files, strict=True))
+    train = {digest: file for digest, split, file in reversed(rows) if split == "train"}
+    found = {
+        name: [(file, train[digest]) for digest, split, file in rows
+               if split == name and digest in train]
+        for name in SPLITS[1:]
+    }  # fmt: skip
+    return tuple(
+        f"{counted(len(also), 'image')} of {name} {'is' if len(also) == 1 else 'are'} also in "
+        f"train, byte for byte (possible leak), such as {shlex.join(also[0])}."
+        for name, also in found.items()
+        if also
+    )
 
 
 def _number(key: bytes, seed: int) -> float:

@@ -151,7 +151,11 @@ def test_a_split_that_nobody_asked_for_is_not_missed():
 
 def test_equal_files_in_given_splits_are_told():
     digests = [b"a", b"b", b"a", b"b", b"c"]
-    assert split.leaks(digests, ["train", "train", "val", "test", "test"]) == (
-        "Also in train, byte for byte: 1 file of val and 1 file of test.",
+    files = ["d/a.png", "d/b.png", "d/a b's.png", "d/b2.png", "d/c.png"]
+    assert split.leaks(digests, ["train", "train", "val", "test", "test"], files) == (
+        "1 image of val is also in train, byte for byte (possible leak), such as "
+        """'d/a b'"'"'s.png' d/a.png.""",
+        "1 image of test is also in train, byte for byte (possible leak), such as d/b2.png "
+        "d/b.png.",
     )
-    assert split.leaks(digests[2:], ["train", "val", "test"]) == ()
+    assert split.leaks(digests[2:], ["train", "val", "test"], files[2:]) == ()
