@@ -93,8 +93,8 @@ class FinetuneOptions(Options):
 
     @property
     def gentler_rate(self) -> float:
-        """Return what to try where training diverged: a tenth, and no more than is usual."""
-        return min(self.rate / 10, self._usual_rate)
+        """Return what to try where training diverged: a tenth, or the usual rate if far below."""
+        return self.rate / 10 if self.rate <= 100 * self._usual_rate else self._usual_rate
 
     @property
     def _usual_rate(self) -> float:

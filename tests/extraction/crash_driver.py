@@ -19,6 +19,7 @@ import signal
 import sys
 import types
 from pathlib import Path
+from types import SimpleNamespace
 
 from pipeline.errors import BadImage
 from pipeline.images.decoding import probe
@@ -96,6 +97,7 @@ def predict(folder: Path, cache: Path, plan: dict) -> dict:
 
     class Stub:
         preprocess, classes = Preprocess(10, 8), ("ants", "bees")
+        key = SimpleNamespace(trunk="stub")
 
         def precision_on(self, device, asked):
             return "fp32"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.images.datasets.builtin import BUILTIN, builtin
+from pipeline.images.digest import GONE
 from pipeline.images.names import is_hidden, shown
 
 #: What stands for the list on standard input.
@@ -87,6 +88,9 @@ def _below(folder: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Pic
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
     except OSError as error:
+        if above and error.errno in GONE:  # it has just vanished: reported by itself
+            yield Pick(folder)
+            return
         raise PipelineError(f"Cannot read the folder {shown(folder)}: {error.strerror}.") from error
     for entry in entries:
         if is_hidden(entry.name):

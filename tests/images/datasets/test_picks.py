@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pytest
 from conftest import make_folder, picture
@@ -76,3 +77,15 @@ def test_what_gave_nothing_is_remembered(tmp_path):
 def test_a_built_in_set_goes_by_its_name(tmp_path):
     found = paths("digits", home=tmp_path / "data")
     assert len(found) == 1797 and found[0].endswith("data/digits/0/0000.png")
+
+
+def test_a_folder_that_vanishes_on_the_way_is_reported_by_itself(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(b"x")
+    walk = iter(Picks([str(tmp_path)], tuple, tmp_path))
+    first = next(walk)
+    shutil.rmtree(tmp_path / "b")
+    assert [pick.path for pick in (first, *walk)] == [
+        str(tmp_path / "a" / "1.jpg"), str(tmp_path / "b"), str(tmp_path / "c" / "1.jpg"),
+    ]  # fmt: skip
