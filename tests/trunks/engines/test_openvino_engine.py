@@ -323,3 +323,17 @@ def test_openvino_tells_nobody_what_runs_here(tmp_path):
         capture_output=True, check=False,
     )  # fmt: skip
     assert done.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "False"], done.stderr
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_comparison_is_not_fooled_by_what_is_not_finite():
+    relative = openvino_engine._relative
+    want = np.full((4, 6), 3e38, np.float32)
+    assert relative(want, want) == 0
+    some = want.copy()
+    some[0, 0], some[1, 1] = np.inf, np.nan
+    assert relative(some, some) == relative(want, some) == 0
+    assert relative(want * np.float32(0.9), some) == pytest.approx(0.1, rel=1e-3)
+    assert relative(some, want) == np.inf  # OpenVINO alone overflows
+    none = np.full((4, 6), np.nan, np.float32)
+    assert relative(none, none) == relative(want, none) == np.inf
