@@ -322,7 +322,7 @@ def _unread_notes(unread: Sequence[tuple[str, str]], precision: str) -> list[str
             "take in what is there now."
         )
     if endless:
-        way = "" if precision == "fp32" else ": --precision fp32 may give them one"
+        way = "" if precision == "fp32" else ": --precision fp32 may give finite ones"
         notes.append(
             f"Left out, since their features are not finite in {precision}: "
             f"{counted(len(endless), 'image')} ({listed(endless, 3)}){way}."

@@ -1,5 +1,8 @@
+import contextlib
 import hashlib
 import io
+import os
+import socket
 
 import numpy as np
 import pytest
@@ -133,3 +136,13 @@ def test_trouble_of_the_machine_is_no_bad_image(files, monkeypatch):
     monkeypatch.setattr(reading, "read_unknown", full)
     with pytest.raises(PipelineError, match=r"Cannot show .*0\.png: Too many open files\."):
         list(pictures(files, side=20, workers=1))
+
+
+def test_a_fifo_a_socket_or_a_folder_in_the_place_of_a_file_is_a_reason_and_no_hang(tmp_path):
+    os.mkfifo(tmp_path / "fifo.png")
+    with contextlib.chdir(tmp_path), socket.socket(socket.AF_UNIX) as end:
+        end.bind("socket.png")
+    (tmp_path / "folder.png").mkdir()
+    names = ("fifo.png", "socket.png", "folder.png", "none.png")
+    shown = pictures([(str(tmp_path / name), bytes(32)) for name in names], side=8, workers=2)
+    assert [one.reason for one in shown] == [*["not a regular file"] * 3, "no such file"]
