@@ -69,7 +69,7 @@ class Rule:
 
 #: Options that several commands have: how to compute, and where images lie now.
 SHARED: Mapping[str, tuple[Any, Rule]] = {
-    "precision": ("auto", Rule(choices=("auto", "fp32", "bf16", "fp16"))),
+    "precision": ("auto", Rule(choices=("auto", "fp32", "tf32", "bf16", "fp16"))),
     "device": ("auto", Rule(choices=("auto", "cpu", "cuda", "mps"), changes=False)),
     "engine": ("auto", Rule(choices=("auto", "torch", "openvino"), changes=False)),
     "batch_size": (None, Rule(metavar="N", least=1, changes=False)),

@@ -47,6 +47,7 @@ class FakeEngine:
 
     def __init__(self, name: str = "fake"):
         self.name = name
+        self.precision = ""
         self.notes: list[str] = []
         self.batches: list[int] = []
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
-from pipeline.extraction import engines
+from pipeline.extraction import canary, engines
 from pipeline.extraction.crashes import noted
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import Part, Plan, Rows, WantedImages, make_plan
@@ -95,6 +95,9 @@ def fill(
             try:
                 first = next(reader)  # images are decoded already while the engine is made
                 engine, columns = _engine_for(plan, cache, options, trunk, engine)
+                canary.check(
+                    engine, [r.key for r in plan.rows], [r.store for r in plan.rows], columns
+                )
                 writers = [
                     ShardWriter(rows, part, batches.names(engine), sources)
                     for rows, part in zip(plan.rows, columns, strict=True)

@@ -129,7 +129,7 @@ def extract(
         pool: `avg`, `max`, `gem` or `flat`, of the layers' activations.
         views: random crops and flips of each training image that are kept besides.
         image_size: side of the input in pixels; None for the weights' own.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        precision: `auto`, `fp32`, `tf32`, `bf16` or `fp16`.
         device: `auto`, `cpu`, `cuda` or `mps`.
         engine: `auto`, `torch` or `openvino`: what runs the trunk.
         batch_size: images at once; None for the device's default.
@@ -223,7 +223,8 @@ def extract_tables(
     keys = [*wanted.sources, *views]
     with cache.reading([f for key in asked for f in key.fingerprints], keys):
         stored = {
-            key: find_rows(cache, key, keys, device=options.device) for key in dict.fromkeys(asked)
+            key: find_rows(cache, key, keys, device=options.device, engine=options.engine)
+            for key in dict.fromkeys(asked)
         }
         for precision in dict.fromkeys(rows.key.precision for rows in stored.values()):
             part = [rows for rows in stored.values() if rows.key.precision == precision]

@@ -169,7 +169,9 @@ def feature_key(facts: TrunkFacts, options: ExtractOptions) -> FeatureKey:
     return FeatureKey(facts.name, facts.weights_digest, layer, pool, preprocess, options.precision)
 
 
-def find_rows(cache: Cache, asked: FeatureKey, keys: Sequence[Key], *, device: str) -> Rows:
+def find_rows(
+    cache: Cache, asked: FeatureKey, keys: Sequence[Key], *, device: str, engine: str = "auto"
+) -> Rows:
     """Return what the cache holds; precision `auto` is settled here.
 
     It is what the hardware computes fastest, unless the cache holds rows of these images in
@@ -181,6 +183,8 @@ def find_rows(cache: Cache, asked: FeatureKey, keys: Sequence[Key], *, device: s
         asked: what they depend on.
         keys: (digest, view) of those that are wanted.
         device: where missing ones are computed.
+        engine: that computes them. What it would compute in fp32 though bf16 is asked for is
+            looked for, and filed, under fp32.
 
     Raises:
         UsageError: the device is not there.
@@ -192,7 +196,20 @@ def find_rows(cache: Cache, asked: FeatureKey, keys: Sequence[Key], *, device: s
         return Rows(key, store, store.index())
 
     if asked.precision != "auto":
-        return stored(asked.precision)
+        rows = stored(asked.precision)
+        if asked.precision != "bf16" or all(key in rows.index for key in keys):
+            return rows
+        from pipeline.trunks.engines import choice, devices
+
+        own = choice.settled("bf16", device=devices.choose_device(device), asked=engine)
+        if own != asked.precision:
+            rows = stored(own)
+            rows.notes.append(
+                f"OpenVINO does not compute in {asked.precision} on this CPU: the features are "
+                f"computed, and kept, in {own}."
+            )
+        return rows
+    from pipeline.trunks.engines.choice import settled
     from pipeline.trunks.engines.devices import choose_device, choose_precision, likely_precision
 
     wanted = set(keys)
@@ -207,7 +224,7 @@ def find_rows(cache: Cache, asked: FeatureKey, keys: Sequence[Key], *, device: s
         chosen, own = whole[0], likely_precision(device)
     else:
         place = choose_device(device)
-        own = choose_precision("auto", place)
+        own = settled(choose_precision("auto", place), device=place, asked=engine)
         # the hardware computes in these too; what it emulates, an engine may round differently
         usable = [p for p in every if p in ("fp32", own) or (p == "fp16" and place != "cpu")]
         chosen = max([own, *usable], key=counts.__getitem__)  # own, where there is none

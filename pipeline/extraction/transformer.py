@@ -37,7 +37,7 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         layer: a stage or `neck`; None for the trunk's own feature.
         pool: `avg`, `max`, `gem` or `flat`; None for the trunk's own.
         image_size: side of the input; None for the weights' own.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        precision: `auto`, `fp32`, `tf32`, `bf16` or `fp16`.
         device: `auto`, `cpu`, `cuda` or `mps`.
         batch_size: images at once; None for the device's default.
         workers: decoding threads; None for the cores that the process may use.
@@ -139,7 +139,7 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         )
         asked = feature_key(facts, options)
         with cache.reading(asked.fingerprints, keys):
-            rows = find_rows(cache, asked, keys, device=options.device)
+            rows = find_rows(cache, asked, keys, device=options.device, engine=options.engine)
             fill(cache, options, [rows], sources, trunk=trunk, progress=Silent())
             cache.end_run(rows.key.fingerprint, list(sources))
             reasons = rows.index.bad

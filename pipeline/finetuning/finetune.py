@@ -108,7 +108,7 @@ def finetune(
         start: the last layer starts from the fitted `head`, or `random`.
         from_scratch: train everything from random weights.
         data: folder in which the images lie now; None for where they were extracted from.
-        precision: of the training arithmetic: `auto`, `fp32`, `bf16` or `fp16`.
+        precision: of the training arithmetic: `auto`, `fp32`, `tf32`, `bf16` or `fp16`.
         device: where to train: `auto`, `cpu`, `cuda` or `mps`.
         workers: decoding threads; None for the cores that the process may use.
         seed: of order, views and dropout, from 0.

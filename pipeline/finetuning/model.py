@@ -116,8 +116,8 @@ class Predictor:
 
         Args:
             device: `cpu`, `cuda` or `mps`.
-            asked: `fp32`, `bf16`, `fp16`, or `auto` for that of the stored predictions; fp16,
-                which a CPU does not have, is fp32 there then.
+            asked: `fp32`, `tf32`, `bf16`, `fp16`, or `auto` for that of the stored
+                predictions; fp16 and tf32, which a CPU does not have, are fp32 there then.
 
         Raises:
             UsageError: fp16 is asked for on a CPU.
@@ -125,7 +125,8 @@ class Predictor:
         if asked != "auto":
             return choose_precision(asked, device)
         stored = self.key.precision
-        return "fp32" if (stored, device) == ("fp16", "cpu") else stored
+        lacking = (stored, device) == ("fp16", "cpu") or (stored == "tf32" and device != "cuda")
+        return "fp32" if lacking else stored
 
     def fp32_engine(self, device: str = "auto") -> Engine:
         """Return PyTorch in fp32 as the engine; `pipeline.inference.logit_stream` knows others.

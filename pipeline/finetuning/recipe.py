@@ -31,7 +31,7 @@ class Settings:
             et al. 2022, "Robust fine-tuning of zero-shot models"); 0 for none.
         views: see `draw`.
         seed: of order, views and dropout.
-        precision: `fp32`, `bf16` or `fp16` of the arithmetic.
+        precision: `fp32`, `tf32`, `bf16` or `fp16` of the arithmetic.
     """
 
     epochs: int

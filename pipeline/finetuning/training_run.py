@@ -30,6 +30,7 @@ from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.records import ModelInfo
 from pipeline.trunks.engines.devices import choose_device, choose_precision
+from pipeline.trunks.engines.products import products
 
 
 def make_model(task: Task, cache: Cache, notes: list[str], progress: Progress) -> ModelInfo:
@@ -83,8 +84,9 @@ def _make(task: Task, cache: Cache, notes: list[str], progress: Progress) -> Mod
     )
     finite = True
     try:
-        while finite and not tuner.ended:
-            finite = _epoch(tuner, saved, agreed, progress)
+        with products(precision):
+            while finite and not tuner.ended:
+                finite = _epoch(tuner, saved, agreed, progress)
     except torch.OutOfMemoryError as error:
         raise PipelineError(
             f"One image does not fit the memory of {device}; unfreeze fewer stages, or give "

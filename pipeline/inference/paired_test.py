@@ -135,7 +135,7 @@ def paired_test(
             neither.
         calibration: divide logits by the temperature that was fitted on held-out images.
         data: folder in which the images of a table lie now; None for where they were.
-        precision: `fp32`, `bf16`, `fp16`, or `auto` for that of the stored predictions.
+        precision: `fp32`, `tf32`, `bf16`, `fp16`, or `auto` for that of the stored predictions.
         device: `auto`, `cpu`, `cuda` or `mps`.
         engine: `torch`, `openvino`, or `auto`: what `extract` takes; PyTorch for a few images.
         batch_size: images at once; None for the device's default.

@@ -235,7 +235,7 @@ def predict(
         min_confidence: probability below which no class is predicted, in [0, 1]; None for never.
         calibration: divide logits by the temperature that was fitted on held-out images.
         use_cache: take a head's features from the cache, and keep those that it lacks.
-        precision: `fp32`, `bf16`, `fp16`, or `auto` for that of the stored predictions.
+        precision: `fp32`, `tf32`, `bf16`, `fp16`, or `auto` for that of the stored predictions.
         device: `auto`, `cpu`, `cuda` or `mps`.
         engine: `torch`, `openvino`, or `auto`: what `extract` takes; PyTorch for a few images.
         batch_size: images at once; None for the device's default.

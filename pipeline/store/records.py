@@ -130,7 +130,7 @@ class FeatureSource(Record):
         keys: how a weights file was matched: by `name` or by `order`.
         layer: where features are taken.
         pool: how they are pooled.
-        precision: of the arithmetic: `fp32`, `bf16` or `fp16`.
+        precision: of the arithmetic: `fp32`, `tf32`, `bf16` or `fp16`.
         preprocess: of `pipeline.images.preprocess.Preprocess`.
     """
 

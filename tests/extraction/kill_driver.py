@@ -27,7 +27,7 @@ STEPS = ("open", "write", "fsync", "rename")
 
 
 class Engine:
-    name, notes = "fake", ()
+    name, precision, notes = "fake", "", ()
 
     def run(self, batches):
         for crops in batches:

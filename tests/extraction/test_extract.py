@@ -350,7 +350,7 @@ def test_all_faults_of_the_options_come_in_one_message():
         recipe.check()
     for part in (
         "--image-size 0 is below 1",
-        "--precision 'bf61' is not one of auto, fp32, bf16, fp16. Did you mean bf16?",
+        "--precision 'bf61' is not one of auto, fp32, tf32, bf16, fp16. Did you mean bf16?",
         "Did you mean layer4",
         "--name 'a/b' cannot be part of a file's name; try 'a-b'",
         "--max-bad -1 is below 0",

@@ -12,6 +12,7 @@ from pipeline.extraction.plan import Part, find_rows, make_plan
 from pipeline.images.decoding.loader import Batch
 from pipeline.images.preprocess import Preprocess
 from pipeline.progress import Silent
+from pipeline.trunks.engines import choice
 from pipeline.trunks.engines.engine import run_batches
 from pipeline.trunks.spec import FeatureKey
 
@@ -22,6 +23,18 @@ SOURCES = {key: f"{n}.png" for n, key in enumerate(KEYS)}
 def rows_of(cache, layer="feature"):
     key = FeatureKey("some", "d" * 64, layer, "own", Preprocess(10, 8), "fp32")
     return find_rows(cache, key, KEYS, device="cpu")
+
+
+def test_rows_in_bf16_that_this_cpu_computes_in_fp32_are_filed_under_fp32(cache, monkeypatch):
+    monkeypatch.setattr(choice, "settled", lambda precision, **where: "fp32")
+    key = FeatureKey("some", "d" * 64, "feature", "own", Preprocess(10, 8), "bf16")
+    rows = find_rows(cache, key, KEYS, device="cpu")
+    assert rows.key.precision == "fp32" and rows.store.fingerprint in key.fingerprints
+    assert rows.notes == [
+        "OpenVINO does not compute in bf16 on this CPU: the features are computed, and kept, in "
+        "fp32."
+    ]
+    assert find_rows(cache, key, [], device="cpu").key.precision == "bf16"  # nothing is missing
 
 
 @pytest.mark.parametrize(
@@ -57,7 +70,7 @@ def test_a_fingerprint_that_a_killed_run_completed_stays_in_the_network(cache):
 class Ahead:
     """An engine that takes two batches before it gives the first one's rows."""
 
-    name, notes = "ahead", ()
+    name, precision, notes = "ahead", "", ()
 
     def run(self, batches):
         taken = deque()

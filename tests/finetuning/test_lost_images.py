@@ -77,6 +77,7 @@ def test_live_activations_that_are_not_finite_do_not_blame_the_learning_rate(wor
     class Poisoned:
         def __init__(self, engine):
             self.engine, self.notes, self.name = engine, engine.notes, engine.name
+            self.precision = engine.precision
 
         def run(self, batches):
             taken = []

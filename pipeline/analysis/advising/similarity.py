@@ -231,7 +231,7 @@ def features_of_random_weights(
     )
     keys: list[Key] = [(bytes.fromhex(table.digests[row]), 0) for row in wanted]
     with cache.reading(key.fingerprints, keys):
-        rows = find_rows(cache, key, keys, device=device)
+        rows = find_rows(cache, key, keys, device=device, engine=asked.engine)
         missing = [table.paths[row] for row, k in zip(wanted, keys, strict=True)
                    if k not in rows.index.rows]  # fmt: skip
         files = _readable(cache, table, missing, options) if missing else {}

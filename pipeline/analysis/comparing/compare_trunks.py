@@ -60,7 +60,7 @@ def compare_trunks(
         clf: heads, as `fit_head` has it; the best by selection counts.
         folds: of the cross-validation, at least 2.
         image_size: side of the input in pixels; None for the weights' own.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        precision: `auto`, `fp32`, `tf32`, `bf16` or `fp16`.
         device: `auto`, `cpu`, `cuda` or `mps`.
         engine: `auto`, `torch` or `openvino`.
         batch_size: images at once; None for the device's default.

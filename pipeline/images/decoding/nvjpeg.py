@@ -38,9 +38,9 @@ def crops_for(precision: str) -> Crops:
     """Return what decodes and crops images where there is CUDA: on the GPU, or on the CPU.
 
     Args:
-        precision: of the trunk that sees the crops: `fp32`, `bf16` or `fp16`.
+        precision: of the trunk that sees the crops: `fp32`, `tf32`, `bf16` or `fp16`.
     """
-    return crops_on_gpu if precision != "fp32" and _alike() else crops
+    return crops_on_gpu if precision not in ("fp32", "tf32") and _alike() else crops
 
 
 def crops_on_gpu(

@@ -43,7 +43,7 @@ def batches_on(device: str, precision: str, size: int | None) -> Batches:
 
     Args:
         device: `cpu`, `cuda` or `mps`.
-        precision: of the trunk: `fp32`, `bf16` or `fp16`.
+        precision: of the trunk: `fp32`, `tf32`, `bf16` or `fp16`.
         size: images in one; None for the device's default.
     """
     from pipeline.images.decoding.crops import crops
@@ -54,6 +54,22 @@ def batches_on(device: str, precision: str, size: int | None) -> Batches:
 
         cut = crops_for(precision)
     return Batches(size or BATCH_SIZE[device], device == "cuda", cut)
+
+
+def settled(precision: str, *, device: str, asked: str) -> str:
+    """Return the precision that an engine computes in here, where one is asked for.
+
+    A CPU without bfloat16 has OpenVINO compute in float32; PyTorch rounds as it was told.
+
+    Args:
+        precision: from `choose_precision`; likewise `device`.
+        asked: as in `engine_for`.
+    """
+    from pipeline.trunks.engines import openvino_engine
+
+    if precision != "bf16" or device != "cpu" or asked == "torch":
+        return precision
+    return openvino_engine.computes(precision) if openvino_engine.available() else precision
 
 
 def engine_for(
@@ -74,7 +90,7 @@ def engine_for(
         device: `cpu`, `cuda` or `mps`.
         asked: `torch`, `openvino`, or `auto` for OpenVINO on a CPU where it is installed and can
             run the network, else PyTorch.
-        precision: `fp32`, `bf16` or `fp16`.
+        precision: `fp32`, `tf32`, `bf16` or `fp16`.
 
     Raises:
         UsageError: OpenVINO is asked for, and is not there or cannot run it.

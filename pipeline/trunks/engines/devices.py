@@ -42,6 +42,8 @@ def choose_precision(asked: str, device: str) -> str:
     """
     if asked == "fp16" and device == "cpu":
         raise UsageError("fp16 needs a GPU; on a CPU give --precision bf16, fp32 or auto.")
+    if asked == "tf32" and device != "cuda":
+        raise UsageError("tf32 needs an NVIDIA GPU; give --precision fp32 or auto.")
     if asked != "auto":
         return asked
     if device == "cuda":

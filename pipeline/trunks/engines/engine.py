@@ -16,6 +16,7 @@ class Engine(Protocol):
     """Runs a frozen trunk over a stream of batches."""
 
     name: str  #: recorded with every shard
+    precision: str  #: what it computes in, read back where that was a hint; "" for none
     notes: list[str]  #: sentences for the person, such as a halved batch
 
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
@@ -53,6 +54,7 @@ class Pixels:
 
     def __init__(self) -> None:
         self.name = "pixels"
+        self.precision = ""
         self.notes: list[str] = []
 
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:

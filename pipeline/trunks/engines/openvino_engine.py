@@ -13,6 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,34 @@ class ConversionError(PipelineError):
 def available() -> bool:
     """Say whether OpenVINO is installed."""
     return find_spec("openvino") is not None
+
+
+def executed(compiled: Any) -> str:
+    """Return the precision that a compiled model runs in; what was asked for is only a hint.
+
+    It is the model's own word, and at least one of its layers must run in it.
+    """
+    said = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    layers = {
+        str(layer.get_rt_info()["runtimePrecision"].astype(str))
+        for layer in compiled.get_runtime_model().get_ops()
+        if "runtimePrecision" in layer.get_rt_info()
+    }
+    return next((p for p, hint in _HINTS.items() if hint == said and hint in layers), "fp32")
+
+
+@cache
+def computes(precision: str) -> str:
+    """Return the precision in which this machine runs a small convolution that asks for one."""
+    openvino = openvino_import.openvino()
+    ops = openvino.opset13
+    pixels = ops.parameter([1, 16, 16, 16], np.float32)
+    weights = ops.constant(np.ones((16, 16, 3, 3), np.float32))
+    product = ops.convolution(pixels, weights, [1, 1], [1, 1], [1, 1], [1, 1])
+    model = openvino.Model([product], [pixels])
+    hint = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
+    core = openvino.Core()
+    return executed(core.compile_model(model, "CPU", hint))
 
 
 class OpenVINOEngine:
@@ -72,6 +101,11 @@ class OpenVINOEngine:
                 "ENABLE_CPU_PINNING": "NO",  # decoding threads want the same cores
             },
         )
+        self.precision = executed(compiled)
+        if self.precision != precision:
+            self.notes.append(
+                f"OpenVINO computes in {self.precision} on this CPU, which has no {precision}."
+            )
         self.shape = tuple(compiled.output(0).shape)[1:]
         self.idle = deque(compiled.create_infer_request() for _ in range(2 * streams))
         #: Request, its piece (kept alive: it is read in place), and where which rows go.

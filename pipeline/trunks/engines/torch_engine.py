@@ -10,9 +10,15 @@ import torch
 
 from pipeline.errors import PipelineError
 from pipeline.trunks.engines.fuse import fuse
+from pipeline.trunks.engines.products import products
 from pipeline.trunks.feature_net import FeatureNet
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 class TorchEngine:
@@ -26,13 +32,14 @@ class TorchEngine:
     Args:
         net: what to run; copied, since its trunk may be trained meanwhile.
         device: `cpu`, `cuda` or `mps`.
-        precision: `fp32`, `bf16` or `fp16`.
+        precision: `fp32`, `tf32`, `bf16` or `fp16`.
         size: side of the input, in pixels.
     """
 
     def __init__(self, net: FeatureNet, *, device: str, precision: str, size: int):
         self.name = f"torch-{device}"
         self.notes: list[str] = []
+        self.precision = precision
         self.device, self.dtype = torch.device(device), DTYPES[precision]
         self.limit: int | None = None  # images at once, once memory has run out
         net = copy.deepcopy(net).eval()
@@ -87,7 +94,8 @@ class TorchEngine:
             return rows
         crops = crops.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         enabled = self.dtype != torch.float32
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled):
+        autocast = torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled)
+        with products(self.precision), autocast:
             rows = self.net(crops)
         return rows.float()
 

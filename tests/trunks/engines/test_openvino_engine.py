@@ -20,7 +20,9 @@ from pipeline.trunks.feature_net import FeatureNet
 from pipeline.trunks.registry import load
 from pipeline.trunks.spec import FeatureKey
 
-pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install headstart[openvino]")
+openvino = pytest.importorskip(
+    "openvino", reason="OpenVINO is not installed: pip install headstart[openvino]"
+)
 
 SIDE = 64
 PREPROCESS = Preprocess(72, SIDE)
@@ -337,3 +339,48 @@ def test_the_comparison_is_not_fooled_by_what_is_not_finite():
     assert relative(some, want) == np.inf  # OpenVINO alone overflows
     none = np.full((4, 6), np.nan, np.float32)
     assert relative(none, none) == relative(want, none) == np.inf
+
+
+class Compiled:
+    """A compiled network that says what it runs in, as on a CPU that is not here."""
+
+    def __init__(self, said, *layers):
+        self.said, self.layers = said, layers
+
+    def get_property(self, name):
+        assert name == "INFERENCE_PRECISION_HINT"
+        return openvino.Type(np.float32) if self.said == "f32" else openvino.Type.bf16
+
+    def get_runtime_model(self):
+        return self
+
+    def get_ops(self):
+        return [Layer(name) for name in self.layers]
+
+
+class Layer:
+    def __init__(self, name):
+        self.name = name
+
+    def get_rt_info(self):
+        return {"runtimePrecision": self} if self.name else {}
+
+    def astype(self, kind):
+        return self.name
+
+
+@pytest.mark.parametrize(
+    ("said", "layers", "precision"),
+    [("bf16", ["f32", "", "bf16"], "bf16"), ("bf16", ["f32"], "fp32"), ("f32", ["f32"], "fp32")],
+)
+def test_the_precision_is_that_of_the_layers_that_run_and_not_the_one_asked_for(
+    said, layers, precision
+):
+    assert openvino_engine.executed(Compiled(said, *layers)) == precision
+
+
+def test_an_engine_says_that_it_computes_in_another_precision(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(openvino_engine, "_HINTS", {"fp32": "f32", "bf16": "f32"})
+    engine = make(small, tmp_path, "bf16")
+    assert engine.precision == "fp32"
+    assert engine.notes == ["OpenVINO computes in fp32 on this CPU, which has no bf16."]
