@@ -4,14 +4,21 @@ import io
 import shutil
 import sys
 from contextlib import contextmanager
+from functools import partialmethod
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from pipeline.store.cache import Cache
+
+if "mix_stderr" in signature(CliRunner).parameters:  # click 8.1, where it is on
+    CliRunner.__init__ = partialmethod(CliRunner.__init__, mix_stderr=False)
+    Result.output = property(lambda result: result.stdout + result.stderr)
 
 #: Tests import OpenVINO by themselves, too; see `pipeline.trunks.engines.openvino_import`.
 sys.modules.setdefault("openvino_telemetry", None)

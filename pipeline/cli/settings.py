@@ -89,9 +89,14 @@ def _options(
         elif not isinstance(value, bool):
             faults.append(f"{FILE}: {key} in [{section}] must be true or false, not {value!r}.")
         elif value or param.is_bool_flag:
-            on = param.flag_activation_value
+            on = _activation(param)
             found[param.name or ""] = on if value else not on
     return found
+
+
+def _activation(param: click.Option) -> Any:
+    """Return the value of a flag that is given; click 8.1 has another name for it."""
+    return getattr(param, "flag_activation_value", param.flag_value)
 
 
 def _fallback(found: dict[str, Any]) -> dict[str, Any]:
@@ -122,5 +127,5 @@ def _words(context: click.Context) -> Iterator[str]:
             yield shlex.join(word for one in value for word in (param.opts[-1], one))
         elif not param.is_flag:
             yield shlex.join([param.opts[-1], *(value if isinstance(value, list) else [value])])
-        elif value == param.flag_activation_value:
+        elif value == _activation(param):
             yield param.opts[-1]

@@ -257,7 +257,7 @@ def parse(command: click.Command, words: list[str]) -> None:
     """Parse a command line as the program does, up to where it would run."""
     with command.make_context("pipeline", list(words)) as context:
         while isinstance(command, click.Group):
-            rest = [*context._protected_args, *context.args]
+            rest = [*getattr(context, "_protected_args", []), *context.args]
             assert rest or not words, words
             if not rest:
                 return

@@ -236,7 +236,9 @@ def fast_half(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported())
     if device.type != "cpu":
         return False
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    # torch 2.6 cannot be asked: slower, as right
+    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)
+    return bool(capabilities().get("amx_bf16", False))
 
 
 def padded(rank: int) -> int:
