@@ -279,7 +279,7 @@ def _fit(
         normalize=result.normalizer.kind,
         parameters=chosen.parameters,
         temperature=None if kind.probabilities and not linear else chosen.temperature,
-        calibration=result.held and metrics.calibrate(*result.held, on=task.selects),
+        calibration=result.held and metrics.calibrate(*result.held[:2], on=task.selects),
         selected_by=options.select,
         selected_on=task.selects,
         folds=len(task.folds) if task.selects == "cv" else 0,

@@ -106,6 +106,45 @@ def losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(-np.log(np.clip(p, EPSILON, 1.0)))
 
 
+def influence(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return how much each image adds to one of `SELECTIONS`, float64 [N], zero in the mean.
+
+    The square root of their squares' sum is the metric's standard error to first order, that of
+    two metrics' differences the paired one (the infinitesimal jackknife; Efron 1982, "The
+    Jackknife, the Bootstrap and Other Resampling Plans", chapter 6).
+    """
+    if metric == "log-loss":
+        each = -losses(labels, probabilities)
+        return np.asarray((each - each.mean()) / len(labels))
+    predicted, classes = probabilities.argmax(1), probabilities.shape[1]
+    right = predicted == labels
+    if metric == "accuracy":
+        return np.asarray((right - right.mean()) / len(labels))
+    confusion = _confusion(labels, predicted, classes)
+    actual, claimed = confusion.sum(1), confusion.sum(0)
+    _, recall, f1 = _rates(confusion)
+    if metric == "balanced-accuracy":
+        return np.asarray((right - recall[labels]) / actual[labels] / np.count_nonzero(actual))
+    # F1 = 2 right / (actual + claimed): an image counts in its own class and in the predicted one
+    size = 1 / np.maximum(actual + claimed, 1)
+    own, other = f1[labels] * size[labels], f1[predicted] * size[predicted]
+    share = (2 * right * size[labels] - own - other) / np.count_nonzero(actual + claimed)
+    return np.asarray(share)
+
+
+def standard_error(influences: np.ndarray, group_ids: np.ndarray | None = None) -> float:
+    """Return the standard error of a metric, or of a difference, from `influence`s [N].
+
+    Args:
+        influences: of the images; of a difference, the differences.
+        group_ids: int64 [N]: images of one group are one draw. None: each is a draw.
+    """
+    if group_ids is not None:
+        influences = np.bincount(np.unique(group_ids, return_inverse=True)[1], influences)
+    draws = len(influences)
+    return float(np.sqrt(np.square(influences).sum() * draws / max(1, draws - 1)))
+
+
 @dataclass(frozen=True)
 class McNemar:
     """McNemar's test on paired predictions.

@@ -50,7 +50,7 @@ def judge(
     plan = Plan(select="log-loss", grid=PENALTIES, seed=seed)
     head = search(HEAD, features, labels, classes=classes, train=used, folds=folds, plan=plan)
     assert head.held is not None
-    logits, own = head.held
+    logits, own, _ = head.held
     probabilities = softmax(logits, calibrate(logits, own, on="cv").temperature)
     known = np.concatenate([np.isin(labels[held], labels[fitted]) for fitted, held in folds])
     return rows[known], probabilities[known]

@@ -54,17 +54,21 @@ class Stacked:
 
 
 NORMALIZATIONS = ("none", "standard", "l2")
+#: Of the scale, in root mean square standard deviations of all features: a feature that hardly
+#: ever moves is not blown up to unit variance. Chosen by what it does to heads, docs/heads.md.
+FLOOR = 1.0
 _ROWS = 4096  # at once, so that no copy in float64 is made
 
 
 @dataclass(frozen=True, eq=False)
 class Normalizer:
-    """`none`, `standard` (to mean 0 and standard deviation 1) or `l2` (to length 1).
+    """`none`, `standard` (to mean 0 and a like scale) or `l2` (to length 1).
 
     Attributes:
         kind: one of `NORMALIZATIONS`.
         mean: [D] float64 of the training images; None but for `standard`.
-        scale: [D] float64, their standard deviation, 1 where a feature never changes.
+        scale: [D] float64, √(sd² + (FLOOR · rms sd)²) of their standard deviations sd; None but
+            for `standard`.
     """
 
     kind: str
@@ -79,8 +83,8 @@ class Normalizer:
         parts = [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
         mean = sum(features[part].sum(0, dtype=np.float64) for part in parts) / len(rows)
         square = sum(np.square(features[part] - mean).sum(0) for part in parts) / len(rows)
-        scale = np.sqrt(square)
-        # rounding leaves a trace of variance in a feature that never changes
+        scale = np.sqrt(square + FLOOR**2 * np.mean(square))
+        # rounding leaves a trace of variance where nothing changes at all
         still = scale <= 1e-6 * np.maximum(1.0, np.abs(mean))
         return cls(kind, mean, np.where(still, 1.0, scale))
 
@@ -126,7 +130,7 @@ class Normalized:
 
     def __init__(self, normalizer: Normalizer, features: np.ndarray | Stacked, rows: np.ndarray):
         self.normalizer, self.features, self.rows = normalizer, features, rows
-        self.shape = (len(rows), features.shape[1])
+        self.shape: tuple[int, ...] = (len(rows), features.shape[1])
 
     def __len__(self) -> int:
         return len(self.rows)

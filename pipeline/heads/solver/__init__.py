@@ -1,1 +1,1 @@
-"""Logistic regression for all penalties and folds as one batched problem."""
+"""Multinomial logistic regression: every penalty and fold to its optimum, by batched L-BFGS."""

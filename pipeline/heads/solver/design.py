@@ -1,251 +1,140 @@
 """`Design`: features as the solver sees them, centred and rotated into their eigenbasis.
 
-A rotation V of the features leaves the objective as it is (‖W V‖ = ‖W‖), and in the basis of
-the eigenvectors of XᵀX the Hessian of logistic regression is close to diagonal. With fewer rows
-than features the basis has only N directions, and that is exact: the optimum lies in the span of
-the rows (the representer theorem; Schölkopf, Herbrich, Smola 2001).
+A rotation V of the features leaves the objective as it is (‖W V‖ = ‖W‖), and in the basis of the
+eigenvectors of XᵀX the Hessian of logistic regression is close to diagonal, which gives L-BFGS a
+good start. With fewer rows than features the basis has N directions only, and that is exact: the
+optimum lies in the span of the rows (the representer theorem; Schölkopf, Herbrich, Smola 2001).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.errors import PipelineError
-from pipeline.heads.estimators.normalize import Normalized
-from pipeline.heads.solver.thread_pool import ThreadPool, thread_pool
+#: Rows that the basis is taken from: it is a preconditioner, and a sample gives nearly the same.
+BASIS_ROWS = 20_000
+#: Above so many directions no basis is computed: that costs their cube.
+WIDEST = 6000
+#: Numbers of the features that are read at once.
+CHUNK = 1 << 23
 
-#: Up to this many rows the N×N Gram matrix is decomposed, in double precision.
-DUAL_ROWS = 2048
-#: From so many numbers on a bfloat16 copy pays.
-LARGE = 1 << 20
-#: Beyond this many features no basis is computed: the decomposition costs O(D³).
-WIDEST_BASIS = 6000
+
+class Rows(Protocol):
+    """Features [N, D] that are read by slices: an array, in memory or mapped, or `Normalized`."""
+
+    shape: tuple[int, ...]
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        """Return some rows, [n, D]."""
 
 
 class Design:
-    """N rows of D features, read by chunks, in the coordinates in which problems are solved.
-
-    A row is [V'(x − centre), 1, 0 …]: `rank` rotated features, a constant for the intercept, and
-    zeros up to `width`, a multiple of 16. Labels play no part.
+    """N rows [V'(x − centre), 1] of `width` numbers, in memory or read anew in each pass.
 
     Args:
-        features: [N, D] float, in memory, mapped or normalised as they are read; never copied
-            whole but rotated.
-        groups: [N] int, the folds: one fold of far larger numbers than the others has little
-            say in centre and basis, so that it does not spoil the other folds' problems.
-        memory: bytes for rotated copies, in float32 and, where that pays, in bfloat16. Without
-            room for the one in float32, exact passes read the features anew.
+        features: [N, D] float.
+        keep: hold the rotated rows in memory. Otherwise weights are rotated in place of rows.
         device: where the solver computes.
-
-    Raises:
-        PipelineError: no rows, no features, or features that are not finite.
+        dtype: of its arithmetic.
     """
 
     def __init__(
         self,
-        features: np.ndarray | Normalized,
+        features: Rows,
         *,
-        groups: np.ndarray | None = None,
-        memory: int = 2 << 30,
+        keep: bool = True,
         device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        if features.ndim != 2 or 0 in features.shape:
-            raise PipelineError(
-                f"The features have the shape {features.shape}; needed are rows and columns."
-            )
-        self.features, self.device = features, torch.device(device)
+        self.features, self.device, self.dtype = features, torch.device(device), dtype
         self.n, self.d = features.shape
-        self.chunk = max(256, (1 << 23) // max(self.d, 16))
-        self._copy: Tensor | None = None
-        self._half: Tensor | None = None
-        groups = np.zeros(self.n, np.int64) if groups is None else np.asarray(groups)
-        with thread_pool(self.device, self.n * self.d) as threads:
-            self._prepare(groups, memory, threads)
+        self._kept: Tensor | None = None
+        total = torch.zeros(self.d, device=self.device, dtype=torch.float64)
+        for _, x in self._read():
+            total += x.sum(0, dtype=torch.float64)
+        self.centre = (total / self.n).to(dtype)
+        self.basis = self._basis()  # [D, rank]; None is the identity
+        self.width = (self.d if self.basis is None else self.basis.shape[1]) + 1
+        if keep:
+            kept = torch.ones(self.n, self.width, device=self.device, dtype=dtype)
+            for rows, x in self._read():
+                x -= self.centre
+                kept[rows, :-1] = x if self.basis is None else x @ self.basis
+            self._kept = kept
 
-    def _prepare(self, groups: np.ndarray, memory: int, threads: ThreadPool) -> None:
-        self.centre = self._centre(groups)
-        self._shift = self._tensor(self.centre)
-        self.basis = self._basis(groups, threads)  # [D, rank]; None is the identity
-        self.rank = self.d if self.basis is None else self.basis.shape[1]
-        self.width = padded(self.rank)
-        self._copy, self._half = None, None
-        half = 0
-        if fast_half(self.device) and LARGE <= self.size <= memory // 2:
-            half = 2 * self.size
-        if 4 * self.size + half <= memory:
-            self._copy = self._rotated(threads, torch.float32)
-            self._half = self._copy.to(torch.bfloat16) if half else None
-        elif half:
-            self._half = self._rotated(threads, torch.bfloat16)
+    def _read(self, step: int = 1) -> Iterator[tuple[slice, Tensor]]:
+        size = max(1, CHUNK // self.d) * step
+        for first in range(0, self.n, size):
+            rows = slice(first, min(first + size, self.n), step)
+            x = np.array(self.features[rows])  # a copy, which the solver may change
+            yield rows, torch.from_numpy(x).to(self.device, self.dtype)
 
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self.device)
-
-    def _raw(self) -> Iterator[tuple[slice, np.ndarray]]:
-        for rows in self.spans(self.chunk):
-            yield rows, np.asarray(self.features[rows], np.float32)
-
-    def _centred(self, rows: slice) -> Tensor:
-        values = self._tensor(np.asarray(self.features[rows]))
-        return values - self._shift
-
-    def _centre(self, groups: np.ndarray) -> np.ndarray:
-        names, counts = np.unique(groups, return_counts=True)
-        sums = np.zeros((len(names), self.d))
-        bad: list[int] = []
-        for rows, values in self._raw():
-            if not np.isfinite(values.sum(dtype=np.float64)):
-                bad += (rows.start + np.flatnonzero(~np.isfinite(values).all(1))).tolist()
-            of = np.searchsorted(names, groups[rows])
-            for group in np.unique(of):
-                sums[group] += values[of == group].sum(0, dtype=np.float64)
-        if bad:
-            listed = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
-            raise PipelineError(
-                f"{len(bad)} of {self.n} feature rows hold NaN or infinite numbers (rows {listed}):"
-                " the table is damaged; extract it anew."
-            )
-        means = sums / counts[:, None]
-        middle = np.median(means, 0) if len(names) > 2 else counts @ means / self.n
-        return np.asarray(middle)
-
-    def _basis(self, groups: np.ndarray, threads: ThreadPool) -> Tensor | None:
-        if self.n < self.d and self.n <= DUAL_ROWS:
-            X = self._centred(slice(None)).double()
-            values, vectors = torch.linalg.eigh(X @ X.T)
-            keep = values > values[-1].clamp_min(1e-30) * 1e-10
-            if not keep.any():
-                return torch.zeros(self.d, 1, device=self.device)
-            basis: Tensor = (X.T @ (vectors[:, keep] / values[keep].sqrt())).float()
-            return basis.contiguous()
-        if self.d > WIDEST_BASIS:
+    def _basis(self) -> Tensor | None:
+        if min(self.n, self.d) > WIDEST:
             return None
-        names = np.unique(groups)
-        grams = torch.zeros(len(names), self.d, self.d, device=self.device)
-
-        def products(rows: slice) -> list[tuple[int, Tensor]]:
-            x, of = self._centred(rows), np.searchsorted(names, groups[rows])
-            if len(names) == 1:
-                return [(0, x.T @ x)]
-            parts = ((g, x[torch.from_numpy(of == g).to(self.device)]) for g in np.unique(of))
-            return [(int(g), part.T @ part) for g, part in parts]
-
-        for found in threads.map(products, self.spans(self._share(threads))):
-            for group, gram in found:
-                grams[group] += gram
-        spread = grams.diagonal(dim1=1, dim2=2).sum(1)
-        loud = (spread / (3 * spread.median()).clamp_min(1e-30)).clamp_min(1)
-        gram = (grams / loud[:, None, None]).sum(0)
-        del grams
+        if self.n < self.d:  # the eigenvectors of X Xᵀ, each turned into one of Xᵀ X
+            X = torch.cat([x for _, x in self._read()]).double() - self.centre
+            values, vectors = torch.linalg.eigh(X @ X.T)
+            kept = values > values[-1].clamp_min(1e-30) * 1e-10
+            basis: Tensor = (X.T @ (vectors[:, kept] / values[kept].sqrt())).to(self.dtype)
+            return basis.contiguous()
+        gram = torch.zeros(self.d, self.d, device=self.device, dtype=self.dtype)
+        for _, x in self._read(step=-(-self.n // BASIS_ROWS)):
+            x -= self.centre
+            gram.addmm_(x.T, x)
         basis = torch.linalg.eigh(gram / gram.diagonal().mean().clamp_min(1e-30))[1]
         return basis.contiguous()
 
-    def _share(self, threads: ThreadPool) -> int:
-        return int(min(self.chunk, -(-self.n // threads.size)))
+    def blocks(self, columns: int) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (rows, block [n, ·]): blocks are multiplied by what `enter` returns.
 
-    def _rotated(self, threads: ThreadPool, dtype: torch.dtype) -> Tensor:
-        copy = torch.zeros(self.n, self.width, device=self.device, dtype=dtype)
+        Args:
+            columns: of logits that are made of a row; they bound the rows of a block.
+        """
+        size = max(64, (CHUNK >> 2) // columns)
+        if self._kept is None:
+            for rows, x in self._read():
+                wide = torch.nn.functional.pad(x - self.centre, (0, 1), value=1.0)
+                for first in range(0, len(wide), size):
+                    part = wide[first : first + size]
+                    yield slice(rows.start + first, rows.start + first + len(part)), part
+            return
+        for first in range(0, self.n, size):
+            rows = slice(first, min(first + size, self.n))
+            yield rows, self._kept[rows]
 
-        def fill(rows: slice) -> None:
-            x = self._centred(rows)
-            copy[rows, : self.rank] = x if self.basis is None else x @ self.basis
-
-        for _ in threads.map(fill, self.spans(self._share(threads))):
-            pass
-        copy[:, self.rank] = 1
-        return copy
-
-    @property
-    def rough(self) -> bool:
-        """Whether there is a bfloat16 copy, for products that are allowed 1% of error."""
-        return self._half is not None
-
-    @property
-    def size(self) -> int:
-        """Count the numbers that a pass reads."""
-        return int(self.n * self.width)
-
-    def spans(self, size: int) -> list[slice]:
-        """Return slices of at most `size` rows, to be read by `block`."""
-        if self._copy is None:
-            size = min(size, self.chunk)
-        return [slice(i, min(i + size, self.n)) for i in range(0, self.n, size)]
-
-    def block(self, rows: slice, *, rough: bool = False) -> Tensor:
-        """Return rows [n, ·], to be multiplied by what `enter` returns."""
-        copy = self._half if rough else self._copy
-        if copy is not None:
-            return copy[rows]
-        wide = torch.nn.functional.pad(self._centred(rows), (0, padded(self.d) - self.d))
-        wide[:, self.d] = 1
-        return wide
-
-    def entered(self, rough: bool = False) -> int:
-        """Return the width of what `enter` returns."""
-        return self.width if self._is_rotated(rough) else padded(self.d)
-
-    def enter(self, U: Tensor, *, rough: bool = False) -> Tensor:
-        """Return weights […, width] as those that multiply the rows of `block`."""
-        if self._is_rotated(rough) or self.basis is None:
+    def enter(self, U: Tensor) -> Tensor:
+        """Return weights [m, width] as those that multiply the rows of a block."""
+        if self._kept is not None or self.basis is None:
             return U
-        return self._transform(U, self.basis.T)
+        return torch.cat([U[:, :-1] @ self.basis.T, U[:, -1:]], 1)
 
-    def leave(self, G: Tensor, *, rough: bool = False) -> Tensor:
-        """Return a gradient with respect to `enter`'s weights as one of […, width]."""
-        if self._is_rotated(rough) or self.basis is None:
+    def leave(self, G: Tensor) -> Tensor:
+        """Return a gradient [m, ·] with respect to what `enter` returned as one of [m, width]."""
+        if self._kept is not None or self.basis is None:
             return G
-        return self._transform(G, self.basis)
+        return torch.cat([G[:, :-1] @ self.basis, G[:, -1:]], 1)
 
-    def _is_rotated(self, rough: bool) -> bool:
-        return rough or self._copy is not None
+    def squared(self, block: Tensor) -> Tensor:
+        """Return the squares of a block's rows in the eigenbasis, [n, width]."""
+        if self._kept is None and self.basis is not None:
+            block = torch.cat([block[:, :-1] @ self.basis, block[:, -1:]], 1)
+        return block.square()
 
-    def _transform(self, U: Tensor, matrix: Tensor) -> Tensor:
-        rank, new = matrix.shape
-        out = U.new_zeros(*U.shape[:-1], padded(new))
-        out[..., :new] = U[..., :rank] @ matrix
-        out[..., new] = U[..., rank]
-        return out
+    def linear(self, U: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return W [k, D] and b [k] for rows of `features`, of weights [k, width]."""
+        W = U[:, :-1] if self.basis is None else U[:, :-1] @ self.basis.T
+        return W.cpu().numpy(), (U[:, -1] - W @ self.centre).cpu().numpy()
 
-    def power(self, weights: Tensor) -> Tensor:
-        """Return Σᵢ wᵢ xᵢⱼ² for weights [F, N], as [F, width]."""
-        total = weights.new_zeros(len(weights), self.width)
-        for rows in self.spans(self.chunk):
-            Z = self.block(rows)
-            rotated = (
-                Z
-                if self._copy is not None or self.basis is None
-                else (self._transform(Z, self.basis))
-            )
-            total.addmm_(weights[:, rows], rotated.square())
-        return total
-
-    def unrotated(self, U: Tensor) -> Tensor:
-        """Return the weights of the standardised features, […, D], without the intercept."""
-        plain = U[..., : self.rank]
-        return plain if self.basis is None else plain @ self.basis.T
-
-
-def fast_half(device: torch.device) -> bool:
-    """Return whether the device multiplies bfloat16 matrices much faster than float32 ones."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    if device.type != "cpu":
-        return False
-    # torch 2.6 cannot be asked: slower, as right
-    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)
-    return bool(capabilities().get("amx_bf16", False))
-
-
-def padded(rank: int) -> int:
-    """Return the width of a row with an intercept, a multiple of 16 for the matrix units."""
-    return (rank + 1 + 15) // 16 * 16
-
-
-def design_of(features: Design | np.ndarray | Normalized, **options: Any) -> Design:
-    """Return the design as it is, or that of an array."""
-    return features if isinstance(features, Design) else Design(features, **options)
+    def coordinates(self, W: np.ndarray, b: np.ndarray) -> Tensor:
+        """Return the weights [1, L] of class scores W x + b, K rows, as `Solved.linear` gave."""
+        if len(W) == 2:  # [−w/2, w/2] is one logit
+            W, b = 2 * W[1:], 2 * b[1:]
+        weight = torch.from_numpy(W).to(self.device, self.dtype)
+        bias = torch.from_numpy(b).to(self.device, self.dtype) + weight @ self.centre
+        rotated = weight if self.basis is None else weight @ self.basis
+        return torch.cat([rotated, bias[:, None]], 1).flatten()[None]

@@ -1,11 +1,14 @@
-"""The solver of the sweep as a scikit-learn estimator for one penalty."""
+"""The solver as a scikit-learn estimator for one penalty."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model._base import LinearClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
@@ -13,26 +16,28 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from pipeline.heads.estimators.scores import estimator_scores
 from pipeline.heads.metrics import softmax
-from pipeline.heads.solver.sweep import sweep
+from pipeline.heads.solver.design import Design
+from pipeline.heads.solver.path import TOL, solve_path
 
 
 class LinearClassifier(LinearClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Multinomial logistic regression with scikit-learn's objective, solved in PyTorch.
 
-    C Σᵢ wᵢ ceᵢ + ½‖W‖² with a free intercept; two classes: the binomial objective. The method is
-    that of `pipeline.heads.solver.sweep`.
+    C Σᵢ wᵢ ceᵢ + ½‖W‖² with a free intercept; two classes: the binomial objective. It computes in
+    the precision of its features, float32 or float64.
 
     Args:
         C: inverse strength of the penalty, above zero.
         class_weight: `balanced`, a dict from class to weight, or None.
-        tol: largest component of the gradient of the mean objective at the solution.
+        tol: share of the objective that may be missing at the solution, by the Newton decrement;
+            in float32 at least what its rounding leaves.
         max_iter: iterations at most.
         device: where torch computes.
 
     Attributes:
         classes_: K labels, sorted.
-        coef_: [K, D] float64, [1, D] for two classes.
-        intercept_: [K] float64, [1] for two classes.
+        coef_: [K, D], [1, D] for two classes.
+        intercept_: [K], [1] for two classes.
         n_iter_: iterations, [1].
     """
 
@@ -41,7 +46,7 @@ class LinearClassifier(LinearClassifierMixin, BaseEstimator):  # type: ignore[mi
         C: float = 1.0,
         *,
         class_weight: Any = None,
-        tol: float = 5e-5,
+        tol: float = 1e-18,
         max_iter: int = 1000,
         device: str = "cpu",
     ):
@@ -53,7 +58,7 @@ class LinearClassifier(LinearClassifierMixin, BaseEstimator):  # type: ignore[mi
 
     def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: Any = None) -> LinearClassifier:
         """Fit on X [N, D] and y [N]; raises ValueError for what cannot be fitted."""
-        X, y = validate_data(self, X, y, dtype=np.float32)
+        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -63,21 +68,25 @@ class LinearClassifier(LinearClassifierMixin, BaseEstimator):  # type: ignore[mi
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
         if self.class_weight is not None:
             weight = weight * compute_sample_weight(self.class_weight, y)
-        found = sweep(
-            X,
+        dtype = torch.float64 if X.dtype == np.float64 else torch.float32
+        (found,) = solve_path(
+            Design(X, device=self.device, dtype=dtype),
             labels,
-            penalties=[self.C],
+            [self.C],
             n_classes=len(self.classes_),
-            sample_weight=weight,
-            tol=self.tol,
+            weights=weight[None],
+            tol=max(self.tol, TOL) if dtype == torch.float32 else self.tol,
             max_iter=self.max_iter,
-            device=self.device,
         )
-        coef, intercept = found.weights(0)[0].astype(float), found.bias(0)[0].astype(float)
+        coef, intercept = found.linear(0)
         if len(self.classes_) == 2:  # [−w/2, w/2] is one score
             coef, intercept = coef[1:] * 2, intercept[1:] * 2
         self.coef_, self.intercept_ = coef, intercept
-        self.n_iter_ = found.iterations[0]
+        self.n_iter_ = found.iterations
+        if not found.converged.all():
+            warnings.warn(
+                f"not converged after {self.n_iter_[0]} iterations", ConvergenceWarning, 2
+            )
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:

@@ -1,80 +1,95 @@
-"""Loss, residual and curvature of many logistic regressions at once.
+"""The objective of logistic regression, for many problems at once.
 
-The objective is scikit-learn's: C Σᵢ wᵢ ceᵢ + ½‖W‖², the intercept not penalised. For K > 2
-classes ce is the cross-entropy of the softmax over K logits; for two it is that of the sigmoid of
-one logit. Shapes: B problems, k logits (1 for two classes, else K), n rows of a chunk.
+It is scikit-learn's: C Σᵢ wᵢ ceᵢ + ½‖W‖², the intercept not penalised. For K > 2 classes ce is
+the cross-entropy of the softmax over K logits; for two it is that of the sigmoid of one logit.
+Shapes: B problems, k logits (1 for two classes, else K), N rows, F folds.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-#: Elements of one block of logits: small enough to stay in the cache of a core.
-BLOCK = 1 << 16
+from pipeline.heads.solver.design import Design
 
 
-def blocks(z: Tensor) -> list[tuple[slice, slice]]:
-    """Return slices (of problems, of rows) of about `BLOCK` logits each."""
-    B, k, n = z.shape
-    size = max(256, BLOCK // k)
-    rows = [slice(first, min(first + size, n)) for first in range(0, n, size)]
-    step = max(1, BLOCK // (k * min(size, n)))
-    return [(slice(first, first + step), r) for first in range(0, B, step) for r in rows]
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """C Σ w ce + ½‖W‖² over one set of rows. Equal only when identical.
+
+    Attributes:
+        design: the rows.
+        labels: int64 [N].
+        weights: [F, N]: weight of each row in each fold, 0 where it is held out.
+        logits: k.
+    """
+
+    design: Design
+    labels: Tensor
+    weights: Tensor
+    logits: int
+
+    def __call__(self, C: Tensor, fold: Tensor, U: Tensor) -> tuple[Tensor, Tensor]:
+        """Return values, float64 [B], and gradients [B, L], L = k · width.
+
+        Args:
+            C: penalties, float64 [B].
+            fold: int64 [B], whose weights each problem has.
+            U: weights [B, L], rows of k times the design's width.
+        """
+        columns = U.view(-1, self.design.width)  # [B k, width]
+        entering = self.design.enter(columns)
+        loss, G = torch.zeros_like(C), torch.zeros_like(entering)
+        for rows, block in self.design.blocks(len(columns)):
+            z = (entering @ block.T).view(len(C), self.logits, -1)
+            labels, weights = self.labels[rows], self.weights[:, rows][fold]
+            loss += _loss_and_residual(z, labels, weights)
+            G.addmm_(z.flatten(0, 1), block)
+        G = self.design.leave(G).view_as(U) * C.to(U.dtype)[:, None]
+        shrunk = self._penalised(U)
+        return C * loss + 0.5 * torch.linalg.vecdot(shrunk, U).double(), G.add_(shrunk)
+
+    def curvature(self, C: Tensor, fold: Tensor, U: Tensor) -> Tensor:
+        """Return the diagonal of the Hessian in the eigenbasis, [B, L]."""
+        columns = U.view(-1, self.design.width)
+        entering, H = self.design.enter(columns), torch.zeros_like(columns)
+        for rows, block in self.design.blocks(len(columns)):
+            z = (entering @ block.T).view(len(C), self.logits, -1)
+            p = z.sigmoid_() if self.logits == 1 else z.softmax(1)
+            p = p.sub_(p * p).mul_(self.weights[:, rows][fold][:, None])
+            H.addmm_(p.flatten(0, 1), self.design.squared(block))
+        H = H.view_as(U) * C.to(U.dtype)[:, None] + self._penalised(torch.ones_like(U))
+        return H.clamp_min_(1e-12)
+
+    def _penalised(self, U: Tensor) -> Tensor:
+        shrunk = U.clone()
+        shrunk.view(len(U), self.logits, -1)[..., -1] = 0
+        return shrunk
 
 
-def loss_and_residual(z: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Return Σᵢ wᵢ ceᵢ of each problem, and leave w (p − y) in place of the logits.
+def _loss_and_residual(z: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Return Σᵢ wᵢ ceᵢ of each problem, float64 [B]; leave w (p − y) in place of the logits.
 
     Args:
         z: logits [B, k, n], overwritten.
         labels: int64 [n].
         weights: [B, n], zero for rows that a problem does not train on.
-
-    Returns:
-        float64 [B].
     """
     if z.shape[1] == 1:
-        positive = labels.to(z.dtype)
-        loss = torch.nn.functional.softplus(z[:, 0] * (1 - 2 * positive))  # [B, n]
-        z.sigmoid_().sub_(positive)
+        sign = 1 - 2 * labels.to(z.dtype)
+        z.mul_(sign)
+        loss = torch.nn.functional.softplus(z[:, 0])  # [B, n]
+        z.sigmoid_().mul_(sign)
     else:
+        # p − 1 of a sure image is lost to rounding: it is minus the others' sum
         z.sub_(z.amax(1, keepdim=True))
         own = labels.expand(len(z), 1, -1)  # [B, 1, n]
-        of_label = z.gather(1, own)[:, 0]
-        total = z.exp_().sum(1, keepdim=True)
-        loss = total[:, 0].log().sub_(of_label)
-        z.div_(total)
-        z.scatter_add_(1, own, z.new_full((1, 1, 1), -1).expand(own.shape))
+        of_label = z.gather(1, own)
+        rest = z.exp_().scatter_(1, own, 0).sum(1, keepdim=True)
+        total = rest + of_label.exp()
+        loss = torch.where(rest < 1, rest.log1p(), total.log() - of_label)[:, 0]
+        z.div_(total).scatter_(1, own, -rest / total)
     z.mul_(weights[:, None])
-    return loss.mul_(weights).sum(1).double()
-
-
-def curvature_along(z: Tensor, dz: Tensor, weights: Tensor) -> Tensor:
-    """Return Σᵢ wᵢ Var_p(dz), the second derivative of the loss along a direction, float64 [B].
-
-    Args:
-        z: logits [B, k, n].
-        dz: their change per unit step [B, k, n].
-        weights: [B, n].
-    """
-    if z.shape[1] == 1:
-        p = z.sigmoid()
-        along = ((p - p * p) * dz * dz)[:, 0]
-    else:
-        p = z.softmax(1)
-        first = p * dz
-        along = (first * dz).sum(1) - first.sum(1).square()
-    return (along * weights).sum(1).double()
-
-
-def spread(z: Tensor, weights: Tensor) -> Tensor:
-    """Return the weighted mean of p (1 − p) over rows, [B, k]: the loss's mean curvature.
-
-    Args:
-        z: logits [B, k, n]; a sample of the rows is enough.
-        weights: [B, n].
-    """
-    p = z.sigmoid() if z.shape[1] == 1 else z.softmax(1)
-    total = weights.sum(1).clamp_min(1e-30)[:, None]  # [B, 1]
-    return ((p - p * p) * weights[:, None]).sum(2).div_(total).clamp_min_(1e-6)
+    return loss.mul_(weights).sum(1, dtype=torch.float64)

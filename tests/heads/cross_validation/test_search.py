@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from joblib import parallel_config, register_parallel_backend
@@ -7,6 +9,8 @@ from tables import clouds
 from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation import search as module
 from pipeline.heads.cross_validation.search import EXTENSIONS, Plan, search
+from pipeline.heads.estimators.normalize import Normalizer
+from pipeline.heads.metrics import SELECTIONS, softmax
 from pipeline.heads.registry import HEADS
 from pipeline.heads.task import make_folds
 
@@ -24,17 +28,77 @@ def data():
     return clouds(60, 10, 3, apart=0.8)
 
 
-def test_the_choice_has_the_best_score_and_ties_go_to_the_simpler(data):
-    x, y = clouds(40, 10, 2, apart=9)
-    for name in ("ridge", "lda", "knn", "nb"):
+@pytest.mark.parametrize("select", SELECTIONS)
+def test_of_candidates_within_one_paired_standard_error_the_log_loss_decides(data, select):
+    for name in ("ridge", "lda", "knn", "linear"):
+        got = run(name, *data, select=select)
+        top = max(trial.score for trial in got.trials)
+        best = min(got.trials, key=lambda trial: trial.log_loss)
+        assert got.chosen.log_loss <= min(t.log_loss for t in got.trials if t.score == top)
+        if top - best.score < 1e-9:
+            assert got.chosen is best
+
+
+def test_one_image_more_is_a_tie():
+    x, y = clouds(60, 10, 2, apart=1.5)
+    got = run("linear", x, y)
+    top = max(trial.score for trial in got.trials)
+    near = [trial for trial in got.trials if top - trial.score <= 1.001 / 60]
+    assert got.chosen.log_loss == min(trial.log_loss for trial in near)
+
+
+def test_classes_that_separate_are_not_given_a_head_without_an_opinion():
+    x, y = clouds(60, 10, 2, apart=20)
+    for name in ("linear", "logreg"):
         got = run(name, x, y)
-        best = [t for t in got.trials if t.score == max(t.score for t in got.trials)]
-        assert len(best) > 1 and got.chosen is best[0]
-        values = [t.parameters[HEADS[name].parameter] for t in got.trials]
-        assert got.chosen.parameters[HEADS[name].parameter] == max(
-            t.parameters[HEADS[name].parameter] for t in best
-        )
-        assert values == sorted(values, reverse=True)
+        assert got.chosen.score == 1 and got.chosen.log_loss < 0.01, name
+
+
+def test_a_candidate_that_did_not_converge_is_not_chosen_over_one_that_did(monkeypatch, data):
+    real = module.out_of_fold
+
+    def partly(name, candidates, *args, **kwargs):
+        for number, fold, scores, _ in real(name, candidates, *args, **kwargs):
+            yield number, fold, scores, candidates[number]["C"] < 2e-5
+
+    monkeypatch.setattr(module, "out_of_fold", partly)
+    got = run("logreg", *data, grid=HEADS["logreg"].grid)
+    assert got.chosen.parameters["C"] < 2e-5
+    assert max(trial.score for trial in got.trials) > got.chosen.score
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("balanced", [False, True])
+def test_what_was_scored_is_what_is_fitted(data, name, balanced):
+    """A fold's rows fitted alone give the scores that the search had of its held-out rows."""
+    x, y = data
+    if balanced and not HEADS[name].balanced:
+        pytest.skip("cannot weigh classes")
+    y = np.where(np.arange(len(y)) % 4 == 0, 0, y)  # one class is more common
+    rows = np.arange(len(x))
+    folds = make_folds(rows, y, rows, count=3, seed=0)
+    plan = Plan(jobs=1, balanced=balanced)
+    got = search(name, x, y, classes=3, train=rows, folds=folds, plan=plan)
+    value = got.chosen.parameters.get(HEADS[name].parameter)
+    whole = Normalizer.fit(HEADS[name].normalize, x, rows)
+    monkey = {"fit": classmethod(lambda cls, kind, features, rows: whole)}
+    logits, labels, held = got.held
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "Normalizer", type("Same", (Normalizer,), monkey))
+        for fitted, scored in folds:
+            grid = None if value is None else (value,)
+            alone = search(name, x, y, classes=3, train=fitted, folds=[],
+                           plan=Plan(jobs=1, balanced=balanced, grid=grid))  # fmt: skip
+            if len(HEADS[name].fixed) > 1 and alone.chosen.parameters != got.chosen.parameters:
+                continue  # without folds the middle of the fixed ones is taken
+            alone.chosen = replace(alone.chosen, temperature=got.chosen.temperature)
+            if alone.linear is not None:
+                temperature = got.chosen.temperature
+                alone.linear = replace(alone.linear, temperature=temperature)
+            p = alone.probabilities(x[scored], 3)
+            q = softmax(logits[np.isin(held, scored)])
+            np.testing.assert_allclose(p, q, atol=2e-3)
+    assert (labels == y[held]).all()
 
 
 def test_the_score_is_that_of_the_pooled_held_out_predictions(data):
@@ -79,20 +143,18 @@ def test_what_is_tried_and_the_best_so_far_are_told(data):
     tried = [parameters for parameters, _ in told]
     assert sorted(map(str, tried)) == sorted(map(str, HEADS["lda"].candidates()))
     best = [score for _, score in told]
-    assert best == sorted(best) and best[-1] == got.chosen.score
+    assert best == sorted(best) and best[-1] == max(t.score for t in got.trials)
 
 
 def test_more_images_than_a_kind_can_compare_pairwise_are_refused(monkeypatch, data):
-    from dataclasses import replace
-
     monkeypatch.setitem(module.HEADS, "svm-rbf", replace(HEADS["svm-rbf"], most=50))
-    with pytest.raises(PipelineError, match=r"60 are more than 50; give --train-fraction"):
+    with pytest.raises(
+        PipelineError, match=r"60 are more than 50\. `--clf linear` reads a table of any size"
+    ):
         run("svm-rbf", *data)
 
 
 def test_a_solver_that_does_not_converge_is_told(monkeypatch, data):
-    from dataclasses import replace
-
     from sklearn.linear_model import LogisticRegression
 
     kind = replace(HEADS["logreg"], make=lambda seed, balanced: LogisticRegression(max_iter=1))
