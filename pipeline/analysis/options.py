@@ -18,9 +18,11 @@ class AuditOptions(Options):
     """The options of `audit`.
 
     Args:
+        compare_all: Look for near-copies among more than 20,000 images too.
         output: The list to write. [default: beside the table]
     """
 
+    compare_all: bool = option(False)
     output: str | None = output_option("FILE.csv")
 
 

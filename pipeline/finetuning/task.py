@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from pipeline.errors import PipelineError, UsageError
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.heads import resolve
+from pipeline.heads.cross_validation.near_duplicates import NearDuplicate
 from pipeline.heads.cross_validation.search import Plan, SearchResult, search
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import Ranked
@@ -232,7 +233,7 @@ def _part_rows(
     """
     check_table(table)
     options = replace(FitHeadOptions(**info.recipe), select_on="cv", repeats=0)
-    head = split_rows(table, options, [])
+    head = split_rows(table, options, [], [NearDuplicate(**one) for one in info.near_duplicates])
     both = {"val", "test"} <= set(head.reported)
     if select_on == "val" and not both:
         have = ", ".join(name for name in table.split_counts if name)
@@ -242,7 +243,7 @@ def _part_rows(
         )
     if select_on == "val" or (select_on == "auto" and both):
         return head.train, head.reported["val"], "val", head.reported
-    aside = _aside(table.labels[head.train], group_ids_of(table, head.train), options.seed)
+    aside = _aside(table.labels[head.train], head.group_ids[head.train], options.seed)
     if aside is None:
         raise PipelineError(
             f"{len(head.train)} training images are too few to set a part aside that chooses the "
@@ -282,7 +283,7 @@ def refit(task: Task) -> SearchResult:
     )
     parts = []
     if not kind.log_loss:
-        labels, group_ids = table.labels[task.train], group_ids_of(table, task.train)
+        labels, group_ids = table.labels[task.train], group_ids_of(table)[task.train]
         parts = make_folds(task.train, labels, group_ids, count=options.folds, seed=options.seed)
     check_views(table, options.views)
     features, labels, train, folds = learned(table, options.views, task.train, parts)

@@ -27,7 +27,6 @@ from pipeline.heads.task import (
     assign,
     check_table,
     check_views,
-    group_ids_of,
     learned,
     make_folds,
     split_rows,
@@ -97,6 +96,7 @@ def fit_head(
     train_fraction: float | None = None,
     views: int = 0,
     class_weight: str | None = None,
+    compare_all: bool = False,
     repeats: int = 0,
     jobs: int | None = None,
     seed: int = 0,
@@ -117,6 +117,8 @@ def fit_head(
         train_fraction: train on this share of each class, in (0, 1]; None for all.
         views: augmented views of each training image that are learned from besides.
         class_weight: `balanced`, or None.
+        compare_all: look for near-copies among more than 20,000 images too, in time that grows
+            with their square.
         repeats: resplits over which mean and spread are reported besides.
         jobs: processes, -1 for all cores; None for the cores that the process may use, or what
             `joblib.parallel_config` says.
@@ -161,9 +163,8 @@ def fit_heads(
         left = [name for name in names if not HEADS[name].balanced]
         names = [name for name in names if HEADS[name].balanced]
         notes += [f"Left out, since they cannot weigh classes: {', '.join(left)}."] if left else []
-    note = near_duplicates.too_many(table.splits, table.features.shape[1])
+    note = near_duplicates.too_many(len(table.splits), options.compare_all)
     notes += [note] if note else []
-    task = split_rows(table, options, notes)
     folders = {
         name: cache.root / "heads" / _head_id(table, replace(options, clf=name)) for name in names
     }
@@ -173,7 +174,11 @@ def fit_heads(
         pairs = next(iter(fitted.values())).info.near_duplicates
         duplicates = [NearDuplicate(**pair) for pair in pairs]
     else:
-        duplicates = find_near_duplicates(table.features, table.digests, table.splits)
+        duplicates = find_near_duplicates(
+            table.features, table.digests, table.splits,
+            pairs=(*near_duplicates.ACROSS, ("train", "train")), compare_all=options.compare_all,
+        )  # fmt: skip
+    task = split_rows(table, options, notes, duplicates)
     failed: dict[str, str] = {}
     for name in names:
         if name in fitted:
@@ -247,9 +252,12 @@ def _fit(
         jobs=usable_cores() if alone else options.jobs,
     )
     features, labels, train, folds = learned(table, options.views, task.train, task.folds)
+    # a view is never scored: it needs a number, and any will do
+    group_ids = np.resize(task.group_ids, len(labels))
     result = search(
-        name, features, labels, classes=classes, train=train, folds=folds, plan=plan, progress=tell
-    )
+        name, features, labels, classes=classes, train=train, folds=folds, plan=plan,
+        group_ids=group_ids, progress=tell,
+    )  # fmt: skip
     majority = int(np.bincount(table.labels[task.train], minlength=classes).argmax())
     probabilities = {
         split: result.probabilities(np.asarray(table.features[rows]), classes)
@@ -284,9 +292,10 @@ def _fit(
         selected_on=task.selects,
         folds=len(task.folds) if task.selects == "cv" else 0,
         score=chosen.score if tried else None,
+        held_out_log_loss=chosen.log_loss if tried else None,
         spread=chosen.spread,
         trials=tuple(
-            cast(HeadTrial, {**asdict(trial), "score": trial.score if tried else None})
+            cast(HeadTrial, asdict(trial) | ({} if tried else {"score": None, "log_loss": None}))
             for trial in result.trials
         ),
         train_images=len(task.train),
@@ -300,16 +309,27 @@ def _fit(
         versions=_versions(name),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         near_duplicates=tuple(asdict(one) for one in duplicates),
+        folder=folder,
     )
     head = Head(info, linear=result.linear, estimator=_estimator(result), folder=folder)
 
     def write(into: Path) -> None:
+        if result.held is not None:
+            _out_of_fold(result, options.select, group_ids).write(into)
         for split, rows in task.reported.items():
             predictions.write(into / f"predictions-{split}.csv", table, rows, probabilities[split])
         head.write(into)
 
     commit_folder(folder, write, what="the head")
     return head
+
+
+def _out_of_fold(result: SearchResult, select: str, group_ids: np.ndarray) -> predictions.OutOfFold:
+    assert result.held is not None
+    logits, labels, rows = result.held
+    each = metrics.influence(select, labels, metrics.softmax(logits))
+    own = np.unique(group_ids[rows], return_inverse=True)[1]
+    return predictions.OutOfFold(rows, logits, np.bincount(own, each))
 
 
 def _estimator(result: SearchResult) -> Any:
@@ -329,17 +349,18 @@ def resplit(
         raise PipelineError("--repeats needs a val or test split to resplit with train.")
     train, held = task.train, task.reported[split]
     pool = np.sort(np.concatenate([train, held]))
-    group_ids = group_ids_of(table, pool)
+    group_ids = task.group_ids
     parts, classes = max(2, round(len(pool) / len(held))), len(table.classes)
     accuracies = []
     for seed in range(options.seed + 1, options.seed + 1 + options.repeats):
-        part_of = assign(table.labels[pool], group_ids, parts, seed)
+        part_of = assign(table.labels[pool], group_ids[pool], parts, seed)
         outside = pool[part_of == 0]
-        inside, inner = subsampled(table, pool[part_of != 0], options, seed=seed)
-        folds = make_folds(inside, table.labels[inside], inner, count=options.folds, seed=seed)
+        inside = subsampled(table, pool[part_of != 0], group_ids, options, seed=seed)
+        own = table.labels[inside], group_ids[inside]
+        folds = make_folds(inside, *own, count=options.folds, seed=seed)
         result = search(
             name, table.features, table.labels, classes=classes, train=inside, folds=folds,
-            plan=replace(plan, seed=seed),
+            plan=replace(plan, seed=seed), group_ids=group_ids,
         )  # fmt: skip
         guesses = result.probabilities(np.asarray(table.features[outside]), classes).argmax(1)
         accuracies.append(float((guesses == table.labels[outside]).mean()))

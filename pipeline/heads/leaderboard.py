@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
+from pipeline.heads.metrics import standard_error
+from pipeline.heads.predictions import read_influence
 from pipeline.heads.registry import HEADS
 from pipeline.store.records import HeadInfo, ModelInfo
 from pipeline.store.results import Info
@@ -36,7 +38,7 @@ def _rank(
     table_id: str,
     *,
     group: Callable[[Info], Hashable],
-    order: Callable[[Info], Any],
+    order: Callable[[Sequence[Info]], Callable[[Info], Any]],
     can_win: Callable[[Info], bool],
 ) -> list[Ranked[Info]]:
     groups: dict[Hashable, list[Info]] = {}
@@ -46,7 +48,7 @@ def _rank(
     return [
         Ranked(info, number, best=place == 0 and can_win(info))
         for number, members in enumerate(groups.values())
-        for place, info in enumerate(sorted(members, key=order))
+        for place, info in enumerate(sorted(members, key=order(members)))
     ]
 
 
@@ -54,19 +56,41 @@ def rank_heads(heads: Iterable[HeadInfo], table_id: str) -> list[Ranked[HeadInfo
     """Return those heads that are of a table, best first, the best by selection marked.
 
     Only heads that were chosen by the same measure on the same images can be compared: they stand
-    in one `group`, and each group has a best. Ties go to the simpler kind.
+    in one `group`, and each group has a best. Those whose score is within one paired standard
+    error of the highest come first, by their log-loss: one is the best. Ties go to the simpler
+    kind.
     """
     simplicity = {name: place for place, name in enumerate(HEADS)}
 
-    def order(info: HeadInfo) -> tuple[bool, float, int]:
-        if info.score is None:  # those stay in the order that they came in
-            return True, 0, 0
-        return False, -info.score, simplicity.get(info.clf, len(HEADS))
+    def order(members: Sequence[HeadInfo]) -> Callable[[HeadInfo], Any]:
+        tried = [info for info in members if info.score is not None]
+        top = max(tried, key=lambda info: info.score or 0.0, default=None)
+
+        def key(info: HeadInfo) -> Any:
+            if info.score is None or top is None:  # those stay in the order that they came in
+                return True, False, 0, 0
+            worse, simple = not ties(info, top), simplicity.get(info.clf, len(HEADS))
+            return False, worse, -info.score if worse else info.held_out_log_loss, simple
+
+        return key
 
     return _rank(
         heads, table_id,
         group=group_of, order=order, can_win=lambda info: info.score is not None,
     )  # fmt: skip
+
+
+def ties(info: HeadInfo, top: HeadInfo) -> bool:
+    """Return whether a head's score is within one paired standard error of the highest."""
+    gap = (top.score or 0.0) - (info.score or 0.0)
+    if gap <= 0:
+        return True
+    if info.folder is None or top.folder is None:
+        return False
+    one, other = read_influence(info.folder), read_influence(top.folder)
+    if one is None or other is None or len(one) != len(other):
+        return False
+    return gap <= standard_error(one - other) * (1 + 1e-9)
 
 
 def rank_models(models: Iterable[ModelInfo], table_id: str) -> list[Ranked[ModelInfo]]:
@@ -79,7 +103,7 @@ def rank_models(models: Iterable[ModelInfo], table_id: str) -> list[Ranked[Model
     return _rank(
         models, table_id,
         group=lambda info: info.compared_on,
-        order=lambda info: (not info.beats_head, info.chosen.model.log_loss),
+        order=lambda members: lambda info: (not info.beats_head, info.chosen.model.log_loss),
         can_win=lambda info: info.beats_head,
     )  # fmt: skip
 

@@ -27,6 +27,7 @@ class FitHeadOptions(Options):
         views: Learn from V augmented views of each training image besides (`extract --views
             V`).
         class_weight: Weigh classes by 1 / their share.
+        compare_all: Look for near-copies among more than 20,000 images too.
         repeats: Repeat on R other splits of the same images; report mean and spread.
         jobs: Processes. [default: all cores]
         seed: Of folds, samples and estimators.
@@ -42,6 +43,7 @@ class FitHeadOptions(Options):
     train_fraction: float | None = option(None, metavar="F", within="(0, 1]")
     views: int = option(0, metavar="V", least=0)
     class_weight: str | None = option(None, choices=("balanced",))
+    compare_all: bool = option(False)
     repeats: int = option(0, metavar="R", least=0)
     jobs: int | None = shared("jobs")
     seed: int = option(0, least=0)

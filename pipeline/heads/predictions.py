@@ -1,4 +1,4 @@
-"""`predictions-<split>.csv`: path, label, prediction, probabilities."""
+"""What a head or model said of images: `predictions-<split>.csv`, and `out-of-fold`."""
 
 from __future__ import annotations
 
@@ -47,6 +47,54 @@ class StoredPredictions:
         """Return probabilities [n, K] of logits that are divided by a temperature."""
         with np.errstate(divide="ignore"):
             return softmax(np.log(self.probabilities), temperature)
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """What a head's search said of the images that each fold held out. Equal only when identical.
+
+    Attributes:
+        rows: [m] int64, of the table, each scored by a head that was not fitted on it.
+        logits: [m, K] float32; −∞ for a class that was not seen.
+        influence: [g] float64, what each of g images, or groups of them, adds to the score by
+            which the head was chosen: two heads on the same folds are compared by its difference.
+    """
+
+    rows: np.ndarray
+    logits: np.ndarray
+    influence: np.ndarray
+
+    def write(self, folder: Path) -> None:
+        """Write all of it into a result's folder."""
+        from safetensors.numpy import save_file
+
+        save_file({name: np.ascontiguousarray(own) for name, own in vars(self).items()},
+                  folder / OUT_OF_FOLD)  # fmt: skip
+
+    @classmethod
+    def read(cls, path: Path) -> OutOfFold:
+        """Read what `write` wrote."""
+        return cls(*(_tensor(path, name) for name in ("rows", "logits", "influence")))
+
+
+#: The file of `OutOfFold`.
+OUT_OF_FOLD = "out-of-fold.safetensors"
+
+
+def read_influence(folder: Path) -> np.ndarray | None:
+    """Return `OutOfFold.influence` of a head's folder; None where nothing was held out."""
+    path = folder / OUT_OF_FOLD
+    return _tensor(path, "influence") if path.exists() else None
+
+
+def _tensor(path: Path, name: str) -> np.ndarray:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return np.asarray(file.get_tensor(name))
+    except (SafetensorError, OSError) as error:
+        raise DamagedError(f"The predictions {path} are damaged: {error}.") from error
 
 
 def splits(folder: Path) -> tuple[str, ...]:

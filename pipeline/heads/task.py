@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.heads.cross_validation.candidates import Fold
+from pipeline.heads.cross_validation.near_duplicates import NearDuplicate, ties
 from pipeline.heads.estimators.normalize import Stacked
 from pipeline.heads.options import FitHeadOptions
 from pipeline.images.names import counted, listed
@@ -48,9 +49,10 @@ def make_group_ids(
 def assign(labels: np.ndarray, group_ids: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Return the fold of each image, [N] int64 in [0, count).
 
-    Groups go in random order, the largest first, each to the fold that has the fewest of its
-    rarest class (that of the fewest groups), then the fewest images. Every fold gets a group where
-    there are enough.
+    Where every image is a group of its own, and each class has enough, scikit-learn's
+    `StratifiedKFold` parts them. Otherwise groups go in random order, the largest first, each to
+    the fold that has the fewest of its rarest class (that of the fewest groups), then the fewest
+    images. Every fold gets a group where there are enough.
 
     Args:
         labels: [N] int64.
@@ -58,22 +60,40 @@ def assign(labels: np.ndarray, group_ids: np.ndarray, count: int, seed: int) -> 
         count: number of folds, at least 2 and at most the number of groups.
         seed: of the order.
     """
-    classes = int(labels.max()) + 1
-    counts = np.zeros((int(group_ids.max()) + 1, classes), np.int64)
-    np.add.at(counts, (group_ids, labels), 1)
-    spread = (counts > 0).sum(0)
-    order = np.random.default_rng(seed).permutation(len(counts))
-    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
-    order = order[counts[order].sum(1) > 0]  # a subsample leaves numbers that no image has
-    filled = np.zeros((count, classes), np.int64)
-    fold_of = np.empty(len(counts), np.int64)
-    for number in order:
-        classes_in = np.flatnonzero(counts[number])
-        rarest = int(classes_in[spread[classes_in].argmin()])
-        fold = min(range(count), key=lambda f: (filled[f, rarest], filled[f].sum(), f))
-        fold_of[number] = fold
-        filled[fold] += counts[number]
-    return np.asarray(fold_of[group_ids])
+    groups, number, sizes = np.unique(group_ids, return_inverse=True, return_counts=True)
+    kinds, of_class = np.unique(labels, return_inverse=True)
+    fold = np.empty(len(labels), np.int64)
+    if len(groups) == len(labels) and np.bincount(of_class).min() >= count:
+        from sklearn.model_selection import StratifiedKFold
+
+        parts = StratifiedKFold(count, shuffle=True, random_state=seed).split(of_class, of_class)
+        for place, (_, held) in enumerate(parts):
+            fold[held] = place
+        return fold
+    pairs, amounts = np.unique(np.stack([number, of_class], 1), axis=0, return_counts=True)
+    spread = np.bincount(pairs[:, 1], minlength=len(kinds))
+    first = np.searchsorted(pairs[:, 0], np.arange(len(groups) + 1))
+    order = np.random.default_rng(seed).permutation(len(groups))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    filled, total = np.zeros((count, len(kinds)), np.int64), np.zeros(count, np.int64)
+    fold_of = np.empty(len(groups), np.int64)
+    alone = order[sizes[order] == 1]  # the last ones, dealt at once: there may be millions
+    for group in order[: len(order) - len(alone)].tolist():
+        own = slice(first[group], first[group + 1])
+        classes = pairs[own, 1]
+        rarest = classes[spread[classes].argmin()]
+        best = int(np.lexsort((total, filled[:, rarest]))[0])
+        fold_of[group] = best
+        filled[best, classes] += amounts[own]
+        total[best] += sizes[group]
+    for kind, its in enumerate(filled.T):
+        mine = alone[pairs[first[alone], 1] == kind]
+        levels = its[:, None] + np.arange(len(mine))  # of the fold, if it gets so many more
+        folds = np.broadcast_to(np.arange(count)[:, None], levels.shape).ravel()
+        place = np.lexsort((total[folds], levels.ravel()))[: len(mine)]
+        fold_of[mine] = folds[place]
+        total += np.bincount(folds[place], minlength=count)
+    return np.asarray(fold_of[number])
 
 
 def possible(labels: np.ndarray, group_ids: np.ndarray, asked: int) -> int:
@@ -184,16 +204,29 @@ class Task:
         folds: (rows to fit on, rows to score) that choose; none where nothing can be compared.
         selects: `cv`, or the split that chooses.
         reported: split to its labelled rows.
+        group_ids: int64 [N] of all rows of the table: which images belong together.
     """
 
     train: np.ndarray
     folds: list[Fold]
     selects: str
     reported: dict[str, np.ndarray]
+    group_ids: np.ndarray
 
 
-def split_rows(table: FeatureTable, options: FitHeadOptions, notes: list[str]) -> Task:
+def split_rows(
+    table: FeatureTable,
+    options: FitHeadOptions,
+    notes: list[str],
+    duplicates: Sequence[NearDuplicate] = (),
+) -> Task:
     """Return which rows do what, honestly: reported rows choose nothing unless that is asked for.
+
+    Args:
+        table: whose rows they are.
+        options: checked.
+        notes: takes sentences for the person.
+        duplicates: near-copies, kept in one fold where both train.
 
     Raises:
         UsageError: `--select-on val` without train, val and test.
@@ -204,7 +237,14 @@ def split_rows(table: FeatureTable, options: FitHeadOptions, notes: list[str]) -
     unlabelled = int(((names == "train") & ~known).sum())
     if unlabelled:
         notes.append(f"{unlabelled} training images without a label were left out.")
-    train, group_ids = subsampled(table, rows["train"], options, seed=options.seed)
+    tied, large = ties(duplicates, table.labels, rows["train"])
+    if large:
+        notes.append(
+            f"{counted(len(large), 'set')} of near-copies in train ({large[0]:,} images the "
+            "largest) hold over a tenth of their class, and are not kept in one fold."
+        )
+    group_ids = group_ids_of(table, tied)
+    train = subsampled(table, rows["train"], group_ids, options, seed=options.seed)
     lacking = sorted({*range(len(table.classes))} - {*table.labels[train].tolist()})
     if lacking:
         these = listed([table.classes[label] for label in lacking], 3)
@@ -226,9 +266,9 @@ def split_rows(table: FeatureTable, options: FitHeadOptions, notes: list[str]) -
                 f"--select-on val needs train, val and test, so that test can be reported; this "
                 f"table has {have}. Use --select-on cv."
             )
-        return Task(train, [(train, rows["val"])], "val", reported)
+        return Task(train, [(train, rows["val"])], "val", reported, group_ids)
     labels = table.labels[train]
-    folds = make_folds(train, labels, group_ids, count=options.folds, seed=options.seed)
+    folds = make_folds(train, labels, group_ids[train], count=options.folds, seed=options.seed)
     if not folds:
         notes.append(
             "Too few different training images to compare anything: the middle of each grid was "
@@ -239,7 +279,7 @@ def split_rows(table: FeatureTable, options: FitHeadOptions, notes: list[str]) -
             f"A class has too few different training images for {options.folds} folds: "
             f"{len(folds)} were used."
         )
-    return Task(train, folds, "cv", reported)
+    return Task(train, folds, "cv", reported, group_ids)
 
 
 def make_folds(
@@ -258,22 +298,32 @@ def make_folds(
 
 
 def subsampled(
-    table: FeatureTable, rows: np.ndarray, options: FitHeadOptions, *, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows that `--shots` or `--train-fraction` leave, and their group ids."""
-    group_ids = group_ids_of(table, rows)
+    table: FeatureTable,
+    rows: np.ndarray,
+    group_ids: np.ndarray,
+    options: FitHeadOptions,
+    *,
+    seed: int,
+) -> np.ndarray:
+    """Return the rows that `--shots` or `--train-fraction` leave.
+
+    Args:
+        table: whose rows they are.
+        rows: to choose from.
+        group_ids: int64 [N] of all rows of the table.
+        options: of the head.
+        seed: of the draw.
+    """
     shots, fraction = options.shots, options.train_fraction
     if shots is None and fraction is None:
-        return rows, group_ids
-    labels = table.labels[rows]
-    part = subsample(labels, group_ids, shots=shots, fraction=fraction, seed=seed)
-    return rows[part], group_ids[part]
+        return rows
+    labels, groups = table.labels[rows], group_ids[rows]
+    return np.asarray(rows[subsample(labels, groups, shots=shots, fraction=fraction, seed=seed)])
 
 
-def group_ids_of(table: FeatureTable, rows: np.ndarray) -> np.ndarray:
-    """Return which of these rows must stay together, [n] int64."""
-    groups = None if table.groups is None else [table.groups[row] for row in rows]
-    return make_group_ids([table.digests[row] for row in rows], groups)
+def group_ids_of(table: FeatureTable, ties: Iterable[tuple[int, int]] = ()) -> np.ndarray:
+    """Return which of a table's rows must stay together, [N] int64."""
+    return make_group_ids(table.digests, table.groups, ties)
 
 
 def check_views(table: FeatureTable, views: int) -> None:

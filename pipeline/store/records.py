@@ -260,6 +260,7 @@ class HeadTrial(TypedDict):
 
     parameters: dict[str, Any]
     score: float | None
+    log_loss: float | None
     spread: float | None
 
 
@@ -301,10 +302,12 @@ class HeadInfo(ResultInfo):
         selected_by: measure that chose.
         folds: that chose; 0 where val did.
         score: of the choice, larger is better; None where nothing was held out.
+        held_out_log_loss: of the same predictions; None likewise.
         spread: standard deviation of the folds' scores.
         trials: every candidate that was tried.
         metrics: split to what the head scored there.
-        near_duplicates: pairs of images that stand in two splits, as rows of the table.
+        near_duplicates: pairs of images that stand in two splits or in train, as rows of the
+            table.
         repeats: accuracies on resplits, their mean and spread; None without.
         seconds: of the search and the fit.
     """
@@ -322,6 +325,7 @@ class HeadInfo(ResultInfo):
     selected_by: str
     folds: int
     score: float | None
+    held_out_log_loss: float | None
     spread: float
     trials: tuple[HeadTrial, ...]
     metrics: dict[str, SplitMetrics]

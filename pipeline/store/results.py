@@ -151,7 +151,7 @@ class Kind(Generic[Info]):
         return sorted(infos, key=lambda info: info.created, reverse=True), damaged
 
 
-HEAD = Kind("head", 4, "pipeline heads", "pipeline fit-head", HeadInfo)
+HEAD = Kind("head", 5, "pipeline heads", "pipeline fit-head", HeadInfo)
 MODEL = Kind("model", 4, "pipeline models", "pipeline finetune", ModelInfo)
 RESULTS: tuple[Kind[Any], ...] = (HEAD, MODEL)
 

@@ -256,8 +256,8 @@ def _sample(table: FeatureTable, seed: int, notes: list[str]) -> tuple[np.ndarra
     """
     names, train = np.array(table.splits, dtype=object), table.training_rows
     held = np.flatnonzero(np.isin(names, ("val", "test")) & (table.labels >= 0))
-    group_ids = group_ids_of(table, np.concatenate([train, held]))
-    inside, outside = group_ids[: len(train)], group_ids[len(train) :]
+    group_ids = group_ids_of(table)
+    inside, outside = group_ids[train], group_ids[held]
     twice = np.isin(outside, inside)
     if twice.any():
         notes.append(

@@ -169,7 +169,7 @@ def to_random_weights(
         note = f"{lost:,} of {len(wanted):,} images are not where and what they were"
         if len(rows) < lost:
             raise PipelineError(f"{note}; say with --data where they lie now")
-    labels, group_ids, seed = table.labels[rows], group_ids_of(table, rows), options.seed
+    labels, group_ids, seed = table.labels[rows], group_ids_of(table)[rows], options.seed
     every, classes = np.arange(len(rows)), len(table.classes)
     right: list[np.ndarray] = []
     near: list[float] = []

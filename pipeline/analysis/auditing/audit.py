@@ -15,6 +15,8 @@ import numpy as np
 from pipeline.analysis.auditing import noise
 from pipeline.analysis.options import AuditOptions
 from pipeline.heads.cross_validation.near_duplicates import (
+    ACROSS,
+    WITHIN,
     NearDuplicate,
     find_near_duplicates,
     too_many,
@@ -119,6 +121,7 @@ class Audit:
 def audit(
     table: FeatureTable | str | Path | None = None,
     *,
+    compare_all: bool = False,
     output: str | Path | None = None,
     cache: str | Path | None = None,
 ) -> Audit:
@@ -127,6 +130,8 @@ def audit(
     Args:
         table: a table, its file, name or id; the cache's current one without it. Wrong labels are
             looked for only where it has labels.
+        compare_all: look for near-copies among more than 20,000 images too, in time that grows
+            with their square.
         output: CSV file to write; `<table>.audit.csv` beside the table without it.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
 
@@ -144,11 +149,18 @@ def audit(
     return audit_table(table, AuditOptions.of(locals()), Cache.at(cache))[0]
 
 
-def find_faults(table: FeatureTable, *, seed: int = 0, progress: Progress | None = None) -> Audit:
+def find_faults(
+    table: FeatureTable,
+    *,
+    compare_all: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Audit:
     """Return what is suspicious in a table; reads its features alone, not the images.
 
     Args:
         table: with labels, for wrong labels; the rest is looked for without them too.
+        compare_all: look for near-copies among more than 20,000 images too.
         seed: of the folds.
         progress: told of the steps.
 
@@ -157,10 +169,12 @@ def find_faults(table: FeatureTable, *, seed: int = 0, progress: Progress | None
     """
     began, progress = time.monotonic(), progress or Silent()
     check_finite(table)
-    note = too_many(table.splits, table.features.shape[1], within=True)
+    note = too_many(len(table.splits), compare_all)
     notes = [note] if note else []
     progress.start("comparing", 0)
-    pairs = find_near_duplicates(table.features, table.digests, table.splits, within=True)
+    pairs = find_near_duplicates(
+        table.features, table.digests, table.splits, pairs=ACROSS + WITHIN, compare_all=compare_all
+    )
     near = [pair for pair in pairs if not pair.same_file]
     ties = [(pair.row, pair.other) for pair in near]
     progress.start("judging", 0)
@@ -188,7 +202,7 @@ def audit_table(
         place = table.path.with_name(f"{table.path.stem}.audit.csv")
     if options.output is not None:
         place = output_path(options.output, mark=MARK, what=LIST)
-    done = find_faults(table, progress=progress)
+    done = find_faults(table, compare_all=options.compare_all, progress=progress)
     write_output(place, done.to_csv(), mark=MARK, what=LIST)
     return done, place
 

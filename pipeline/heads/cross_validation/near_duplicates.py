@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,10 @@ from pipeline.heads.linear import unit_length
 #: on flower photos of 128 px: re-encoded as JPEG of quality 70 the least cosine was 0.91, while
 #: different pictures of simple things (digits) reach 0.95 with many others as near.
 SURE, LIKELY, MARGIN = 0.97, 0.8, 3.0
-#: Multiply-adds above which only files are compared, and a note says so: minutes on two cores.
-MOST_WORK = 3e13
+#: Images above which only files are compared, unless it is asked for: seconds on two cores.
+MOST_IMAGES = 20_000
+#: Near-copies of one picture that are always kept in one fold.
+FEW = 5
 _ROWS = 2048
 #: Whose images are compared with whose.
 ACROSS = (("val", "train"), ("test", "train"), ("test", "val"))
@@ -74,22 +76,28 @@ def leaks(
         Leak(paths[one.row], paths[one.other], splits[one.row], splits[one.other], one.cosine,
              one.same_file)
         for one in duplicates
+        if splits[one.row] != splits[one.other]
     ]  # fmt: skip
     return sorted(named, key=lambda leak: (not leak.same_file, -leak.cosine, leak.path))
 
 
-def too_many(splits: Sequence[str], dim: int, *, within: bool = False) -> str | None:
-    """Return a note where so many features [N, dim] are not compared, only files."""
-    counts = {name: sum(split == name for split in splits) for name in set(splits)}
-    pairs = ACROSS + WITHIN * within
-    if sum(counts.get(a, 0) * counts.get(b, 0) for a, b in pairs) * dim <= MOST_WORK:
+def too_many(images: int, compare_all: bool) -> str | None:
+    """Return a note where the features of so many images are not compared, only their files."""
+    if compare_all or images <= MOST_IMAGES:
         return None
-    where = "" if within else " across splits"
-    return f"Too many images to compare features{where}; only equal files were looked for."
+    return (
+        f"The features of {images:,} images were not compared for near-copies, only their files: "
+        "--compare-all does, in time that grows with their square."
+    )
 
 
 def find_near_duplicates(
-    features: np.ndarray, digests: Sequence[str], splits: Sequence[str], *, within: bool = False
+    features: np.ndarray,
+    digests: Sequence[str],
+    splits: Sequence[str],
+    *,
+    pairs: Sequence[tuple[str, str]] = ACROSS,
+    compare_all: bool = False,
 ) -> list[NearDuplicate]:
     """Return rows that are the same picture as another.
 
@@ -99,16 +107,17 @@ def find_near_duplicates(
     Args:
         features: [N, D] float32.
         digests: N sha256 of the files.
-        splits: N names; images without a split are compared with each other alone.
-        within: compare inside each split too, and images without a split with each other.
+        splits: N names; the name of images without a split is empty.
+        pairs: the images of which split are compared with those of which.
+        compare_all: the features of more than `MOST_IMAGES` too.
     """
     names = np.array(splits, dtype=object)
     rows = {name: np.flatnonzero(names == name) for name in ("train", "val", "test", "")}
-    files_alone = too_many(splits, features.shape[1], within=within) is not None
+    files_alone = too_many(len(splits), compare_all) is not None
     centre = rows["train"] if len(rows["train"]) else np.arange(len(features))
-    mean = features[centre].mean(0) if len(centre) else 0.0
+    mean = _mean(features, centre)
     duplicates = []
-    for split, other in ACROSS + WITHIN * within:
+    for split, other in pairs:
         own, others = rows[split], rows[other]
         same = _same_files(digests, own, others)
         if split == other:  # of equal files one is compared with the others
@@ -129,34 +138,47 @@ def _same_files(digests: Sequence[str], rows: np.ndarray, others: np.ndarray) ->
     return {row: other for row, other in equal if row != other}
 
 
+def _mean(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the mean of some rows, [D] float32, without a copy of all of them."""
+    total = np.zeros(features.shape[1])
+    for start in range(0, len(rows), _ROWS):
+        total += features[rows[start : start + _ROWS]].sum(0, dtype=np.float64)
+    return (total / max(1, len(rows))).astype(np.float32)
+
+
+def _cosines(
+    features: np.ndarray, mean: np.ndarray, rows: np.ndarray, others: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Yield blocks of all cosines: (which of the rows, other rows [m], cosines [n, m])."""
+    for start in range(0, len(others), _ROWS):
+        columns = others[start : start + _ROWS]
+        right = unit_length(np.asarray(features[columns], np.float32) - mean)
+        for low in range(0, len(rows), _ROWS):
+            part = slice(low, low + _ROWS)
+            left = unit_length(np.asarray(features[rows[part]], np.float32) - mean)
+            yield part, columns, left @ right.T
+
+
 def _near(
-    features: np.ndarray, mean: np.ndarray | float, rows: np.ndarray, others: np.ndarray
+    features: np.ndarray, mean: np.ndarray, rows: np.ndarray, others: np.ndarray
 ) -> dict[int, tuple[int, float]]:
     """Return row → (nearest other, cosine) for rows whose nearest is nearly the same picture."""
     best = np.full((len(rows), 2), -1.0, np.float32)  # the two largest cosines
     match = np.zeros(len(rows), np.int64)
-    for start in range(0, len(others), _ROWS):
-        columns = others[start : start + _ROWS]
-        right = unit_length(features[columns] - mean)
-        for low in range(0, len(rows), _ROWS):
-            part = slice(low, low + _ROWS)
-            cosines = unit_length(features[rows[part]] - mean) @ right.T  # [n, m]
-            if rows is others:
-                cosines[rows[part][:, None] == columns] = -1.0  # nothing is its own duplicate
-            nearest = cosines.argmax(1)
-            better = cosines.max(1) > best[part, 0]
-            match[part][better] = columns[nearest[better]]
-            both = np.concatenate([best[part], cosines], axis=1)
-            best[part] = -np.partition(-both, 1, axis=1)[:, :2]
+    for part, columns, cosines in _cosines(features, mean, rows, others):
+        if rows is others:
+            cosines[rows[part][:, None] == columns] = -1.0  # nothing is its own duplicate
+        nearest = cosines.argmax(1)
+        better = cosines.max(1) > best[part, 0]
+        match[part][better] = columns[nearest[better]]
+        both = np.concatenate([best[part], cosines], axis=1)
+        best[part] = -np.partition(-both, 1, axis=1)[:, :2]
     first, second = best.T
     alone = (first >= LIKELY) & (1 - second > MARGIN * (1 - first))
     return {
         int(rows[i]): (int(match[i]), float(first[i]))
         for i in np.flatnonzero((first >= SURE) | alone)
     }
-
-
-_OTHERS = 1024
 
 
 def nearest(
@@ -168,22 +190,60 @@ def nearest(
 
     Args:
         features: [N, D] float32, raw; their mean is subtracted.
-        group_ids: int64 [N] from `folds.make_group_ids`: equal files and images of one group.
-        near_duplicates: whether a cosine of `near_duplicates.SURE` or more makes a duplicate too.
+        group_ids: int64 [N] from `task.make_group_ids`: equal files and images of one group.
+        near_duplicates: whether a cosine of `SURE` or more makes a duplicate too.
 
     Returns:
         int64 [N], −1 where there is no other image; bool [N].
     """
-    x = unit_length(features - features.mean(0, dtype=np.float64).astype(np.float32))
-    neighbours = np.full(len(x), -1, np.int64)
-    duplicated = np.zeros(len(x), bool)
-    for start in range(0, len(x), _OTHERS):
-        part = slice(start, start + _OTHERS)
-        cosines = x[part] @ x.T  # [n, N]
-        same = group_ids[part, None] == group_ids[None]
+    every = np.arange(len(features))
+    neighbours, best = np.full(len(every), -1), np.full(len(every), -np.inf, np.float32)
+    copies = np.zeros(len(every), np.int64)  # the image itself counted in
+    for part, columns, cosines in _cosines(features, _mean(features, every), every, every):
+        same = group_ids[part, None] == group_ids[columns]
         if near_duplicates:
             same |= cosines >= SURE
-        duplicated[part] = same.sum(1) > 1
+        copies[part] += same.sum(1)
         cosines[same] = -np.inf
-        neighbours[part] = np.where(same.all(1), -1, cosines.argmax(1))
-    return neighbours, duplicated
+        better = cosines.max(1) > best[part]
+        neighbours[part][better] = columns[cosines.argmax(1)[better]]
+        best[part] = np.maximum(best[part], cosines.max(1))
+    return neighbours, copies > 1
+
+
+def ties(
+    duplicates: Sequence[NearDuplicate], labels: np.ndarray, rows: np.ndarray
+) -> tuple[list[tuple[int, int]], list[int]]:
+    """Return the pairs of near-copies among some rows that are to stay together.
+
+    A set of images that are all near-copies of each other, directly or through others, is tied
+    unless it holds more than a tenth of its class (and more than `FEW`): photos of one scene may
+    be a class, and no fold could be without them.
+
+    Args:
+        duplicates: from `find_near_duplicates`.
+        labels: [N] int64 of all rows.
+        rows: that are to be parted into folds.
+
+    Returns:
+        Pairs of rows, and the sizes of the sets that are not tied.
+    """
+    inside = np.zeros(len(labels), bool)
+    inside[rows] = True
+    edges = np.array(
+        [(one.row, one.other) for one in duplicates if inside[one.row] and inside[one.other]]
+    ).reshape(-1, 2)
+    if not len(edges):
+        return [], []
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(edges)), edges.T), shape=(len(labels),) * 2)
+    number = connected_components(graph, directed=False)[1]
+    sizes = np.bincount(number[rows])
+    classes = np.bincount(labels[rows])
+    most = np.zeros(len(sizes))  # a tenth of the largest class that a set has
+    np.maximum.at(most, number[rows], classes[labels[rows]] / 10)
+    large = sizes > np.maximum(most, FEW)
+    kept = [(int(a), int(b)) for a, b in edges if not large[number[a]]]
+    return kept, sorted(sizes[large].tolist(), reverse=True)
