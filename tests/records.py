@@ -106,6 +106,7 @@ def head_info(*, recipe=None, **changes):
         "selected_by": "accuracy",
         "folds": 5,
         "score": 0.8,
+        "held_out_log_loss": 0.5,
         "spread": 0.01,
         "trials": (),
         "metrics": {},

@@ -200,15 +200,17 @@ def fitted_on(head: HeadInfo, table: FeatureTable) -> str:
 
 
 def starter(board: Sequence[Ranked[HeadInfo]], notes: list[str]) -> HeadInfo | None:
-    """Return the first head of a leaderboard that was fitted by log-loss, None without one.
+    """Return the head of the best log-loss among those that were fitted by it, None without one.
 
     Args:
         board: from `resolve.heads_of`, those fitted on a part of train last.
         notes: takes why a better head of another kind was passed over.
     """
-    start = next((one for one in board if one.info.linear and one.info.log_loss), None)
-    if start is None:
+    able = [one for one in board if one.info.linear and one.info.log_loss]
+    if not able:
         return None
+    group = [one for one in able if one.group == able[0].group]
+    start = min(group, key=lambda one: one.info.held_out_log_loss or 0.0)
     other = "its scores are not log-odds; name it to start from it all the same"
     notes += [
         f"Starting from {start.info.clf} and not from the best head, {one.info.clf}: "

@@ -90,9 +90,9 @@ def assign(labels: np.ndarray, group_ids: np.ndarray, count: int, seed: int) -> 
         mine = alone[pairs[first[alone], 1] == kind]
         levels = its[:, None] + np.arange(len(mine))  # of the fold, if it gets so many more
         folds = np.broadcast_to(np.arange(count)[:, None], levels.shape).ravel()
-        place = np.lexsort((total[folds], levels.ravel()))[: len(mine)]
-        fold_of[mine] = folds[place]
-        total += np.bincount(folds[place], minlength=count)
+        dealt = folds[np.lexsort((total[folds], levels.ravel()))[: len(mine)]]
+        fold_of[mine] = dealt
+        total += np.bincount(dealt, minlength=count)
     return np.asarray(fold_of[number])
 
 

@@ -147,6 +147,7 @@ def run(
     train_fraction: float | None = None,
     fit_head_views: int = 0,
     class_weight: str | None = None,
+    compare_all: bool = False,
     repeats: int = 0,
     jobs: int | None = None,
     unfreeze: str | int | None = None,
@@ -188,8 +189,9 @@ def run(
         device: `auto`, `cpu`, `cuda` or `mps`.
         workers: decoding threads; None for the cores that the process may use.
         seed: of splits, folds, samples, order and views, from 0.
-        clf, folds, grid, normalize, select, shots, train_fraction, class_weight, repeats, jobs: as
-            in `fit_head`; `clf` may name several kinds of heads with commas, or be `all`.
+        clf, folds, grid, normalize, select, shots, train_fraction, class_weight, compare_all,
+            repeats, jobs: as in `fit_head`; `clf` may name several kinds of heads with commas, or
+            be `all`.
         fit_head_select_on, fit_head_views: `select_on` and `views` of `fit_head`.
         unfreeze: what learns in stage three, as in `finetune`; None for no stage three.
         epochs, batch_size, lr, head_lr_factor, optimizer, weight_decay, schedule, label_smoothing,

@@ -7,7 +7,7 @@ from fitting import QUICK, fitted
 from records import head_info, model_info, model_scores
 from tables import make_table
 
-from pipeline.heads.leaderboard import rank_heads, rank_models
+from pipeline.heads.leaderboard import rank_heads, rank_models, ties
 from pipeline.store.results import HEAD
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -16,8 +16,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_the_leaderboard_is_by_selection_with_the_best_marked_once(cache, table):
     fitted(table, cache, QUICK)
     board = rank_heads(HEAD.every(cache.root)[0], table.table_id)
-    scores = [one.info.score for one in board]
-    assert scores == sorted(scores, reverse=True) and len(board) == 5
+    top = max((one.info for one in board), key=lambda info: info.score)
+    tied = [one.info for one in board if ties(one.info, top)]
+    losses, rest = (
+        [i.held_out_log_loss for i in tied],
+        [one.info.score for one in board[len(tied) :]],
+    )
+    assert [one.info for one in board[: len(tied)]] == tied and losses == sorted(losses)
+    assert rest == sorted(rest, reverse=True) and len(board) == 5
     assert [one.best for one in board] == [True] + [False] * 4
 
 

@@ -4,13 +4,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedKFold
+from tables import clouds, make_table
 
+from pipeline.heads.cross_validation.near_duplicates import find_near_duplicates
+from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.task import (
     assign,
     entering,
     make_folds,
     make_group_ids,
     possible,
+    split_rows,
     subsample,
 )
 
@@ -166,3 +171,54 @@ def test_growing_parts_hold_their_share_of_each_class():
         assert np.abs(counts - fraction * np.array([200, 100, 40])).max() <= 1
     assert (entering(labels, np.arange(340), 3) == joins).all()
     assert (entering(labels, np.arange(340), 4) != joins).any()
+
+
+def test_without_ties_the_folds_are_scikit_learns():
+    labels = np.random.default_rng(0).integers(0, 4, 90)
+    of = assign(labels, np.arange(90), 5, 3)
+    want = StratifiedKFold(5, shuffle=True, random_state=3).split(labels, labels)
+    for fold, (_, held) in enumerate(want):
+        assert np.flatnonzero(of == fold).tolist() == held.tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "group_ids"),
+    [
+        (np.repeat(np.arange(4), [60, 60, 2, 1]), np.arange(123)),  # a few rare classes
+        (np.repeat([0, 1, 2], 30), np.r_[np.arange(60), np.full(30, 60)]),  # a class in one group
+        (np.repeat(np.arange(1000), 2), np.arange(2000)),  # many classes of two images each
+        (np.repeat([0, 1], [40, 3]), np.r_[np.arange(40), 40, 40, 41]),  # a fold lacks a class
+    ],
+)
+def test_hard_cases_are_parted_into_folds_that_leave_something_to_learn(labels, group_ids):
+    folds = make_folds(np.arange(len(labels)), labels, group_ids, count=5, seed=0)
+    assert len(folds) >= 2
+    assert sorted(np.concatenate([held for _, held in folds])) == list(range(len(labels)))
+    sizes = [len(held) for _, held in folds]
+    assert max(sizes) - min(sizes) <= max(np.bincount(group_ids).max(), len(set(labels)))
+    for fitted, held in folds:
+        assert not set(group_ids[fitted]) & set(group_ids[held])
+        assert len(set(labels[fitted])) >= 2
+
+
+def test_many_images_of_a_thousand_classes_are_dealt_evenly_around_a_pair_that_is_tied():
+    labels = np.arange(200_000) % 1000
+    group_ids = np.arange(200_000)
+    group_ids[:2] = 0
+    of = assign(labels, group_ids, 5, 0)
+    counts = np.bincount(of * 1000 + labels, minlength=5000).reshape(5, 1000)
+    assert of[0] == of[1] and counts.max() - counts.min() <= 1
+
+
+def test_near_copies_within_train_share_a_fold_and_a_scene_that_is_a_class_does_not():
+    x, labels = clouds(120, 32, 3, apart=0.5)
+    x[21] = x[42] * 1.0001
+    scene = np.flatnonzero(labels == 2)[:12]
+    x[scene] = x[scene[0]] + np.random.default_rng(0).normal(0, 1e-3, (12, 32))
+    made = make_table(features=x, labels=labels, splits=("train",) * 120)
+    found = find_near_duplicates(x, made.digests, made.splits, pairs=[("train", "train")])
+    notes: list[str] = []
+    task = split_rows(made, FitHeadOptions(), notes, found)
+    assert any({21, 42} <= set(held.tolist()) for _, held in task.folds)
+    assert not any(set(scene.tolist()) <= set(held.tolist()) for _, held in task.folds)
+    assert any("1 set of near-copies in train (12 images the largest)" in note for note in notes)

@@ -7,7 +7,7 @@ from pipeline.heads.cross_validation import near_duplicates
 
 def find(table):
     pairs = near_duplicates.find_near_duplicates(table.features, table.digests, table.splits)
-    note = near_duplicates.too_many(table.splits, table.features.shape[1])
+    note = near_duplicates.too_many(len(table.splits), False)
     return near_duplicates.leaks(pairs, table.paths, table.splits), note
 
 
@@ -81,14 +81,20 @@ def test_the_blocks_of_a_large_table_find_what_one_block_finds(monkeypatch):
 
 
 def test_a_table_too_large_to_compare_says_so_and_still_finds_equal_files(monkeypatch):
-    monkeypatch.setattr(near_duplicates, "MOST_WORK", 10)
+    monkeypatch.setattr(near_duplicates, "MOST_IMAGES", 119)
     digests = list(table().digests)
     digests[61] = digests[3]
     leaks, note = find(table(digests=tuple(digests)))
     assert len(leaks) == 1 and leaks[0].same_file
     assert note == (
-        "Too many images to compare features across splits; only equal files were looked for."
+        "The features of 120 images were not compared for near-copies, only their files: "
+        "--compare-all does, in time that grows with their square."
     )
+    x = table().features.copy()
+    x[70] = x[5]
+    made = table(features=x, splits=table().splits)
+    assert duplicates(made) == []
+    assert [(one.row, one.other) for one in duplicates(made, compare_all=True)] == [(70, 5)]
 
 
 def test_equal_files_come_first_then_the_nearest():
@@ -117,7 +123,9 @@ def test_tables_of_a_few_rows_are_compared_too(rows):
     assert isinstance(leaks, list)
 
 
-def duplicates(table, **options):
+def duplicates(table, *, within=False, **options):
+    if within:
+        options["pairs"] = near_duplicates.ACROSS + near_duplicates.WITHIN
     return near_duplicates.find_near_duplicates(
         table.features, table.digests, table.splits, **options
     )

@@ -21,7 +21,7 @@ def brute(features, group_ids):
 def test_it_is_the_largest_cosine_of_centred_features_also_across_blocks(monkeypatch):
     from pipeline.heads.cross_validation import near_duplicates
 
-    monkeypatch.setattr(near_duplicates, "_OTHERS", 7)
+    monkeypatch.setattr(near_duplicates, "_ROWS", 7)
     x, _ = clouds(60, 12, 3)
     group_ids = np.arange(60)
     group_ids[10:14] = 10
