@@ -221,4 +221,4 @@ def test_near_copies_within_train_share_a_fold_and_a_scene_that_is_a_class_does_
     task = split_rows(made, FitHeadOptions(), notes, found)
     assert any({21, 42} <= set(held.tolist()) for _, held in task.folds)
     assert not any(set(scene.tolist()) <= set(held.tolist()) for _, held in task.folds)
-    assert any("1 set of near-copies in train (12 images the largest)" in note for note in notes)
+    assert any("1 set of near-copies in train (8 images the largest)" in note for note in notes)
