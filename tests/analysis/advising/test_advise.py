@@ -96,7 +96,7 @@ def test_the_last_point_is_the_head_of_all_training_images(found):
     table = found.table
     train = table.rows("train")
     held = np.concatenate([table.rows("val"), table.rows("test")])
-    folds = make_folds(train, table.labels[train], group_ids_of(table, train), count=5, seed=0)
+    folds = make_folds(train, table.labels[train], group_ids_of(table)[train], count=5, seed=0)
     head = search(
         "linear", table.features, table.labels, classes=3, train=train, folds=folds,
         plan=Plan(select="log-loss", grid=learning_curve.GRID),
