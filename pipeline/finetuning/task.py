@@ -235,7 +235,8 @@ def _part_rows(
     """
     check_table(table)
     options = replace(FitHeadOptions(**info.recipe), select_on="cv", repeats=0)
-    head = split_rows(table, options, [], [NearDuplicate(**one) for one in info.near_duplicates])
+    duplicates = [NearDuplicate(**one) for one in info.near_duplicates]
+    head = split_rows(table, options, [], duplicates, choose=False)
     both = {"val", "test"} <= set(head.reported)
     if select_on == "val" and not both:
         have = ", ".join(name for name in table.split_counts if name)

@@ -178,7 +178,8 @@ def fit_heads(
             table.features, table.digests, table.splits,
             pairs=(*near_duplicates.ACROSS, ("train", "train")), compare_all=options.compare_all,
         )  # fmt: skip
-    task = split_rows(table, options, notes, duplicates)
+    missing = any(name not in fitted for name in names)
+    task = split_rows(table, options, notes, duplicates, choose=missing)
     failed: dict[str, str] = {}
     for name in names:
         if name in fitted:

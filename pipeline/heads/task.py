@@ -49,10 +49,9 @@ def make_group_ids(
 def assign(labels: np.ndarray, group_ids: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Return the fold of each image, [N] int64 in [0, count).
 
-    Where every image is a group of its own, and each class has enough, scikit-learn's
-    `StratifiedKFold` parts them. Otherwise groups go in random order, the largest first, each to
-    the fold that has the fewest of its rarest class (that of the fewest groups), then the fewest
-    images. Every fold gets a group where there are enough.
+    Groups go in random order, the largest first, each to the fold that has the fewest of its
+    rarest class (that of the fewest groups), then the fewest images. Every fold gets a group where
+    there are enough.
 
     Args:
         labels: [N] int64.
@@ -62,14 +61,6 @@ def assign(labels: np.ndarray, group_ids: np.ndarray, count: int, seed: int) -> 
     """
     groups, number, sizes = np.unique(group_ids, return_inverse=True, return_counts=True)
     kinds, of_class = np.unique(labels, return_inverse=True)
-    fold = np.empty(len(labels), np.int64)
-    if len(groups) == len(labels) and np.bincount(of_class).min() >= count:
-        from sklearn.model_selection import StratifiedKFold
-
-        parts = StratifiedKFold(count, shuffle=True, random_state=seed).split(of_class, of_class)
-        for place, (_, held) in enumerate(parts):
-            fold[held] = place
-        return fold
     pairs, amounts = np.unique(np.stack([number, of_class], 1), axis=0, return_counts=True)
     spread = np.bincount(pairs[:, 1], minlength=len(kinds))
     first = np.searchsorted(pairs[:, 0], np.arange(len(groups) + 1))
@@ -219,6 +210,8 @@ def split_rows(
     options: FitHeadOptions,
     notes: list[str],
     duplicates: Sequence[NearDuplicate] = (),
+    *,
+    choose: bool = True,
 ) -> Task:
     """Return which rows do what, honestly: reported rows choose nothing unless that is asked for.
 
@@ -227,6 +220,8 @@ def split_rows(
         options: checked.
         notes: takes sentences for the person.
         duplicates: near-copies, kept in one fold where both train.
+        choose: whether something is to be chosen: without it no folds are made, which would
+            import scikit-learn.
 
     Raises:
         UsageError: `--select-on val` without train, val and test.
@@ -267,6 +262,8 @@ def split_rows(
                 f"table has {have}. Use --select-on cv."
             )
         return Task(train, [(train, rows["val"])], "val", reported, group_ids)
+    if not choose:
+        return Task(train, [], "cv", reported, group_ids)
     labels = table.labels[train]
     folds = make_folds(train, labels, group_ids[train], count=options.folds, seed=options.seed)
     if not folds:
@@ -287,9 +284,16 @@ def make_folds(
 ) -> list[Fold]:
     """Return at most `count` folds of rows, stratified, groups whole; none where none can be.
 
-    Groups of mixed classes may leave a single class beside a fold: then there are fewer folds.
+    Where every image is a group of its own, and each class has enough, they are those of
+    scikit-learn's `StratifiedKFold`; otherwise those of `assign`. Groups of mixed classes may leave a single class beside a fold: then there are fewer folds.
     """
     most = possible(labels, group_ids, count)
+    alone = len(np.unique(group_ids)) == len(labels)
+    if most == count and alone and np.unique(labels, return_counts=True)[1].min() >= count:
+        from sklearn.model_selection import StratifiedKFold
+
+        folds = StratifiedKFold(count, shuffle=True, random_state=seed).split(labels, labels)
+        return [(rows[fitted], rows[held]) for fitted, held in folds]
     for number in range(most, 1, -1):
         of = assign(labels, group_ids, number, seed)
         if all(len(np.unique(labels[of != fold])) > 1 for fold in range(number)):

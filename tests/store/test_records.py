@@ -25,7 +25,14 @@ RECORDS = [
     if isinstance(one, type) and issubclass(one, Record) and one not in (Record, records.ResultInfo)
 ]
 CLASS = {"class": "ant", "images": 25, "precision": 0.5, "recall": None, "f1": None}
-TRIED = {"parameters": {"C": 1.0}, "score": 0.8, "spread": 0.01, "folds": [0.8], "converged": True}
+TRIED = {
+    "parameters": {"C": 1.0},
+    "score": 0.8,
+    "log_loss": 0.5,
+    "spread": 0.01,
+    "folds": [0.8],
+    "converged": True,
+}
 EPOCH = {"number": 0, "train_loss": None, "loss": 0.5, "accuracy": 0.8, "seconds": 1.0, "lr": 0.1}
 SCORED = {**METRICS, "classes": (CLASS,)}
 #: Records in which nothing is empty, so that every field of every part can be damaged.

@@ -130,6 +130,20 @@ def fit(
     Raises:
         PipelineError: what the estimator refuses, in its words.
     """
+    if _fit_once(estimator, parameters, x, y, record):
+        return True
+    # the rounding of float32 may stop a line search short: on from there in float64
+    warm = getattr(estimator, "warm_start", False) and x.dtype != np.float64
+    return bool(warm) and _fit_once(estimator, parameters, x.astype(np.float64), y, record)
+
+
+def _fit_once(
+    estimator: Any,
+    parameters: Parameters,
+    x: np.ndarray,
+    y: np.ndarray,
+    record: WarningRecord | None,
+) -> bool:
     from sklearn.exceptions import ConvergenceWarning
 
     with recorded_warnings() if record is None else nullcontext(record) as kept:

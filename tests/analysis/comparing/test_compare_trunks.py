@@ -128,7 +128,7 @@ def test_megabytes_are_those_of_the_stages_that_run(raced):
 def test_layers_of_one_trunk_come_from_one_pass(raced):
     _, done, launched = raced
     assert done.extracted == 2 * 36
-    assert sum(launched) == 2 * 64, "36 images in two batches of 32 for each trunk"
+    assert sum(launched) == 2 * (2 + 64), "a canary, and 36 images in two batches of 32"
 
 
 def test_a_failure_stops_nothing_and_is_told(raced):
