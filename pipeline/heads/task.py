@@ -285,7 +285,8 @@ def make_folds(
     """Return at most `count` folds of rows, stratified, groups whole; none where none can be.
 
     Where every image is a group of its own, and each class has enough, they are those of
-    scikit-learn's `StratifiedKFold`; otherwise those of `assign`. Groups of mixed classes may leave a single class beside a fold: then there are fewer folds.
+    scikit-learn's `StratifiedKFold`; otherwise those of `assign`. Groups of mixed classes may
+    leave a single class beside a fold: then there are fewer folds.
     """
     most = possible(labels, group_ids, count)
     alone = len(np.unique(group_ids)) == len(labels)
