@@ -26,3 +26,17 @@ def test_a_system_without_affinity_or_cgroups_gives_its_cores(tmp_path, monkeypa
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert cores.usable_cores() == 6
+
+
+def test_free_memory_is_what_the_system_and_the_cgroup_leave(tmp_path, monkeypatch):
+    files = {name: tmp_path / name for name in ("MEMORY", "LIMIT", "IN_USE")}
+    for name, path in files.items():
+        monkeypatch.setattr(cores, name, path)
+    assert cores.free_memory() == float("inf")
+    files["MEMORY"].write_text("MemTotal: 100 kB\nMemAvailable:    50 kB\n")
+    assert cores.free_memory() == 50 * 1024
+    files["LIMIT"].write_text("40000\n")
+    files["IN_USE"].write_text("10000\n")
+    assert cores.free_memory() == 30000
+    files["LIMIT"].write_text("max\n")
+    assert cores.free_memory() == 50 * 1024

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,47 +14,22 @@ from pipeline.cores import free_memory
 from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation.candidates import (
     Fold,
-    Scores,
     checked,
     class_scores,
     fit,
     out_of_fold,
 )
+from pipeline.heads.cross_validation.trials import Trial, Trials
 from pipeline.heads.estimators.normalize import Normalized, Normalizer, Stacked
 from pipeline.heads.linear import LinearHead, every_class
-from pipeline.heads.metrics import fit_temperature, influence, score, softmax, standard_error
+from pipeline.heads.metrics import softmax
 from pipeline.heads.registry import HEADS, HeadKind, Parameters
 
 if TYPE_CHECKING:
     from pipeline.heads.cross_validation.linear_search import LinearSearch
 
-#: How often a log-spaced grid may be extended by a decade beyond an edge that won.
-EXTENSIONS = 3
 #: Numbers of training features beyond which `linear` is chosen on a part, of so many rows.
 LARGE, PART = 1 << 27, 50_000
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One candidate and what it scored.
-
-    Attributes:
-        parameters: of the estimator.
-        score: of the pooled held-out predictions by `--select`, larger is better.
-        log_loss: of the same predictions.
-        spread: standard deviation of the folds' scores.
-        folds: the folds' scores.
-        temperature: what its scores are divided by to become logits.
-        converged: whether the solver did, on every fold.
-    """
-
-    parameters: Parameters
-    score: float
-    log_loss: float
-    spread: float
-    folds: list[float]
-    temperature: float
-    converged: bool
 
 
 @dataclass
@@ -165,11 +139,11 @@ def search(
             l2=normalizer.kind == "l2", temperature=chosen.temperature,
         )  # fmt: skip
     notes = found.notes
-    if lost := sum(not trial.converged for trial in found.trials):
+    if lost := sum(not trial.converged for trial in found.trials.all):
         notes = [*notes, f"{name}: the solver stopped before it converged at {lost} candidates."]
     return SearchResult(
-        name, chosen, found.trials, normalizer, linear, found.estimator, found.held, notes,
-        time.perf_counter() - began,
+        name, chosen, found.trials.all, normalizer, linear, found.estimator, found.trials.held,
+        notes, time.perf_counter() - began,
     )  # fmt: skip
 
 
@@ -202,23 +176,22 @@ class _Data(NamedTuple):
     plan: Plan
     progress: Callable[[Parameters, float], None] | None
 
-    def evaluation(self, rows: np.ndarray, folds: Sequence[Fold]) -> _Evaluation:
-        """Return an empty list of trials on folds of rows, numbered as among `rows`."""
-        labels, groups = self.labels[rows], self.group_ids[rows]
-        return _Evaluation(self.kind, self.plan.select, labels, folds, groups, self.progress)
+    def trials(self, folds: Sequence[Fold]) -> Trials:
+        """Return an empty list of trials on some folds."""
+        select, progress = self.plan.select, self.progress
+        return Trials(self.kind, select, self.labels, folds, self.group_ids, progress)
 
-    def choose(self, evaluation: _Evaluation) -> Trial:
+    def choose(self, trials: Trials) -> Trial:
         """Return the best of the kind's candidates."""
         grid = self.plan.grid
-        return evaluation.choose(self.kind.candidates(grid), refine=self.kind.refine and not grid)
+        return trials.choose(self.kind.candidates(grid), refine=self.kind.refine and not grid)
 
 
 class _Choice(NamedTuple):
     """A chosen trial, fitted on all training rows: W and b, or an estimator."""
 
     trial: Trial
-    trials: list[Trial]
-    held: tuple[np.ndarray, np.ndarray, np.ndarray] | None
+    trials: Trials
     weights: tuple[np.ndarray, np.ndarray] | None = None
     estimator: Any = None
     notes: list[str] = []  # noqa: RUF012  # never changed
@@ -230,55 +203,46 @@ def _numbered(train: np.ndarray, folds: Sequence[Fold]) -> tuple[np.ndarray, lis
     return used, [(np.searchsorted(used, a), np.searchsorted(used, b)) for a, b in folds]
 
 
-def _of(used: np.ndarray, evaluation: _Evaluation) -> Any:
-    """Return what an evaluation held out, by rows of the features."""
-    if evaluation.held is None:
-        return None
-    logits, labels, rows = evaluation.held
-    return logits, labels, used[rows]
-
-
 def _choose_estimator(name: str, data: _Data, train: np.ndarray, folds: Sequence[Fold]) -> _Choice:
     kind, plan = data.kind, data.plan
     assert kind.make is not None
     used, parts = _numbered(train, folds)
     x, y = data.normalizer.apply(data.features, used), data.labels[used]
-    evaluation = data.evaluation(used, parts)
-    evaluation.out_of_fold = partial(
+    trials = data.trials(folds)
+    trials.out_of_fold = partial(
         out_of_fold, name, features=x, labels=y, folds=parts, classes=data.classes,
         balanced=plan.balanced, seed=plan.seed, jobs=plan.jobs,
     )  # fmt: skip
-    chosen = data.choose(evaluation)
+    chosen = data.choose(trials)
     estimator, inside = kind.make(plan.seed, plan.balanced), np.searchsorted(used, train)
     fit(estimator, chosen.parameters, x[inside] if len(inside) < len(x) else x, y[inside])
-    trials, held = evaluation.trials, _of(used, evaluation)
     if kind.linear is None:
-        return _Choice(chosen, trials, held, estimator=estimator)
-    weights = every_class(*kind.linear(estimator), estimator.classes_, data.classes)
-    return _Choice(chosen, trials, held, weights)
+        return _Choice(chosen, trials, estimator=estimator)
+    return _Choice(
+        chosen, trials, every_class(*kind.linear(estimator), estimator.classes_, data.classes)
+    )
 
 
 def _linear_search(
     data: _Data, train: np.ndarray, folds: Sequence[Fold], start: Any = None
-) -> tuple[LinearSearch, _Evaluation, np.ndarray]:
+) -> tuple[LinearSearch, Trials]:
     from pipeline.heads.cross_validation.linear_search import LinearSearch
 
     used, parts = _numbered(train, folds)
-    evaluation = data.evaluation(used, parts)
+    trials = data.trials(folds)
     rows = Normalized(data.normalizer, data.features, used)  # read in turn, never copied whole
     solver = LinearSearch(
         rows, data.labels[used], parts, data.classes, balanced=data.plan.balanced, start=start,
-        progress=evaluation.tell_solved,
+        progress=trials.tell_solved,
     )  # fmt: skip
-    evaluation.out_of_fold = solver.out_of_fold
-    return solver, evaluation, used
+    trials.out_of_fold = solver.out_of_fold
+    return solver, trials
 
 
 def _choose_linear(data: _Data, train: np.ndarray, folds: Sequence[Fold]) -> _Choice:
-    solver, evaluation, used = _linear_search(data, train, folds)
-    chosen = data.choose(evaluation)
-    weights = solver.fit(chosen.parameters)
-    return _Choice(chosen, evaluation.trials, _of(used, evaluation), weights)
+    solver, trials = _linear_search(data, train, folds)
+    chosen = data.choose(trials)
+    return _Choice(chosen, trials, solver.fit(chosen.parameters))
 
 
 def _choose_large_linear(data: _Data, train: np.ndarray, folds: Sequence[Fold]) -> _Choice:
@@ -290,23 +254,23 @@ def _choose_large_linear(data: _Data, train: np.ndarray, folds: Sequence[Fold]) 
     fitted, held = folds[0]
     most = PART // 5
     part = _stratified(data.labels, fitted, 4 * most), _stratified(data.labels, held, most)
-    solver, first, _ = _linear_search(data, part[0], [part])
+    solver, first = _linear_search(data, part[0], [part])
     chosen = data.choose(first)
-    place, trials = first.trials.index(chosen), first.trials
-    near = [trial.parameters for trial in trials[max(0, place - 1) : place + 2]]
-    solver, check, used = _linear_search(
-        data, fitted, [(fitted, part[1])], solver.fit(chosen.parameters)
-    )
+    place = first.all.index(chosen)
+    near = [trial.parameters for trial in first.all[max(0, place - 1) : place + 2]]
+    start = solver.fit(chosen.parameters)
+    solver, check = _linear_search(data, fitted, [(fitted, part[1])], start)
     best = check.choose(near, refine=False)
-    solver, *_ = _linear_search(data, train, [], solver.fit(best.parameters))
-    by_penalty = {trial.parameters["C"]: trial for trial in [*trials, *check.trials]}
+    start = solver.fit(best.parameters)
+    solver, _ = _linear_search(data, train, [], start)
+    by_penalty = {trial.parameters["C"]: trial for trial in [*first.all, *check.all]}
+    check.all = [by_penalty[C] for C in sorted(by_penalty)]
     note = (
         f"linear: the penalties were tried on {len(part[0]):,} images and scored on "
         f"{len(part[1]):,} others; C = {chosen.parameters['C']:.3g} and its neighbours were then "
         f"fitted on {len(fitted):,} images, and C = {best.parameters['C']:.3g} on all."
     )
-    ordered = [by_penalty[C] for C in sorted(by_penalty)]
-    return _Choice(best, ordered, _of(used, check), solver.fit(best.parameters), notes=[note])
+    return _Choice(best, check, solver.fit(best.parameters), notes=[note])
 
 
 def _stratified(labels: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
@@ -317,144 +281,3 @@ def _stratified(labels: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
     rank = np.arange(len(order)) - np.repeat(first, count)
     share = min(1.0, most / len(rows))
     return np.sort(order[rank < np.ceil(share * np.repeat(count, count))])
-
-
-class _Evaluation:
-    """The trials of one search: scores candidates, and chooses among them.
-
-    Args:
-        kind: of head.
-        select: one of `metrics.SELECTIONS`.
-        y: labels [n].
-        folds: (rows to fit on, rows to score).
-        group_ids: [n] int64: images of a group are one draw.
-        progress: called with the parameters and the best score so far; or None.
-
-    Attributes:
-        out_of_fold: candidates → (candidate, fold, scores of its rows, converged), in any order.
-        trials: every candidate, from simple to complex.
-        held: logits [m, K] of the chosen trial's scored rows, their labels [m], and which of the
-            n rows these are.
-    """
-
-    out_of_fold: Callable[[Sequence[Parameters]], Scores]
-
-    def __init__(
-        self,
-        kind: HeadKind,
-        select: str,
-        y: np.ndarray,
-        folds: Sequence[Fold],
-        group_ids: np.ndarray,
-        progress: Callable[[Parameters, float], None] | None,
-    ):
-        self.kind, self.select, self.folds, self.progress = kind, select, folds, progress
-        self.labels = [y[held] for _, held in folds]
-        self.rows = np.concatenate([np.zeros(0, np.int64), *(held for _, held in folds)])
-        self.group_ids = group_ids[self.rows]
-        self.trials: list[Trial] = []
-        self.held: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-        self._held: dict[int, _Held] = {}  # a trial's id → what it scored
-
-    @property
-    def best(self) -> Trial:
-        """Return the trial to choose.
-
-        That with the highest score; where others are within one paired standard error of it, the
-        one of the lowest log-loss among these, and of several such the simplest. A trial that did
-        not converge is never chosen over one that did.
-        """
-        pool = [trial for trial in self.trials if trial.converged] or self.trials
-        top = max(pool, key=lambda trial: trial.score)
-        own = self._held[id(top)].influence
-
-        def tie(trial: Trial) -> bool:
-            error = standard_error(own - self._held[id(trial)].influence, self.group_ids)
-            return top.score - trial.score <= error * (1 + 1e-9)  # one image is one standard error
-
-        return min((trial for trial in pool if tie(trial)), key=lambda trial: trial.log_loss)
-
-    def tell_solved(self, solved: int, penalties: int) -> None:
-        """Tell how many of a path's penalties are solved."""
-        if self.progress:
-            best = max((trial.score for trial in self.trials), default=0.0)
-            self.progress({"solved": solved, "penalties": penalties}, best)
-
-    def choose(self, candidates: Sequence[Parameters], *, refine: bool) -> Trial:
-        """Return the best of the candidates.
-
-        Without folds the middle one is taken untried.
-        """
-        if not self.folds:
-            middle = candidates[len(candidates) // 2]
-            nan = float("nan")
-            self.trials = [Trial(middle, nan, nan, 0.0, [], 1.0, True)]
-            return self.trials[0]
-        self._try(candidates)
-        if refine:
-            self._refine()
-        best = self.best
-        logits = self._held[id(best)].scores / np.float32(best.temperature)
-        self.held = logits, np.concatenate(self.labels), self.rows
-        return best
-
-    def _try(self, candidates: Sequence[Parameters]) -> None:
-        """Score candidates and enter them, in the grid's order from simple to complex."""
-        arrived: dict[int, dict[int, np.ndarray]] = {}
-        converged = dict.fromkeys(range(len(candidates)), True)
-        with closing(self.out_of_fold(candidates)) as results:
-            for number, fold, scores, good in results:
-                arrived.setdefault(number, {})[fold] = scores
-                converged[number] &= good
-                if len(arrived[number]) == len(self.folds):
-                    self._enter(candidates[number], arrived.pop(number), converged[number])
-        parameter = self.kind.parameter
-        if parameter is not None and self.kind.refine:
-            falling = self.kind.grid[0] > self.kind.grid[-1]  # type: ignore[operator]
-            self.trials.sort(key=lambda t: t.parameters[parameter], reverse=falling)
-
-    def _enter(self, parameters: Parameters, scores: dict[int, np.ndarray], good: bool) -> None:
-        by_fold = [scores[fold] for fold in range(len(self.folds))]
-        pooled, labels = np.concatenate(by_fold), np.concatenate(self.labels)
-        temperature = 1.0
-        if not (self.kind.log_loss or self.kind.probabilities):
-            temperature = fit_temperature(pooled, labels)
-        probabilities = softmax(pooled, temperature)
-        each = [
-            score(self.select, own, softmax(values, temperature))
-            for own, values in zip(self.labels, by_fold, strict=True)
-        ]
-        trial = Trial(
-            parameters, score(self.select, labels, probabilities),
-            -score("log-loss", labels, probabilities), float(np.std(each)), each, temperature, good,
-        )  # fmt: skip
-        self.trials.append(trial)
-        self._held[id(trial)] = _Held(pooled, influence(self.select, labels, probabilities))
-        if self.progress:
-            self.progress(parameters, max(trial.score for trial in self.trials))
-
-    def _refine(self) -> None:
-        """Go a decade beyond an edge that won, then between the best and its neighbours."""
-        parameter = self.kind.parameter
-        assert parameter is not None
-        for _ in range(EXTENSIONS):
-            values = [trial.parameters[parameter] for trial in self.trials]
-            place = self.trials.index(self.best)
-            if place not in (0, len(values) - 1):
-                break
-            edge, inner = values[:2] if place == 0 else values[:-3:-1]
-            self._try(
-                [{**self.best.parameters, parameter: edge * 10 if edge > inner else edge / 10}]
-            )
-        values = [trial.parameters[parameter] for trial in self.trials]
-        place = self.trials.index(self.best)
-        around = [*values[max(0, place - 1) : place], *values[place + 1 : place + 2]]
-        middles = sorted(float(np.sqrt(value * values[place])) for value in around)
-        self._try([{**self.best.parameters, parameter: value} for value in middles])
-
-
-class _Held(NamedTuple):
-    """What a trial gave the held-out rows: scores [m, K], and what each row adds to its score."""
-
-    scores: np.ndarray
-    influence: np.ndarray

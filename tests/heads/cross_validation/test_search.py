@@ -7,8 +7,9 @@ from joblib._parallel_backends import ThreadingBackend
 from tables import clouds
 
 from pipeline.errors import PipelineError
+from pipeline.heads.cross_validation import linear_search, trials
 from pipeline.heads.cross_validation import search as module
-from pipeline.heads.cross_validation.search import EXTENSIONS, Plan, search
+from pipeline.heads.cross_validation.search import Plan, search
 from pipeline.heads.estimators.normalize import Normalizer
 from pipeline.heads.metrics import SELECTIONS, softmax
 from pipeline.heads.registry import HEADS
@@ -119,10 +120,10 @@ def test_an_edge_that_wins_is_gone_beyond_but_not_for_ever(monkeypatch):
     # more penalty is always better here: the score is the penalty
     x, y = clouds(30, 4, 2)
     scores = iter(range(10_000))
-    monkeypatch.setattr(module, "score", lambda *a: float(next(scores)))
+    monkeypatch.setattr(trials, "score", lambda *a: float(next(scores)))
     got = run("svm", x, y)
     values = [t.parameters["C"] for t in got.trials]
-    assert max(values) == pytest.approx(HEADS["svm"].grid[-1] * 10**EXTENSIONS)
+    assert max(values) == pytest.approx(HEADS["svm"].grid[-1] * 10**trials.EXTENSIONS)
 
 
 def test_a_grid_that_is_given_is_tried_and_nothing_else(data):
@@ -242,3 +243,49 @@ def test_features_that_hardly_move_do_not_make_a_head_brittle(name):
     noise = rng.normal(0, 0.01 * rms, x.shape).astype(np.float32)
     before, after = (head.probabilities(values, 4).argmax(1) for values in (x, x + noise))
     assert (before != after).mean() <= 0.01
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_large_table_is_chosen_on_a_part_checked_on_all_and_fitted_on_all(monkeypatch, keep):
+    x, y = clouds(600, 12, 4, apart=1.2)
+    whole = run("linear", x, y, folds=5)
+    monkeypatch.setattr(module, "LARGE", 600 * 12 - 1)
+    monkeypatch.setattr(module, "PART", 300)
+    if not keep:
+        monkeypatch.setattr(linear_search, "MEMORY", 0)
+    got = run("linear", x, y, folds=5)
+    (note,) = got.notes
+    assert note.startswith("linear: the penalties were tried on 240 images and scored on 60 others")
+    assert "fitted on 480 images" in note
+    _, labels, rows = got.held
+    assert len(rows) == 60 and (labels == y[rows]).all()
+    C = got.chosen.parameters["C"]
+    alone = run("linear", x, y, folds=0, grid=(C,))
+    np.testing.assert_allclose(got.linear.weight, alone.linear.weight, atol=2e-2)
+    assert [t.parameters["C"] for t in got.trials] == sorted(t.parameters["C"] for t in got.trials)
+    assert abs(got.chosen.score - whole.chosen.score) < 0.1
+
+
+def test_kinds_that_copy_the_features_say_beforehand_that_there_is_no_memory(monkeypatch, data):
+    monkeypatch.setattr(module, "free_memory", lambda: 1000.0)
+    for name in ("logreg", "knn", "lda", "mlp"):
+        with pytest.raises(PipelineError, match=r"it copies the features.*`--clf linear` reads"):
+            run(name, *data)
+    assert run("linear", *data).linear is not None
+
+
+@pytest.mark.parametrize(
+    ("shape", "gpu", "free", "want"),
+    [
+        ((1000, 64), True, 80 << 30, ("cpu", True)),  # not worth a GPU
+        ((1_000_000, 1280), False, 0, ("cpu", False)),
+        ((1_000_000, 1280), True, 80 << 30, ("cuda", True)),
+        ((1_000_000, 1280), True, 8 << 30, ("cuda", False)),
+    ],
+)
+def test_where_a_table_is_solved_depends_on_its_size_and_on_the_gpu(
+    monkeypatch, shape, gpu, free, want
+):
+    monkeypatch.setattr(linear_search.torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(linear_search.torch.cuda, "mem_get_info", lambda: (free, 80 << 30))
+    assert linear_search.placement(*shape) == want
