@@ -20,7 +20,7 @@ from scipy import stats
 
 from pipeline.heads.fit_head import fit_head
 from pipeline.store.cache import Cache
-from pipeline.store.records import HeadInfo
+from pipeline.store.result_records import HeadInfo
 
 
 def accuracy(info: HeadInfo) -> float:

@@ -1,9 +1,9 @@
 """`head.json`, `model.json` and their parts by hand, for tests that need no fit."""
 
 from pipeline.images.preprocess import Preprocess
-from pipeline.store.records import (
+from pipeline.store.records import FeatureSource
+from pipeline.store.result_records import (
     Calibration,
-    FeatureSource,
     HeadInfo,
     Metrics,
     ModelInfo,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from pipeline.cli.log import shown
 from pipeline.heads.leaderboard import Ranked
-from pipeline.store.records import HeadInfo, Metrics, ModelInfo, SplitMetrics
+from pipeline.store.result_records import HeadInfo, Metrics, ModelInfo, SplitMetrics
 
 
 def aligned(rows: list[list[str]], *, right: Collection[int] = ()) -> list[str]:

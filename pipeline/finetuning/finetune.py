@@ -12,7 +12,7 @@ from pipeline.finetuning.task import find_task, fitted_on
 from pipeline.heads.head import Head
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
-from pipeline.store.records import ModelInfo
+from pipeline.store.result_records import ModelInfo
 
 if TYPE_CHECKING:
     from pipeline.finetuning.model import Model

@@ -33,7 +33,7 @@ from pipeline.images.decoding.pictures import as_source
 from pipeline.images.preprocess import Preprocess
 from pipeline.progress import Silent
 from pipeline.store.cache import Cache
-from pipeline.store.records import HeadInfo, ModelInfo
+from pipeline.store.result_records import HeadInfo, ModelInfo
 from pipeline.store.results import MODEL
 from pipeline.trunks import registry
 from pipeline.trunks.engines.devices import choose_device, choose_precision

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.finetuning.boundary import Source
+from pipeline.finetuning.activations import Source
 from pipeline.finetuning.network import Network, cut
 from pipeline.finetuning.task import Task
 from pipeline.heads.linear import LinearHead, unit_length

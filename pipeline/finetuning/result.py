@@ -25,7 +25,8 @@ from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.metrics import softmax
 from pipeline.plotting import plain_figure, png
 from pipeline.store.atomic import commit_folder
-from pipeline.store.records import EpochFigures, FeatureSource, ModelInfo, ModelScores, Paired
+from pipeline.store.records import FeatureSource
+from pipeline.store.result_records import EpochFigures, ModelInfo, ModelScores, Paired
 from pipeline.store.results import MODEL
 from pipeline.trunks.registry import LoadedTrunk
 

@@ -35,7 +35,7 @@ from pipeline.heads.task import (
 )
 from pipeline.images.names import counted, listed
 from pipeline.store.cache import Cache
-from pipeline.store.records import HeadInfo, ModelInfo
+from pipeline.store.result_records import HeadInfo, ModelInfo
 from pipeline.store.results import HEAD, MODEL
 from pipeline.store.table import FeatureTable
 

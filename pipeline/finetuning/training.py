@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import PipelineError
-from pipeline.finetuning.boundary import Source
+from pipeline.finetuning.activations import Source
 from pipeline.finetuning.network import Network
 from pipeline.finetuning.recipe import Epoch, Part, Settings, draw, factor
 from pipeline.heads.metrics import log_loss, softmax

@@ -15,7 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.errors import DamagedError, PipelineError
-from pipeline.finetuning.boundary import LostImages, make_source
+from pipeline.finetuning.activations import LostImages
+from pipeline.finetuning.boundary import make_source
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.prepare import Handover, check_handover, faster, load_trunk, make_network
 from pipeline.finetuning.recipe import Part, Settings
@@ -28,7 +29,7 @@ from pipeline.images.names import counted
 from pipeline.progress import Progress
 from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
-from pipeline.store.records import ModelInfo
+from pipeline.store.result_records import ModelInfo
 from pipeline.trunks.engines.devices import choose_device, choose_precision
 from pipeline.trunks.engines.products import products
 

@@ -35,14 +35,8 @@ from pipeline.heads.task import (
 from pipeline.progress import Progress, Silent
 from pipeline.store.atomic import commit_folder
 from pipeline.store.cache import Cache
-from pipeline.store.records import (
-    FeatureSource,
-    HeadInfo,
-    HeadOptions,
-    HeadTrial,
-    Repeats,
-    SplitMetrics,
-)
+from pipeline.store.records import FeatureSource
+from pipeline.store.result_records import HeadInfo, HeadOptions, HeadTrial, Repeats, SplitMetrics
 from pipeline.store.results import HEAD
 from pipeline.store.table import FeatureTable
 

@@ -15,7 +15,7 @@ from pipeline.errors import DamagedError, PipelineError
 from pipeline.heads.estimators.scores import estimator_scores
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
-from pipeline.store.records import HeadInfo
+from pipeline.store.result_records import HeadInfo
 from pipeline.store.results import HEAD
 from pipeline.store.table import FeatureTable
 

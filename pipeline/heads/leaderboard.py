@@ -9,7 +9,7 @@ from typing import Any, Generic
 from pipeline.heads.metrics import standard_error
 from pipeline.heads.predictions import read_influence
 from pipeline.heads.registry import HEADS
-from pipeline.store.records import HeadInfo, ModelInfo
+from pipeline.store.result_records import HeadInfo, ModelInfo
 from pipeline.store.results import Info
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.store.records import Calibration, Metrics
+from pipeline.store.result_records import Calibration, Metrics
 
 #: Two-sided 95% quantile of the normal distribution.
 Z = 1.959963984540054

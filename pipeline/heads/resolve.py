@@ -13,7 +13,7 @@ from pipeline.heads.leaderboard import Ranked, rank_heads, rank_models
 from pipeline.heads.registry import HEADS
 from pipeline.images.datasets.builtin import BUILTIN
 from pipeline.store.cache import Cache
-from pipeline.store.records import HeadInfo, ResultInfo
+from pipeline.store.result_records import HeadInfo, ResultInfo
 from pipeline.store.results import HEAD, MODEL, Kind
 from pipeline.store.table import FeatureTable
 

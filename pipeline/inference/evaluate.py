@@ -26,7 +26,7 @@ from pipeline.inference.logit_stream import through_trunk
 from pipeline.inference.options import EvaluateOptions
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
-from pipeline.store.records import Metrics
+from pipeline.store.result_records import Metrics
 from pipeline.store.table import FeatureTable
 
 #: Said where an option is given that nothing needs.

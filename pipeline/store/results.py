@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.store.atomic import cannot_read
-from pipeline.store.records import HeadInfo, ModelInfo, ResultInfo
+from pipeline.store.result_records import HeadInfo, ModelInfo, ResultInfo
 
 Info = TypeVar("Info", bound=ResultInfo)
 

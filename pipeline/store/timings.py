@@ -11,10 +11,13 @@ from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.store.cache import Cache
-from pipeline.store.records import HeadInfo, ModelInfo
 from pipeline.store.table import FeatureTable
+
+if TYPE_CHECKING:
+    from pipeline.store.result_records import HeadInfo, ModelInfo
 
 _TABLE = """CREATE TABLE IF NOT EXISTS costs_1 (
     fingerprint TEXT PRIMARY KEY, rows INTEGER NOT NULL, seconds REAL NOT NULL

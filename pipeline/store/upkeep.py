@@ -13,7 +13,7 @@ from pipeline.errors import DamagedError, PipelineError
 from pipeline.store import advice, in_flight
 from pipeline.store.atomic import TEMPORARY, file_clock, remove
 from pipeline.store.cache import Cache
-from pipeline.store.records import ModelInfo
+from pipeline.store.result_records import ModelInfo
 from pipeline.store.results import MODEL, RESULTS
 from pipeline.store.shards import Key, RowStore, keys_in
 from pipeline.store.table import FeatureTable

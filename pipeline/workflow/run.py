@@ -26,7 +26,7 @@ from pipeline.reporting.options import ReportOptions
 from pipeline.reporting.page import report as report_of
 from pipeline.store import timings
 from pipeline.store.cache import Cache
-from pipeline.store.records import HeadInfo
+from pipeline.store.result_records import HeadInfo
 from pipeline.store.table import FeatureTable
 from pipeline.store.timings import StageCost
 from pipeline.workflow.options import RunOptions

@@ -141,7 +141,7 @@ def live(folder: Path, cache: Path, plan: dict) -> dict:
 
     from pipeline.errors import PipelineError
     from pipeline.extraction.crashes import noted_apart
-    from pipeline.finetuning.boundary import Live
+    from pipeline.finetuning.activations import Live
     from pipeline.images.preprocess import Preprocess
     from pipeline.store.cache import Cache
     from pipeline.trunks.engines.finite import FiniteRows

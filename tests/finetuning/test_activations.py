@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipeline.errors import PipelineError
-from pipeline.finetuning import boundary
-from pipeline.finetuning.boundary import Cached, Live
+from pipeline.finetuning import activations
+from pipeline.finetuning.activations import Cached, Live
 from pipeline.images.decoding.reading import unguarded
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.shards import RowStore
@@ -46,7 +46,7 @@ def test_no_keys_are_no_batches(stored):
 
 
 def test_activations_stay_on_a_gpu_that_has_twice_their_room():
-    assert boundary._fits(50, 100) and not boundary._fits(51, 100)
+    assert activations._fits(50, 100) and not activations._fits(51, 100)
 
 
 def test_resident_activations_give_the_same_batches(stored):

@@ -18,7 +18,7 @@ from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.result import beats
 from pipeline.progress import Silent
 from pipeline.store.cache import Cache
-from pipeline.store.records import Paired
+from pipeline.store.result_records import Paired
 from pipeline.store.results import MODEL
 
 

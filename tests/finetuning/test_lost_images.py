@@ -7,7 +7,7 @@ from photos import Heard, tune
 from pipeline.errors import PipelineError
 from pipeline.extraction import compute, engines
 from pipeline.finetuning import boundary, training_run
-from pipeline.finetuning.boundary import LostImages
+from pipeline.finetuning.activations import LostImages
 from pipeline.trunks.engines.finite import reason
 
 

@@ -12,17 +12,20 @@ from records import METRICS, calibration, head_info, model_info, model_scores, s
 from tables import make_table, provenance
 
 from pipeline.errors import DamagedError
-from pipeline.store import records, upkeep
+from pipeline.store import records, result_records, upkeep
 from pipeline.store.cache import Cache
-from pipeline.store.records import HeadInfo, ModelInfo, PassCost, Provenance
+from pipeline.store.records import PassCost, Provenance
+from pipeline.store.result_records import HeadInfo, ModelInfo
 from pipeline.store.results import HEAD, MODEL
 from pipeline.store.table import FeatureTable
 from pipeline.store.typed_json import Record
 
 RECORDS = [
     one
-    for one in vars(records).values()
-    if isinstance(one, type) and issubclass(one, Record) and one not in (Record, records.ResultInfo)
+    for one in (vars(records) | vars(result_records)).values()
+    if isinstance(one, type)
+    and issubclass(one, Record)
+    and one not in (Record, result_records.ResultInfo)
 ]
 CLASS = {"class": "ant", "images": 25, "precision": 0.5, "recall": None, "f1": None}
 TRIED = {
@@ -90,7 +93,7 @@ def json_of(kind):
 
 def consistent(kind, values):
     """Return values that contradict themselves nowhere."""
-    if issubclass(kind, records.ResultInfo):
+    if issubclass(kind, result_records.ResultInfo):
         values["classes"] = [*values["classes"], values["majority"]]
     if kind is ModelInfo:
         parts = ("activations", "head", "training", "evaluation")
@@ -294,7 +297,7 @@ def test_a_table_whose_provenance_is_damaged_says_what_is(tmp_path, changes, mes
 def test_a_confusion_of_a_thousand_classes_is_read_whole():
     rows = tuple(tuple(range(k, k + 1000)) for k in range(1000))
     values = plain(split_metrics(confusion=rows).to_json())
-    assert records.SplitMetrics.from_json(values).confusion == rows
+    assert result_records.SplitMetrics.from_json(values).confusion == rows
     values["confusion"][7][9] = True
     with pytest.raises(ValueError, match=r"has True for confusion\[7\]\[9\], not a whole number"):
-        records.SplitMetrics.from_json(values)
+        result_records.SplitMetrics.from_json(values)

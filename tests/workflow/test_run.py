@@ -9,7 +9,7 @@ from photos import OPTIONS, Heard, paint
 import pipeline
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction import compute
-from pipeline.finetuning import boundary
+from pipeline.finetuning import activations
 from pipeline.heads import fit_head
 from pipeline.reporting.page.render import seconds
 from pipeline.store import timings as kept
@@ -70,13 +70,13 @@ def test_without_unfreeze_it_ends_with_the_heads(done):
 def test_passes_and_savings_are_what_was_counted_and_measured(tmp_path, monkeypatch):
     paint(tmp_path / "photos", each=8)
     read = []
-    real = boundary.Cached.batches
+    real = activations.Cached.batches
 
     def counting(self, keys, size):
         read.extend(keys if size > 1 else [])  # one by itself is the example for folding
         return real(self, keys, size)
 
-    monkeypatch.setattr(boundary.Cached, "batches", counting)
+    monkeypatch.setattr(activations.Cached, "batches", counting)
     # what is scored halfway is read a second time and is no further pass
     options = {**STAGED, "epochs": 3, "views": 2, "blend": 0.0}
     first = run_stages_alone(tmp_path / "photos", cache=tmp_path / "c", **options)

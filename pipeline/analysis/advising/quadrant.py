@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.analysis.advising.similarity import Similarity
 from pipeline.heads.metrics import PermutationTest
-from pipeline.store.records import ModelInfo
+from pipeline.store.result_records import ModelInfo
 from pipeline.store.table import FeatureTable
 
 #: Standard errors beyond which a fall of the log-loss is more than chance.

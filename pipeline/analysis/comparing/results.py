@@ -13,7 +13,7 @@ from pipeline.heads.metrics import wilson
 from pipeline.images.names import shown
 from pipeline.plotting import PICTURE, plain_figure, png
 from pipeline.store.outputs import DRAWN, write_output
-from pipeline.store.records import HeadInfo
+from pipeline.store.result_records import HeadInfo
 from pipeline.store.table import FeatureTable
 
 

@@ -13,7 +13,7 @@ from pipeline.cli.progress import reporter
 from pipeline.finetuning.finetune import Tuning, finetune_head
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.store.cache import Cache
-from pipeline.store.records import ModelInfo
+from pipeline.store.result_records import ModelInfo
 
 
 @click.command()

@@ -9,7 +9,7 @@ from pipeline import plotting
 from pipeline.heads.metrics import wilson
 from pipeline.images.names import counted
 from pipeline.reporting.page import choice
-from pipeline.store.records import HeadInfo, ModelInfo
+from pipeline.store.result_records import HeadInfo, ModelInfo
 
 #: How the features are asked, and what the figures of that are called.
 _WAYS = (("nearest neighbour", "neighbours"), ("linear, by folds", "linear"))

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline import plotting
 from pipeline.heads import predictions
 from pipeline.heads.metrics import measure, reliability, softmax
-from pipeline.store.records import HeadInfo, Metrics, ModelInfo
+from pipeline.store.result_records import HeadInfo, Metrics, ModelInfo
 from pipeline.store.table import FeatureTable
 
 #: Pictures in each gallery.

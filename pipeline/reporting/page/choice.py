@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.heads.leaderboard import Ranked
 from pipeline.store import timings
 from pipeline.store.cache import Cache
-from pipeline.store.records import HeadInfo, HeadTrial, Metrics, ModelInfo
+from pipeline.store.result_records import HeadInfo, HeadTrial, Metrics, ModelInfo
 from pipeline.store.results import Info
 from pipeline.store.table import FeatureTable
 

@@ -25,7 +25,7 @@ from pipeline.reporting.page.answers import Answers
 from pipeline.reporting.page.embedding import Layout
 from pipeline.reporting.page.repeat import commands, versions
 from pipeline.store.cache import Cache
-from pipeline.store.records import HeadInfo, ModelInfo
+from pipeline.store.result_records import HeadInfo, ModelInfo
 from pipeline.store.table import FeatureTable
 
 

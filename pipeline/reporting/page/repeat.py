@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.analysis.options import AdviseOptions
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.heads.options import FitHeadOptions
-from pipeline.store.records import HeadInfo, ModelInfo
+from pipeline.store.result_records import HeadInfo, ModelInfo
 from pipeline.store.table import FeatureTable
 
 

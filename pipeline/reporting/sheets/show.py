@@ -28,7 +28,7 @@ from pipeline.reporting.sheets import contents, sheet
 from pipeline.reporting.sheets.contents import Content
 from pipeline.store.cache import Cache
 from pipeline.store.outputs import DRAWN, output_path, write_output
-from pipeline.store.records import HeadInfo
+from pipeline.store.result_records import HeadInfo
 from pipeline.store.table import FeatureTable
 from pipeline.trunks import spec
 

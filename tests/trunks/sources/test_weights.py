@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import os
 import pickle
 from pathlib import Path
@@ -10,36 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchvision.models import densenet121, mobilenet_v3_small, resnet34, shufflenet_v2_x0_5
+from torchvision.models import densenet121, mobilenet_v3_small
+from weights_files import NAME, loaded, saved
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.trunks.registry import LoadedTrunk, find, load
+from pipeline.trunks.registry import find, load
 from pipeline.trunks.sources.checkpoint import read_sets
 from pipeline.trunks.sources.weights import digest
-
-NAME = "shufflenet_v2_x0_5"
-
-
-@pytest.fixture(scope="module")
-def model() -> nn.Module:
-    torch.manual_seed(3)
-    return shufflenet_v2_x0_5().eval()
-
-
-@pytest.fixture(scope="module")
-def own_digest(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return loaded(
-        saved(tmp_path_factory.mktemp("own") / "a.pth", model.state_dict())
-    ).weights_digest
-
-
-def loaded(path: Path, name: str = NAME, **options: Any) -> LoadedTrunk:
-    return load(name, str(path), state_dir=path.parent / "state", **options)
-
-
-def saved(path: Path, held: Any) -> Path:
-    torch.save(held, path)
-    return path
 
 
 def test_a_models_own_state_dict_loads_from_either_format(model: nn.Module, tmp_path: Path) -> None:
@@ -66,113 +42,6 @@ def test_the_classifier_may_have_any_number_of_classes_or_layers(tmp_path: Path)
     second = loaded(saved(tmp_path / "deep.pth", {**trunk, **head}), "mobilenet_v3_small")
     third = loaded(saved(tmp_path / "none.pth", trunk), "mobilenet_v3_small")
     assert first.weights_digest == second.weights_digest == third.weights_digest
-
-
-@pytest.mark.parametrize("wrapper", ["", "state_dict", "my_weights"])
-@pytest.mark.parametrize("prefix", ["", "module.", "model._orig_mod.", "net.trunk."])
-def test_wrappers_and_prefixes_of_any_name_are_taken_off_and_told(
-    model: nn.Module, own_digest: str, tmp_path: Path, wrapper: str, prefix: str
-) -> None:
-    state = {prefix + name: tensor for name, tensor in model.state_dict().items()}
-    held = {wrapper: state, "epoch": 3, "args": argparse.Namespace(lr=0.1)} if wrapper else state
-    trunk = loaded(saved(tmp_path / "c.pt", held))
-    assert (
-        trunk.weights_digest == loaded(saved(tmp_path / "a.pt", model.state_dict())).weights_digest
-    )
-    assert bool(trunk.notes) == bool(wrapper or prefix)
-    for word in filter(None, (wrapper, prefix)):
-        assert f"'{word}'" in trunk.notes[0]
-
-
-def others(model: nn.Module) -> dict[str, Tensor]:
-    return {k: v + 1 if v.is_floating_point() else v for k, v in model.state_dict().items()}
-
-
-@pytest.mark.parametrize("first", ["model", "model_ema"])
-def test_of_a_model_and_its_average_the_model_is_used_and_the_other_told(
-    model: nn.Module, own_digest: str, tmp_path: Path, first: str
-) -> None:
-    sets = {"model": model.state_dict(), "model_ema": others(model)}
-    held = {name: sets[name] for name in sorted(sets, reverse=first != "model")}
-    trunk = loaded(saved(tmp_path / "two.pth", held))
-    assert trunk.weights_digest == own_digest
-    (note,) = trunk.notes
-    assert "'model' is used" in note and "'model_ema' fits too" in note
-    assert "torch.save(torch.load('two.pth')['model_ema'], 'model_ema.pth')" in note
-
-
-def test_sets_under_other_names_are_listed_where_several_fit(
-    model: nn.Module, tmp_path: Path
-) -> None:
-    held = {"teacher": model.state_dict(), "student": others(model)}
-    with pytest.raises(UsageError, match=r"several sets .*: 'teacher', 'student'\. Save the one"):
-        loaded(saved(tmp_path / "dino.pth", held))
-    averaged = {**model.state_dict(), **{f"ema.{n}": t for n, t in others(model).items()}}
-    with pytest.raises(UsageError, match=r"several sets .*: 'ema\.…', names without it\."):
-        loaded(saved(tmp_path / "beside.pth", averaged))
-    neither = {name: dict(list(state.items())[1:]) for name, state in held.items()}
-    with pytest.raises(UsageError, match=r"\('teacher' of 'teacher', 'student'\) .*weight missing"):
-        loaded(saved(tmp_path / "neither.pth", neither))
-    held["student"] = {"head.weight": torch.ones(3)}
-    trunk = loaded(saved(tmp_path / "one.pth", held))
-    assert "'teacher' is used; 'student' left out, as it does not fit" in trunk.notes[0]
-
-
-def test_a_usual_name_that_does_not_fit_gives_way_to_a_set_that_does(
-    model: nn.Module, tmp_path: Path
-) -> None:
-    held = {"state_dict": {"fc.weight": torch.ones(2)}, "model": model.state_dict()}
-    assert (
-        "'model' is used; 'state_dict' left out" in loaded(saved(tmp_path / "w.pth", held)).notes[0]
-    )
-
-
-def test_what_stands_beside_the_network_in_a_set_is_left_out_and_told(
-    model: nn.Module, tmp_path: Path
-) -> None:
-    lit = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    lit |= {"criterion.weight": torch.ones(7), "train_acc.total": torch.tensor(1)}
-    (note,) = loaded(saved(tmp_path / "last.ckpt", {"state_dict": lit})).notes
-    assert "2 tensors beside left out (criterion.weight, train_acc.total)" in note
-    lit["model.extra.weight"] = torch.ones(1)  # of the network: it may change what is computed
-    with pytest.raises(UsageError, match=r"extra\.weight left over"):
-        loaded(saved(tmp_path / "last.ckpt", {"state_dict": lit}))
-
-
-def test_of_two_encoders_the_trained_one_is_used(
-    model: nn.Module, own_digest: str, tmp_path: Path
-) -> None:
-    both = {f"module.encoder_k.{name}": tensor for name, tensor in others(model).items()}
-    both |= {f"module.encoder_q.{name}": tensor for name, tensor in model.state_dict().items()}
-    both["module.queue"] = torch.zeros(3)
-    trunk = loaded(saved(tmp_path / "moco.pth.tar", {"state_dict": both}))
-    assert (
-        trunk.weights_digest == loaded(saved(tmp_path / "a.pt", model.state_dict())).weights_digest
-    )
-    assert "'module.encoder_q.'" in trunk.notes[0] and "module.encoder_k." in trunk.notes[0]
-    twins = {name.replace("encoder_q", "left"): tensor for name, tensor in both.items()}
-    twins = {name.replace("encoder_k", "right"): tensor for name, tensor in twins.items()}
-    with pytest.raises(UsageError, match=r"several sets .*'module\.right\.…', 'module\.left\.…'"):
-        loaded(saved(tmp_path / "twins.pth", twins))
-
-
-def test_weights_of_a_larger_network_of_the_same_names_are_refused(tmp_path: Path) -> None:
-    state = {f"module.{name}": tensor for name, tensor in resnet34().state_dict().items()}
-    with pytest.raises(UsageError, match=r"layer1\.2\.conv1\.weight.* left over"):
-        loaded(saved(tmp_path / "r34.pth", state), "resnet18")
-
-
-@pytest.mark.parametrize(
-    "name", ["vgg11", "mobilenet_v3_small", "timm/test_convnext", "timm/test_efficientnet"]
-)
-def test_networks_of_other_families_are_found_in_their_wrapping_too(
-    name: str, tmp_path: Path
-) -> None:
-    torch.manual_seed(1)
-    state = find(name).build().state_dict()
-    plain = loaded(saved(tmp_path / "plain.pth", state), name)
-    held = {"network": {f"module.{n}": t for n, t in state.items()}, "other": {"x": torch.ones(1)}}
-    assert loaded(saved(tmp_path / "in.pth", held), name).weights_digest == plain.weights_digest
 
 
 @pytest.mark.parametrize(

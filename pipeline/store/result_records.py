@@ -1,0 +1,354 @@
+"""What heads and models write to disk, as types: `head.json` and `model.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+from pipeline.store.records import FeatureSource
+from pipeline.store.typed_json import Record
+
+ClassMetrics = TypedDict(
+    "ClassMetrics",
+    {
+        "class": str,
+        "images": int,
+        "precision": float | None,
+        "recall": float | None,
+        "f1": float | None,
+    },
+)
+
+
+@dataclass(frozen=True)
+class Metrics(Record):
+    """How well predictions fit labels.
+
+    Attributes:
+        images: N, labelled images that were scored.
+        accuracy: share of right predictions.
+        interval: 95% Wilson score interval of the accuracy (Wilson 1927).
+        balanced_accuracy: mean recall over the classes that occur.
+        f1_macro: mean F1 over the classes that occur or are predicted.
+        log_loss: mean of −ln p(label).
+        top5: share of labels among the five likeliest classes; None below six classes.
+        calibration_error: expected calibration error, 15 equal bins (Guo et al. 2017).
+        baseline: accuracy of always predicting the training images' commonest class.
+        classes: per class: name, images, precision, recall, F1 (None where undefined).
+        confusion: [K][K] counts, rows are labels and columns predictions.
+    """
+
+    images: int
+    accuracy: float
+    interval: tuple[float, float]
+    balanced_accuracy: float
+    f1_macro: float
+    log_loss: float
+    top5: float | None
+    calibration_error: float
+    baseline: float
+    classes: tuple[ClassMetrics, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class SplitMetrics(Metrics):
+    """What a head scored on a split. See also `Metrics`.
+
+    Attributes:
+        selected_on: whether these images chose the head.
+    """
+
+    selected_on: bool
+
+
+@dataclass(frozen=True)
+class Calibration(Record):
+    """What logits are divided by so that probabilities mean something.
+
+    Attributes:
+        temperature: above 0; 1 leaves them.
+        on: which images it was fitted on: `cv`, `val` or `train-part`.
+        images: how many.
+        before: their log-loss without it.
+        after: their log-loss with it.
+    """
+
+    temperature: float
+    on: str
+    images: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Paired(Record):
+    """How two predictors differ on the same images.
+
+    Attributes:
+        head_alone: images that are right with the head alone.
+        model_alone: with the model alone.
+        p: of McNemar's exact test.
+        log_loss_error: standard error of the difference of their log-losses.
+    """
+
+    head_alone: int
+    model_alone: int
+    p: float
+    log_loss_error: float
+
+
+@dataclass(frozen=True)
+class ModelScores(Record):
+    """A model and the head that it started from on the images of a split.
+
+    Attributes:
+        selected_on: whether these images chose the model or the head.
+        model: what the model scored.
+        start: what the head scored.
+        paired: how they differ.
+    """
+
+    selected_on: bool
+    model: Metrics
+    start: Metrics
+    paired: Paired
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultInfo(Record):
+    """What `head.json` and `model.json` have in common.
+
+    Attributes:
+        schema: of the file.
+        id: twelve hexadecimal digits, of all that the result depends on.
+        table_id: of the table that it was made on.
+        table: that table's file, when it was made.
+        fingerprint: of the table's features.
+        trunk: name of the trunk.
+        classes: K names; columns of logits and probabilities are in this order.
+        majority: the commonest class of the training images.
+        selected_on: what chose the head's penalty or the model's epoch: `cv`, `val`, `train-part`.
+        train_images: that were learned from.
+        calibration: None where no image was held out.
+        notes: sentences for the person.
+        versions: package to its version.
+        created: when, UTC.
+        files: file of the folder to its sha256.
+        checksum: sha256 of the JSON object without this.
+        folder: where it is kept; not stored.
+    """
+
+    schema: int
+    id: str
+    table_id: str
+    table: str
+    fingerprint: str
+    trunk: str
+    classes: tuple[str, ...]
+    majority: str
+    selected_on: str
+    train_images: int
+    calibration: Calibration | None
+    notes: tuple[str, ...]
+    versions: dict[str, str]
+    created: str
+    files: dict[str, str] = field(default_factory=dict)
+    checksum: str = ""
+    folder: Path | None = field(default=None, metadata={"stored": False}, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a record that contradicts itself.
+
+        Raises:
+            ValueError: what is wrong, as `from_json` says it.
+        """
+        if self.majority not in self.classes:
+            raise ValueError(f"has {self.majority!r:.40} for majority, which is no class of it")
+
+    @property
+    def calibration_temperature(self) -> float:
+        """Return what logits are divided by for calibrated probabilities; 1 without calibration."""
+        return 1.0 if self.calibration is None else self.calibration.temperature
+
+
+class HeadOptions(TypedDict):
+    """What is read again of the options of `fit-head`; the others are kept beside."""
+
+    select: str
+    select_on: str
+    folds: int
+    shots: int | None
+    train_fraction: float | None
+    views: int
+    seed: int
+
+
+class HeadTrial(TypedDict):
+    """What is read again of `pipeline.heads.cross_validation.search.Trial`."""
+
+    parameters: dict[str, Any]
+    score: float | None
+    log_loss: float | None
+    spread: float | None
+
+
+class Repeats(TypedDict):
+    """Accuracies on resplits of train and a split, their mean and standard deviation."""
+
+    split: str
+    accuracies: list[float]
+    mean: float
+    spread: float
+
+
+class EpochFigures(TypedDict):
+    """What is read again of `pipeline.finetuning.recipe.Epoch`; None is not a number."""
+
+    number: int
+    train_loss: float | None
+    loss: float | None
+    accuracy: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadInfo(ResultInfo):
+    """`head.json`. See also `ResultInfo`.
+
+    Attributes:
+        clf: kind of head, one of `pipeline.heads.registry.HEADS`.
+        title: of the kind, for people.
+        log_loss: whether the kind minimises the log-loss.
+        linear: whether the head is one linear layer on raw features.
+        dim: D, length of its features.
+        features: what computes these.
+        recipe: the options as they were asked for.
+        normalize: what is done to features first.
+        parameters: of the estimator, as chosen.
+        temperature: what the estimator's scores are divided by to become logits; None where it
+            gives probabilities itself.
+        selected_by: measure that chose.
+        folds: that chose; 0 where val did.
+        score: of the choice, larger is better; None where nothing was held out.
+        held_out_log_loss: of the same predictions; None likewise.
+        spread: standard deviation of the folds' scores.
+        trials: every candidate that was tried.
+        metrics: split to what the head scored there.
+        near_duplicates: pairs of images that stand in two splits or in train, as rows of the
+            table.
+        repeats: accuracies on resplits, their mean and spread; None without.
+        seconds: of the search and the fit.
+    """
+
+    clf: str
+    title: str
+    log_loss: bool
+    linear: bool
+    dim: int
+    features: FeatureSource
+    recipe: HeadOptions
+    normalize: str
+    parameters: dict[str, Any]
+    temperature: float | None
+    selected_by: str
+    folds: int
+    score: float | None
+    held_out_log_loss: float | None
+    spread: float
+    trials: tuple[HeadTrial, ...]
+    metrics: dict[str, SplitMetrics]
+    repeats: Repeats | None
+    seconds: float
+    near_duplicates: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def partial(self) -> bool:
+        """Tell whether the head was fitted on a part of train: an experiment, however new."""
+        return bool(self.recipe["shots"] or self.recipe["train_fraction"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo(ResultInfo):
+    """`model.json`. See also `ResultInfo`.
+
+    Attributes:
+        finished: whether training came to its end.
+        head: id of the head that was named.
+        head_clf: its kind.
+        head_metrics: what it scored, fitted on all training images.
+        weights, weights_asked, weights_digest, keys: of the frozen part, as in `FeatureSource`.
+        layer, pool, preprocess: as in `FeatureSource`.
+        precision: of the training arithmetic.
+        from_scratch: whether everything started from random weights.
+        unfreeze: what was asked to learn.
+        boundary: after which place the frozen part ends; `pixels` without one.
+        learns: names of the parameters that learned.
+        places: stages and modules that they are of.
+        l2: whether features are divided by their length.
+        standalone: whether the file holds the frozen part too.
+        live: whether no activations were kept.
+        recipe: the options as they were asked for.
+        settings: of the training, `auto` settled.
+        epochs: that were trained.
+        best_epoch: that was kept; 0 is the head.
+        beats_head: whether it is better than its head on the images that chose.
+        compared_on: hash of the images learned from and of those that chose.
+        metrics: split to the scores of model and head.
+        handover: how exactly the head was carried over; None for a random start.
+        moved: place to how far its parameters moved, relative to their length.
+        history: what each epoch showed.
+        activations: fingerprint of the cached activations; empty without.
+        shards: that hold them.
+        activations_computed: how many this run computed.
+        seconds: of each part of the work.
+    """
+
+    finished: bool
+    head: str
+    head_clf: str
+    head_metrics: dict[str, SplitMetrics]
+    weights: str
+    weights_asked: str
+    weights_digest: str
+    keys: str
+    layer: str
+    pool: str
+    preprocess: dict[str, Any]
+    precision: str
+    from_scratch: bool
+    unfreeze: str
+    boundary: str
+    learns: tuple[str, ...]
+    places: tuple[str, ...]
+    l2: bool
+    standalone: bool
+    live: bool
+    recipe: dict[str, Any]
+    settings: dict[str, Any]
+    epochs: int
+    best_epoch: int
+    beats_head: bool
+    compared_on: str
+    metrics: dict[str, ModelScores]
+    handover: dict[str, float] | None
+    moved: dict[str, float]
+    history: tuple[EpochFigures, ...]
+    activations: str
+    shards: tuple[str, ...]
+    activations_computed: int
+    seconds: dict[str, float]
+
+    def __post_init__(self) -> None:
+        """Refuse a record that contradicts itself; see `ResultInfo`."""
+        super().__post_init__()
+        if self.selected_on not in self.metrics:
+            raise ValueError(f"lacks metrics.{self.selected_on:.20}")
+        if lost := {"activations", "head", "training", "evaluation"} - set(self.seconds):
+            raise ValueError(f"lacks {', '.join(sorted(f'seconds.{part}' for part in lost))}")
+
+    @property
+    def chosen(self) -> ModelScores:
+        """Return the scores on the images that chose the epoch."""
+        return self.metrics[self.selected_on]
