@@ -196,14 +196,11 @@ def flat_notes(features: np.ndarray, rows: np.ndarray | None = None) -> tuple[st
     first = np.array(features[wanted[0]])
     flat = np.ones(len(first), bool)
     for start in range(0, count, 1024):
-        if not flat.any():
-            return ()
         flat &= (features[wanted[start : start + 1024]] == first).all(0)
+        if flat.mean() < FLAT:  # mostly at once: a large table is not read whole
+            return ()
     if not flat.all():
-        few = flat.mean() < FLAT
-        return () if few else (
-            f"{flat.sum():,} of {len(flat):,} features are the same in all {count:,} images.",
-        )  # fmt: skip
+        return (f"{flat.sum():,} of {len(flat):,} features are the same in all {count:,} images.",)
     what = "Every feature of every image is zero" if not first.any() else (
         f"All {count:,} images have the same features"
     )  # fmt: skip
