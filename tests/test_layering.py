@@ -16,7 +16,8 @@ PACKAGE = Path(pipeline.__file__).parent
 #: line do not import from each other, and stage two knows no trunk.
 HOUSE = (
     ("errors",),
-    ("options", "progress", "cores", "plotting"),
+    ("options", "progress", "cores", "plotting", "locks"),
+    ("database",),
     ("images", "store"),
     ("trunks",),
     ("extraction",),

@@ -50,11 +50,16 @@ def _bars() -> Bars:
 
 
 class Sentences(Silent):
-    """Prints what a person should read now, and draws nothing."""
+    """Prints what a person should read now, each sentence once, and draws nothing."""
+
+    def __init__(self) -> None:
+        self.told: set[str] = set()
 
     def say(self, sentence: str) -> None:
         """Print a sentence on standard error."""
-        echo(sentence, err=True)
+        if sentence not in self.told:
+            self.told.add(sentence)
+            echo(sentence, err=True)
 
 
 class _Bars:
@@ -62,6 +67,7 @@ class _Bars:
         self.bars = bars
         self.task: TaskID | None = None
         self.bad = 0
+        self.told: set[str] = set()
 
     def start(self, what: str, total: int) -> None:
         if self.task is not None and self.bars.tasks[self.task].total is None:
@@ -86,6 +92,9 @@ class _Bars:
         self.bars.update(self.task, state=shown(text))
 
     def say(self, sentence: str) -> None:
+        if sentence in self.told:
+            return
+        self.told.add(sentence)
         line = shown(sentence)
         self.bars.console.print(line, highlight=False, markup=False)
         MESSAGES.info(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,8 +53,8 @@ def fill(
 ) -> None:
     """Complete the rows of several layers and poolings of a trunk, in one pass over the images.
 
-    A lock for each fingerprint spares others the same work; until `cache.end_run` a manifest keeps
-    the rows from the collector.
+    A lock for each fingerprint spares others the same work: they wait for the rows. Until
+    `cache.end_run` a manifest keeps the rows from the collector.
 
     Args:
         several: from `find_rows`, of one trunk, preprocessing and precision; completed in place.
@@ -65,7 +65,8 @@ def fill(
         wanted: bad ones are counted before, and after each part.
 
     Raises:
-        LockedError: another process computes rows of one of these fingerprints.
+        LockedError: another process computes rows of one of these fingerprints, and `options` say
+            not to wait for it.
         HalfRangeError: float16 cannot hold the rows that a key asks for.
         PipelineError: more images are bad than are allowed, so many rows are not finite that the
             trunk is to blame, the images' disk has gone, or the trunk has other weights now.
@@ -74,22 +75,16 @@ def fill(
     for rows in several:
         for reason in rows.index.damaged.values():
             progress.say(f"{reason} Its rows are computed again.")
-        if options.rehash:
-            for key in sources:  # perhaps a newer decoder reads them
-                rows.index.bad.pop(key, None)
-        if wanted is not None:
-            wanted.check(rows.index)
-        rows.computed = [key for key in sources if key not in rows.index]
-    if any(rows.computed for rows in several):
-        from pipeline.trunks.engines.engine import run_batches
+    with ExitStack() as held:
+        held.enter_context(_locked(several, sources, options, progress, wanted))
+        if any(rows.computed for rows in several):
+            from pipeline.trunks.engines.engine import run_batches
 
-        started = time.monotonic()
-        batches = engines.batches_of(several[0].key, options)
-        plan = make_plan(cache, several, sources, batch_size=batches.size)
-        with ExitStack() as held:
+            started = time.monotonic()
+            batches = engines.batches_of(several[0].key, options)
+            plan = make_plan(cache, several, sources, batch_size=batches.size)
             for rows in plan.lacking:
                 cache.begin_run(rows.key.fingerprint, plan.wanted)
-                held.enter_context(rows.store.lock())
             guard = held.enter_context(noted(plan.lacking[0].store, progress))
             reader = held.enter_context(closing(read(plan, batches, options, guard)))
             try:
@@ -114,13 +109,49 @@ def fill(
                 kept = min(sum(key in r.index.rows for key in sources) for r in plan.lacking)
                 progress.say(f"{kept:,} of {len(sources):,} {unit} are in the cache.")
                 raise
-        seconds = (time.monotonic() - started) / len(plan.lacking)
-        for rows in plan.lacking:
-            rows.notes += engine.notes
-            rows.seconds += seconds
-            timings.note(cache.memo, rows.key.fingerprint, len(rows.computed), seconds)
+            seconds = (time.monotonic() - started) / len(plan.lacking)
+            for rows in plan.lacking:
+                rows.notes += engine.notes
+                rows.seconds += seconds
+                timings.note(cache.memo, rows.key.fingerprint, len(rows.computed), seconds)
     for rows in several:
         rows.store.discard_damaged(rows.index.damaged)
+
+
+@contextmanager
+def _locked(
+    several: Sequence[Rows],
+    sources: Mapping[Key, str | bytes],
+    options: ExtractOptions,
+    progress: Progress,
+    wanted: WantedImages | None,
+) -> Iterator[None]:
+    """Hold the lock of each fingerprint that lacks rows, and say in `computed` which it lacks then.
+
+    Arguments are those of `fill`.
+    """
+
+    def lacking() -> list[Rows]:
+        for rows in several:
+            if options.rehash:
+                for key in sources:  # perhaps a newer decoder reads them
+                    rows.index.bad.pop(key, None)
+            if wanted is not None:
+                wanted.check(rows.index)
+            rows.computed = [key for key in sources if key not in rows.index]
+        return [rows for rows in several if rows.computed]
+
+    with ExitStack() as held:
+        # in the same order everywhere, so that two runs never wait for each other
+        locked = sorted(lacking(), key=lambda rows: rows.key.fingerprint)
+        for rows in locked:
+            held.enter_context(rows.store.lock(progress, wait=options.wait))
+        for rows in locked:
+            if rows.index.names != {*rows.store.names()}:
+                rows.index = rows.store.index()  # of what others computed meanwhile
+        if locked:
+            lacking()
+        yield
 
 
 def compute_part(

@@ -111,6 +111,7 @@ def extract(
     val_fraction: float | None = None,
     test_fraction: float | None = None,
     seed: int = 0,
+    wait: bool = True,
     max_bad: int | None = None,
     rehash: bool = False,
     cache: str | Path | None = None,
@@ -138,6 +139,7 @@ def extract(
         val_fraction: share of val, in [0, 1), where the data have no splits; None for 0.15.
         test_fraction: share of test, likewise.
         seed: of the automatic splits, from 0.
+        wait: for another process that computes the same rows, and take its rows.
         max_bad: most images that may be undecodable; None for no limit.
         rehash: read every file again, and try bad images again.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
@@ -148,7 +150,8 @@ def extract(
     Raises:
         UsageError: an option that cannot be right, or does not fit the data; a `ValueError` too.
         PipelineError: there are no images, none could be decoded, or more are bad than `max_bad`;
-            the weights cannot be had; a file cannot be read or written.
+            the weights cannot be had; a file cannot be read or written; another process computes
+            the same rows, and it is not to be waited for.
 
     Example:
         >>> import pipeline

@@ -34,6 +34,7 @@ class ExtractOptions(Options):
         val_fraction: Share of val where the data have no splits. [default: 0.15]
         test_fraction: Share of test where the data have no splits. [default: 0.15]
         seed: Of the automatic splits.
+        wait: Fail where another process computes the same features, in place of waiting for it.
         max_bad: Fail when more images than this cannot be decoded. [default: no limit]
         rehash: Read every file again, whatever its times say, and try bad images again.
     """
@@ -54,6 +55,7 @@ class ExtractOptions(Options):
     val_fraction: float | None = option(None, metavar="F", within="[0, 1)")
     test_fraction: float | None = option(None, metavar="F", within="[0, 1)")
     seed: int = option(0, least=0)
+    wait: bool = option(True, changes=False, flags=("--no-wait",))
     max_bad: int | None = option(None, metavar="N", least=0, changes=False)
     rehash: bool = option(False, changes=False)
 

@@ -83,7 +83,7 @@ def of_data(
     files = digest_all(
         images.root,
         images.paths,
-        StatMemo(cache.memo),
+        StatMemo(cache.memo, progress.say),
         rehash=rehash,
         threads=workers or usable_cores(),
         progress=progress.advance,
@@ -137,12 +137,15 @@ def root_of(table: FeatureTable, data: str | Path | None = None) -> Path:
     return root
 
 
-def check_images(paths: Mapping[bytes, str], cache: Cache, *, workers: int | None) -> None:
+def check_images(
+    paths: Mapping[bytes, str], cache: Cache, progress: Progress, *, workers: int | None
+) -> None:
     """Refuse images that are not where they were, or not what they were, in one message.
 
     Args:
         paths: digest to path of each image that will be read.
         cache: its memo spares reading unchanged files.
+        progress: told where the memo cannot be used.
         workers: threads; None for the cores that the process may use.
 
     Raises:
@@ -151,7 +154,7 @@ def check_images(paths: Mapping[bytes, str], cache: Cache, *, workers: int | Non
     files = digest_all(
         Path("/"),
         list(paths.values()),
-        StatMemo(cache.memo),
+        StatMemo(cache.memo, progress.say),
         threads=workers or usable_cores(),
     )
     pairs = list(zip(paths.items(), files, strict=True))

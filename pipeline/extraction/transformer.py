@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,17 @@ from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
 from pipeline.trunks import spec
 
+#: Threads of a grid search take turns: loading a trunk seeds torch, and cutting it into stages
+#: changes what calling a module does (torch.fx), for every thread of the process.
+_ALONE = RLock()
+
 
 class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """From paths or pictures to features, each computed once.
 
     Rows are kept in the cache under the content of the images, so that the folds of a grid search
     and later runs compute nothing again; no table names them, so `pipeline cache gc` removes them.
+    Processes of one search (`n_jobs=2`) wait for the rows that another is computing.
     Parameters are those of `pipeline.extract`.
 
     Args:
@@ -122,6 +128,10 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def _features(self, X: Sequence[Any]) -> np.ndarray:
+        with _ALONE:
+            return self._looked_up(X)
+
+    def _looked_up(self, X: Sequence[Any]) -> np.ndarray:
         values = self.get_params()
         cache = Cache.at(values.pop("cache"))
         options = ExtractOptions(**values)

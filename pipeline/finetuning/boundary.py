@@ -129,7 +129,7 @@ def make_source(
         keys = fitting.every()
         source = Cached(rows.store, rows.index, keys, place)
         return Prepared(source, fitting.views, rows, keys, lost)
-    check_images(wanted.paths, cache, workers=workers)
+    check_images(wanted.paths, cache, progress, workers=workers)
     live = Live(
         make_engine(trunk, key, extract, cache), wanted.paths, key.preprocess,
         workers=workers or usable_cores(), device=place,
@@ -182,7 +182,7 @@ def collect(
                 return None
             keys = fitting.every()
             paths = {k[0]: fitting.paths[k[0]] for k in keys if k not in rows.index}
-            check_images(paths, cache, workers=options.workers)
+            check_images(paths, cache, progress, workers=options.workers)
             sources: dict[Key, str | bytes] = {k: fitting.paths[k[0]] for k in keys}
             try:
                 fill(

@@ -5,17 +5,16 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-T = TypeVar("T")
+from pipeline.database import Database
+from pipeline.progress import Silent
 
 _TABLE = """CREATE TABLE IF NOT EXISTS files_1 (
     path BLOB PRIMARY KEY, stamp TEXT, digest BLOB, format TEXT, checksum INTEGER
 ) WITHOUT ROWID"""
 _AT_ONCE = 900  # SQLite allowed 999 variables in a statement until 3.32
-_PATIENCE = 30.0  # seconds to wait for another process
 
 
 class Known(NamedTuple):
@@ -35,24 +34,30 @@ class Known(NamedTuple):
 class StatMemo:
     """Files and their digests, kept between runs.
 
-    Nothing depends on it but speed: where the file cannot be used, nothing is remembered and
-    `problem` says why; where it is damaged, it is made anew. Several processes may use it.
+    Nothing depends on it but speed: where the file cannot be used, nothing is remembered; where it
+    is damaged, it is made anew (see `Database`). Several processes may use it.
 
     Args:
         path: SQLite file, which may hold other tables; None to remember in memory.
+        say: told when it cannot be used, or is made anew.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.problem = ""
+    def __init__(self, path: Path | None, say: Callable[[str], None] | None = None) -> None:
+        self._database = None if path is None else Database(path, say or Silent().say)
         self._here: dict[bytes, Known] = {}
+
+    @property
+    def problem(self) -> str:
+        """Return why it cannot be used; empty where it can."""
+        return "" if self._database is None else self._database.problem
 
     def get_files(self, paths: Sequence[bytes]) -> dict[bytes, Known]:
         """Return what is known of these absolute paths."""
-        if self.path is None:
+        if self._database is None:
             return {path: self._here[path] for path in paths if path in self._here}
 
         def ask(connection: sqlite3.Connection) -> dict[bytes, Known]:
+            connection.execute(_TABLE)
             found = {}
             for start in range(0, len(paths), _AT_ONCE):
                 part = paths[start : start + _AT_ONCE]
@@ -63,50 +68,20 @@ class StatMemo:
                         found[path] = Known(stamp, digest, kind)
             return found
 
-        return self._with_database(ask) or {}
+        return self._database.use(ask) or {}
 
     def put_files(self, files: dict[bytes, Known]) -> None:
         """Remember what was found in these files."""
-        if self.path is None:
+        if self._database is None:
             self._here.update(files)
             return
         rows = [(path, *known, _checksum(path, *known)) for path, known in files.items()]
 
         def put(connection: sqlite3.Connection) -> None:
+            connection.execute(_TABLE)
             connection.executemany("INSERT OR REPLACE INTO files_1 VALUES (?,?,?,?,?)", rows)
 
-        self._with_database(put)
-
-    def _with_database(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
-        assert self.path is not None
-        for last in (False, True):
-            try:
-                # `connection` itself commits, `closing` closes.
-                with (
-                    closing(sqlite3.connect(self.path, timeout=_PATIENCE)) as connection,
-                    connection,
-                ):
-                    connection.execute(_TABLE)
-                    return work(connection)
-            except sqlite3.OperationalError as error:
-                self.problem = str(error)  # read-only, full, locked: not damaged
-                return None
-            except sqlite3.DatabaseError as error:
-                self.problem = str(error)
-                if last or not self._remove():
-                    return None
-        return None
-
-    def _remove(self) -> bool:
-        """Remove the damaged file, and the journal that would be played back into a new one."""
-        assert self.path is not None
-        try:
-            for end in ("-journal", "-wal", "-shm", ""):
-                self.path.with_name(self.path.name + end).unlink(missing_ok=True)
-        except OSError as error:
-            self.problem = str(error)
-            return False
-        return True
+        self._database.use(put)
 
 
 def _checksum(path: object, stamp: object, digest: object, kind: object) -> int:

@@ -152,7 +152,7 @@ class Labelled:
         """Return the logits [n, K] of images, and the position of each bad one with its reason."""
         if self.table is not None:
             paths = {self.images.digests[row]: self.images.file(row) for row in at}
-            check_images(paths, self.cache, workers=self.options.workers)
+            check_images(paths, self.cache, self.progress, workers=self.options.workers)
         self.progress.start("evaluating", len(at))
         logits: list[np.ndarray] = []
         bad: dict[int, str] = {}

@@ -194,7 +194,7 @@ def through_cache(
     given = iter(paths)
     rows = find_rows(cache, key, [], device=options.device)
     while part := list(islice(given, CHUNK)):
-        keys, bad = _digests(part, cache, options.workers)
+        keys, bad = _digests(part, cache, options.workers, progress)
         sources: dict[Key, str | bytes] = {}
         for position, wanted in keys.items():
             sources.setdefault(wanted, os.path.abspath(part[position]))  # noqa: PTH100
@@ -229,7 +229,7 @@ def _check_precision(predictor: Predictor, options: ComputeOptions, missing: int
 
 
 def _digests(
-    paths: list[str], cache: Cache, workers: int | None
+    paths: list[str], cache: Cache, workers: int | None, progress: Progress
 ) -> tuple[dict[int, Key], dict[int, str]]:
     """Return position → key of each image, and position → reason of what is none."""
     bad = {
@@ -241,7 +241,7 @@ def _digests(
     files = digest_all(
         Path.cwd(),
         [paths[position] for position in asked],
-        StatMemo(cache.memo),
+        StatMemo(cache.memo, progress.say),
         threads=workers or usable_cores(),
     )
     keys: dict[int, Key] = {}

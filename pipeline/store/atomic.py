@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from pipeline.errors import DamagedError, PipelineError
+from pipeline.locks import UNKNOWN_CALL
 
 #: Names that start so are unfinished; they are never read, and `gc` removes old ones.
 TEMPORARY = ".tmp-"
@@ -64,7 +65,7 @@ def write_pieces(path: Path, pieces: Iterable[Buffer], *, what: str) -> None:
             os.fsync(file)
         finally:
             os.close(file)
-        os.rename(temporary, path)
+        temporary.replace(path)
         sync_folder(path.parent)
     except BaseException as error:
         with suppress(PipelineError):  # else `gc` removes it later
@@ -108,16 +109,23 @@ def exchange(one: Path, other: Path) -> bool:
     if not rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
         return True
     number = ctypes.get_errno()
-    if number in (errno.ENOSYS, errno.EINVAL):  # an old kernel, or a file system without it
+    # an old kernel, a container that allows no such call, or a file system without it
+    if number in UNKNOWN_CALL | {errno.EPERM, errno.EXDEV}:
         return False
     raise OSError(number, os.strerror(number), str(other))
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable (fsync of the folder)."""
+    """Make the names in a folder durable (fsync of the folder), where its file system can do that.
+
+    SMB and some FUSE mounts know no such call for folders; EIO and the like are failures anywhere.
+    """
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(file)
+    except OSError as error:
+        if error.errno not in UNKNOWN_CALL | {errno.EBADF}:
+            raise
     finally:
         os.close(file)
 
@@ -160,12 +168,12 @@ def commit_folder(folder: Path, write: Callable[[Path], None], *, what: str) -> 
         temporary.mkdir()
         write(temporary)
         for path in temporary.iterdir():
-            with path.open("rb") as file:
+            with path.open("rb+") as file:  # SMB syncs no file that is open for reading only
                 os.fsync(file.fileno())
         sync_folder(temporary)
         if not (folder.exists() and exchange(temporary, folder)):
             if folder.exists():  # killed between these two, it is gone until it is made again
-                os.rename(folder, old)
+                _set_aside(folder, old)
             os.rename(temporary, folder)
         sync_folder(folder.parent)
     except BaseException as error:
@@ -179,6 +187,17 @@ def commit_folder(folder: Path, write: Callable[[Path], None], *, what: str) -> 
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _set_aside(folder: Path, old: Path) -> None:
+    """Rename a folder, or copy it where its file system cannot: one of a container's image."""
+    try:
+        os.rename(folder, old)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copytree(folder, old)
+        shutil.rmtree(folder)
 
 
 def cannot_read(what: str, path: Path, error: OSError) -> PipelineError:

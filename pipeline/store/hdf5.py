@@ -8,6 +8,7 @@ anything is read.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -19,6 +20,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import DamagedError, PipelineError
+from pipeline.locks import UNKNOWN_CALL
 from pipeline.store.atomic import cannot_read
 
 
@@ -164,7 +166,10 @@ class Reader:
             raise DamagedError(f"{self.path} is damaged: '{name}' cannot be read.") from error
 
     def map(self, name: str) -> np.ndarray:
-        """Return a numeric dataset as a read-only memory map of the file."""
+        """Return a numeric dataset as a read-only memory map of the file.
+
+        Where its file system has no memory maps, it is read.
+        """
         dataset = self.dataset(name)
         if not dataset.size:
             return np.empty(dataset.shape, dataset.dtype)
@@ -172,6 +177,8 @@ class Reader:
         try:
             return np.memmap(self.path, dataset.dtype, "r", offset=offset, shape=dataset.shape)
         except OSError as error:
+            if error.errno in UNKNOWN_CALL | {errno.ENODEV}:
+                return self.array(name)
             raise cannot_read("the file", self.path, error) from error
 
     def _guard(self, read: Any) -> Any:

@@ -12,7 +12,6 @@ first and stay: what is known to crash, and what is still to be looked at.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import threading
@@ -20,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from pipeline import locks
 from pipeline.errors import PipelineError
 from pipeline.store.atomic import TEMPORARY, make_folder
 
@@ -111,7 +111,10 @@ def claimed(folder: Path) -> Iterator[Path]:
     """Give the path of a journal that is this process's own, for where no lock is held.
 
     It begins with what the files of ended processes say, which it takes the place of, and with what
-    living ones know to crash. A living process holds the lock of its file, which dies with it.
+    living ones know to crash. A living process holds the lock of its file, which dies with it. On a
+    file system without locks every other process counts as ended: what a living one is decoding is
+    looked at once in vain, and nothing else is lost.
+
     Folders that had to be made are removed at the end where nothing stayed in them.
 
     Raises:
@@ -127,9 +130,10 @@ def claimed(folder: Path) -> Iterator[Path]:
         try:
             held, crashing, ended = _left(folder, stack)
             own = stack.enter_context(temporary.open("xb", buffering=0))
-            fcntl.flock(own, fcntl.LOCK_EX)  # before anyone sees it
+            stack.callback(_unlink, temporary)  # where a step fails
+            locks.take(own.fileno())  # before anyone sees it
             own.write(_packed(held, crashing))
-            temporary.rename(path)
+            temporary.replace(path)
             for other in ended:
                 other.unlink(missing_ok=True)
         except OSError as error:
@@ -140,6 +144,11 @@ def claimed(folder: Path) -> Iterator[Path]:
 def _remove_empty(folder: Path) -> None:
     with suppress(OSError):
         folder.rmdir()
+
+
+def _unlink(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _left(folder: Path, stack: ExitStack) -> tuple[set[bytes], set[bytes], list[Path]]:
@@ -154,8 +163,7 @@ def _left(folder: Path, stack: ExitStack) -> tuple[set[bytes], set[bytes], list[
             file = stack.enter_context(path.open("r+b"))
         except FileNotFoundError:
             continue  # another process has just taken its place
-        with suppress(BlockingIOError):  # what a living process decodes is no suspect
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if locks.take(file.fileno()) is not False:  # what a living process decodes is no suspect
             ended.append(path)
         entries = _entries(file.read(_MOST))
         crashing |= entries[1]

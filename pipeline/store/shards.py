@@ -8,10 +8,11 @@ be decoded, so that a resumed run cuts the same batches.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
+import platform
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,12 +21,15 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import locks
 from pipeline.errors import DamagedError, LockedError, PipelineError
+from pipeline.progress import Progress, Silent
 from pipeline.store import hdf5
 from pipeline.store.atomic import cannot_read, make_folder, remove, write_bytes
 
 SCHEMA = 1
 Key = tuple[bytes, int]  # digest (32 bytes), view
+_POLL = 0.2  # seconds between two looks at a lock that another process holds
 _NAME = re.compile(r"[0-9a-f]{64}\.h5")
 
 
@@ -58,6 +62,11 @@ class Index:
 
     def __contains__(self, key: Key) -> bool:
         return key in self.rows or key in self.bad
+
+    @property
+    def names(self) -> set[str]:
+        """Return the names of all shards that were found."""
+        return {*self.engines, *self.damaged}
 
     def shards(self, keys: Iterable[Key]) -> list[str]:
         """Return the names of the shards that hold these keys' rows, sorted."""
@@ -180,33 +189,59 @@ class RowStore:
                 remove(self.folder / name)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, progress: Progress | None = None, *, wait: bool = False) -> Iterator[None]:
         """Hold this fingerprint's lock, which dies with the process.
 
+        On a file system without locks there is nothing to hold: two runs at once do the same work.
+
+        Args:
+            progress: told whom it waits for and how long, and that there are no locks.
+            wait: for a process that holds it, until it ends or releases it.
+
         Raises:
-            LockedError: at once, when another process holds it.
+            LockedError: another process holds it, and `wait` is not given.
         """
+        progress = progress or Silent()
         path = make_folder(self.folder) / "lock"
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise PipelineError(f"Cannot open the lock {path}: {error.strerror}.") from error
         try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                holder = os.read(file, 32).decode(errors="replace").strip() or "unknown"
-                raise LockedError(
-                    f"Another process (pid {holder}) is extracting with the same trunk and "
-                    "preprocessing into this cache. Wait for it to end and run the same command "
-                    "again: what it computes is reused."
-                ) from error
-            except OSError as error:
-                raise PipelineError(f"Cannot lock {path}: {error.strerror}.") from error
-            # the number only serves the other's message, and `gc` must run on a full disk
+            began = waited = 0.0
+            while (held := _take(file, path)) is False:
+                who = os.pread(file, 99, 0).decode(errors="replace").strip() or "pid unknown"
+                who = f"Another process ({who}) is extracting with the same trunk and preprocessing"
+                if not wait:
+                    raise LockedError(
+                        f"{who} into this cache. Wait for it to end and run the same command "
+                        "again, or leave --no-wait out: what it computes is reused."
+                    )
+                if not began:
+                    began = time.monotonic()
+                    progress.say(f"{who}: waiting for it to end, since what it computes is reused.")
+                    progress.start("waiting", 0)
+                time.sleep(_POLL)
+                waited = time.monotonic() - began
+                progress.update(f"{waited:.0f} s")
+            if began:
+                progress.say(f"Waited {waited:.0f} s.")
+            if held is None:
+                progress.say(
+                    f"The file system of {path.parents[2]} has no locks: extract into this cache "
+                    "in one process at a time, or the same rows are computed twice."
+                )
+            # the words only serve the other's message, and `gc` must run on a full disk
             with suppress(OSError):
                 os.ftruncate(file, 0)
-                os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+                os.pwrite(file, f"pid {os.getpid()} on {platform.node()}\n".encode(), 0)
             yield
         finally:
             os.close(file)
+
+
+def _take(file: int, path: Path) -> bool | None:
+    try:
+        return locks.take(file)
+    except OSError as error:
+        raise PipelineError(f"Cannot lock {path}: {error.strerror}.") from error

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.database import Database
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
 
@@ -24,7 +24,6 @@ _TABLE = """CREATE TABLE IF NOT EXISTS costs_1 (
 ) WITHOUT ROWID"""
 _ADD = """INSERT INTO costs_1 VALUES (?, ?, ?) ON CONFLICT (fingerprint)
     DO UPDATE SET rows = rows + excluded.rows, seconds = seconds + excluded.seconds"""
-_PATIENCE = 10.0  # seconds to wait for another process
 
 
 @dataclass(frozen=True)
@@ -116,23 +115,20 @@ def note(memo: Path, fingerprint: str, rows: int, seconds: float) -> None:
         rows: that were computed, bad images included.
         seconds: that they took, starting the engine included.
     """
-    try:
-        with closing(sqlite3.connect(memo, timeout=_PATIENCE)) as connection, connection:
-            connection.execute(_TABLE)
-            connection.execute(_ADD, (fingerprint, rows, seconds))
-    except sqlite3.Error:
-        return  # nothing depends on it
+
+    def add(connection: sqlite3.Connection) -> None:
+        connection.execute(_TABLE)
+        connection.execute(_ADD, (fingerprint, rows, seconds))
+
+    Database(memo).use(add)
 
 
 def rate(memo: Path, fingerprint: str) -> float | None:
     """Return the mean seconds of a row over all runs that computed some; None where not known."""
-    try:
-        place = f"{memo.absolute().as_uri()}?mode=ro"  # asking makes no file
-        with closing(sqlite3.connect(place, uri=True, timeout=_PATIENCE)) as connection:
-            query = "SELECT seconds / rows FROM costs_1 WHERE fingerprint = ? AND rows > 0"
-            found = connection.execute(query, (fingerprint,)).fetchone()
-    except sqlite3.Error:
+    query = "SELECT seconds / rows FROM costs_1 WHERE fingerprint = ? AND rows > 0"
+    if not memo.exists():  # asking makes no file
         return None
+    found = Database(memo).use(lambda memo: memo.execute(query, (fingerprint,)).fetchone())
     return None if found is None else float(found[0])
 
 

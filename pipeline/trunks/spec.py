@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.database import Database
 from pipeline.errors import UsageError, nearest
 from pipeline.images.preprocess import DECODE_POLICY, VIEW_POLICY, Preprocess
 from pipeline.store.records import FeatureSource
@@ -238,10 +238,10 @@ def installed() -> dict[str, str]:
 def _query(memo: Path, query: str, values: tuple[str, ...]) -> tuple[str, ...] | None:
     """Return the first row that a query gives; None where the memo cannot be used."""
     table = "CREATE TABLE IF NOT EXISTS trunks (asked TEXT PRIMARY KEY, facts TEXT NOT NULL)"
-    try:
-        with closing(sqlite3.connect(memo, timeout=10)) as connection, connection:
-            connection.execute(table)
-            row: tuple[str, ...] | None = connection.execute(query, values).fetchone()
-            return row
-    except sqlite3.Error:
-        return None  # the trunk is loaded again
+
+    def ask(connection: sqlite3.Connection) -> tuple[str, ...] | None:
+        connection.execute(table)
+        row: tuple[str, ...] | None = connection.execute(query, values).fetchone()
+        return row
+
+    return Database(memo).use(ask)  # without it the trunk is loaded again

@@ -135,6 +135,7 @@ def run(
     val_fraction: float | None = None,
     test_fraction: float | None = None,
     seed: int = 0,
+    wait: bool = True,
     max_bad: int | None = None,
     rehash: bool = False,
     clf: str = "logreg",
@@ -184,7 +185,7 @@ def run(
         data: a folder, a CSV or TSV file, or the name of a built-in set; `digits` without it.
         trunk, weights, keys, layer, pool, image_size, engine: as in `extract`.
         extract_views, extract_batch_size: `views` and `batch_size` of `extract`.
-        name, val_fraction, test_fraction, max_bad, rehash: as in `extract`.
+        name, val_fraction, test_fraction, wait, max_bad, rehash: as in `extract`.
         precision: of the trunk, and of training: `auto`, `fp32`, `tf32`, `bf16` or `fp16`.
         device: `auto`, `cpu`, `cuda` or `mps`.
         workers: decoding threads; None for the cores that the process may use.

@@ -23,7 +23,7 @@ from pipeline.store.cache import Cache
 from pipeline.trunks import spec
 from pipeline.trunks.engines import choice
 
-STEPS = ("open", "write", "fsync", "rename")
+STEPS = ("open", "write", "fsync", "replace")
 
 
 class Engine:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import make_folder, picture
 
-from pipeline.errors import LockedError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.extraction import plan
 from pipeline.extraction.extract import extract_table
 from pipeline.extraction.options import ExtractOptions
@@ -105,7 +105,7 @@ def test_a_full_disk_is_named_and_the_rerun_completes(
     np.testing.assert_array_equal(done.table.features, want.features)
 
 
-@pytest.mark.parametrize("step", ["write", "fsync", "rename"])
+@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
 @pytest.mark.parametrize("nth", [0, 2, 4, 5])
 def test_a_failing_write_anywhere_is_named_and_the_rerun_completes(
     tmp_path, fake_trunk, monkeypatch, step, nth
@@ -134,15 +134,3 @@ def test_a_failing_write_anywhere_is_named_and_the_rerun_completes(
     want = extract_table(folder, RECIPE, Cache.at(tmp_path / "whole")).table
     np.testing.assert_array_equal(done.table.features, want.features)
     assert done.table.paths == want.paths
-
-
-def test_the_second_of_two_extracts_stops_at_once_and_a_third_goes_on(tmp_path, fake_trunk):
-    folder = make_folder(tmp_path / "photos")
-    cache = Cache.at(tmp_path / "cache")
-    done = extract_table(folder, RECIPE, cache)
-    (folder / "ants" / "new.png").write_bytes(picture(99))
-    with cache.rows(done.table.fingerprint).lock():
-        with pytest.raises(LockedError, match=f"pid {os.getpid()}.*run the same command again"):
-            extract_table(folder, RECIPE, cache)
-        (folder / "ants" / "new.png").unlink()
-        assert extract_table(folder, RECIPE, cache).extracted == 0  # readers need no lock

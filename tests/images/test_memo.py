@@ -85,8 +85,21 @@ def test_where_nothing_can_be_written_nothing_is_remembered_and_the_reason_is_ke
     assert memo.problem == "unable to open database file"
 
 
+def test_a_memo_that_is_damaged_or_cannot_be_used_is_told_once(path, tmp_path, monkeypatch):
+    told = []
+    path.write_bytes(b"not a database " * 100)
+    memo = StatMemo(path, told.append)
+    assert memo.get_files([b"/a"]) == {} and not memo.problem
+    assert told == [
+        f"The memo {path} was damaged (file is not a database) and is made anew: files are read "
+        "again."
+    ]
+    StatMemo(tmp_path / "no cache yet" / "memo.sqlite", told.append).put_files(FILES)
+    assert len(told) == 1
+
+
 def test_a_locked_file_is_given_up_and_not_removed(path, monkeypatch):
-    monkeypatch.setattr("pipeline.images.memo._PATIENCE", 0.01)
+    monkeypatch.setattr("pipeline.database.PATIENCE", 0.01)
     StatMemo(path).put_files(FILES)
     with sqlite3.connect(path) as other:
         other.execute("BEGIN EXCLUSIVE")

@@ -1,10 +1,13 @@
+import errno
 import os
+import stat
+from types import SimpleNamespace
 
 import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.store import atomic
-from pipeline.store.atomic import commit_folder, exchange
+from pipeline.store.atomic import commit_folder, exchange, write_bytes
 
 
 def writer(text):
@@ -88,6 +91,75 @@ def test_without_an_exchange_a_second_commit_takes_the_place_of_the_first(tmp_pa
     commit_folder(tmp_path / "x", writer("one"), what="the head")
     commit_folder(tmp_path / "x", writer("two"), what="the head")
     assert names(tmp_path) == ["x"] and (tmp_path / "x" / "a.txt").read_text() == "two"
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV]
+)
+def test_an_exchange_that_the_system_does_not_know_is_done_without(tmp_path, monkeypatch, number):
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: SimpleNamespace(renameat2=lambda *_: -1))
+    monkeypatch.setattr("ctypes.get_errno", lambda: number)
+    commit_folder(tmp_path / "x", writer("one"), what="the head")
+    commit_folder(tmp_path / "x", writer("two"), what="the head")
+    assert names(tmp_path) == ["x"] and (tmp_path / "x" / "a.txt").read_text() == "two"
+
+
+def test_a_folder_of_a_containers_image_which_cannot_be_renamed_is_replaced(tmp_path, monkeypatch):
+    commit_folder(tmp_path / "x", writer("one"), what="the head")
+    real = os.rename
+
+    def rename(source, target):
+        if source == tmp_path / "x":
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        real(source, target)
+
+    monkeypatch.setattr(atomic, "exchange", lambda one, other: False)
+    monkeypatch.setattr(atomic.os, "rename", rename)
+    commit_folder(tmp_path / "x", writer("two"), what="the head")
+    assert names(tmp_path) == ["x"] and (tmp_path / "x" / "a.txt").read_text() == "two"
+
+
+def syncing(monkeypatch, number, *, folders):
+    """Let the fsync of folders, or of files, answer with an error."""
+    real = os.fsync
+
+    def fsync(file):
+        if stat.S_ISDIR(os.fstat(file).st_mode) == folders:
+            raise OSError(number, os.strerror(number))
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+UNKNOWN = [errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF]
+
+
+@pytest.mark.parametrize("number", UNKNOWN)
+def test_a_file_system_that_syncs_no_folders_is_good_enough(tmp_path, monkeypatch, number):
+    syncing(monkeypatch, number, folders=True)
+    commit_folder(tmp_path / "new" / "x", writer("one"), what="the head")
+    write_bytes(tmp_path / "more" / "file", b"1", what="the table")
+    assert (tmp_path / "new" / "x" / "a.txt").read_text() == "one"
+    assert (tmp_path / "more" / "file").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("folders", [True, False])
+def test_a_disk_that_fails_to_sync_is_told(tmp_path, monkeypatch, folders):
+    syncing(monkeypatch, errno.EIO, folders=folders)
+    with pytest.raises(PipelineError, match="Input/output error"):
+        commit_folder(tmp_path / "x", writer("one"), what="the head")
+    with pytest.raises(PipelineError, match="Input/output error"):
+        write_bytes(tmp_path / "file", b"1", what="the table")
+
+
+@pytest.mark.parametrize("number", UNKNOWN)
+def test_the_sync_of_a_file_itself_is_never_passed_over(tmp_path, monkeypatch, number):
+    syncing(monkeypatch, number, folders=False)
+    with pytest.raises(PipelineError, match="Cannot write the head"):
+        commit_folder(tmp_path / "x", writer("one"), what="the head")
+    with pytest.raises(PipelineError, match="Cannot write the table"):
+        write_bytes(tmp_path / "file", b"1", what="the table")
+    assert names(tmp_path) == []
 
 
 def test_a_rename_that_fails_puts_the_earlier_folder_back(tmp_path, monkeypatch):

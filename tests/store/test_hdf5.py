@@ -1,3 +1,5 @@
+import errno
+
 import h5py
 import numpy as np
 import pytest
@@ -48,6 +50,18 @@ def test_what_is_not_plain_numbers_in_the_file_is_refused_before_it_is_read(tmp_
         read(reader, "x")
     assert str(path) in str(error.value)
     assert opened == []
+
+
+def test_where_the_file_system_has_no_memory_maps_what_would_be_mapped_is_read(
+    tmp_path, monkeypatch
+):
+    def refuse(*given, **options):
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr(np, "memmap", refuse)
+    (tmp_path / "file.h5").write_bytes(b"".join(hdf5.build(ARRAYS)))
+    with hdf5.Reader(tmp_path / "file.h5") as reader:
+        np.testing.assert_array_equal(reader.map("a"), ARRAYS["a"])
 
 
 @pytest.mark.parametrize("make", REACHES_OUT, ids=lambda make: make.__name__)

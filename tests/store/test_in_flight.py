@@ -1,3 +1,4 @@
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,6 +9,13 @@ from pipeline.store.in_flight import InFlightJournal, claimed
 
 NAME = "decoding"
 A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
+
+
+def raising(number):
+    def call(*given):
+        raise OSError(number, os.strerror(number))
+
+    return call
 
 
 def crashed(path, *noted, lasting=False):
@@ -135,6 +143,25 @@ def test_what_a_living_process_decodes_is_no_suspect_but_what_it_found_is_known(
             assert (two.crashing, two.held) == ({A}, set())
             assert path.exists() and other != path
         assert one.path.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def test_without_locks_what_an_ended_process_left_is_taken_over_all_the_same(
+    tmp_path, monkeypatch, number
+):
+    monkeypatch.setattr("fcntl.flock", raising(number))
+    ended(tmp_path, A)
+    with claimed(tmp_path) as path, InFlightJournal(path, lasting=True) as flight:
+        assert flight.held == {A}
+        flight.judge(A, crashes=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_claim_that_fails_leaves_no_file_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", raising(errno.EIO))
+    with pytest.raises(PipelineError, match="Input/output error"), claimed(tmp_path / "folder"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):

@@ -133,7 +133,7 @@ def test_the_second_lock_fails_at_once_and_names_the_holder(store):
         pass
 
 
-@pytest.mark.parametrize("step", ["open", "write", "fsync", "rename"])
+@pytest.mark.parametrize("step", ["open", "write", "fsync", "replace"])
 def test_a_failing_step_names_shard_and_reason_and_leaves_nothing(store, monkeypatch, step):
     commit(store, range(2))
     real = getattr(os, step)
@@ -156,11 +156,11 @@ def test_a_failing_step_names_shard_and_reason_and_leaves_nothing(store, monkeyp
 def test_a_commit_writes_syncs_renames_and_syncs_the_folder_in_this_order(store, monkeypatch):
     commit(store, range(1))
     steps = []
-    for name in ("write", "fsync", "rename"):
+    for name in ("write", "fsync", "replace"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, _n=name, _r=real: (steps.append(_n), _r(*a))[1])
     commit(store, range(1, 2))
-    assert steps == ["write", "fsync", "rename", "fsync"]
+    assert steps == ["write", "fsync", "replace", "fsync"]
 
 
 def test_the_rows_of_a_shard_are_contiguous_and_unfiltered(store):

@@ -234,7 +234,7 @@ def features_of_random_weights(
         rows = find_rows(cache, key, keys, device=device, engine=asked.engine)
         missing = [table.paths[row] for row, k in zip(wanted, keys, strict=True)
                    if k not in rows.index.rows]  # fmt: skip
-        files = _readable(cache, table, missing, options) if missing else {}
+        files = _readable(cache, table, missing, options, progress) if missing else {}
         sources = {k: files.get(k, "") for k in keys if k in rows.index.rows or k in files}
         fill(cache, asked, [rows], sources, trunk=trunk, progress=progress)
         cache.end_run(rows.key.fingerprint, list(sources))
@@ -245,13 +245,13 @@ def features_of_random_weights(
 
 
 def _readable(
-    cache: Cache, table: FeatureTable, paths: list[str], options: AdviseOptions
+    cache: Cache, table: FeatureTable, paths: list[str], options: AdviseOptions, progress: Progress
 ) -> dict[Key, str]:
     """Return (digest, view 0) to the path of each file that can be read; none without a folder."""
     root = root_of(table, options.data)
     if not root.is_dir():
         return {}
     threads = options.workers or usable_cores()
-    files = digest_all(root, paths, StatMemo(cache.memo), threads=threads)
+    files = digest_all(root, paths, StatMemo(cache.memo, progress.say), threads=threads)
     pairs = zip(paths, files, strict=True)
     return {(file.digest, 0): f"{root}/{path}" for path, file in pairs if file.digest is not None}
