@@ -147,8 +147,7 @@ def _locked(
         for rows in locked:
             held.enter_context(rows.store.lock(progress, wait=options.wait))
         for rows in locked:
-            if rows.index.names != {*rows.store.names()}:
-                rows.index = rows.store.index()  # of what others computed meanwhile
+            rows.store.refresh(rows.index)  # others computed meanwhile
         if locked:
             lacking()
         yield

@@ -63,11 +63,6 @@ class Index:
     def __contains__(self, key: Key) -> bool:
         return key in self.rows or key in self.bad
 
-    @property
-    def names(self) -> set[str]:
-        """Return the names of all shards that were found."""
-        return {*self.engines, *self.damaged}
-
     def shards(self, keys: Iterable[Key]) -> list[str]:
         """Return the names of the shards that hold these keys' rows, sorted."""
         return sorted({self.rows[key][0] for key in keys if key in self.rows})
@@ -110,6 +105,11 @@ class RowStore:
         for key in index.rows.keys() & index.bad.keys():
             del index.bad[key]  # it was tried again, and read
         return index
+
+    def refresh(self, index: Index) -> None:
+        """Read an index anew, in place, where the shards are others than those that it knows."""
+        if {*index.engines, *index.damaged} != {*self.names()}:
+            vars(index).update(vars(self.index()))
 
     def check(self, name: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         """Hash a shard and return its digests, views and meta.

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,6 +92,24 @@ def test_rows_that_come_between_the_look_and_the_lock_are_not_computed_again(
         assert rows.computed == []
 
 
+def test_views_that_another_process_computes_come_into_the_same_table(photos, tmp_path, fake_trunk):
+    cache, other = Cache.at(tmp_path / "cache"), Cache.at(tmp_path / "other")
+    viewed = replace(RECIPE, views=1)
+    fingerprint = extract_table(photos, RECIPE, cache).table.fingerprint
+    whole = extract_table(photos, viewed, other).table
+    store, held = cache.rows(fingerprint), cache.rows(fingerprint).lock()
+    held.__enter__()
+
+    def finish():
+        for name in set(whole.shards) - set(store.names()):
+            os.link(other.rows(fingerprint).folder / name, store.folder / name)
+        held.__exit__(None, None, None)
+
+    done = extract_table(photos, viewed, cache, Heard(finish))
+    assert done.views_computed == 0
+    np.testing.assert_array_equal(done.table.views, whole.views)
+
+
 def pipeline_key(table):
     from pipeline.trunks.spec import FeatureKey
 
@@ -139,8 +158,6 @@ def test_it_fails_at_once_where_it_is_told_not_to_wait(photos, locked):
 def test_locks_are_taken_in_one_order_so_that_two_runs_never_wait_for_each_other(
     photos, tmp_path, monkeypatch
 ):
-    from dataclasses import replace
-
     cache, taken = Cache.at(tmp_path / "cache"), []
     real = shards.RowStore.lock
     monkeypatch.setattr(
