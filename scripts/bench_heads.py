@@ -43,7 +43,7 @@ def logreg(x: np.ndarray, y: np.ndarray, folds: Sequence[Fold], classes: int) ->
     """Do the same with scikit-learn's."""
     for _ in out_of_fold(
         "logreg", HEADS["logreg"].candidates(), x, y, folds, classes=classes, balanced=False,
-        seed=0, jobs=JOBS,
+        seed=0, workers=Workers(JOBS),
     ):  # fmt: skip
         pass
 

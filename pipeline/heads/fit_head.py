@@ -251,7 +251,7 @@ def _fit(
     group_ids = np.resize(task.group_ids, len(labels))
     result = search(
         name, features, labels, classes=classes, train=train, folds=folds, plan=plan,
-        group_ids=group_ids, progress=tell,
+        group_ids=group_ids, progress=tell, say=progress.say,
     )  # fmt: skip
     majority = int(np.bincount(table.labels[task.train], minlength=classes).argmax())
     probabilities = {
@@ -298,7 +298,7 @@ def _fit(
             split: SplitMetrics(**vars(values), selected_on=split == task.selects)
             for split, values in scored.items()
         },
-        repeats=resplit(name, table, task, options, plan) if options.repeats else None,
+        repeats=resplit(name, table, task, options, plan, progress) if options.repeats else None,
         notes=tuple(result.notes),
         seconds=result.seconds,
         versions=_versions(name),
@@ -336,7 +336,12 @@ def _estimator(result: SearchResult) -> Any:
 
 
 def resplit(
-    name: str, table: FeatureTable, task: Task, options: FitHeadOptions, plan: Plan
+    name: str,
+    table: FeatureTable,
+    task: Task,
+    options: FitHeadOptions,
+    plan: Plan,
+    progress: Progress,
 ) -> Repeats:
     """Return accuracies over resplits of train and the reported split, of the same sizes."""
     split = "test" if "test" in task.reported else next(iter(task.reported), None)
@@ -355,7 +360,7 @@ def resplit(
         folds = make_folds(inside, *own, count=options.folds, seed=seed)
         result = search(
             name, table.features, table.labels, classes=classes, train=inside, folds=folds,
-            plan=replace(plan, seed=seed), group_ids=group_ids,
+            plan=replace(plan, seed=seed), group_ids=group_ids, say=progress.say,
         )  # fmt: skip
         guesses = result.probabilities(np.asarray(table.features[outside]), classes).argmax(1)
         accuracies.append(float((guesses == table.labels[outside]).mean()))

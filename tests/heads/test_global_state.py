@@ -128,7 +128,8 @@ def test_threads_of_the_caller_share_the_warning_filters_and_tell_their_own_warn
         results = list(
             candidates.out_of_fold(
                 "lda", [{"shrinkage": 0.5}], x, y, [(rows[:20], rows[20:]), (rows[10:], rows[:10])],
-                classes=2, balanced=False, seed=0, jobs=None,
+                classes=2, balanced=False, seed=0,
+                workers=candidates.Workers(None),
             )
         )  # fmt: skip
     assert snapshot() == before

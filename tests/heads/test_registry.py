@@ -6,7 +6,7 @@ from records import head_info
 from tables import clouds
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.heads.cross_validation.candidates import class_scores, fit, out_of_fold
+from pipeline.heads.cross_validation.candidates import Workers, class_scores, fit, out_of_fold
 from pipeline.heads.cross_validation.search import Plan, search
 from pipeline.heads.estimators.normalize import NORMALIZATIONS, Normalizer
 from pipeline.heads.head import Head
@@ -175,7 +175,7 @@ def test_what_searches_scores_as_what_is_fitted_at_the_end(name, classes):
     kind, train, held = HEADS[name], np.arange(30), np.arange(30, 45)
     candidates = kind.candidates()
     got = list(out_of_fold(name, candidates, x, y, [(train, held)], classes=classes,
-                           balanced=False, seed=0, jobs=1))  # fmt: skip
+                           balanced=False, seed=0, workers=Workers(1)))  # fmt: skip
     for number, _, scores, _ in got:
         estimator = kind.make(0, False)
         fit(estimator, candidates[number], x[train], y[train])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import traceback
 import warnings
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pickle import PicklingError
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,7 @@ import numpy as np
 from pipeline.errors import PipelineError
 from pipeline.heads.estimators.scores import estimator_scores
 from pipeline.heads.registry import HEADS, HeadKind, Parameters
+from pipeline.progress import Silent
 
 #: (training rows, scored rows), each [n] int64.
 Fold = tuple[np.ndarray, np.ndarray]
@@ -22,6 +27,19 @@ Fold = tuple[np.ndarray, np.ndarray]
 Scores = Generator[tuple[int, int, np.ndarray, bool], None, None]
 #: Number of a thread → the categories of its warnings.
 WarningRecord = dict[int, list[type[Warning]]]
+
+
+@dataclass
+class Workers:
+    """The processes that fit candidates.
+
+    Args:
+        jobs: how many, for joblib; 1 from when they could not be given the features.
+        say: told of that; None for nobody.
+    """
+
+    jobs: int | None
+    say: Callable[[str], None] | None = None
 
 
 def out_of_fold(
@@ -34,15 +52,16 @@ def out_of_fold(
     classes: int,
     balanced: bool,
     seed: int,
-    jobs: int | None,
+    workers: Workers,
 ) -> Scores:
     """Yield (candidate, fold, scores [n, K] of the fold's scored rows, converged), as they end.
 
     A kind that starts warm (logistic regression) goes through the candidates of a fold in order,
     each from the one before; the others are independent of each other. joblib maps large features
     into the workers and bounds the threads of their linear algebra; a caller's
-    `joblib.parallel_config` decides backend and number where `jobs` is None. Close the iterator
-    where it is not read to its end: threads share the warning filters, which are restored then.
+    `joblib.parallel_config` decides backend and number where `jobs` is None. Where there is no room
+    for that, this process does the rest alone. Close the iterator where it is not read to its end:
+    threads share the warning filters, which are restored then.
     """
     import joblib
     from joblib.parallel import get_active_backend
@@ -54,18 +73,39 @@ def out_of_fold(
     threads = getattr(backend, "uses_threads", False)  # joblib has it where it holds
     how = "generator" if backend.supports_return_generator else "list"
     call = joblib.delayed(_fit_and_score)
-    with (
-        recorded_warnings() if threads else nullcontext() as record,
-        joblib.Parallel(n_jobs=jobs, return_as=how, max_nbytes="1M", mmap_mode="r") as parallel,
-    ):
-        calls = (
-            call(name, [candidates[n] for n in part], features, labels, folds[f],
-                 classes=classes, balanced=balanced, seed=seed, record=record)
-            for part, f in tasks
-        )  # fmt: skip
-        for (part, f), results in zip(tasks, parallel(calls), strict=True):
-            for number, (scores, converged) in zip(part, results, strict=True):
-                yield number, f, scores, converged
+    while left := tuple(tasks):
+        options = {"n_jobs": workers.jobs, "return_as": how, "max_nbytes": "1M", "mmap_mode": "r"}
+        try:
+            with (
+                recorded_warnings() if threads else nullcontext() as record,
+                joblib.Parallel(**options) as parallel,
+            ):
+                calls = (
+                    call(name, [candidates[n] for n in part], features, labels, folds[f],
+                         classes=classes, balanced=balanced, seed=seed, record=record)
+                    for part, f in left
+                )  # fmt: skip
+                for (part, f), results in zip(left, parallel(calls), strict=True):
+                    tasks.remove((part, f))
+                    for number, (scores, converged) in zip(part, results, strict=True):
+                        yield number, f, scores, converged
+        except (OSError, PicklingError, BrokenExecutor) as error:
+            if workers.jobs == 1:
+                raise
+            workers.jobs = 1
+            (workers.say or Silent().say)(
+                f"The features ({features.nbytes / 1e6:,.1f} MB) could not be given to several "
+                f"processes ({_reason(error)}): one process fits the rest. Set JOBLIB_TEMP_FOLDER "
+                "or TMPDIR to a disk with room, or give --jobs 1."
+            )
+
+
+def _reason(error: Exception) -> str:
+    """Return why joblib failed; what went wrong in its own thread is text in the cause."""
+    if isinstance(error, BrokenExecutor):
+        return "one of them was ended; is the memory full?"
+    found = re.findall(r"\[Errno \d+\] (.+)", f"{error.__cause__}\n{error}")
+    return found[0] if found else str(error).splitlines()[0]
 
 
 def _fit_and_score(

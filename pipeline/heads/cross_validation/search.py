@@ -14,6 +14,7 @@ from pipeline.cores import free_memory
 from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation.candidates import (
     Fold,
+    Workers,
     checked,
     class_scores,
     fit,
@@ -100,6 +101,7 @@ def search(
     plan: Plan,
     group_ids: np.ndarray | None = None,
     progress: Callable[[Parameters, float], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> SearchResult:
     """Return the head of a kind that scores best on held-out rows, fitted on all of `train`.
 
@@ -116,6 +118,7 @@ def search(
         group_ids: [N] int64: scored rows of one group are one draw where two scores are compared.
             None: each row is.
         progress: called with the parameters and the best score so far.
+        say: told where fewer processes must do.
 
     Raises:
         PipelineError: there are too many rows for this kind, or it refuses them.
@@ -125,7 +128,7 @@ def search(
     _check_size(kind, len(train), features.shape[1])
     normalizer = Normalizer.fit(plan.normalize or kind.normalize, features, train)
     groups = np.arange(len(labels)) if group_ids is None else group_ids
-    data = _Data(kind, normalizer, features, labels, classes, groups, plan, progress)
+    data = _Data(kind, normalizer, features, labels, classes, groups, plan, progress, say)
     if kind.make is not None:
         found = _choose_estimator(name, data, train, folds)
     elif folds and len(train) * features.shape[1] > LARGE:
@@ -175,6 +178,7 @@ class _Data(NamedTuple):
     group_ids: np.ndarray
     plan: Plan
     progress: Callable[[Parameters, float], None] | None
+    say: Callable[[str], None] | None
 
     def trials(self, folds: Sequence[Fold]) -> Trials:
         """Return an empty list of trials on some folds."""
@@ -211,7 +215,7 @@ def _choose_estimator(name: str, data: _Data, train: np.ndarray, folds: Sequence
     trials = data.trials(folds)
     trials.out_of_fold = partial(
         out_of_fold, name, features=x, labels=y, folds=parts, classes=data.classes,
-        balanced=plan.balanced, seed=plan.seed, jobs=plan.jobs,
+        balanced=plan.balanced, seed=plan.seed, workers=Workers(plan.jobs, data.say),
     )  # fmt: skip
     chosen = data.choose(trials)
     estimator, inside = kind.make(plan.seed, plan.balanced), np.searchsorted(used, train)

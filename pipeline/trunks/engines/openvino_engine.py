@@ -205,7 +205,13 @@ def _convert(net: FeatureNet, size: int) -> tuple[bytes, bytes]:
         steps.input().model().set_layout(openvino.Layout("NCHW"))
         model = steps.build()
         with tempfile.TemporaryDirectory() as home:
-            openvino.serialize(model, f"{home}/model.xml", f"{home}/model.bin")
+            try:
+                openvino.serialize(model, f"{home}/model.xml", f"{home}/model.bin")
+            except RuntimeError as error:  # it says nothing of the disk
+                place = tempfile.gettempdir()
+                raise OSError(
+                    f"its files cannot be written to {place}: set TMPDIR to a disk with room"
+                ) from error
             parts = Path(home, "model.xml").read_bytes(), Path(home, "model.bin").read_bytes()
         compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         got = compiled({0: example.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()})[0]

@@ -222,6 +222,15 @@ def test_a_conversion_that_differs_from_pytorch_is_refused(tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_a_full_temporary_folder_is_named_with_the_way_out(small, tmp_path, monkeypatch):
+    def serialize(*given):
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr("openvino.serialize", serialize)
+    with pytest.raises(openvino_engine.ConversionError, match="set TMPDIR to a disk with room"):
+        openvino_engine.converted(lambda: small, key(), folder=tmp_path)
+
+
 def test_auto_goes_on_with_pytorch_where_openvino_cannot_run_the_trunk(
     small, tmp_path, monkeypatch
 ):
