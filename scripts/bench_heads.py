@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.heads.cross_validation.candidates import Fold, out_of_fold
+from pipeline.heads.cross_validation.candidates import Fold, Workers, out_of_fold
 from pipeline.heads.cross_validation.linear_search import LinearSearch
 from pipeline.heads.estimators.normalize import Normalized, Normalizer
 from pipeline.heads.registry import HEADS
