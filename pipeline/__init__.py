@@ -90,6 +90,10 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'pipeline' has no attribute '{name}'")
+    if _PUBLIC[name] != "pipeline.errors":  # what is raised can be caught everywhere
+        from pipeline.locks import check_system
+
+        check_system()
     value = getattr(import_module(_PUBLIC[name]), name)
     globals()[name] = value
     return value

@@ -17,8 +17,9 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from pipeline import __version__
-from pipeline.cli import log, options, settings
+from pipeline.cli import log, options, settings, streams
 from pipeline.errors import PipelineError, nearest
+from pipeline.locks import check_system
 
 #: Command to its module in `commands` (and its function there, else `command`), and its line in
 #: the help.
@@ -63,6 +64,7 @@ class LazyGroup(click.Group):
         """Import and return a command."""
         if cmd_name not in COMMANDS:
             return None
+        check_system()
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         found = import_module(f"pipeline.cli.commands.{module}")
         command: click.Command = getattr(found, name or "command")
@@ -70,8 +72,10 @@ class LazyGroup(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
         """Run a command line, and write its exit code to the log file where there is one."""
+        if args is None:
+            streams.in_utf8()
         words = sys.argv[1:] if args is None else list(args)
-        with log.logged(words):
+        with streams.prepared(), log.logged(words):
             return super().main(words, *more, **extra, obj=words)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
