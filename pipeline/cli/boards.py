@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from pipeline.cli.log import shown
 from pipeline.heads.leaderboard import Ranked
@@ -51,7 +51,7 @@ def figures(values: Metrics) -> str:
 def heads(board: Sequence[Ranked[HeadInfo]]) -> list[str]:
     """Return a leaderboard of heads as aligned lines, the best by selection marked with *."""
     splits = [name for name in ("val", "test") if any(name in one.info.metrics for one in board)]
-    header = ["", "head", "choice", "selection", *[f"{name} [95%]" for name in splits]]
+    header = ["", "head", "choice", "selection", "log-loss", *[f"{name} [95%]" for name in splits]]
     rows = [[*header, "seconds", "id"]]
     for one in board:
         info = one.info
@@ -61,10 +61,23 @@ def heads(board: Sequence[Ranked[HeadInfo]]) -> list[str]:
             for name, value in chosen.items()
         )
         score = "untried" if info.score is None else f"{abs(info.score):.4f} ± {info.spread:.4f}"
-        row = ["*" if one.best else "", info.clf, choice or "-", score]
+        loss = "-" if info.held_out_log_loss is None else f"{info.held_out_log_loss:.3f}"
+        row = ["*" if one.best else "", info.clf, choice or "-", score, loss]
         row += [accuracy(values) for values in info.metrics.values()]
         rows.append([*row, f"{info.seconds:.1f}", info.id])
-    return aligned(rows, right={len(header)})
+    return [*aligned(rows, right={len(header)}), *_ties(board)]
+
+
+def _ties(board: Sequence[Ranked[HeadInfo]]) -> Iterator[str]:
+    """Yield a line for each best head whose score is not the highest of its group."""
+    for best in (one for one in board if one.best):
+        group = [one.info for one in board if one.group == best.group]
+        top = max(group, key=lambda info: -1e9 if info.score is None else info.score)
+        if (top.score or 0.0) > (best.info.score or 0.0):
+            yield (
+                f"{best.info.clf} is within one standard error of {top.clf}, and the lower "
+                "log-loss decides."
+            )
 
 
 def models(board: Sequence[Ranked[ModelInfo]]) -> list[str]:
