@@ -28,6 +28,7 @@ METRICS = {
     "images": 50,
     "accuracy": 0.8,
     "interval": (0.7, 0.9),
+    "groups": None,
     "balanced_accuracy": 0.8,
     "f1_macro": 0.8,
     "log_loss": 0.5,
@@ -75,7 +76,7 @@ def split_metrics(**changes):
 
 def model_scores(*, model=None, start=None, paired=None, selected_on=False):
     """Return what a model and its head scored on a split; each part as keywords of its own."""
-    alone = {"head_alone": 1, "model_alone": 2, "p": 1.0, "log_loss_error": 0.01}
+    alone = {"head_alone": 1, "model_alone": 2, "p": 1.0, "log_loss_error": 0.01, "groups": None}
     return ModelScores(
         selected_on=selected_on,
         model=metrics(**(model or {})),

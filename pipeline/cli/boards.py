@@ -36,8 +36,9 @@ def share(value: float | None, interval: tuple[float, float] | None) -> str:
 
 def figures(values: Metrics) -> str:
     """Return all figures of a split's metrics in a line."""
+    over = "" if values.groups is None else f" over {values.groups:,} groups"
     parts = [
-        f"accuracy {accuracy(values)}",
+        f"accuracy {accuracy(values)}{over}",
         f"balanced {values.balanced_accuracy:.3f}",
         f"macro F1 {values.f1_macro:.3f}",
         f"log-loss {values.log_loss:.3f}",

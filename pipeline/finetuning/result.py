@@ -158,29 +158,33 @@ def _scores(
     compared = {}
     for split, rows in task.scored.items():
         labels, after = table.labels[rows], probabilities[split]
+        groups = metrics.draws(table.groups_of(rows))
         before = refitted.probabilities(np.asarray(table.features[rows]), len(classes))
         compared[split] = ModelScores(
             # a split that chose the head's penalty has chosen, too
             selected_on=split in (task.selects, task.head.selected_on),
-            model=metrics.measure(labels, after, classes, majority),
-            start=metrics.measure(labels, before, classes, majority),
-            paired=_paired(labels, before, after),
+            model=metrics.measure(labels, after, classes, majority, group_ids=groups),
+            start=metrics.measure(labels, before, classes, majority, group_ids=groups),
+            paired=_paired(labels, before, after, groups),
         )
     return compared
 
 
-def _paired(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> Paired:
+def _paired(
+    labels: np.ndarray, before: np.ndarray, after: np.ndarray, groups: np.ndarray | None
+) -> Paired:
     """Return how far the differences of two on the same images are from chance.
 
     Args:
         labels: int64 [n].
         before: probabilities [n, K] of the head.
         after: of the model.
+        groups: from `metrics.draws`.
     """
-    test = metrics.mcnemar(before.argmax(1) == labels, after.argmax(1) == labels)
-    difference = metrics.losses(labels, before) - metrics.losses(labels, after)
-    error = float(np.std(difference) / np.sqrt(len(labels)))
-    return Paired(test.first_alone, test.second_alone, test.p, error)
+    test = metrics.mcnemar(before.argmax(1) == labels, after.argmax(1) == labels, groups)
+    one, other = (metrics.influence("log-loss", labels, p) for p in (before, after))
+    error = metrics.standard_error(one - other, groups)
+    return Paired(test.first_alone, test.second_alone, test.p, error, test.groups)
 
 
 def _compared_on(task: Task) -> str:

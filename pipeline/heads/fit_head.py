@@ -259,7 +259,13 @@ def _fit(
         for split, rows in task.reported.items()
     }
     scored = {
-        split: metrics.measure(table.labels[rows], probabilities[split], table.classes, majority)
+        split: metrics.measure(
+            table.labels[rows],
+            probabilities[split],
+            table.classes,
+            majority,
+            group_ids=metrics.draws(table.groups_of(rows)),
+        )
         for split, rows in task.reported.items()
     }
     chosen, linear, tried = result.chosen, result.linear is not None, bool(folds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +32,56 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def draws(names: Sequence[str] | None) -> np.ndarray | None:
+    """Return which images come together, int64 [N], of the names of their groups.
+
+    None where there are no groups: each image is a draw of its own. An image whose name is empty
+    is one, too.
+    """
+    if names is None or not any(names):
+        return None
+    numbers: dict[str, int] = {}
+    return np.array(
+        [numbers.setdefault(name or f"\0{row}", len(numbers)) for row, name in enumerate(names)]
+    )
+
+
+#: Resamplings over groups, and sign flips of their differences.
+RESAMPLED = 4999
+
+
+def interval(right: np.ndarray, group_ids: np.ndarray | None) -> tuple[float, float]:
+    """Return the 95% interval of the share that is right.
+
+    Over images it is Wilson's. Where images come in groups, groups are resampled (percentile
+    bootstrap; Efron and Tibshirani 1993, chapter 13); where all are right, or none, that says
+    nothing, and it is Wilson's over as many images as there are groups.
+
+    Args:
+        right: bool [N].
+        group_ids: from `draws`.
+    """
+    if group_ids is None:
+        return wilson(int(right.sum()), len(right))
+    good, sizes = np.bincount(group_ids, right), np.bincount(group_ids)
+    if good.sum() in (0, len(right)):
+        return wilson(len(sizes) if good.any() else 0, len(sizes))
+    rng, count = np.random.default_rng(0), len(sizes)
+    shares = []
+    for _ in range(RESAMPLED):
+        drawn = rng.integers(0, count, count)
+        shares.append(good[drawn].sum() / sizes[drawn].sum())
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def measure(
-    labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], majority: int
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: tuple[str, ...],
+    majority: int,
+    *,
+    group_ids: np.ndarray | None = None,
 ) -> Metrics:
     """Return the metrics of predictions.
 
@@ -42,6 +90,7 @@ def measure(
         probabilities: [N, K], rows sum to 1; the likeliest class is the prediction.
         classes: K names.
         majority: the class that the baseline always predicts.
+        group_ids: from `draws`: over what the interval is.
     """
     predicted, confidence, total = probabilities.argmax(1), probabilities.max(1), len(labels)
     confusion = _confusion(labels, predicted, len(classes))
@@ -56,7 +105,8 @@ def measure(
     return Metrics(
         images=total,
         accuracy=right / total,
-        interval=wilson(right, total),
+        interval=interval(predicted == labels, group_ids),
+        groups=None if group_ids is None else int(group_ids.max()) + 1,
         balanced_accuracy=float(np.nanmean(rates[1])),
         f1_macro=float(np.nanmean(rates[2])),
         log_loss=log_loss(labels, probabilities),
@@ -147,22 +197,32 @@ def standard_error(influences: np.ndarray, group_ids: np.ndarray | None = None) 
 
 @dataclass(frozen=True)
 class McNemar:
-    """McNemar's test on paired predictions.
+    """A test of paired predictions: McNemar's, or over groups of images.
 
     Attributes:
         first_alone: images that the first has right and the second wrong.
         second_alone: images that the second has right and the first wrong.
-        p: probability of a split at least as uneven where both are equally good; two-sided,
-            exact (binomial).
+        p: probability of a split at least as uneven where both are equally good; two-sided.
+        groups: how many groups it is over; None: it is McNemar's exact test, over images.
     """
 
     first_alone: int
     second_alone: int
     p: float
+    groups: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Return what the test is called, for people."""
+        if self.groups is None:
+            return "exact McNemar p"
+        return f"over {self.groups:,} groups, by sign flips, p"
 
 
-def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
-    """Return McNemar's exact test.
+def mcnemar(first: np.ndarray, second: np.ndarray, group_ids: np.ndarray | None = None) -> McNemar:
+    """Return McNemar's exact test, or over groups that of flipped signs (Fisher 1935).
+
+    Where both are equally good, each group's difference may as well have the other sign.
 
     Source: McNemar 1947, "Note on the sampling error of the difference between correlated
     proportions or percentages"; advised for classifiers by Dietterich 1998.
@@ -170,10 +230,17 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
     Args:
         first: bool [n], whether the first is right.
         second: bool [n], whether the second is.
+        group_ids: from `draws`.
     """
+    one, other = int((first & ~second).sum()), int((second & ~first).sum())
+    if group_ids is not None:
+        difference = np.bincount(group_ids, first.astype(float) - second)
+        moved = difference[difference != 0]
+        signs = np.random.default_rng(0).integers(0, 2, (RESAMPLED, len(moved))) * 2 - 1
+        extreme = int((np.abs(signs @ moved) >= abs(moved.sum()) - 1e-9).sum())
+        return McNemar(one, other, (1 + extreme) / (1 + RESAMPLED), len(difference))
     from scipy.stats import binomtest
 
-    one, other = int((first & ~second).sum()), int((second & ~first).sum())
     p = float(binomtest(one, one + other).pvalue) if one + other else 1.0
     return McNemar(one, other, p)
 

@@ -17,7 +17,7 @@ from pipeline.extraction.scan import check_images
 from pipeline.finetuning.model import Model, Predictor, open_predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
-from pipeline.heads.metrics import measure
+from pipeline.heads.metrics import draws, measure
 from pipeline.heads.resolve import find_table, table_of
 from pipeline.images.datasets.imageset import ALL, ImageSet
 from pipeline.images.digest import UNREAD
@@ -86,6 +86,11 @@ class Labelled:
     def unlabelled(self) -> int:
         """Return how many images have no label, and so are not among what is measured."""
         return int((self.images.labels < 0).sum())
+
+    def draws(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return which of some rows come together, as `metrics.draws` has it."""
+        groups = self.images.groups
+        return draws(None if groups is None else [groups[row] for row in rows])
 
     def parts(self) -> dict[str, np.ndarray]:
         """Return split → rows of its labelled images.
@@ -371,7 +376,10 @@ def evaluate_predictor(
     for split, rows in labelled.parts().items():
         one = labelled.answers(predictor, split, rows)
         probabilities = predictor.probabilities(one.logits, calibrated=options.calibration)
-        metrics[split] = measure(one.labels, probabilities, predictor.classes, majority)
+        metrics[split] = measure(
+            one.labels, probabilities, predictor.classes, majority,
+            group_ids=labelled.draws(one.rows),
+        )  # fmt: skip
         unknown.update(one.unknown)
         bad += one.bad
         notes += one.notes

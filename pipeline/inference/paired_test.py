@@ -32,7 +32,7 @@ class Compared:
         split: its name.
         images: n, of a class that both know.
         accuracies: of the first and the second.
-        test: McNemar's.
+        test: McNemar's, or over groups where the images come in groups.
         chosen_by: the one of the two that these images chose, and how many; "" where neither.
     """
 
@@ -53,7 +53,7 @@ class Compared:
             return f"{counts}They are right on the same images: nothing tells them apart."
         split = (
             f"{counts}They differ on {counted(one + other, 'image')}: {one:,} right by {names[0]} "
-            f"alone, {other:,} by {names[1]} alone; exact McNemar p = {_short(self.test.p)}. "
+            f"alone, {other:,} by {names[1]} alone; {self.test.name} = {_short(self.test.p)}. "
         )
         if self.chosen_by:
             return (
@@ -73,6 +73,7 @@ class Compared:
             "first_alone": self.test.first_alone,
             "second_alone": self.test.second_alone,
             "p": self.test.p,
+            "groups": self.test.groups,
             "more_than_chance": None if self.chosen_by else self.test.p < LEVEL,
             "sentence": self.sentence(names),
         }
@@ -195,7 +196,8 @@ def compare_predictors(
         accuracies = float(right[0].mean()), float(right[1].mean())
         digests = {labelled.images.digests[row] for row in shared}
         chosen_by = _chosen_by(cache, pair, digests)
-        splits.append(Compared(split, len(shared), accuracies, mcnemar(*right), chosen_by))
+        test = mcnemar(*right, labelled.draws(shared))
+        splits.append(Compared(split, len(shared), accuracies, test, chosen_by))
     return Comparison(pair, labelled.place, tuple(splits), tuple(dict.fromkeys(notes)))
 
 

@@ -28,7 +28,8 @@ class Metrics(Record):
     Attributes:
         images: N, labelled images that were scored.
         accuracy: share of right predictions.
-        interval: 95% Wilson score interval of the accuracy (Wilson 1927).
+        interval: 95% interval of the accuracy: Wilson's over images, or resampled over groups.
+        groups: how many groups of images it is resampled over; None where it is over images.
         balanced_accuracy: mean recall over the classes that occur.
         f1_macro: mean F1 over the classes that occur or are predicted.
         log_loss: mean of −ln p(label).
@@ -42,6 +43,7 @@ class Metrics(Record):
     images: int
     accuracy: float
     interval: tuple[float, float]
+    groups: int | None
     balanced_accuracy: float
     f1_macro: float
     log_loss: float
@@ -89,14 +91,16 @@ class Paired(Record):
     Attributes:
         head_alone: images that are right with the head alone.
         model_alone: with the model alone.
-        p: of McNemar's exact test.
+        p: of McNemar's exact test, or of a sign-flip test over groups.
         log_loss_error: standard error of the difference of their log-losses.
+        groups: how many groups of images both are over; None where they are over images.
     """
 
     head_alone: int
     model_alone: int
     p: float
     log_loss_error: float
+    groups: int | None
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ class Kind(Generic[Info]):
 
 
 HEAD = Kind("head", 5, "pipeline heads", "pipeline fit-head", HeadInfo)
-MODEL = Kind("model", 4, "pipeline models", "pipeline finetune", ModelInfo)
+MODEL = Kind("model", 5, "pipeline models", "pipeline finetune", ModelInfo)
 RESULTS: tuple[Kind[Any], ...] = (HEAD, MODEL)
 
 

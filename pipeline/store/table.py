@@ -88,6 +88,10 @@ class FeatureTable:
         rows = self.rows("train")
         return np.asarray(rows[self.labels[rows] >= 0])
 
+    def groups_of(self, rows: np.ndarray) -> list[str] | None:
+        """Return the names of the groups of some rows; None where the table has no groups."""
+        return None if self.groups is None else [self.groups[row] for row in rows]
+
     def rows(self, split: str) -> np.ndarray:
         """Return the indices of a split's rows, [n] int64."""
         return np.flatnonzero(np.array(self.splits, dtype=object) == split)

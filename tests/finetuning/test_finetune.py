@@ -233,7 +233,7 @@ def test_nothing_of_the_reported_split_is_used(tmp_path):
 def test_a_model_beats_its_head_by_log_loss_unless_it_is_less_often_right(
     loss, head_alone, model_alone, p, better
 ):
-    paired = Paired(head_alone, model_alone, p, log_loss_error=0.0)
+    paired = Paired(head_alone, model_alone, p, log_loss_error=0.0, groups=None)
     model, start = SimpleNamespace(log_loss=loss), SimpleNamespace(log_loss=0.4)
     assert beats(SimpleNamespace(model=model, start=start, paired=paired)) is better
 

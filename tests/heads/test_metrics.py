@@ -11,8 +11,11 @@ from sklearn import metrics as theirs
 from pipeline.heads.metrics import (
     SELECTIONS,
     Z,
+    draws,
     fit_temperature,
+    interval,
     log_loss,
+    mcnemar,
     measure,
     score,
     softmax,
@@ -182,3 +185,45 @@ def test_a_temperature_is_found_where_a_fold_never_saw_a_class():
 
 def test_scores_that_are_all_equal_have_a_temperature():
     assert 0 < fit_temperature(np.zeros((5, 3)), np.array([0, 1, 2, 0, 1])) < np.inf
+
+
+def test_an_interval_over_groups_is_as_wide_as_their_number_makes_it():
+    group_ids = draws([f"person {row // 20}" for row in range(400)])
+    right = np.arange(400) // 20 % 4 > 0  # 15 of 20 groups, each all right or all wrong
+    low, high = interval(right, group_ids)
+    alone = wilson(300, 400)
+    of_groups = wilson(15, 20)
+    assert high - low > 3 * (alone[1] - alone[0])
+    assert high - low == pytest.approx(of_groups[1] - of_groups[0], rel=0.15)
+    assert interval(right, None) == alone
+    assert interval(np.ones(400, bool), group_ids) == wilson(20, 20)
+
+
+def test_groups_of_one_image_give_the_interval_of_images():
+    right = np.random.default_rng(0).random(500) < 0.8
+    found = interval(right, np.arange(500))
+    assert found == pytest.approx(interval(right, None), abs=0.01)
+
+
+def test_images_without_a_group_are_draws_of_their_own():
+    assert draws(None) is None
+    assert draws(["", ""]) is None
+    assert draws(["a", "", "a", ""]).tolist() == [0, 1, 0, 2]
+
+
+def test_a_test_over_groups_takes_a_group_for_one_draw():
+    group_ids = np.arange(300) // 30
+    first, second = np.ones(300, bool), group_ids > 0  # all 30 differences in one group
+    over_images = mcnemar(first, second)
+    over_groups = mcnemar(first, second, group_ids)
+    assert over_images.p < 1e-6
+    assert over_groups.p == 1.0
+    assert (over_groups.first_alone, over_groups.groups) == (30, 10)
+    assert mcnemar(second, first, group_ids).p == over_groups.p
+
+
+def test_a_test_over_groups_of_one_image_is_near_mcnemars():
+    rng = np.random.default_rng(1)
+    first, second = rng.random(200) < 0.8, rng.random(200) < 0.9
+    exact, flipped = mcnemar(first, second).p, mcnemar(first, second, np.arange(200)).p
+    assert flipped == pytest.approx(exact, abs=0.02)

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline import plotting
 from pipeline.heads import predictions
-from pipeline.heads.metrics import measure, reliability, softmax
+from pipeline.heads.metrics import draws, measure, reliability, softmax
 from pipeline.store.result_records import HeadInfo, Metrics, ModelInfo
 from pipeline.store.table import FeatureTable
 
@@ -151,7 +151,10 @@ def of(
     with np.errstate(divide="ignore"):  # a class of probability 0 keeps it
         calibrated = softmax(np.log(stored), info.calibration_temperature)
     labels, majority = table.labels[rows], table.classes.index(info.majority)
-    before, after = (measure(labels, p, table.classes, majority) for p in (stored, calibrated))
+    groups = draws(table.groups_of(rows))
+    before, after = (
+        measure(labels, p, table.classes, majority, group_ids=groups) for p in (stored, calibrated)
+    )
     chose = info.metrics[split].selected_on
     return Answers(split, chose, rows, labels, stored, calibrated, before, after)
 
