@@ -186,7 +186,7 @@ def test_a_grid_that_the_estimator_refuses_is_a_sentence(cache, table):
     "place",
     [
         "pipeline.heads.estimators.classifiers.cho_solve",
-        "pipeline.heads.cross_validation.search.score",
+        "pipeline.heads.cross_validation.trials.score",
         "pipeline.heads.metrics.measure",
         "pipeline.heads.predictions.write",
     ],

@@ -126,6 +126,11 @@ def _refusal(path: Path, error: str) -> str:
             f"Weights file {path} is a part of a sharded checkpoint ({name}). Gather the parts "
             "where they were saved, and save the whole network's model.state_dict() as one file."
         )
+    if name.endswith("_affine"):  # of whatever module pickle found it in when the file was written
+        return (
+            f"Weights file {path} holds quantised tensors ({name}): give the weights from before "
+            "they were quantised."
+        )
     network = module or name.startswith(_NETWORKS)
     what = "a whole pickled network and not its weights" if network else "more than tensors"
     return (

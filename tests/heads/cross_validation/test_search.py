@@ -98,7 +98,7 @@ def test_what_was_scored_is_what_is_fitted(name, balanced):
                 alone.linear = replace(alone.linear, temperature=temperature)
             p = alone.probabilities(x[scored], 3)
             q = softmax(logits[np.isin(held, scored)])
-            np.testing.assert_allclose(p, q, atol=2e-3)
+            np.testing.assert_allclose(p, q, atol=4e-3)
     assert (labels == y[held]).all()
 
 
