@@ -16,6 +16,7 @@ from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import Rows
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.names import safe
+from pipeline.images.remarks import TAKEN
 from pipeline.store.atomic import may_only_be_read, remove, write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.records import PassCost, Provenance
@@ -131,11 +132,14 @@ def _says(held: FeatureTable, table: FeatureTable, views: int) -> bool:
 
 
 def write_left_out(
-    table: Path, left_out: Sequence[tuple[str, str]], bad: Sequence[tuple[str, str]]
+    table: Path,
+    left_out: Sequence[tuple[str, str]],
+    bad: Sequence[tuple[str, str]],
+    remarks: Sequence[tuple[str, str]] = (),
 ) -> Path | None:
-    """Write every file that is not in a table, with its reason, beside the table."""
+    """Write every file that is not in a table, or not as it was, with the reason, beside it."""
     path = table.with_name(f"{table.stem}.left-out.csv")
-    if not (left_out or bad):
+    if not (left_out or bad or remarks):
         remove(path)
         return None
     buffer = io.StringIO(newline="")
@@ -143,6 +147,7 @@ def write_left_out(
     writer.writerow(["path", "kind", "reason"])
     writer.writerows((path, "bad image", reason) for path, reason in bad)
     writer.writerows((path, "left out", reason) for path, reason in left_out)
+    writer.writerows((path, TAKEN, remark) for path, remark in remarks)
     content = buffer.getvalue().encode("utf-8", "surrogateescape")
     if not path.exists() or path.read_bytes() != content:
         write_bytes(path, content, what="the list of what was left out")

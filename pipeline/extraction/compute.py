@@ -172,7 +172,7 @@ def compute_part(
     keys = iter(part.keys)
     for batch, rows in islice(computed, part.batches):
         slots = list(islice(keys, batch.count))
-        bad = [writer.take(rows, slots, batch.bad) for writer in writers]
+        bad = [writer.take(rows, slots, batch.bad, batch.remarks) for writer in writers]
         progress.advance(batch.count, max(bad))
     for writer in writers:
         writer.commit()
@@ -236,14 +236,22 @@ class ShardWriter:
         self.good: list[Key] = []
         self.bad: list[tuple[Key, str]] = []
         self.blocks: list[np.ndarray] = []
+        self.remarks: dict[Key, tuple[str, ...]] = {}
 
-    def take(self, computed: np.ndarray, keys: Sequence[Key], bad: Mapping[int, str]) -> int:
+    def take(
+        self,
+        computed: np.ndarray,
+        keys: Sequence[Key],
+        bad: Mapping[int, str],
+        remarks: Mapping[int, tuple[str, ...]],
+    ) -> int:
         """Take a batch's rows, slot by slot those of `keys`; return how many of these are bad.
 
         Args:
             computed: [B, …]; what is behind the last of `keys` is padding.
             keys: (digest, view) of each slot.
             bad: slot to the reason why there is no row.
+            remarks: slot to remarks on its decoding.
 
         Raises:
             PipelineError: so many rows are not finite that the trunk is to blame.
@@ -259,6 +267,7 @@ class ShardWriter:
             self.blocks.append(stored(rows[kept] if lost else rows, self.rows.key))
         self.good += [keys[slots[at]] for at in kept]
         self.bad += [(keys[slot], bad[slot]) for slot in own if slot in bad]
+        self.remarks |= {keys[slot]: remarks[slot] for slot in slots if slot in remarks}
         if sum(block.nbytes for block in self.blocks) >= SHARD_BYTES:
             self.commit()
         return sum(slot in bad for slot in range(len(keys)))
@@ -270,10 +279,13 @@ class ShardWriter:
         lasting = [(one, reason) for one, reason in self.bad if reason not in PASSING]
         if self.good or lasting:
             whole = np.concatenate(self.blocks) if self.blocks else np.empty((0, 0), key.dtype)
-            name = self.rows.store.commit(self.good, whole, bad=lasting, engine=self.engine)
+            name = self.rows.store.commit(
+                self.good, whole, bad=lasting, remarks=self.remarks, engine=self.engine
+            )
             index.engines[name] = self.engine
+            index.remarks.update(self.remarks)
             index.rows.update((key, (name, row)) for row, key in enumerate(self.good))
-        self.good, self.bad, self.blocks = [], [], []
+        self.good, self.bad, self.blocks, self.remarks = [], [], [], {}
 
 
 def check_there(part: Part, index: Index, sources: Mapping[Key, str | bytes]) -> None:

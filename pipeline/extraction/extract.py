@@ -19,6 +19,7 @@ from pipeline.extraction.scan import gather
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.decoding.reading import PASSING
 from pipeline.images.names import counted, listed
+from pipeline.images.remarks import Remarks
 from pipeline.progress import Progress, Silent
 from pipeline.store.atomic import make_folder, may_only_be_read
 from pipeline.store.cache import Cache
@@ -43,7 +44,8 @@ class Extraction:
         reused: images whose row was there already, equal images included.
         bad: path and reason of every image that could not be decoded.
         left_out: path and reason of every file that was not taken for an image.
-        listing: the file beside the table that lists both, or None.
+        remarks: path and what decoding converted, assumed or passed over, of images in the table.
+        listing: the file beside the table that lists all three, or None.
         notes: sentences for the person.
         seconds: of the whole run.
         views: of each training image that the table holds.
@@ -57,6 +59,7 @@ class Extraction:
     reused: int
     bad: tuple[tuple[str, str], ...]
     left_out: tuple[tuple[str, str], ...]
+    remarks: tuple[tuple[str, str], ...]
     listing: Path | None
     notes: tuple[str, ...]
     views: int
@@ -78,6 +81,7 @@ class Extraction:
             "reused": self.reused,
             "bad": [{"path": path, "reason": reason} for path, reason in self.bad],
             "left_out": [{"path": path, "reason": reason} for path, reason in self.left_out],
+            "remarks": [{"path": path, "remark": remark} for path, remark in self.remarks],
             "notes": list(self.notes),
             "rows": len(table.labels),
             "dim": int(table.features.shape[1]),
@@ -273,14 +277,15 @@ def _table(
         options=options, facts=facts, cost=cost,
     )  # fmt: skip
     assert table.path is not None
+    remarks = kept.remarks(index)
     listing, unwritten = None, list[str]()
     with _where_allowed(unwritten, cache, "the list of what was left out stays as it was"):
-        listing = write_left_out(table.path, wanted.left_out, unread)
+        listing = write_left_out(table.path, wanted.left_out, unread, remarks)
     with _where_allowed([], cache, "what a killed run left stays"):
         for keys in (wanted.sources, views):
             cache.end_run(rows.key.fingerprint, list(keys))
     told = _unread_notes(unread, rows.key.precision)
-    told += flat_notes(table.features)
+    told += [*flat_notes(table.features), *Remarks(remarks).notes]
     notes = [*kept.images.notes, *facts.notes, *told, *rows.notes, *unwritten]
     if "+" in (engines := table.provenance.engine):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
@@ -291,6 +296,7 @@ def _table(
         reused=wanted.total - computed - len(unread),
         bad=tuple(unread),
         left_out=wanted.left_out,
+        remarks=tuple(remarks),
         listing=listing,
         notes=tuple(dict.fromkeys(notes)),
         views=0 if table.views is None else table.views.shape[1],

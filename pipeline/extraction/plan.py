@@ -6,14 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
 from pipeline.errors import PipelineError
 from pipeline.extraction.options import ExtractOptions
 from pipeline.images.datasets.imageset import ImageSet
-from pipeline.images.decoding.formats import NOT_AN_IMAGE, SUFFIXES
+from pipeline.images.decoding.formats import claims
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Index, Key, RowStore
 from pipeline.trunks import spec
@@ -75,8 +74,8 @@ class WantedImages:
         self.sources: dict[Key, str | bytes] = {}
         for key, path in zip(self.keys, images.paths, strict=True):
             self.sources.setdefault(key, f"{images.root}/{path}")
-        self.false = [entry for entry in images.left_out if _claims(*entry)]
-        self.left_out = tuple(entry for entry in images.left_out if not _claims(*entry))
+        self.false = [entry for entry in images.left_out if claims(*entry)]
+        self.left_out = tuple(entry for entry in images.left_out if not claims(*entry))
         self.total = len(self.keys) + len(self.false)
 
     def views(self, having: Container[Key], number: int) -> list[Key]:
@@ -98,6 +97,11 @@ class WantedImages:
         """Return row to the reason of every image that has no row."""
         return {row: index.bad[key] for row, key in enumerate(self.keys) if key in index.bad}
 
+    def remarks(self, index: Index) -> list[tuple[str, str]]:
+        """Return path and remark of every image of which decoding says something."""
+        pairs = zip(self.keys, self.images.paths, strict=True)
+        return [(path, remark) for key, path in pairs for remark in index.remarks.get(key, ())]
+
     def check(self, index: Index) -> None:
         """Raise a `PipelineError` where more files are bad than are allowed."""
         count = sum(self.files[key] for key in index.bad) + len(self.false)
@@ -107,10 +111,6 @@ class WantedImages:
                 f"{first(self.listed(index))} Fix or remove them, or allow more; what was computed "
                 "is kept."
             )
-
-
-def _claims(path: str, reason: str) -> bool:
-    return reason == NOT_AN_IMAGE and Path(path).suffix.lower() in SUFFIXES
 
 
 def first(bad: list[tuple[str, str]], most: int = 5) -> str:

@@ -12,8 +12,9 @@ from pipeline.extraction.options import ExtractOptions
 from pipeline.images.datasets import sources, split
 from pipeline.images.datasets.builtin import BUILTIN, builtin
 from pipeline.images.datasets.imageset import ImageSet
+from pipeline.images.decoding.formats import Unread
 from pipeline.images.digest import VANISHED, StatMemo, digest_all
-from pipeline.images.names import shown
+from pipeline.images.names import counted, shown
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
@@ -89,13 +90,25 @@ def of_data(
         progress=progress.advance,
     )
     reasons = {row: file.reason for row, file in enumerate(files) if file.digest is None}
+    notes = Unread((images.paths[row], reason) for row, reason in reasons.items()).notes
     if len(reasons) == len(files):
         first = "; ".join(f"{images.paths[row]}: {reasons[row]}" for row in list(reasons)[:3])
+        known = " ".join(["", *notes])
         raise PipelineError(
             f"{images.root} holds no images: all {len(reasons)} files were left out ({first})."
+            f"{known}"
+        )
+    taken = len(files) - len(reasons)
+    if len(reasons) > taken:
+        which = "in class folders " if images.classes else ""
+        notes.insert(
+            0,
+            f"WARNING: MORE FILES {which.upper()}WERE LEFT OUT THAN TAKEN: "
+            f"{len(reasons):,} of {counted(len(files), 'file')}.",
         )
     digests = tuple(file.digest for file in files if file.digest is not None)
     kept = images.without(reasons)
+    kept = replace(kept, notes=(*notes, *kept.notes))
     return replace(kept, digests=digests).noted(kept)
 
 

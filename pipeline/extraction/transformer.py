@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from threading import RLock
@@ -16,8 +17,10 @@ from pipeline.errors import BadImage, PipelineError
 from pipeline.extraction.compute import fill
 from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
 from pipeline.extraction.plan import feature_key, find_rows
+from pipeline.images.decoding.formats import way
 from pipeline.images.decoding.pictures import as_source
 from pipeline.images.names import shown
+from pipeline.images.remarks import Remarks
 from pipeline.progress import Silent
 from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
@@ -35,7 +38,8 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Rows are kept in the cache under the content of the images, so that the folds of a grid search
     and later runs compute nothing again; no table names them, so `pipeline cache gc` removes them.
     Processes of one search (`n_jobs=2`) wait for the rows that another is computing.
-    Parameters are those of `pipeline.extract`.
+    Parameters are those of `pipeline.extract`. What decoding converts, assumes or passes over is
+    a `UserWarning`.
 
     Args:
         trunk: name of the trunk.
@@ -158,6 +162,10 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 named = "; ".join(f"{_name(source)}: {reason}" for source, reason in bad[:5])
                 raise PipelineError(f"{len(bad)} images have no features: {named}.")
             features = rows.gather(keys)
+            found = rows.index.remarks
+        remarks = ((_name(sources[key]), remark) for key in keys for remark in found.get(key, ()))
+        for note in Remarks(remarks).notes:
+            warnings.warn(note, stacklevel=3)
         self.n_features_out_ = features.shape[1]
         self.fingerprint_ = rows.key.fingerprint
         return features
@@ -169,7 +177,10 @@ def _bytes(source: str | bytes) -> bytes:
     try:
         return source if isinstance(source, bytes) else read_unknown(source)
     except BadImage as error:
-        raise PipelineError(f"Cannot take {shown(_name(source))}: {error}.") from error
+        advice = way(str(error))
+        raise PipelineError(
+            f"Cannot take {shown(_name(source))}: {error}{advice and f' ({advice})'}."
+        ) from error
 
 
 def _name(source: str | bytes) -> str:

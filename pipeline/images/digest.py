@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import PipelineError
-from pipeline.images.decoding.formats import EMPTY, HEAD, NOT_AN_IMAGE, sniff
+from pipeline.images.decoding.formats import EMPTY, HEAD, NOT_READ, sniff, unread
 from pipeline.images.memo import Known, StatMemo
 from pipeline.images.names import counted, listed, shown
 
@@ -24,7 +24,7 @@ NOT_REGULAR = "not a regular file"
 TOO_BIG = "a file of more than 1 GiB"
 MAX_BYTES = 1 << 30
 #: Every reason why a file is found to be no image.
-UNREAD = frozenset((VANISHED, NOT_REGULAR, EMPTY, TOO_BIG, NOT_AN_IMAGE))
+UNREAD = frozenset((VANISHED, NOT_REGULAR, EMPTY, TOO_BIG, *NOT_READ))
 #: A file that changed less than this before it was hashed may change again without its time
 #: changing (git's racy index), so it is hashed again the next time. Two seconds is FAT's clock.
 RACY_NS = 2_000_000_000
@@ -45,7 +45,7 @@ class FileId(NamedTuple):
 
     Attributes:
         digest: sha256 of its bytes, 32 bytes; None when there is a reason.
-        format: `jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff`; "" when there is a reason.
+        format: `jpeg`, `png`, `webp`, … of what is read; "" when there is a reason.
         reason: short and stable; "" for an image.
     """
 
@@ -87,7 +87,7 @@ def digest_all(
     for row, (file, stamp) in enumerate(zip(files, stamps, strict=True)):
         if isinstance(stamp, FileId):
             ids[row] = stamp
-        elif (before := known.get(file)) is not None and before.stamp == stamp:
+        elif (before := known.get(file)) is not None and _is_current(before, stamp):
             ids[row] = _id(before)
         else:
             todo.append(row)
@@ -126,7 +126,7 @@ def _stat(file: bytes) -> str | FileId:
         return FileId(None, "", VANISHED)
     except OSError as error:
         return _not_opened(file, error)
-    return unread(status) or _stamp(status)
+    return odd(status) or _stamp(status)
 
 
 def _not_opened(file: bytes, error: OSError) -> FileId:
@@ -140,7 +140,7 @@ def _not_opened(file: bytes, error: OSError) -> FileId:
     raise _cannot_read(file, error) from error
 
 
-def unread(status: os.stat_result) -> FileId | None:
+def odd(status: os.stat_result) -> FileId | None:
     """Return what a file is where its status alone says it."""
     if not stat.S_ISREG(status.st_mode):
         return FileId(None, "", NOT_REGULAR)
@@ -155,7 +155,14 @@ def _stamp(status: os.stat_result) -> str:
 
 
 def _id(known: Known) -> FileId:
-    return FileId(known.digest, known.format) if known.format else FileId(None, "", NOT_AN_IMAGE)
+    if reason := unread(known.format):
+        return FileId(None, "", reason)
+    return FileId(known.digest, known.format)
+
+
+def _is_current(known: Known, stamp: str) -> bool:
+    """Tell whether what is known still holds; not where its kind was not read then and now is."""
+    return known.stamp == stamp and bool(known.digest or unread(known.format))
 
 
 def _read(file: bytes, clock: Callable[[], int]) -> tuple[FileId, Known | None]:
@@ -167,9 +174,9 @@ def _read(file: bytes, clock: Callable[[], int]) -> tuple[FileId, Known | None]:
     try:
         for _ in range(3):
             now, status = clock(), os.fstat(descriptor)
-            if (reason := unread(status)) is not None:
+            if (reason := odd(status)) is not None:
                 return reason, None
-            digest, kind = _hash(descriptor)
+            digest, kind = _hash(descriptor, os.fsdecode(file))
             if _stamp(os.fstat(descriptor)) == _stamp(status):
                 known = Known(_stamp(status), digest, kind)
                 racy = now - status.st_ctime_ns < RACY_NS
@@ -185,12 +192,12 @@ def _read(file: bytes, clock: Callable[[], int]) -> tuple[FileId, Known | None]:
     )
 
 
-def _hash(descriptor: int) -> tuple[bytes, str]:
-    """Return (sha256, format); of what is not an image only the start is read."""
+def _hash(descriptor: int, name: str) -> tuple[bytes, str]:
+    """Return (sha256, kind); of what is not read as an image only the start is."""
     piece = os.read(descriptor, _PIECE)
-    kind = sniff(piece[:HEAD])
-    if not kind:
-        return b"", ""
+    kind = sniff(piece[:HEAD], name)
+    if unread(kind):
+        return b"", kind
     total = hashlib.sha256(piece)
     while piece := os.read(descriptor, _PIECE):
         total.update(piece)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pipeline.database import Database
 from pipeline.progress import Silent
 
-_TABLE = """CREATE TABLE IF NOT EXISTS files_1 (
+_TABLE = """CREATE TABLE IF NOT EXISTS files_2 (
     path BLOB PRIMARY KEY, stamp TEXT, digest BLOB, format TEXT, checksum INTEGER
 ) WITHOUT ROWID"""
 _AT_ONCE = 900  # SQLite allowed 999 variables in a statement until 3.32
@@ -22,8 +22,8 @@ class Known(NamedTuple):
 
     Attributes:
         stamp: size, times and inode, as text.
-        digest: sha256, 32 bytes; b"" for what is no image.
-        format: "" for what is no image.
+        digest: sha256, 32 bytes; b"" for what is not read as an image.
+        format: what it is, from `formats.sniff`; "" for what is not known.
     """
 
     stamp: str
@@ -62,7 +62,7 @@ class StatMemo:
             for start in range(0, len(paths), _AT_ONCE):
                 part = paths[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(part))
-                query = f"SELECT * FROM files_1 WHERE path IN ({marks})"
+                query = f"SELECT * FROM files_2 WHERE path IN ({marks})"
                 for path, stamp, digest, kind, checksum in connection.execute(query, part):
                     if checksum == _checksum(path, stamp, digest, kind):
                         found[path] = Known(stamp, digest, kind)
@@ -79,7 +79,7 @@ class StatMemo:
 
         def put(connection: sqlite3.Connection) -> None:
             connection.execute(_TABLE)
-            connection.executemany("INSERT OR REPLACE INTO files_1 VALUES (?,?,?,?,?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO files_2 VALUES (?,?,?,?,?)", rows)
 
         self._database.use(put)
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 #: Part of every fingerprint: raise it when `decode.decode` gives other pixels.
-DECODE_POLICY = "2"
+DECODE_POLICY = "3"
 #: Part of every fingerprint: raise it when `Preprocess.apply` or `crops.view` gives other pixels.
 VIEW_POLICY = "centre-crop-1, random-crops-1"
 #: A picture longer than this many times its short side is cut to its middle before resizing,

@@ -22,6 +22,7 @@ from pipeline.heads.resolve import find_table, table_of
 from pipeline.images.datasets.imageset import ALL, ImageSet
 from pipeline.images.digest import UNREAD
 from pipeline.images.names import class_name, counted
+from pipeline.images.remarks import Remarks
 from pipeline.inference.logit_stream import through_trunk
 from pipeline.inference.options import EvaluateOptions
 from pipeline.progress import Progress, Silent
@@ -161,17 +162,22 @@ class Labelled:
         self.progress.start("evaluating", len(at))
         logits: list[np.ndarray] = []
         bad: dict[int, str] = {}
-        done = 0
+        done, said = 0, Remarks()
         files = (self.images.file(row) for row in at)
         for batch in through_trunk(predictor, files, self.options, self.cache, self.progress):
             logits.append(batch.logits)
             bad |= {done + slot: reason for slot, reason in sorted(batch.bad.items())}
+            for slot, remarks in batch.remarks.items():
+                for remark in remarks:
+                    said.add(self.images.paths[at[done + slot]], remark)
             done += len(batch.logits)
             self.progress.advance(len(batch.logits), len(batch.bad))
         if len(bad) == len(at):
             raise PipelineError(
                 f"No image of {self.place} could be read: {self.images.paths[at[0]]}: {bad[0]}, …"
             )
+        for note in said.notes:
+            self.progress.say(note)
         return np.concatenate(logits), bad
 
 

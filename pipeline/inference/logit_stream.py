@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 
@@ -51,11 +51,13 @@ class Scored:
         logits: [n, K], not calibrated; rows of bad images mean nothing.
         bad: position in the batch to the reason why an image could not be read.
         reused: how many features were in the cache already.
+        remarks: position to what decoding converted, assumed or passed over, where it did.
     """
 
     logits: np.ndarray
     bad: dict[int, str]
     reused: int = 0
+    remarks: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 def through_trunk(
@@ -117,7 +119,7 @@ def through_trunk(
             logits = np.zeros((done.count, len(predictor.classes)))
             if good := [slot for slot in good if slot not in bad]:
                 logits[good] = predictor.logits(features[good], engine)
-            yield Scored(logits, bad)
+            yield Scored(logits, bad, remarks=done.remarks)
         for note in engine.notes:
             progress.say(note)
 
@@ -213,7 +215,8 @@ def through_cache(
             if good:
                 logits[good] = predictor.classify(rows.gather([keys[at] for at in good]))
         computed = set(rows.computed)
-        yield Scored(logits, bad, sum(keys[at] not in computed for at in good))
+        remarks = {at: index.remarks[keys[at]] for at in good if keys[at] in index.remarks}
+        yield Scored(logits, bad, sum(keys[at] not in computed for at in good), remarks)
     for note in dict.fromkeys(rows.notes):
         progress.say(note)
 

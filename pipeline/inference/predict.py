@@ -16,8 +16,9 @@ from pipeline.finetuning.model import Model, Predictor, open_predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.images.datasets.picks import Pick, Picks
-from pipeline.images.decoding.formats import EMPTY, NOT_AN_IMAGE, SUFFIXES
+from pipeline.images.decoding.formats import EMPTY, NOT_READ, Unread, claims
 from pipeline.images.names import counted, joined, shown
+from pipeline.images.remarks import Remarks
 from pipeline.inference.logit_stream import check_cache, through_cache, through_trunk
 from pipeline.inference.options import PredictOptions
 from pipeline.progress import Progress, Silent
@@ -94,6 +95,8 @@ class Predicting:
         cache: for `--use-cache`, and for what protects the run.
         progress: told what a person should know at once.
         tally: of what was gone through.
+        unread: files of kinds that are recognised and not read.
+        remarks: what decoding converted, assumed or passed over.
     """
 
     predictor: Predictor
@@ -103,6 +106,8 @@ class Predicting:
     cache: Cache
     progress: Progress = field(default_factory=Silent)
     tally: Tally = field(default_factory=Tally)
+    unread: Unread = field(default_factory=Unread)
+    remarks: Remarks = field(default_factory=Remarks)
 
     def __iter__(self) -> Iterator[Prediction]:
         """Yield a prediction for each image, in order, as batches are done.
@@ -124,6 +129,7 @@ class Predicting:
             for position, p in enumerate(probabilities):
                 pick, error = next(named), batch.bad.get(position, "")
                 tally.seconds = time.monotonic() - began
+                self.unread.add(pick.path, error)
                 if error and _is_stray(pick, error):
                     tally.skipped += 1
                     continue
@@ -133,6 +139,8 @@ class Predicting:
                         reasons.append(f"{shown(pick.path)}: {error}")
                     yield Prediction(pick.path, error=error)
                 else:
+                    for remark in batch.remarks.get(position, ()):
+                        self.remarks.add(pick.path, remark)
                     tally.images += 1
                     yield self._predicted(pick.path, p)
         if not tally.images:
@@ -148,17 +156,19 @@ class Predicting:
         return Prediction(path, top, abstains)
 
     def _nothing(self, reasons: list[str]) -> str:
-        tally = self.tally
+        tally, known = self.tally, " ".join(["", *self.unread.notes])
         if tally.unreadable:
             more = tally.unreadable - len(reasons)
             also = f"; and {more:,} more" if more else ""
             listed = f"{'; '.join(reasons)}{also}"
             if tally.unreadable == 1:
-                return f"The one image could not be read: {listed}."
-            return f"None of {tally.unreadable:,} images could be read: {listed}."
+                return f"The one image could not be read: {listed}.{known}"
+            return f"None of {tally.unreadable:,} images could be read: {listed}.{known}"
         strays = f", and {counted(tally.skipped, 'file')} that are none" if tally.skipped else ""
         where = f" in {joined(self.picks.empty)}" if self.picks.empty else ""
-        return f"There are no images{where}{strays}. Name files, folders or patterns of images."
+        return (
+            f"There are no images{where}{strays}.{known} Name files, folders or patterns of images."
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -166,6 +176,7 @@ class Predicting:
         notes, tally = [], self.tally
         if tally.skipped:
             notes.append(f"Skipped in folders, being no images: {counted(tally.skipped, 'file')}.")
+        notes += [*self.unread.notes, *self.remarks.notes]
         if tally.images and self.picks.empty:
             notes.append(f"There was nothing in {joined(self.picks.empty)}.")
         return notes
@@ -173,8 +184,7 @@ class Predicting:
 
 def _is_stray(pick: Pick, error: str) -> bool:
     """Tell whether a file beside images was never meant for one."""
-    claims = Path(pick.path).suffix.lower() in SUFFIXES
-    return pick.found and not claims and error in (NOT_AN_IMAGE, EMPTY)
+    return pick.found and error in (*NOT_READ, EMPTY) and not claims(pick.path, error)
 
 
 def start(

@@ -3,7 +3,7 @@
 A shard is an immutable HDF5 file named by the sha256 of its own bytes, in the folder of the
 fingerprint that its numbers belong to. It holds `digests` [n, 32] uint8, `views` [n] int32,
 `rows` [n, ...] and `meta`, a JSON object that also lists the images of its batch that could not
-be decoded, so that a resumed run cuts the same batches.
+be decoded, so that a resumed run cuts the same batches, and remarks on those that were.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,12 +51,14 @@ class Index:
     Attributes:
         rows: (digest, view) to the shard's name and the row in it.
         bad: (digest, view) to the reason why there is no row.
+        remarks: (digest, view) to what decoding converted, assumed or passed over, where it did.
         damaged: names of shards that cannot be trusted, to the reason.
         engines: shard name to the engine that computed it.
     """
 
     rows: dict[Key, tuple[str, int]] = field(default_factory=dict)
     bad: dict[Key, str] = field(default_factory=dict)
+    remarks: dict[Key, tuple[str, ...]] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
     engines: dict[str, str] = field(default_factory=dict)
 
@@ -102,6 +104,8 @@ class RowStore:
                 index.rows.setdefault(key, (name, row))  # names are sorted: the smallest wins
             for digest, view, reason in meta["bad"]:
                 index.bad.setdefault((bytes.fromhex(digest), view), reason)
+            for digest, view, *remarks in meta.get("remarks", ()):
+                index.remarks[bytes.fromhex(digest), view] = tuple(remarks)
         for key in index.rows.keys() & index.bad.keys():
             del index.bad[key]  # it was tried again, and read
         return index
@@ -156,6 +160,7 @@ class RowStore:
         rows: np.ndarray,
         *,
         bad: Sequence[tuple[Key, str]] = (),
+        remarks: Mapping[Key, Sequence[str]] | None = None,
         engine: str,
     ) -> str:
         """Write a shard and return its name.
@@ -164,17 +169,20 @@ class RowStore:
             keys: (digest, view) of each row.
             rows: [len(keys), ...], any numeric dtype.
             bad: (digest, view) and reason of the images of these batches that have no row.
+            remarks: (digest, view) to what decoding converted, assumed or passed over.
             engine: what computed the rows, recorded with them.
 
         Raises:
             PipelineError: the shard and the system's reason, when it cannot be written.
         """
-        meta = {
+        meta: dict[str, Any] = {
             "schema": SCHEMA,
             "fingerprint": self.fingerprint,
             "engine": engine,
             "bad": [[digest.hex(), view, reason] for (digest, view), reason in bad],
         }
+        if remarks:
+            meta["remarks"] = [[key[0].hex(), key[1], *found] for key, found in remarks.items()]
         (image,) = hdf5.build({"meta": hdf5.text(meta), **key_arrays(keys), "rows": rows})
         name = hashlib.sha256(image).hexdigest() + ".h5"
         write_bytes(self.folder / name, image, what="the shard")

@@ -13,6 +13,7 @@ stands for `python -m pipeline.images.decoding.probe`, with the same decoder and
 """
 
 import hashlib
+import io
 import json
 import os
 import signal
@@ -20,6 +21,8 @@ import sys
 import types
 from pathlib import Path
 from types import SimpleNamespace
+
+from PIL import Image
 
 from pipeline.errors import BadImage
 from pipeline.images.decoding import probe
@@ -44,6 +47,7 @@ def serve() -> None:
     stub = types.ModuleType("pipeline.images.decoding.decode")
     stub.MAX_PIXELS = 1 << 20
     stub.fits = lambda pixels: True
+    stub.opened = lambda data, kind: Image.open(io.BytesIO(data))
     stub.decode = lambda data, **options: decode(hashlib.sha256(data).hexdigest())
     sys.modules["pipeline.images.decoding.decode"] = stub
     probe.main()
@@ -61,16 +65,16 @@ def arm(folder: Path, plan: dict) -> None:
     refused = {(folder / name).read_bytes() for name in plan.get("refuse", ())}
     os.environ[ENVIRONMENT] = json.dumps(ends)
     probe.COMMAND = (sys.executable, __file__, "--probe")
-    real = crops.decode
+    real = crops.picture
 
-    def decode(data, **options):
+    def picture(data, **options):
         if (number := ends.get(hashlib.sha256(data).hexdigest())) is not None:
             die(number)
         if data in refused:
             raise BadImage("damaged")
         return real(data, **options)
 
-    crops.decode = decoder.decode = decode
+    crops.picture = decoder.picture = picture
 
 
 class Heard:

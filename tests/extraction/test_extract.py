@@ -248,7 +248,7 @@ def test_rehash_reads_everything_and_tries_bad_images_again(folder, cache, fake_
     from pipeline.errors import BadImage
     from pipeline.images.decoding import crops
 
-    real = crops.decode
+    real = crops.picture
     half = picture(333)
 
     def refuse(data, **options):
@@ -258,7 +258,7 @@ def test_rehash_reads_everything_and_tries_bad_images_again(folder, cache, fake_
 
     (folder / "ants" / "000.png").write_bytes(half)
     with monkeypatch.context() as patch:
-        patch.setattr(crops, "decode", refuse)
+        patch.setattr(crops, "picture", refuse)
         assert len(extract_table(folder, RECIPE, cache).bad) == 1
     assert len(extract_table(folder, RECIPE, cache).bad) == 1
     done = extract_table(folder, ExtractOptions(precision="fp32", rehash=True), cache)

@@ -88,7 +88,7 @@ class Listing:
     def __init__(self):
         self.rows, self.commits = {}, []
 
-    def take(self, computed, keys, bad):
+    def take(self, computed, keys, bad, remarks):
         pairs = zip(keys, computed[: len(keys)], strict=True)
         good = {key: row for slot, (key, row) in enumerate(pairs) if slot not in bad}
         self.rows.update(good)

@@ -146,7 +146,7 @@ def test_files_are_read_by_as_many_threads_as_asked(make, monkeypatch):
     root = make(*(str(n) for n in range(4)), content=PNG)
     barrier = threading.Barrier(4, timeout=20)
     real = digest._hash
-    monkeypatch.setattr(digest, "_hash", lambda fd: (barrier.wait(), real(fd))[1])
+    monkeypatch.setattr(digest, "_hash", lambda *given: (barrier.wait(), real(*given))[1])
     assert len(digest_all(root, [str(n) for n in range(4)], None, threads=4)) == 4
 
 
@@ -222,8 +222,8 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(make, monkeypatch):
     root = make("a.png", content=PNG + b"1")
     real, times = digest._hash, []
 
-    def change(descriptor):
-        found = real(descriptor)
+    def change(*given):
+        found = real(*given)
         if not times:
             (root / "a.png").write_bytes(PNG + b"22")
         times.append(1)
@@ -238,10 +238,10 @@ def test_a_file_that_never_stops_changing_is_named(make, monkeypatch):
     root = make("a.png", content=PNG)
     real = digest._hash
 
-    def grow(descriptor):
+    def grow(*given):
         with builtins.open(root / "a.png", "ab") as file:
             file.write(b"more")
-        return real(descriptor)
+        return real(*given)
 
     monkeypatch.setattr(digest, "_hash", grow)
     with pytest.raises(PipelineError, match=r"a\.png is being written to: it changed each time"):

@@ -65,7 +65,7 @@ def test_rows_of_the_wrong_kind_are_not_read(path):
     memo = StatMemo(path)
     memo.put_files({b"/a": Known("1", b"x" * 32, "png")})
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE files_1 SET digest = 5")
+        connection.execute("UPDATE files_2 SET digest = 5")
     assert memo.get_files([b"/a"]) == {}
 
 

@@ -1,5 +1,6 @@
 """`predict`: the stored predictions again, from the files."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import picture
 from photos import stored
+from PIL import Image
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
@@ -149,6 +151,29 @@ def test_a_bad_image_is_told_by_itself_and_strays_in_folders_are_counted(
     assert found["half.png"].prediction is None and found["half.png"].top == ()
     assert (done.tally.images, done.tally.unreadable, done.tally.skipped) == (1, 4, 1)
     assert done.notes == ["Skipped in folders, being no images: 1 file."]
+
+
+@pytest.mark.parametrize("use_cache", [False, True])
+def test_kinds_that_are_not_read_and_remarks_are_told_at_the_end(modelled, tmp_path, use_cache):
+    shutil.copytree(modelled / "cache", tmp_path / "cache")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x.psd").write_bytes(b"8BPS\0\1")
+    moving = Image.open(io.BytesIO(picture(1))).convert("RGB")
+    more = [Image.new("RGB", moving.size)]
+    moving.save(tmp_path / "in" / "a.webp", save_all=True, append_images=more)
+    (tmp_path / "named.pdf").write_bytes(b"%PDF-1.7")
+    words = [only(HEAD, tmp_path), tmp_path / "in", tmp_path / "named.pdf"]
+    done = predict(tmp_path, words, PredictOptions(use_cache=use_cache))
+    assert [one.error for one in done] == ["", "PDF, which is not read"]
+    assert done.notes[0] == "Skipped in folders, being no images: 1 file."
+    assert [note.partition(":")[0] for note in done.notes[1:]] == [
+        f"1 Photoshop file was left out ('{tmp_path}/in/x.psd')",
+        f"1 PDF file was left out ('{tmp_path}/named.pdf')",
+        "Only the first frame read",
+    ]
+    alone = predict(tmp_path, [words[0], tmp_path / "named.pdf"], PredictOptions())
+    with pytest.raises(PipelineError, match=r"PDF, which is not read\. 1 PDF file was left out"):
+        list(alone)
 
 
 def test_predictions_come_as_batches_are_done_and_from_a_list_without_end(modelled, head):

@@ -48,7 +48,7 @@ def test_the_fingerprint_changes_with_the_policies_and_the_schema(monkeypatch, n
 
 
 def test_the_fingerprint_is_the_same_on_every_machine():
-    assert KEY.fingerprint == "89f325af24c50b61ad93ea05cc0fa73d47a2a51e7611ec9ebb324cd3f32f3469"
+    assert KEY.fingerprint == "9747827fe7c0f64457d7db2dc370b5a67c03f50e94351742a9b4d613e3229a64"
 
 
 def test_facts_make_the_round_trip_through_json():

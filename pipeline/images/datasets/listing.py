@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError, nearest
 from pipeline.images.datasets.imageset import Entry, ImageSet, class_notes
-from pipeline.images.decoding.formats import HEAD, sniff
+from pipeline.images.decoding.formats import HEAD, PILLOW_NAMES, sniff
 from pipeline.images.digest import NOT_REGULAR
 from pipeline.images.names import SPLIT_NAMES, SPLITS, class_name, counted, listed, shown
 
@@ -77,8 +77,9 @@ def _text(path: Path) -> str:
         raise PipelineError(f"Cannot read {shown(path)}: {error.strerror}.") from error
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", "replace")
-    if sniff(data[:HEAD]) or b"\0" in data[: 1 << 16]:
-        kind = "an image" if sniff(data[:HEAD]) else "not a CSV or TSV file"
+    is_image = sniff(data[:HEAD]) in PILLOW_NAMES
+    if is_image or b"\0" in data[: 1 << 16]:
+        kind = "an image" if is_image else "not a CSV or TSV file"
         raise PipelineError(
             f"{shown(path)} is {kind}. Give a folder of images, or a CSV file with the columns "
             "path,label."

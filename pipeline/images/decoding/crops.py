@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from pipeline.images.decoding.decode import decode, reduction
+from pipeline.images.decoding.decode import Decoded, jpeg_header_of, picture, reduction
 from pipeline.images.preprocess import Preprocess
 
 #: Share of the picture that a random crop covers, drawn evenly.
@@ -27,9 +28,23 @@ _TRIES = 10
 #: A large JPEG is decoded at a part of its size while the resize still has to shrink it by this:
 #: features then differ less than bfloat16 makes them differ (docs/performance.md).
 REDUCED = 2.5
+
+
+class Cut(NamedTuple):
+    """The crops of an image's views.
+
+    Attributes:
+        crops: uint8 [3, crop, crop] of each.
+        remarks: on its decoding, as in `Decoded`.
+    """
+
+    crops: list[torch.Tensor]
+    remarks: tuple[str, ...] = ()
+
+
 #: Decodes and crops, with the first four arguments of `crops` and its result; see there, and
 #: `pipeline.images.decoding.nvjpeg` for a GPU.
-Crops = Callable[[bytes, Preprocess, bytes, Sequence[int]], list[torch.Tensor]]
+Crops = Callable[[bytes, Preprocess, bytes, Sequence[int]], Cut]
 
 
 def crops(
@@ -37,8 +52,8 @@ def crops(
     preprocess: Preprocess,
     digest: bytes,
     numbers: Sequence[int],
-    decoder: Callable[..., torch.Tensor] | None = None,
-) -> list[torch.Tensor]:
+    decoder: Callable[..., Decoded] | None = None,
+) -> Cut:
     """Return the crop of each view of an image, which is decoded once for each size that they need.
 
     Args:
@@ -46,24 +61,22 @@ def crops(
         preprocess: the trunk's.
         digest: sha256 of the file's bytes, 32 bytes.
         numbers: of the views.
-        decoder: in place of `decode`.
-
-    Returns:
-        uint8 [3, crop, crop] of each, where the decoder left the picture.
+        decoder: in place of `decode.picture`.
 
     Raises:
         BadImage, MemoryError, OSError: as `decode`.
     """
-    make = decoder or decode
-    pictures: dict[int, torch.Tensor] = {}  # by how much it is reduced → picture
+    make, header = decoder or picture, jpeg_header_of(data)
+    pictures: dict[int, Decoded] = {}  # by how much it is reduced → picture
     found = []
     for number in numbers:
         least = least_side(preprocess, number)
-        by = reduction(data, least)
+        by = reduction(header, least)
         if by not in pictures:
-            pictures[by] = make(data, least=least)
-        found.append(view(pictures[by], preprocess, digest=digest, number=number))
-    return found
+            pictures[by] = make(data, least=least, header=header)
+        found.append(view(pictures[by].pixels, preprocess, digest=digest, number=number))
+    remarks = (remark for one in pictures.values() for remark in one.remarks)
+    return Cut(found, tuple(dict.fromkeys(remarks)))
 
 
 def view(

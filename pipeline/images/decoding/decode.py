@@ -4,12 +4,15 @@ JPEG goes through torchvision (libjpeg-turbo without the interpreter lock, a thi
 Pillow); what it refuses, and every other format, through Pillow, which has the last word. Both
 give the same pixels for a JPEG. torchvision's PNG decoder is never used: some files crash it.
 
-What the pixels are (the decode policy):
+What the pixels are (the decode policy; docs/formats.md has it format by format):
 
-- EXIF orientation is applied, the first frame of an animation taken, a colour profile ignored.
+- EXIF orientation is applied, and the first frame or page taken.
+- Colours are converted to sRGB: from an ICC profile, PNG's cICP, gAMA and cHRM, AVIF's and HEIC's
+  code points, and Adobe RGB where a camera's EXIF says so; see `colour`.
 - Transparency is composited on white.
 - Of 16-bit samples the high byte counts, as in libpng: 65535 becomes 255 and nothing is clipped.
-- CMYK JPEGs are inverted as Adobe writes them, and converted without a profile.
+  Where the file says that it uses fewer bits, and does, the highest eight of these.
+- CMYK JPEGs are inverted as Adobe writes them; without a profile the conversion is Pillow's.
 - Floating point samples must lie within 0 to 1 and are scaled; samples of 32-bit or signed
   integers have no agreed range and are refused.
 - A JPEG much larger than it is needed is decoded at a half, a quarter or an eighth of its size
@@ -22,16 +25,26 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from importlib import import_module
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import BadImage
-from pipeline.images.decoding import formats
-from pipeline.images.decoding.modes import to_rgb
+from pipeline.images.decoding import colour, formats, headers, planes, tiffs
+from pipeline.images.decoding.colour import NOTHING, Colours, Conversion
+from pipeline.images.decoding.modes import (
+    NO_RANGE,
+    eight_bits,
+    is_clear,
+    on_white,
+    with_alpha,
+)
 from pipeline.images.preprocess import DECODE_POLICY as DECODE_POLICY
 
 try:  # torchvision 0.29 deprecates it: a release without it is slower and gives the same pixels
@@ -40,7 +53,7 @@ try:  # torchvision 0.29 deprecates it: a release without it is slower and gives
 except ImportError:  # pragma: no cover
     decode_jpeg = None
 
-# Pillow finds the six formats by these modules; importing them keeps it from importing all.
+# Pillow finds the formats by these modules; importing them keeps it from importing all.
 for _name in ("Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP"):
     import_module(f"PIL.{_name}ImagePlugin")
 
@@ -61,7 +74,7 @@ NO_PIXELS = "a picture without pixels"
 TOO_MANY_SCANS = "a JPEG of too many scans for its size"
 TRUNCATED = "truncated"
 DAMAGED = "damaged"
-UNSUPPORTED = "damaged, or a variant of its format that is not read"
+UNSUPPORTED = "a variant of its format that is not read"
 SENSELESS = "asks for more memory than its size needs"
 
 _ORIENTATION = 0x0112
@@ -78,13 +91,25 @@ _UPRIGHT = {
 _one_large = threading.Lock()
 
 
+class Decoded(NamedTuple):
+    """A picture, and what was done to it.
+
+    Attributes:
+        pixels: uint8 [3, H, W], RGB, in sRGB, upright; channels last in memory.
+        remarks: what was converted, assumed or passed over: 'KIND (DETAIL)'.
+    """
+
+    pixels: torch.Tensor
+    remarks: tuple[str, ...] = ()
+
+
 def decode(data: bytes, *, least: int | None = None) -> torch.Tensor:
-    """Return the picture in an image file's bytes.
+    """Return the picture in an image file's bytes, in sRGB.
 
     Safe in threads. Libraries warn and print: whoever calls this holds `quiet.quiet` around it.
 
     Args:
-        data: a whole file: JPEG, PNG, WebP, GIF, BMP or TIFF, recognised by its content.
+        data: a whole file, recognised by its content.
         least: short side, in pixels, down to which a larger JPEG may be reduced by 2, 4 or 8;
             None for the whole picture.
 
@@ -95,38 +120,80 @@ def decode(data: bytes, *, least: int | None = None) -> torch.Tensor:
         BadImage: with one of this module's reasons, when the bytes are to blame.
         MemoryError, OSError: when the machine is (no memory, no file descriptors, …).
     """
-    kind = formats.sniff(data[: formats.HEAD])
-    if not kind:
-        raise BadImage(formats.NOT_AN_IMAGE if data else formats.EMPTY)
-    if kind == "jpeg" and (header := formats.jpeg_header(data)) is not None:
-        width, height, scans = header
-        room = _room(width, height)
-        if scans > MAX_SCANS or scans * width * height > MAX_SCANNED:
+    return picture(data, least=least).pixels
+
+
+def picture(
+    data: bytes, *, least: int | None = None, header: headers.JpegHeader | None = None
+) -> Decoded:
+    """Return what `decode` does, with remarks.
+
+    Args:
+        data, least: as for `decode`, which also says what is raised.
+        header: from `jpeg_header_of`, where it is known.
+    """
+    if not data:
+        raise BadImage(formats.EMPTY)
+    kind = "jpeg" if header is not None else formats.sniff(data[: formats.HEAD])
+    if kind == "jpeg" and header is None:
+        header = headers.jpeg_header(data)
+    if header is not None:
+        room = _room(header.width, header.height)
+        if header.scans > MAX_SCANS or header.scans * header.width * header.height > MAX_SCANNED:
             raise BadImage(TOO_MANY_SCANS)
+        by = reduction(header, least) if least else 1
         with room:
-            picture = _reduced(data, header, least) if least else None
-            picture = _jpeg(data) if picture is None else picture
-        if picture is not None:
-            return picture
-    if kind == "webp" and (size := formats.webp_size(data)) is not None:
+            if by > 1 and (found := _reduced(data, header, by)) is not None:
+                return found
+            pixels = None
+            if not (header.components == 4 and header.profile):
+                pixels = _jpeg(data)
+        if pixels is not None:
+            convert = jpeg_conversion(header)
+            if convert.apply is not None:
+                rgb: Any = convert.apply(pixels.permute(1, 2, 0).numpy())
+                pixels = _tensor(rgb)
+            return Decoded(pixels, tuple(filter(None, [convert.remark])))
+    if reason := formats.unread(kind):
+        raise BadImage(reason)
+    if kind == "webp" and (size := headers.webp_size(data)) is not None:
         _room(*size)
-    return _pillow(data, kind)
+    return _pillow(data, kind, header)
 
 
-def reduction(data: bytes, least: int) -> int:
+def jpeg_header_of(data: bytes) -> headers.JpegHeader | None:
+    """Return what the segments of a whole file say; None where it is no JPEG, or a broken one."""
+    return headers.jpeg_header(data) if data.startswith(formats.JPEG) else None
+
+
+def reduction(header: headers.JpegHeader | None, least: int) -> int:
     """Return by how much `decode` divides a picture's sides for a short side of `least`: 1 to 8.
 
     Args:
-        data: a whole file.
+        header: from `jpeg_header_of`.
         least: as in `decode`.
     """
-    header = formats.jpeg_header(data) if formats.sniff(data[: formats.HEAD]) == "jpeg" else None
-    return 1 if header is None else _divisor(header, least)
-
-
-def _divisor(header: formats.JpegHeader, least: int) -> int:
+    if header is None:
+        return 1
     short = min(header.width, header.height)
     return next((by for by in (8, 4, 2) if short // by >= least), 1)
+
+
+def jpeg_conversion(header: headers.JpegHeader) -> Conversion:
+    """Return how the RGB of a grey or colour JPEG becomes sRGB."""
+    if not (header.profile or header.exif):
+        return NOTHING
+    return colour.conversion(_jpeg_colours(header), "GRAY" if header.components == 1 else "RGB")
+
+
+def _jpeg_colours(header: headers.JpegHeader) -> Colours:
+    if header.profile:
+        return Colours(header.profile)
+    if b"R03\0" not in header.exif:  # what nearly every camera's file lacks
+        return Colours()
+    exif = Image.Exif()
+    exif.load(b"Exif\0\0" + header.exif)
+    return _of_exif(exif)
 
 
 def _room(width: int, height: int) -> AbstractContextManager[object]:
@@ -138,24 +205,17 @@ def _room(width: int, height: int) -> AbstractContextManager[object]:
     return _one_large if width * height > LARGE else nullcontext()
 
 
-def _reduced(data: bytes, header: formats.JpegHeader, least: int) -> torch.Tensor | None:
-    """Return a large JPEG's pixels at a part of its size; None where it is not large, or bad."""
-    by = _divisor(header, least)
-    if by == 1:
-        return None
+def _reduced(data: bytes, header: headers.JpegHeader, by: int) -> Decoded | None:
+    """Return a JPEG's pixels at a part of its size; None where that fails."""
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
             image.draft(None, (header.width // by, header.height // by))
             image.load()
-            return _tensor(to_rgb(_upright(image), bits=8))
+            return _finished(image, image, _jpeg_colours(header))
     except MemoryError:
         raise
     except Exception:  # whether it is bad, and why, the whole picture shows
         return None
-
-
-def _tensor(rgb: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # [H, W, 3] → [3, H, W]
 
 
 def _jpeg(data: bytes) -> torch.Tensor | None:
@@ -172,20 +232,32 @@ def _jpeg(data: bytes) -> torch.Tensor | None:
     return picture
 
 
-def _pillow(data: bytes, kind: str) -> torch.Tensor:
-    """Return the pixels of a file of any format that is read; raises as `decode`."""
+def _pillow(data: bytes, kind: str, header: headers.JpegHeader | None = None) -> Decoded:
+    """Return the picture in a file of any format that is read; raises as `decode`."""
     width = height = 0
     try:
-        with Image.open(io.BytesIO(data), formats=[formats.PILLOW_NAMES[kind]]) as image:
+        if kind == "heic":
+            return _heic(data)
+        page = next(tiffs.pages(data), None) if kind == "tiff" else None
+        if page is not None:
+            if (found := _tiff(page)) is not None:
+                return found
+            data = tiffs.single_plane(page) or data
+        with opened(data, kind) as image:
             width, height = image.size
             room = _room(width, height)
             image.verify()
-        with room, Image.open(io.BytesIO(data), formats=[formats.PILLOW_NAMES[kind]]) as image:
+        with room, opened(data, kind) as image:
             image.load()
-            if kind == "png" and _may_be_short(image) and not formats.holds_every_row(data):
+            if kind == "png" and _may_be_short(image) and not headers.holds_every_row(data):
                 raise BadImage(TRUNCATED)
-            bits = data[24] if kind == "png" else 8  # IHDR's bit depth
-            return _tensor(to_rgb(_upright(image), bits=bits))
+            bits, declared = _depth(data, kind, page)
+            plain, remark = eight_bits(
+                image, bits=bits, declared=declared, low=partial(_low_bytes, data, kind)
+            )
+            colours = _colours(image, data, kind, header)
+            more = [_frames(image, kind)] if page is None else _passed_over(page)
+            return _finished(image, plain, colours, remark, *more)
     except (BadImage, MemoryError):
         raise
     except Exception as error:
@@ -194,7 +266,159 @@ def _pillow(data: bytes, kind: str) -> torch.Tensor:
         # A codec of Pillow's says so also where a header's sizes overflow.
         if "out of memory" in str(error) and not fits(width * height):
             raise MemoryError(str(error)) from error
-        raise BadImage(_reason(error, kind)) from error
+        raise BadImage(_reason(error, data, kind, header)) from error
+
+
+def opened(data: bytes, kind: str) -> Image.Image:
+    """Return a file of one of `PILLOW_NAMES`, opened by Pillow: its header is read."""
+    if kind == "avif":
+        import_module("PIL.AvifImagePlugin")
+    return Image.open(io.BytesIO(data), formats=[formats.PILLOW_NAMES[kind]])
+
+
+def _heic(data: bytes) -> Decoded:
+    """Return the primary picture of a HEIC file; libheif turns it upright."""
+    heif: Any = import_module("pillow_heif").open_heif(io.BytesIO(data))
+    with _room(*heif.size):
+        image: Image.Image = heif.to_pillow()
+        image.info.pop("exif", None)  # its orientation has been applied
+        more = f"Only the primary picture read ({len(heif)} pictures)" if len(heif) > 1 else ""
+        return _finished(image, image, _colours(image, data, "heic", None), more)
+
+
+def _tiff(page: tiffs.Page) -> Decoded | None:
+    """Return the picture of a TIFF that Pillow would read wrongly; None for all others."""
+    if tiffs.is_raw(page.data):
+        raise BadImage(formats.unread("camera raw"))
+    if tiffs.is_signed(page):
+        raise BadImage(NO_RANGE)
+    if tiffs.is_mixed_up(page):
+        raise BadImage(tiffs.variant(page))
+    if not planes.needed(page):
+        return None
+    with _room(page.value(tiffs.WIDTH), page.value(tiffs.HEIGHT)):
+        image, remark = planes.image(page)
+        colours = Colours(bytes(page.values(tiffs.PROFILE)))
+        return _finished(image, image, colours, remark, *_passed_over(page))
+
+
+def _depth(data: bytes, kind: str, page: tiffs.Page | None) -> tuple[int, int]:
+    """Return the bits of a sample, and how many of them the file says that it uses, or 0."""
+    if kind == "png":  # IHDR's bit depth; sBIT has a byte for each channel
+        used = headers.png_chunks(data, b"sBIT").get(b"sBIT", b"")
+        return data[24], max(used, default=0)
+    if page is not None:
+        return page.value(tiffs.BITS, 8), tiffs.declared_bits(page)
+    return 8, 0
+
+
+def _low_bytes(data: bytes, kind: str) -> Image.Image | None:
+    """Return the low bytes of a picture of 16-bit colours, of which Pillow keeps the high ones.
+
+    It is told the wrong byte order. None where it does not know the other one.
+    """
+    other = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B"}
+    try:
+        with opened(data, kind) as image:
+            tiles: list[Any] = getattr(image, "tile")  # noqa: B009 - of no `Image` as it is typed
+            for at, (codec, box, offset, args) in enumerate(tiles):
+                name, *rest = (args,) if isinstance(args, str) else args
+                raw = name[:-4] + other[name[-4:]]
+                place = (codec, box, offset, (raw, *rest) if rest else raw)
+                made = type(tiles[at])  # a named tuple in some releases
+                tiles[at] = place if made is tuple else made(*place)
+            image.load()
+            return image
+    except MemoryError:
+        raise
+    except Exception:  # then the picture stays as it is
+        return None
+
+
+def _colours(
+    image: Image.Image, data: bytes, kind: str, header: headers.JpegHeader | None
+) -> Colours:
+    """Return what a file says of its colours; the more exact of several statements counts."""
+    if header is not None:
+        return _jpeg_colours(header)
+    if kind == "png":
+        chunks = headers.png_chunks(data, b"cICP", b"sRGB")
+        if len(found := chunks.get(b"cICP", b"")) >= 2:
+            return colour.of_code_points(found[0], found[1])
+        if not image.info.get("icc_profile"):
+            if b"sRGB" in chunks:
+                return Colours()
+            return colour.of_png(image.info.get("gamma"), image.info.get("chromaticity"))
+    if profile := image.info.get("icc_profile"):
+        return Colours(bytes(profile))
+    if kind in ("avif", "heic"):
+        at = data.find(b"colrnclx", 0, 1 << 16)
+        if at >= 0:
+            points = data[at + 8 : at + 12]
+            return colour.of_code_points(
+                int.from_bytes(points[:2], "big"), int.from_bytes(points[2:], "big")
+            )
+    return Colours()
+
+
+def _of_exif(exif: Image.Exif) -> Colours:
+    try:
+        return colour.of_exif(exif)
+    except MemoryError:
+        raise
+    except Exception:  # hostile EXIF raises nearly anything; the pixels are fine
+        return Colours()
+
+
+def _frames(image: Image.Image, kind: str) -> str:
+    """Return a remark where a file holds more pictures than the one that is taken."""
+    try:
+        many = getattr(image, "is_animated", False)
+        count = 0 if kind == "gif" or not many else getattr(image, "n_frames", 0)
+    except MemoryError:
+        raise
+    except Exception:  # what follows the first frame may be damaged
+        return ""
+    return f"Only the first frame read ({count or 'several'} frames)" if many else ""
+
+
+def _passed_over(page: tiffs.Page) -> list[str]:
+    """Return remarks on what a TIFF holds besides the colours of its first page."""
+    count, samples = tiffs.count_pages(page.data), page.value(tiffs.SAMPLES, 1)
+    found = [f"Only the first page read ({count} pages)"] if count > 1 else []
+    if 0 in page.values(tiffs.EXTRA):  # neither colour nor alpha
+        found.append(f"Channels without a meaning passed over (of {samples} channels)")
+    return found
+
+
+def _finished(image: Image.Image, plain: Image.Image, colours: Colours, *remarks: str) -> Decoded:
+    """Return a loaded image as pixels: upright, in sRGB, on white.
+
+    Args:
+        image: as the file says, for its EXIF.
+        plain: the same with eight bits a sample.
+        colours: of the file.
+        remarks: so far.
+    """
+    turn = _UPRIGHT.get(orientation(image))
+    plain = plain if turn is None else plain.transpose(turn)
+    grey = plain.mode in ("1", "L", "LA", "La")
+    space = "CMYK" if plain.mode == "CMYK" else "GRAY" if grey else "RGB"
+    convert = NOTHING if plain.mode == "LAB" else colour.conversion(colours, space)
+    apply: Callable[..., Any] | None = convert.apply
+    if apply is not None and space == "CMYK":
+        plain = apply(plain)
+    elif apply is not None:  # before it meets the white
+        seen = with_alpha(plain) if is_clear(plain) else plain.convert("RGB")
+        plain = Image.fromarray(apply(np.array(seen)[..., :3]))
+        if seen.mode == "RGBA":
+            plain.putalpha(seen.getchannel("A"))
+    pixels = _tensor(np.array(on_white(plain)))
+    return Decoded(pixels, tuple(filter(None, [convert.remark, *remarks])))
+
+
+def _tensor(rgb: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # [H, W, 3] → [3, H, W]
 
 
 def _may_be_short(image: Image.Image) -> bool:
@@ -212,18 +436,23 @@ def fits(pixels: int) -> bool:
     return True
 
 
-def _reason(error: Exception, kind: str) -> str:
+def _reason(error: Exception, data: bytes, kind: str, header: headers.JpegHeader | None) -> str:
     """Return the reason for what Pillow raised: it has dozens of texts, some with addresses."""
     if isinstance(error, Image.DecompressionBombError):
         return TOO_LARGE
+    if header is not None and (other := headers.other_process(header)):
+        return f"a JPEG {other}, which is not read"
     text = str(error).lower()
-    if isinstance(error, EOFError) or "truncated" in text or "not enough" in text:
-        return TRUNCATED
     if "out of memory" in text:
         return SENSELESS
-    # Pillow cannot tell an unknown kind of TIFF from a broken one.
-    unknown = kind == "tiff" and isinstance(error, UnidentifiedImageError)
-    if unknown or text.startswith("unsupported") or "conversion from" in text:
+    if kind == "tiff" and (page := next(tiffs.pages(data), None)) is not None:
+        # Pillow cannot tell an unknown kind of TIFF from a broken one
+        unknown = isinstance(error, UnidentifiedImageError) or tiffs.is_rare(page)
+        if unknown and tiffs.is_whole(page):
+            return tiffs.variant(page)
+    if isinstance(error, EOFError) or "truncated" in text or "not enough" in text:
+        return TRUNCATED
+    if text.startswith("unsupported") or "conversion from" in text:
         return UNSUPPORTED
     return DAMAGED
 
@@ -237,8 +466,3 @@ def orientation(image: Image.Image) -> int:
     except Exception:  # hostile EXIF raises nearly anything; the pixels are fine
         return 1
     return found if isinstance(found, int) and found in _UPRIGHT else 1
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    way = _UPRIGHT.get(orientation(image))
-    return image if way is None else image.transpose(way)

@@ -24,6 +24,9 @@ AHEAD = 2
 HEAD_START = 64 << 20
 
 
+_Filled = tuple[dict[int, str], dict[int, tuple[str, ...]]]
+
+
 @dataclass
 class Batch:
     """Crops of consecutive views.
@@ -33,12 +36,14 @@ class Batch:
         count: views in it; what follows is padding.
         crops: uint8 [B, 3, S, S], channels_last; a bad image leaves zeros.
         bad: slot to the reason why the image has no crop.
+        remarks: slot to what decoding converted, assumed or passed over, where it did.
     """
 
     start: int
     count: int
     crops: torch.Tensor
     bad: dict[int, str] = field(default_factory=dict)
+    remarks: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 def load(
@@ -83,8 +88,12 @@ def load(
         expected: bytes | None,
         wanted: list[tuple[int, int]],
         into: torch.Tensor,
-    ) -> dict[int, str]:
-        """Put the crops of an image's views, (slot, number), into their slots of a batch."""
+    ) -> _Filled:
+        """Put the crops of an image's views, (slot, number), into their slots of a batch.
+
+        Returns:
+            slot to the reason why there is none, and slot to remarks.
+        """
         name = shown(source) if isinstance(source, str) else "a picture"
         changed = BadImage(reading.CHANGED)
         try:
@@ -93,16 +102,16 @@ def load(
             else:
                 data = reading.read(source) if expected else reading.read_unknown(source)
             digest = reading.admit(data, expected, name, guard=guard, changed=changed)
-            views = cut(data, preprocess, digest, [number for _, number in wanted])
+            views, remarks = cut(data, preprocess, digest, [number for _, number in wanted])
             for (slot, _), crop in zip(wanted, views, strict=True):
                 into[slot].copy_(crop.permute(1, 2, 0))
         except BadImage as error:
-            return {slot: str(error) for slot, _ in wanted}
+            return {slot: str(error) for slot, _ in wanted}, {}
         except (MemoryError, OSError) as error:
             raise reading.machine_error("decode", name, error) from error
-        return {}
+        return {}, {slot: remarks for slot, _ in wanted} if remarks else {}
 
-    def begin() -> Iterator[tuple[Batch, list[Future[dict[int, str]]]]]:
+    def begin() -> Iterator[tuple[Batch, list[Future[_Filled]]]]:
         """Begin batch after batch, each when it is asked for."""
         given, start = iter(files), 0
         while part := list(islice(given, batch_size)):
@@ -121,6 +130,8 @@ def load(
         while pending:
             batch, futures = pending.popleft()
             for future in futures:
-                batch.bad.update(future.result())
+                bad, remarks = future.result()
+                batch.bad.update(bad)
+                batch.remarks.update(remarks)
             pending.extend(islice(begun, max(0, AHEAD - len(pending))))
             yield batch

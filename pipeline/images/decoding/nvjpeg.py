@@ -2,9 +2,9 @@
 
 nvJPEG rounds otherwise than libjpeg-turbo, and enlarges the colour channels more simply. That is
 more than fp32's own rounding (by how much features change was not measured): so it is for the half
-precisions alone. Only plain JPEGs go there: one scan, whole, grey or YCbCr, not very large. All
-others, and those that it refuses, are decoded as everywhere (see `decode`), which has the last
-word on what is a bad image.
+precisions alone. Only plain JPEGs go there: one scan, whole, grey or YCbCr, in sRGB, not very
+large. All others, and those that it refuses, are decoded as everywhere (see `decode`), which has
+the last word on what is a bad image.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 
 from pipeline.images.decoding import decode as cpu
-from pipeline.images.decoding.crops import Crops, crops
-from pipeline.images.decoding.formats import HEAD, jpeg_header, sniff
+from pipeline.images.decoding.crops import Crops, Cut, crops
+from pipeline.images.decoding.headers import JpegHeader
 from pipeline.images.decoding.quiet import quiet
 from pipeline.images.preprocess import Preprocess
 
@@ -43,22 +43,23 @@ def crops_for(precision: str) -> Crops:
     return crops_on_gpu if precision not in ("fp32", "tf32") and _alike() else crops
 
 
-def crops_on_gpu(
-    data: bytes, preprocess: Preprocess, digest: bytes, numbers: Sequence[int]
-) -> list[torch.Tensor]:
+def crops_on_gpu(data: bytes, preprocess: Preprocess, digest: bytes, numbers: Sequence[int]) -> Cut:
     """Return what `crops` returns, on the CPU, computed on a GPU where that is possible.
 
     The thread works in a CUDA stream of its own, beside the trunk.
     """
-    orientation = _orientation(data)
-    if orientation is not None:
+    header = cpu.jpeg_header_of(data)
+    orientation = None if header is None else _orientation(data, header)
+    if header is not None and orientation is not None:
+        remark = cpu.jpeg_conversion(header).remark
         try:
             with torch.cuda.stream(_stream()):
                 stored = _nvjpeg(data)
                 sides = stored.mT if orientation > 4 else stored
-                picture = sides.flip(_FLIPS[(orientation - 1) % 4])
-                found = crops(data, preprocess, digest, numbers, lambda data, least: picture)
-                return [crop.cpu() for crop in found]
+                pixels = sides.flip(_FLIPS[(orientation - 1) % 4])
+                picture = cpu.Decoded(pixels, tuple(filter(None, [remark])))
+                found = crops(data, preprocess, digest, numbers, lambda *_, **__: picture)
+                return found._replace(crops=[crop.cpu() for crop in found.crops])
         except RuntimeError:  # a variant that it does not read, or no memory for it
             pass
     return crops(data, preprocess, digest, numbers)
@@ -71,12 +72,12 @@ def _nvjpeg(data: bytes) -> torch.Tensor:
     return picture
 
 
-def _orientation(data: bytes) -> int | None:
+def _orientation(data: bytes, header: JpegHeader) -> int | None:
     """Return a plain JPEG's EXIF orientation, 1 to 8; None where it is no plain JPEG."""
-    if sniff(data[:HEAD]) != "jpeg" or not data.endswith(b"\xff\xd9"):
+    fits = 0 < header.width * header.height <= cpu.LARGE
+    if header.scans != 1 or not fits or not data.endswith(b"\xff\xd9"):
         return None
-    header = jpeg_header(data)
-    if header is None or header.scans != 1 or not 0 < header.width * header.height <= cpu.LARGE:
+    if cpu.jpeg_conversion(header).apply is not None:  # LittleCMS works on the CPU
         return None
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:

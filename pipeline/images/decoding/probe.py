@@ -8,7 +8,6 @@ to blame, if it happens twice.
 
 from __future__ import annotations
 
-import io
 import os
 import resource
 import signal
@@ -69,13 +68,11 @@ def main() -> None:
 
 def _memory_for(data: bytes) -> bool:
     """Tell whether there is memory for the picture that a file's header promises."""
-    from PIL import Image
-
-    from pipeline.images.decoding.decode import MAX_PIXELS, fits
-    from pipeline.images.decoding.formats import PILLOW_NAMES
+    from pipeline.images.decoding.decode import MAX_PIXELS, fits, opened
+    from pipeline.images.decoding.formats import HEAD, sniff
 
     try:
-        with Image.open(io.BytesIO(data), formats=list(PILLOW_NAMES.values())) as image:
+        with opened(data, sniff(data[:HEAD])) as image:
             width, height = image.size
     except MemoryError:
         return False

@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable
 
 from pipeline.errors import BadImage, PipelineError
-from pipeline.images.decoding.formats import HEAD, NOT_AN_IMAGE, sniff
-from pipeline.images.digest import FLAGS, FORBIDDEN, GONE, NO_FILE, NOT_REGULAR, unread
+from pipeline.images.decoding.formats import HEAD, sniff, unread
+from pipeline.images.digest import FLAGS, FORBIDDEN, GONE, NO_FILE, NOT_REGULAR, odd
 from pipeline.images.names import shown
 
 #: Asked in the thread that is about to decode an image: takes the sha256 of the file's bytes (32
@@ -107,12 +107,13 @@ def _read(path: str, *, known: bool) -> bytes:
         # A folder opens too; the status decides, before Python's own file can refuse or wait.
         descriptor = os.open(path, FLAGS)
         try:
-            if (odd := unread(os.fstat(descriptor))) is not None:
-                raise BadImage(odd.reason)
+            if (found := odd(os.fstat(descriptor))) is not None:
+                raise BadImage(found.reason)
             with open(descriptor, "rb", closefd=False) as file:
                 head = file.read(HEAD)
-                if not known and not sniff(head):  # a large file that is no image is not read whole
-                    raise BadImage(NOT_AN_IMAGE)
+                # a large file that is no image is not read whole
+                if not known and (reason := unread(sniff(head, os.fsdecode(path)))):
+                    raise BadImage(reason)
                 return head + file.read()
         finally:
             os.close(descriptor)

@@ -140,7 +140,7 @@ def views(
     from pipeline.images.decoding.crops import crops
 
     def crop(number: int, data: bytes, digest: bytes) -> np.ndarray:
-        return _channels_last(crops(data, preprocess, digest, [number])[0])
+        return _channels_last(crops(data, preprocess, digest, [number]).crops[0])
 
     jobs = ((path, digest, partial(crop, number)) for path, digest, number in files)
     return _each(jobs, workers, guard)

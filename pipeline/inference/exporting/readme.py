@@ -10,14 +10,27 @@ from pipeline.images.preprocess import MAX_ASPECT
 OPEN = """\
 image = Image.open(sys.argv[1])
 image.load()
-key = image.mode != "P" and "transparency" in image.info  # one colour that means nothing is there
-if key or image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
-    sys.exit(f"{image.mode}{' with a transparent colour' * key} is not read: save it as 8-bit RGB")
+has, profile = image.info, image.info.get("icc_profile")
+key = image.mode != "P" and "transparency" in has  # one colour that means nothing is there
+says = not profile and "srgb" not in has and ("gamma" in has or "chromaticity" in has)
+says |= not profile and b"R03" in has.get("exif", b"")  # Adobe RGB
+says |= bool(profile) and image.mode != "RGB"
+if key or image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr") or says:
+    what = " with a transparent colour" * key + " with colours of its own" * says
+    sys.exit(f"{image.mode}{what} is not read: save it as 8-bit RGB in sRGB")
 image = ImageOps.exif_transpose(image)
 if image.has_transparency_data:
     seen, image = image.convert("RGBA"), Image.new("RGB", image.size, "white")
     image.paste(seen, mask=seen)
 image = image.convert("RGB")
+if profile:
+    try:
+        to = ImageCms.createProfile("sRGB")
+        seen = ImageCms.profileToProfile(image, io.BytesIO(profile), to, outputMode="RGB")
+        if max(high for _, high in ImageChops.difference(seen, image).getextrema()) > 2:
+            image = seen
+    except ImageCms.PyCMSError:
+        pass  # a broken profile
 """
 _FIT = """
 
@@ -101,9 +114,9 @@ def _prepared(info: dict[str, Any]) -> str:
     whole = how if fit["squash"] else f"whose short side is {how}"
     where = "The file resizes and crops" if info["input"] == "images" else "Pillow resizes above"
     text = (
-        f"Images are RGB, upright, with transparency on white, {whole}, of which the middle "
-        f"{fit['crop']} × {fit['crop']} px are taken. {where}; Headstart's own resizing differs "
-        "from it by at most two of 255 grey levels, as was seen on photos."
+        f"Images are RGB, in sRGB, upright, with transparency on white, {whole}, of which the "
+        f"middle {fit['crop']} × {fit['crop']} px are taken. {where}; Headstart's own resizing "
+        "differs from it by at most two of 255 grey levels, as was seen on photos."
     )
     if done := info["checked"].get("pictures"):
         text += (
@@ -147,7 +160,11 @@ def code_of(info: dict[str, Any]) -> str:
     if of_features:
         name, value, imports, given = "features", "features", "", _FEATURES
     else:
-        name, value, imports = "images", "np.asarray(image)", "from PIL import Image, ImageOps\n"
+        name, value, imports = (
+            "images",
+            "np.asarray(image)",
+            "from PIL import Image, ImageChops, ImageCms, ImageOps\n",
+        )
         given = OPEN + ("" if info["input"] == "images" else fit_lines(info["preprocess"]))
     if form == "onnx":
         package, load = ", onnxruntime", _ONNX
@@ -163,7 +180,7 @@ def code_of(info: dict[str, Any]) -> str:
         imports, run = f"{imports}from safetensors.torch import load_file\n", _RUN_LIBRARY
     else:
         return _TENSORS
-    return f"import json, sys, numpy as np{package}\n{imports}\n{load}{given}{run}{_SHOW}"
+    return f"import io, json, sys, numpy as np{package}\n{imports}\n{load}{given}{run}{_SHOW}"
 
 
 def fit_lines(fit: dict[str, Any]) -> str:

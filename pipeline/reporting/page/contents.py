@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DamagedError
+from pipeline.images.remarks import TAKEN, Remarks
 from pipeline.store.table import FeatureTable
 
 #: Sample pictures on the page, shared by the classes; and of one class at most.
@@ -54,8 +55,8 @@ def left_out(table: FeatureTable) -> dict[str, Any]:
     """Return the files that are not in a table, from the list that `extract` wrote beside it.
 
     Returns:
-        `total`, `reasons` (kind, reason, files; the commonest first) and `files` (kind, reason,
-        path; at most `LISTED`).
+        `total`, `reasons` (kind, reason, files; the commonest first), `files` (kind, reason,
+        path; at most `LISTED`) and `remarks`: sentences on images that are in it, not as they were.
 
     Raises:
         DamagedError: the list is not what `extract` writes.
@@ -63,8 +64,9 @@ def left_out(table: FeatureTable) -> dict[str, Any]:
     assert table.path is not None
     path = table.path.with_name(f"{table.path.stem}.left-out.csv")
     if not path.exists():
-        return {"total": 0, "reasons": [], "files": []}
-    found = _listed(path)
+        return {"total": 0, "reasons": [], "files": [], "remarks": []}
+    every = _listed(path)
+    found = [line for line in every if line["kind"] != TAKEN]
     reasons = Counter((line["kind"], line["reason"]) for line in found)
     return {
         "total": len(found),
@@ -73,6 +75,9 @@ def left_out(table: FeatureTable) -> dict[str, Any]:
             for (kind, reason), count in reasons.most_common()
         ],
         "files": found[:LISTED],
+        "remarks": Remarks(
+            (line["path"], line["reason"]) for line in every if line["kind"] == TAKEN
+        ).notes,
     }
 
 

@@ -1,5 +1,6 @@
 import errno
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -15,6 +16,7 @@ from PIL import Image
 
 from pipeline.errors import BadImage
 from pipeline.images.decoding import decode as module
+from pipeline.images.decoding.formats import WAYS
 from pipeline.images.decoding.quiet import quiet
 
 LOSSLESS = [
@@ -74,7 +76,7 @@ def test_torchvision_and_pillow_give_the_same_pixels_of_a_jpeg(picture, encode):
         for options in ({}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 2}):
             data = encode(image, "JPEG", **options)
             with quiet():
-                assert torch.equal(module._jpeg(data), module._pillow(data, "jpeg"))
+                assert torch.equal(module._jpeg(data), module._pillow(data, "jpeg").pixels)
 
 
 def test_a_cmyk_jpeg_has_the_colours_of_the_picture(encode):
@@ -112,19 +114,14 @@ def test_the_first_frame_of_an_animation_is_taken(picture, encode):
 
 def test_what_is_no_image_is_refused():
     assert reason(b"") == "empty file"
-    for data in (
-        b"text",
-        b"\0" * 100,
-        b"<svg/>",
-        b"P6 1 1 255 abc",
-        b"\0\0\0 ftypavif" + bytes(99),
-    ):
+    for data in (b"text", b"\0" * 100, b"<xml/>", b"P6"):
         assert reason(data) == "not a JPEG, PNG, WebP, GIF, BMP or TIFF file"
 
 
 def test_a_format_that_pillow_knows_and_we_do_not_is_never_opened(picture, encode):
-    for kind in ("PPM", "ICO", "TGA", "JPEG2000", "AVIF"):
-        assert reason(encode(picture, kind)) == "not a JPEG, PNG, WebP, GIF, BMP or TIFF file"
+    for kind, name in (("PPM", "PNM"), ("ICO", "Windows icon"), ("JPEG2000", "JPEG 2000")):
+        assert reason(encode(picture, kind)) == f"{name}, which is not read"
+    assert reason(encode(picture, "TGA")) == "not a JPEG, PNG, WebP, GIF, BMP or TIFF file"
 
 
 @pytest.mark.parametrize(
@@ -247,7 +244,7 @@ def test_any_damage_ends_as_pixels_or_as_one_of_the_reasons(kind, changes):
     try:
         pixels(bytes(data))
     except BadImage as error:
-        assert str(error) in REASONS
+        assert re.sub(r"( not read) \(.*\)|of \d+ bits", r"\1", str(error)) in REASONS
 
 
 REASONS = {
@@ -257,7 +254,12 @@ REASONS = {
     "a JPEG of too many scans for its size",
     "truncated",
     "damaged",
-    "damaged, or a variant of its format that is not read",
+    "a variant of its format that is not read",
+    "a variant of TIFF that is not read",
+    "a JPEG  a sample, which is not read",
+    "a JPEG without loss, which is not read",
+    "a JPEG of several resolutions, which is not read",
+    *(f"{kind}, which is not read" for kind in WAYS),
     "signed or 32-bit integer samples, which have no agreed range",
     "floating point samples outside 0 to 1",
     "asks for more memory than its size needs",

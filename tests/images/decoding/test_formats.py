@@ -1,12 +1,16 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import features
 
-from pipeline.images.decoding.formats import HEAD, PILLOW_NAMES, jpeg_header, sniff, webp_size
+from pipeline.images.decoding.formats import HEAD, PILLOW_NAMES, sniff
+from pipeline.images.decoding.headers import jpeg_header, webp_size
 
 
 @pytest.mark.parametrize("kind", PILLOW_NAMES)
 def test_every_format_is_told_by_its_first_bytes(kind, picture, encode):
+    if kind == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
     assert sniff(encode(picture, PILLOW_NAMES[kind])[:HEAD]) == kind
 
 
@@ -16,7 +20,7 @@ def test_big_tiff_is_tiff_and_old_bmp_is_bmp(picture, encode):
 
 
 @pytest.mark.parametrize(
-    "head", [b"", b"BM", b"BMW is a car maker from Munich", b"RIFF....WAVE", b"GIF88a", b"\xff\xd8"]
+    "head", [b"", b"BM", b"BMW is a car maker from Munich", b"RIFF....ACON", b"GIF88a", b"\xff\xd8"]
 )
 def test_what_only_begins_alike_is_something_else(head):
     assert sniff(head) == ""
@@ -34,7 +38,7 @@ def test_a_jpegs_size_is_read_from_its_header(picture, encode, options):
 def test_a_thumbnail_inside_does_not_count(picture, encode):
     inner = encode(picture[:8, :8], "JPEG", progressive=True)
     outer = encode(picture, "JPEG", exif=b"Exif\0\0" + inner)
-    assert jpeg_header(outer) == (64, 48, 1)
+    assert jpeg_header(outer)[:3] == (64, 48, 1)
 
 
 def test_scans_are_counted_where_a_frame_takes_several(picture, encode):

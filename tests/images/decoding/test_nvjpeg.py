@@ -10,12 +10,16 @@ from PIL import Image
 from pipeline.errors import BadImage
 from pipeline.images.decoding import decode as cpu
 from pipeline.images.decoding import nvjpeg
+from pipeline.images.decoding.colour import matrix_profile
 from pipeline.images.decoding.crops import crops
 from pipeline.images.decoding.loader import load
 from pipeline.images.preprocess import Preprocess
 
 PRE = Preprocess(40, 32)
 DIGEST = bytes(32)
+
+
+WIDE = matrix_profile(((0.68, 0.32), (0.265, 0.69), (0.15, 0.06)), (0.3127, 0.3290), None)
 
 
 class Gpu:
@@ -49,7 +53,8 @@ def gpu(monkeypatch):
 def same(data, numbers=(0, 1, 2)):
     found = nvjpeg.crops_on_gpu(data, PRE, DIGEST, numbers)
     wanted = crops(data, PRE, DIGEST, numbers)
-    return all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    pairs = zip(found.crops, wanted.crops, strict=True)
+    return found.remarks == wanted.remarks and all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("orientation", range(10))
@@ -63,6 +68,14 @@ def test_grey_jpegs_too(gpu, picture, encode):
     assert same(encode(Image.fromarray(picture).convert("L"), "JPEG")) and gpu.decoded == 1
 
 
+def test_a_broken_profile_is_told_there_too(gpu, picture, encode):
+    data = encode(picture, "JPEG", icc_profile=b"broken")
+    assert same(data) and gpu.decoded == 1
+    assert nvjpeg.crops_on_gpu(data, PRE, DIGEST, [0]).remarks == (
+        "Colour profile ignored (damaged)",
+    )
+
+
 def others(picture, encode):
     image = Image.fromarray(picture)
     plain = encode(picture, "JPEG")
@@ -72,10 +85,13 @@ def others(picture, encode):
         "cmyk": encode(image.convert("CMYK"), "JPEG"),
         "rgb": encode(picture, "JPEG", keep_rgb=True),
         "more behind the end": plain + b"more",
+        "colours of its own": encode(picture, "JPEG", icc_profile=WIDE),
     }
 
 
-@pytest.mark.parametrize("kind", ["png", "progressive", "cmyk", "rgb", "more behind the end"])
+@pytest.mark.parametrize(
+    "kind", ["png", "progressive", "cmyk", "rgb", "more behind the end", "colours of its own"]
+)
 def test_every_other_file_is_decoded_on_the_cpu(gpu, picture, encode, kind):
     assert same(others(picture, encode)[kind]) and gpu.decoded == 0
 
@@ -84,10 +100,12 @@ def test_a_large_picture_is_decoded_there_once_and_whole(gpu, encode):
     rows, columns = np.mgrid[0:900, 0:1200] / 10
     waves = 127 + 100 * np.stack([np.sin(rows), np.cos(columns), np.sin(rows + columns)], axis=-1)
     data = encode(waves.astype(np.uint8), "JPEG")
-    there = nvjpeg.crops_on_gpu(data, PRE, DIGEST, [0, 1])
-    assert gpu.decoded == 1 and [cpu.reduction(data, least) for least in (100, 200)] == [8, 4]
+    there = nvjpeg.crops_on_gpu(data, PRE, DIGEST, [0, 1]).crops
+    assert gpu.decoded == 1 and [
+        cpu.reduction(cpu.jpeg_header_of(data), least) for least in (100, 200)
+    ] == [8, 4]
     apart = [(a.float() - b.float()).abs().mean() for a, b in
-             zip(there, crops(data, PRE, DIGEST, [0, 1]), strict=True)]  # fmt: skip
+             zip(there, crops(data, PRE, DIGEST, [0, 1]).crops, strict=True)]  # fmt: skip
     assert max(apart) < 8
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.images.decoding.formats import holds_every_row
+from pipeline.images.decoding.headers import holds_every_row
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "LA", "RGBA", "I;16"])

@@ -15,7 +15,7 @@ from pipeline.images.preprocess import Preprocess
 from pipeline.inference.exporting.printed import check_lines, odd_pictures, run_lines
 from pipeline.inference.exporting.readme import OPEN, fit_lines
 
-HEAD = "import io, sys, numpy as np\nfrom PIL import Image, ImageCms, ImageOps\n"
+HEAD = "import io, sys, numpy as np\nfrom PIL import Image, ImageChops, ImageCms, ImageOps\n"
 PIXELS = f"{HEAD}{OPEN}found = np.asarray(image).astype(int)\n"
 CARELESS = (
     f'{HEAD}image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")\n'

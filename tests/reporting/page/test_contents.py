@@ -64,8 +64,19 @@ def test_left_out_files_are_counted_by_reason(table):
     assert found["files"][1]["path"] == "b\n\udcff.png"
 
 
+def test_images_with_a_remark_are_not_left_out(table):
+    listing = table.path.with_name("t.left-out.csv")
+    listing.write_text(
+        "path,kind,reason\na.txt,left out,hidden\n"
+        "b.gif,taken,Only the first frame read (2 frames)\n"
+    )
+    found = contents.left_out(table)
+    assert found["total"] == len(found["files"]) == 1
+    assert found["remarks"] == ["Only the first frame read: 1 image, 'b.gif' (2 frames)."]
+
+
 def test_without_the_list_nothing_was_left_out(table):
-    assert contents.left_out(table) == {"total": 0, "reasons": [], "files": []}
+    assert contents.left_out(table) == {"total": 0, "reasons": [], "files": [], "remarks": []}
 
 
 @pytest.mark.parametrize("text", ["path,kind\na,b\n", "", "path,kind,reason\na,b\n"])

@@ -1,0 +1,176 @@
+"""What the headers of JPEG, WebP and PNG files say, and whether a PNG is whole."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_NO_LENGTH = frozenset([0x01, *range(0xD0, 0xD8)])  # TEM and RST0 to RST7 stand alone
+_SEQUENTIAL = frozenset([0xC0, 0xC1, 0xC9])  # SOF0, SOF1 and arithmetic SOF9
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15; not DHT, JPG, DAC
+_LOSSLESS = frozenset([0xC3, 0xC7, 0xCB, 0xCF])
+_HIERARCHICAL = frozenset([0xC5, 0xC6, 0xCD, 0xCE])
+_ICC, _EXIF = b"ICC_PROFILE\0", b"Exif\0\0"
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type (PNG specification, table 8)
+#: First column and row, and the steps between them, of Adam7's passes.
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+
+
+#: In place of a profile of which a part is missing: no profile.
+INCOMPLETE = b"incomplete"
+
+
+class JpegHeader(NamedTuple):
+    """What a JPEG's segments say, up to its first scan.
+
+    Attributes:
+        width: pixels.
+        height: pixels.
+        scans: passes over the picture.
+        frame: the frame's marker: which of JPEG's processes it is (ITU-T T.81, table B.1).
+        bits: of a sample.
+        components: 1 for grey, 3 for colour, 4 for CMYK.
+        profile: ICC profile, its parts joined; `INCOMPLETE` where one is missing.
+        exif: from the TIFF header on; empty without.
+    """
+
+    width: int
+    height: int
+    scans: int
+    frame: int
+    bits: int
+    components: int
+    profile: bytes
+    exif: bytes
+
+
+def jpeg_header(data: bytes) -> JpegHeader | None:
+    """Return a JPEG's size and number of scans, or None where no frame comes before a scan.
+
+    Walks from marker to marker as libjpeg does (`next_marker` and `read_markers` in jdmarker.c),
+    so that both take the same frame header for the picture's.
+    """
+    at = 2
+    width = height = components = frame = bits = -1
+    profile: dict[int, bytes] = {}
+    parts = 0
+    exif = b""
+    while True:
+        at = data.find(b"\xff", at)  # anything between two segments is skipped
+        if at < 0:
+            return None
+        while data[at : at + 1] == b"\xff":  # fill bytes
+            at += 1
+        marker = data[at] if at < len(data) else 0
+        at += 1
+        if marker == 0 or marker in _NO_LENGTH:
+            continue
+        if marker == 0xDA:
+            if width < 0:
+                return None
+            # libjpeg decodes no other scan than one of all components
+            whole = frame in _SEQUENTIAL and data[at + 2 : at + 3] == bytes([components])
+            # Stuffing keeps FF DA out of entropy-coded data, so the rest can simply be counted.
+            scans = 1 if whole else 1 + data.count(b"\xff\xda", at)
+            whole_profile = sorted(profile) == list(range(1, parts + 1))
+            joined = b"".join(profile[number] for number in sorted(profile))
+            joined = joined if whole_profile else INCOMPLETE
+            return JpegHeader(width, height, scans, frame, bits, components, joined, exif)
+        length = int.from_bytes(data[at : at + 2], "big")
+        if marker == 0xD9 or length < 2:
+            return None
+        if marker == 0xE2 and data.startswith(_ICC, at + 2):  # ICC.1:2022, annex B.4
+            number, parts = [*data[at + 14 : at + 16], 0, 0][:2]
+            profile.setdefault(number, data[at + 16 : at + length])
+        elif marker == 0xE1 and not exif and data.startswith(_EXIF, at + 2):
+            exif = data[at + 8 : at + length]
+        elif marker in _FRAMES and width < 0:
+            height = int.from_bytes(data[at + 3 : at + 5], "big")
+            width = int.from_bytes(data[at + 5 : at + 7], "big")
+            bits = int.from_bytes(data[at + 2 : at + 3], "big")
+            components = int.from_bytes(data[at + 7 : at + 8], "big")
+            frame = marker
+        at += length
+
+
+def other_process(header: JpegHeader) -> str:
+    """Return what a JPEG is where few decoders read it; "" for one of the usual kind."""
+    if header.frame in _LOSSLESS:
+        return "without loss"
+    if header.frame in _HIERARCHICAL:
+        return "of several resolutions"
+    return "" if header.bits == 8 else f"of {header.bits} bits a sample"
+
+
+def webp_size(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) of a WebP picture or canvas, or None where the header has none.
+
+    Pillow allocates a WebP's canvas when it opens it, before it checks the size. Layouts as in
+    RFC 9649 (VP8X, VP8L) and RFC 6386, section 9.1 (VP8).
+    """
+    kind, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        return None
+    if kind == b"VP8X":
+        width, height = int.from_bytes(body[4:7], "little"), int.from_bytes(body[7:10], "little")
+        return width + 1, height + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        width, height = int.from_bytes(body[6:8], "little"), int.from_bytes(body[8:10], "little")
+        return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+def holds_every_row(data: bytes) -> bool:
+    """Tell whether a PNG that Pillow has verified inflates to as many bytes as its header asks.
+
+    Pillow leaves rows that are missing at the end of a complete zlib stream black.
+    """
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    bits = depth * _CHANNELS[colour]
+    wanted = 0
+    for x, y, dx, dy in _ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - x) // dx), -(-(height - y) // dy)
+        if columns > 0 and rows > 0:
+            wanted += rows * (1 + (columns * bits + 7) // 8)  # each row begins with its filter
+    stream = zlib.decompressobj()
+    for piece in _image_data(data):
+        while piece and wanted > 0:
+            wanted -= len(stream.decompress(piece, 1 << 16))
+            piece = stream.unconsumed_tail
+    return wanted <= 0
+
+
+def _image_data(data: bytes) -> Iterator[bytes]:
+    at = 8
+    while at + 8 <= len(data):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        if kind == b"IDAT":
+            yield data[at + 8 : at + 8 + length]
+        at += length + 12
+
+
+def png_chunks(data: bytes, *names: bytes) -> dict[bytes, bytes]:
+    """Return what chunks of a PNG hold that stand before its image data, by their names."""
+    found: dict[bytes, bytes] = {}
+    at = 8
+    while at + 8 <= len(data):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        if kind == b"IDAT":
+            break
+        if kind in names:
+            found.setdefault(kind, data[at + 8 : at + 8 + length])
+        at += length + 12
+    return found
