@@ -61,6 +61,7 @@ def make(folder: Path, rows: int, features: int) -> FeatureTable:
             layer="feature",
             pool="own",
             precision="fp32",
+            decoder="libjpeg-turbo",
             preprocess={},
             data="wide",
             root=str(folder),

@@ -22,6 +22,7 @@ SOURCE = {
     "layer": "feature",
     "pool": "own",
     "precision": "fp32",
+    "decoder": "libjpeg-turbo",
     "preprocess": Preprocess(10, 8).to_json(),
 }
 METRICS = {

@@ -69,6 +69,7 @@ def assemble(
         layer=key.layer,
         pool=key.pool,
         precision=key.precision,
+        decoder=key.decoder,
         preprocess=key.preprocess.to_json(),
         data=images.name,
         root=str(images.root),

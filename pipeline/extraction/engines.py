@@ -25,11 +25,11 @@ def batches_of(key: FeatureKey, options: ExtractOptions) -> Batches:
     Raises:
         UsageError: the device is not there, or does not compute in the key's precision.
     """
-    device, precision = "cpu", key.precision
+    device = "cpu"
     if key.layer != "pixels":
         device = devices.choose_device(options.device)
-        precision = devices.choose_precision(precision, device)
-    return batches_on(device, precision, options.batch_size)
+        devices.choose_precision(key.precision, device)
+    return batches_on(device, key.decoder, options.batch_size)
 
 
 def make_engine(

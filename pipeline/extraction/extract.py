@@ -233,8 +233,9 @@ def extract_tables(
             key: find_rows(cache, key, keys, device=options.device, engine=options.engine)
             for key in dict.fromkeys(asked)
         }
-        for precision in dict.fromkeys(rows.key.precision for rows in stored.values()):
-            part = [rows for rows in stored.values() if rows.key.precision == precision]
+        kinds = [(rows.key.precision, rows.key.decoder) for rows in stored.values()]
+        for kind in dict.fromkeys(kinds):
+            part = [rows for own, rows in zip(kinds, stored.values(), strict=True) if own == kind]
             fill(
                 cache, options, part, wanted.sources, trunk=trunk, progress=progress, wanted=wanted
             )

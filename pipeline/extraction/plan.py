@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from pipeline.images.decoding.formats import claims
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Index, Key, RowStore
 from pipeline.trunks import spec
-from pipeline.trunks.spec import FeatureKey, TrunkFacts
+from pipeline.trunks.engines import devices
+from pipeline.trunks.spec import LIBJPEG, FeatureKey, TrunkFacts
 
 #: Rows of a part, rounded down to whole batches: what a kill can cost.
 SHARD_ROWS = 256
@@ -157,7 +158,7 @@ class Plan:
 
 
 def feature_key(facts: TrunkFacts, options: ExtractOptions) -> FeatureKey:
-    """Return what the rows depend on, the precision as it was asked for.
+    """Return what the rows depend on, the precision as it was asked for, the decoder not settled.
 
     Raises:
         UsageError: a layer or pooling that the trunk does not have.
@@ -166,17 +167,19 @@ def feature_key(facts: TrunkFacts, options: ExtractOptions) -> FeatureKey:
     preprocess = facts.preprocess
     if options.image_size is not None:
         preprocess = preprocess.with_size(options.image_size)
-    return FeatureKey(facts.name, facts.weights_digest, layer, pool, preprocess, options.precision)
+    return FeatureKey(
+        facts.name, facts.weights_digest, layer, pool, preprocess, options.precision, decoder="auto"
+    )
 
 
 def find_rows(
     cache: Cache, asked: FeatureKey, keys: Sequence[Key], *, device: str, engine: str = "auto"
 ) -> Rows:
-    """Return what the cache holds; precision `auto` is settled here.
+    """Return what the cache holds; precision and decoder are settled here.
 
-    It is what the hardware computes fastest, unless the cache holds rows of these images in
-    another: then that of most of them, if this machine computes in it too, or of all. A note says
-    so.
+    They are what the hardware computes fastest, unless the cache holds rows of these images in
+    others: then those of most of them, if this machine computes in these too, or of all. A note
+    says so.
 
     Args:
         cache: where rows are.
@@ -187,53 +190,65 @@ def find_rows(
             looked for, and filed, under fp32.
 
     Raises:
-        UsageError: the device is not there.
+        UsageError: the device is not there, or does not compute in the precision asked for.
     """
+    every = [_stored(cache, key) for key in asked.classes]
+    if len(every) == 1:
+        return every[0]
+    wanted, auto = set(keys), asked.precision == "auto"
+    counts = [sum(key in rows.index.rows for key in wanted) for rows in every]
+    for rows, count in zip(every, counts, strict=True):
+        fits = count if auto else rows.key.precision == asked.precision
+        if fits and all(one in rows.index or (one[0], 0) in rows.index.bad for one in wanted):
+            likely = devices.likely_precision(device) if auto else asked.precision
+            return _noted(rows, count, len(wanted), likely)
+    from pipeline.trunks.engines.choice import decoder_on, settled
 
-    def stored(precision: str) -> Rows:
-        key = replace(asked, precision=precision)
-        store = cache.rows(key.fingerprint)
-        return Rows(key, store, store.index())
+    place = devices.choose_device(device)
+    precision = devices.choose_precision(asked.precision, place)
+    own = settled(precision, device=place, asked=engine)
+    # the hardware computes in these too; what it emulates, an engine may round differently
+    also = ("fp32", *(["fp16"] if place != "cpu" else [])) if auto else ()
 
-    if asked.precision != "auto":
-        rows = stored(asked.precision)
-        if asked.precision != "bf16" or all(key in rows.index for key in keys):
-            return rows
-        from pipeline.trunks.engines import choice, devices
+    def usable(key: FeatureKey) -> bool:
+        decodes = key.decoder in (LIBJPEG, decoder_on(place, key.precision))
+        return decodes and key.precision in (own, *also)
 
-        own = choice.settled("bf16", device=devices.choose_device(device), asked=engine)
-        if own != asked.precision:
-            rows = stored(own)
-            rows.notes.append(
-                f"OpenVINO does not compute in {asked.precision} on this CPU: the features are "
-                f"computed, and kept, in {own}."
-            )
-        return rows
-    from pipeline.trunks.engines.choice import settled
-    from pipeline.trunks.engines.devices import choose_device, choose_precision, likely_precision
+    def rank(at: int) -> tuple[int, bool, bool]:  # most rows, then this machine's own way
+        key = every[at].key
+        mine = key.decoder == decoder_on(place, key.precision)
+        return counts[at], key.precision == own, mine
 
-    wanted = set(keys)
-    every = {precision: stored(precision) for precision in spec.PRECISIONS}
-    counts = {p: sum(key in rows.index.rows for key in wanted) for p, rows in every.items()}
-    whole = [
-        p for p, rows in every.items()
-        if counts[p]
-        and all(key in rows.index or (key[0], 0) in rows.index.bad for key in wanted)
-    ]  # fmt: skip
-    if whole:
-        chosen, own = whole[0], likely_precision(device)
-    else:
-        place = choose_device(device)
-        own = settled(choose_precision("auto", place), device=place, asked=engine)
-        # the hardware computes in these too; what it emulates, an engine may round differently
-        usable = [p for p in every if p in ("fp32", own) or (p == "fp16" and place != "cpu")]
-        chosen = max([own, *usable], key=counts.__getitem__)  # own, where there is none
-    if chosen != own:
-        every[chosen].notes.append(
-            f"--precision auto is {chosen} here: the cache holds {counts[chosen]:,} of the "
-            f"{len(wanted):,} rows in it."
+    best = max((at for at, rows in enumerate(every) if usable(rows.key)), key=rank)
+    rows = every[best]
+    if rows.key.decoder != decoder_on(place, rows.key.precision):
+        rows.notes.append(
+            f"JPEGs are decoded by {rows.key.decoder}, and not on the GPU: the cache holds "
+            f"{counts[best]:,} of the {len(wanted):,} rows so."
         )
-    return every[chosen]
+    if auto:
+        return _noted(rows, counts[best], len(wanted), own)
+    if own != asked.precision:
+        rows.notes.append(
+            f"OpenVINO does not compute in {asked.precision} on this CPU: the features are "
+            f"computed, and kept, in {own}."
+        )
+    return rows
+
+
+def _stored(cache: Cache, key: FeatureKey) -> Rows:
+    store = cache.rows(key.fingerprint)
+    return Rows(key, store, store.index())
+
+
+def _noted(rows: Rows, count: int, wanted: int, own: str) -> Rows:
+    """Return rows with a note where `auto` is another precision than a machine's own."""
+    if (precision := rows.key.precision) != own:
+        rows.notes.append(
+            f"--precision auto is {precision} here: the cache holds {count:,} of the "
+            f"{wanted:,} rows in it."
+        )
+    return rows
 
 
 def make_plan(

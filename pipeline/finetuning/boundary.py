@@ -141,7 +141,7 @@ def make_source(
 
 def boundary_key(table: FeatureTable, after: str) -> FeatureKey:
     """Return what the activations at a boundary of a table's trunk depend on."""
-    key = FeatureKey.of(table.provenance)
+    key = replace(FeatureKey.of(table.provenance), decoder="auto")  # this machine's
     if after == "feature":
         return key
     if after == "pixels":  # crops are the same for all trunks that see alike

@@ -28,12 +28,12 @@ from pipeline.progress import Progress
 from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
-from pipeline.trunks.engines.choice import batches_on, engine_for
+from pipeline.trunks.engines.choice import batches_on, decoder_on, engine_for
 from pipeline.trunks.engines.devices import choose_device
 from pipeline.trunks.engines.engine import Engine, run_batches
 from pipeline.trunks.engines.finite import FiniteRows
 from pipeline.trunks.engines.openvino_engine import place
-from pipeline.trunks.spec import FeatureKey
+from pipeline.trunks.spec import LIBJPEG, FeatureKey
 
 #: Images whose features are looked up, computed and committed together.
 CHUNK = SHARD_ROWS
@@ -78,7 +78,8 @@ def through_trunk(
     """
     device = choose_device(options.device)
     precision = predictor.precision_on(device, options.precision)
-    batch_size, pinned, cut = batches_on(device, precision, options.batch_size)
+    decoder = decoder_on(device, precision)
+    batch_size, pinned, cut = batches_on(device, decoder, options.batch_size)
     given = iter(sources)
     first = list(islice(given, AHEAD * batch_size))  # the loader takes as many at once
     names: deque[str] = deque()  # of images on their way
@@ -222,12 +223,14 @@ def through_cache(
 
 
 def _check_precision(predictor: Predictor, options: ComputeOptions, missing: int) -> None:
-    """Refuse to compute rows in another precision than they are kept in."""
-    device = choose_device(options.device)
-    if predictor.precision_on(device) != predictor.key.precision:
+    """Refuse to compute rows in another arithmetic than they are kept in."""
+    device, key = choose_device(options.device), predictor.key
+    decodes = key.decoder in (LIBJPEG, decoder_on(device, key.precision))
+    if predictor.precision_on(device) != key.precision or not decodes:
+        how = key.precision if decodes else f"{key.precision} with nvJPEG"
         raise UsageError(
             f"{counted(missing, 'image')} have no features in the cache, and computing them in "
-            f"{predictor.key.precision} needs a GPU, not {device}: leave --use-cache out."
+            f"{how} needs a GPU, not {device}: leave --use-cache out."
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.store.typed_json import Record
 
 #: Of a table's file; one of another schema is to be made again.
-TABLE_SCHEMA = 2
+TABLE_SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class FeatureSource(Record):
         layer: where features are taken.
         pool: how they are pooled.
         precision: of the arithmetic: `fp32`, `tf32`, `bf16` or `fp16`.
+        decoder: of plain JPEGs: `libjpeg-turbo`, or `nvjpeg` on a GPU.
         preprocess: of `pipeline.images.preprocess.Preprocess`.
     """
 
@@ -35,6 +36,7 @@ class FeatureSource(Record):
     layer: str
     pool: str
     precision: str
+    decoder: str
     preprocess: dict[str, Any]
 
 

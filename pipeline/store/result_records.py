@@ -283,7 +283,7 @@ class ModelInfo(ResultInfo):
         head_clf: its kind.
         head_metrics: what it scored, fitted on all training images.
         weights, weights_asked, weights_digest, keys: of the frozen part, as in `FeatureSource`.
-        layer, pool, preprocess: as in `FeatureSource`.
+        layer, pool, preprocess, decoder: as in `FeatureSource`.
         precision: of the training arithmetic.
         from_scratch: whether everything started from random weights.
         unfreeze: what was asked to learn.
@@ -321,6 +321,7 @@ class ModelInfo(ResultInfo):
     pool: str
     preprocess: dict[str, Any]
     precision: str
+    decoder: str
     from_scratch: bool
     unfreeze: str
     boundary: str

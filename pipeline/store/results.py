@@ -151,8 +151,8 @@ class Kind(Generic[Info]):
         return sorted(infos, key=lambda info: info.created, reverse=True), damaged
 
 
-HEAD = Kind("head", 5, "pipeline heads", "pipeline fit-head", HeadInfo)
-MODEL = Kind("model", 5, "pipeline models", "pipeline finetune", ModelInfo)
+HEAD = Kind("head", 6, "pipeline heads", "pipeline fit-head", HeadInfo)
+MODEL = Kind("model", 6, "pipeline models", "pipeline finetune", ModelInfo)
 RESULTS: tuple[Kind[Any], ...] = (HEAD, MODEL)
 
 

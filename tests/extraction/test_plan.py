@@ -9,12 +9,13 @@ import torch
 from pipeline.extraction import plan
 from pipeline.extraction.compute import compute_part
 from pipeline.extraction.plan import Part, find_rows, make_plan
+from pipeline.images.decoding import nvjpeg
 from pipeline.images.decoding.loader import Batch
 from pipeline.images.preprocess import Preprocess
 from pipeline.progress import Silent
-from pipeline.trunks.engines import choice
+from pipeline.trunks.engines import choice, devices
 from pipeline.trunks.engines.engine import run_batches
-from pipeline.trunks.spec import FeatureKey
+from pipeline.trunks.spec import LIBJPEG, NVJPEG, FeatureKey
 
 KEYS = [(bytes([n]) * 32, 0) for n in range(20)]
 SOURCES = {key: f"{n}.png" for n, key in enumerate(KEYS)}
@@ -35,6 +36,59 @@ def test_rows_in_bf16_that_this_cpu_computes_in_fp32_are_filed_under_fp32(cache,
         "fp32."
     ]
     assert find_rows(cache, key, [], device="cpu").key.precision == "bf16"  # nothing is missing
+
+
+def half_key(decoder="auto", precision="bf16"):
+    return FeatureKey(
+        "some", "d" * 64, "feature", "own", Preprocess(10, 8), precision, decoder=decoder
+    )
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU with nvJPEG, as far as plans know."""
+    monkeypatch.setattr(devices, "choose_device", lambda asked: "cpu" if asked == "cpu" else "cuda")
+    monkeypatch.setattr(
+        devices, "choose_precision", lambda asked, device: "bf16" if asked == "auto" else asked
+    )
+    monkeypatch.setattr(devices, "likely_precision", lambda device: "bf16")
+    monkeypatch.setattr(nvjpeg, "is_right", lambda: True)
+
+
+def test_rows_of_nvjpegs_pixels_are_never_mixed_with_those_of_libjpeg_turbo(cache, gpu):
+    here = find_rows(cache, half_key(), KEYS, device="cuda")
+    there = find_rows(cache, half_key(), KEYS, device="cpu")
+    assert (here.key.decoder, there.key.decoder) == (NVJPEG, LIBJPEG)
+    assert here.store.fingerprint != there.store.fingerprint
+    assert {here.store.fingerprint, there.store.fingerprint} <= set(half_key().fingerprints)
+    exact = find_rows(cache, half_key(precision="fp32"), KEYS, device="cuda")
+    assert exact.key.decoder == LIBJPEG
+
+
+@pytest.mark.parametrize("precision", ["bf16", "auto"])
+@pytest.mark.parametrize("decoder", [LIBJPEG, NVJPEG])
+def test_rows_that_are_all_in_the_cache_are_taken_whatever_decoded_them(
+    cache, gpu, precision, decoder
+):
+    store = cache.rows(half_key(decoder).fingerprint)
+    store.commit(KEYS, np.zeros((len(KEYS), 3), np.float32), engine="some")
+    for device in ("cpu", "cuda"):
+        rows = find_rows(cache, half_key(precision=precision), KEYS, device=device)
+        assert rows.key.decoder == decoder and rows.key.precision == "bf16"
+
+
+def test_a_gpu_goes_on_with_rows_of_libjpeg_turbo_and_a_cpu_never_with_nvjpegs(cache, gpu):
+    for decoder, device, chosen in ((LIBJPEG, "cuda", LIBJPEG), (NVJPEG, "cpu", LIBJPEG)):
+        own = cache.rows(half_key(decoder).fingerprint)
+        count = 5 + (decoder == NVJPEG)
+        own.commit(KEYS[:count], np.zeros((count, 3), np.float32), engine="some")
+        rows = find_rows(cache, half_key(), KEYS, device=device)
+        assert rows.key.decoder == chosen
+        if device == "cuda":
+            assert rows.notes == [
+                "JPEGs are decoded by libjpeg-turbo, and not on the GPU: the cache holds 5 of the "
+                "20 rows so."
+            ]
 
 
 @pytest.mark.parametrize(

@@ -115,10 +115,10 @@ def test_a_head_that_is_not_there_is_told_with_what_to_do(tmp_path):
         ("", "is damaged"),
         ("{", "is damaged"),
         ("[]", "is damaged: it holds no JSON object"),
-        ('{"schema": 1}', "of schema 1, and this release reads 5: make it again with `pipeline f"),
-        ('{"schema": 6}', "of schema 6, and this release reads 5: update Headstart"),
+        ('{"schema": 1}', "of schema 1, and this release reads 6: make it again with `pipeline f"),
+        ('{"schema": 7}', "of schema 7, and this release reads 6: update Headstart"),
         ("{}", "of schema None"),
-        ('{"schema": 5, "id": "x"}', "is damaged: head.json lacks calibration, checksum, classes"),
+        ('{"schema": 6, "id": "x"}', "is damaged: head.json lacks calibration, checksum, classes"),
     ],
 )
 def test_a_damaged_description_says_so(head, tmp_path, text, message):

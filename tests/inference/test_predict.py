@@ -108,24 +108,31 @@ def test_the_cache_is_for_heads_and_their_own_precision(modelled):
                 precision="bf16"))  # fmt: skip
 
 
-def test_rows_in_fp16_serve_on_a_cpu_and_only_computing_more_needs_a_gpu(modelled, tmp_path):
+@pytest.mark.parametrize(
+    ("arithmetic", "words"),
+    [({"precision": "fp16"}, "fp16 needs"),
+     ({"precision": "bf16", "decoder": "nvjpeg"}, "bf16 with nvJPEG needs")],
+)  # fmt: skip
+def test_a_gpus_rows_serve_on_a_cpu_and_only_computing_more_needs_a_gpu(
+    modelled, tmp_path, arithmetic, words
+):
     shutil.copytree(modelled / "cache", tmp_path / "cache")
     folder, cache = only(HEAD, tmp_path), Cache.at(tmp_path / "cache")
     info = json.loads((folder / "head.json").read_text())
     key = FeatureKey.of(HEAD.read(folder).features)
     held = cache.rows(key.fingerprint)
-    half = cache.rows(replace(key, precision="fp16").fingerprint)
+    half = cache.rows(replace(key, **arithmetic).fingerprint)
     for name in held.names():
         digests, views, _ = held.check(name)
         keys = [(digest.tobytes(), int(view)) for digest, view in zip(digests, views, strict=True)]
         half.commit(keys, held.rows(name), engine="torch-cuda")
-    info["features"]["precision"] = "fp16"
+    info["features"] |= arithmetic
     (folder / "head.json").write_text(json.dumps(info))
     recipe = PredictOptions(use_cache=True, device="cpu")
     done = predict(tmp_path, [folder, modelled / "photos/val"], recipe)
     assert len(list(done)) == done.tally.reused == 24
     (tmp_path / "new.png").write_bytes(picture(1))
-    with pytest.raises(UsageError, match=r"1 image.* fp16.* needs a GPU.*leave --use-cache out"):
+    with pytest.raises(UsageError, match=rf"1 image.* {words} a GPU.*leave --use-cache out"):
         list(predict(tmp_path, [folder, tmp_path / "new.png"], recipe))
 
 

@@ -227,8 +227,9 @@ def features_of_random_weights(
         asked.trunk, asked.weights, asked.keys, memo=cache.memo, state_dir=cache.weights
     )
     key = replace(
-        FeatureKey.of(table.provenance), weights_digest=facts.weights_digest, precision="auto"
-    )
+        FeatureKey.of(table.provenance),
+        weights_digest=facts.weights_digest, precision="auto", decoder="auto",
+    )  # fmt: skip
     keys: list[Key] = [(bytes.fromhex(table.digests[row]), 0) for row in wanted]
     with cache.reading(key.fingerprints, keys):
         rows = find_rows(cache, key, keys, device=device, engine=asked.engine)

@@ -2,9 +2,9 @@
 
 nvJPEG rounds otherwise than libjpeg-turbo, and enlarges the colour channels more simply. That is
 more than fp32's own rounding (by how much features change was not measured): so it is for the half
-precisions alone. Only plain JPEGs go there: one scan, whole, grey or YCbCr, in sRGB, not very
-large. All others, and those that it refuses, are decoded as everywhere (see `decode`), which has
-the last word on what is a bad image.
+precisions alone, and its rows have fingerprints of their own. Only plain JPEGs go there: one scan,
+whole, grey or YCbCr, in sRGB, not very large. All others, and those that it refuses, are decoded as
+everywhere (see `decode`), which has the last word on what is a bad image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from pipeline.images.decoding import decode as cpu
-from pipeline.images.decoding.crops import Crops, Cut, crops
+from pipeline.images.decoding.crops import Cut, crops
 from pipeline.images.decoding.headers import JpegHeader
 from pipeline.images.decoding.quiet import quiet
 from pipeline.images.preprocess import Preprocess
@@ -32,15 +32,6 @@ ALIKE = 2.0
 #: after the sides are swapped (Exif 2.32, table 4.6.4 A).
 _FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-1, -2), (-2,))
 _threads = threading.local()
-
-
-def crops_for(precision: str) -> Crops:
-    """Return what decodes and crops images where there is CUDA: on the GPU, or on the CPU.
-
-    Args:
-        precision: of the trunk that sees the crops: `fp32`, `tf32`, `bf16` or `fp16`.
-    """
-    return crops_on_gpu if precision not in ("fp32", "tf32") and _alike() else crops
 
 
 def crops_on_gpu(data: bytes, preprocess: Preprocess, digest: bytes, numbers: Sequence[int]) -> Cut:
@@ -100,7 +91,7 @@ def _stream() -> Any:
 
 
 @cache
-def _alike() -> bool:
+def is_right() -> bool:
     """Say whether nvJPEG is there and gives the pixels of a picture that libjpeg-turbo gives."""
     if cpu.decode_jpeg is None:
         return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.cores import usable_cores
 from pipeline.errors import UsageError
-from pipeline.trunks.spec import FeatureKey
+from pipeline.trunks.spec import HALF, LIBJPEG, NVJPEG, FeatureKey
 
 if TYPE_CHECKING:
     from pipeline.images.decoding.crops import Crops
@@ -38,22 +38,36 @@ class Batches(NamedTuple):
         return engine.name if self.cut is crops else f"{engine.name} with nvJPEG"
 
 
-def batches_on(device: str, precision: str, size: int | None) -> Batches:
+def batches_on(device: str, decoder: str, size: int | None) -> Batches:
     """Return the batches for a device.
 
     Args:
         device: `cpu`, `cuda` or `mps`.
-        precision: of the trunk: `fp32`, `tf32`, `bf16` or `fp16`.
+        decoder: of plain JPEGs, from `decoder_on`.
         size: images in one; None for the device's default.
     """
     from pipeline.images.decoding.crops import crops
 
     cut: Crops = crops
-    if device == "cuda":  # what a CPU never needs is not imported there
-        from pipeline.images.decoding.nvjpeg import crops_for
+    if decoder == NVJPEG:  # what a CPU never needs is not imported there
+        from pipeline.images.decoding.nvjpeg import crops_on_gpu
 
-        cut = crops_for(precision)
+        cut = crops_on_gpu
     return Batches(size or BATCH_SIZE[device], device == "cuda", cut)
+
+
+def decoder_on(device: str, precision: str) -> str:
+    """Return what decodes plain JPEGs fastest here, without more error than the trunk makes.
+
+    Args:
+        device: `cpu`, `cuda` or `mps`.
+        precision: of the trunk: `fp32`, `tf32`, `bf16` or `fp16`.
+    """
+    if device != "cuda" or precision not in HALF:
+        return LIBJPEG
+    from pipeline.images.decoding.nvjpeg import is_right
+
+    return NVJPEG if is_right() else LIBJPEG
 
 
 def settled(precision: str, *, device: str, asked: str) -> str:

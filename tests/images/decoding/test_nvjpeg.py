@@ -14,6 +14,8 @@ from pipeline.images.decoding.colour import matrix_profile
 from pipeline.images.decoding.crops import crops
 from pipeline.images.decoding.loader import load
 from pipeline.images.preprocess import Preprocess
+from pipeline.trunks.engines.choice import decoder_on
+from pipeline.trunks.spec import LIBJPEG, NVJPEG, PRECISIONS
 
 PRE = Preprocess(40, 32)
 DIGEST = bytes(32)
@@ -45,9 +47,9 @@ def gpu(monkeypatch):
     monkeypatch.setattr(cpu, "decode_jpeg", fake)
     monkeypatch.setattr(nvjpeg, "_stream", lambda: None)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-    nvjpeg._alike.cache_clear()
+    nvjpeg.is_right.cache_clear()
     yield fake
-    nvjpeg._alike.cache_clear()
+    nvjpeg.is_right.cache_clear()
 
 
 def same(data, numbers=(0, 1, 2)):
@@ -134,9 +136,8 @@ def test_what_the_gpu_refuses_the_cpu_decodes(gpu, picture, encode, monkeypatch,
 
 
 def test_it_is_used_in_half_precision_alone(gpu):
-    used = {name: nvjpeg.crops_for(name) for name in ("fp32", "bf16", "fp16")}
-    there = nvjpeg.crops_on_gpu
-    assert used == {"fp32": crops, "bf16": there, "fp16": there}
+    used = [name for name in PRECISIONS if decoder_on("cuda", name) == NVJPEG]
+    assert used == ["bf16", "fp16"] and decoder_on("cpu", "bf16") == LIBJPEG
     assert gpu.decoded == 1  # looked at once
 
 
@@ -153,7 +154,7 @@ def test_a_decoder_that_is_not_there_or_wrong_is_not_used(gpu, monkeypatch, faul
         monkeypatch.setattr(nvjpeg, "_nvjpeg", refuse)
     else:
         monkeypatch.setattr(cpu, "decode_jpeg", None)
-    assert nvjpeg.crops_for("bf16") is crops
+    assert not nvjpeg.is_right()
 
 
 def test_the_loader_takes_its_crops(gpu, picture, encode):
