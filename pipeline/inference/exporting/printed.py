@@ -61,6 +61,7 @@ def odd_pictures(side: int) -> dict[str, bytes]:
         "CMYK": _file(colour.convert("CMYK"), "JPEG"),
         "EXIF orientation": _file(colour, "JPEG", exif=upright),
         "a colour profile": _file(colour, "PNG", icc_profile=profile),
+        "transparency and a profile": _file(clear, "PNG", icc_profile=profile),
         "16-bit grey": _file(Image.fromarray(deep), "PNG"),
         "floating point": _file(Image.fromarray((x * y).astype(np.float32)), "TIFF"),
         "one bit": _file(alpha.convert("1"), "PNG"),

@@ -8,29 +8,37 @@ from pipeline.images.preprocess import MAX_ASPECT
 
 #: From a file to RGB as `decode` does it, or a refusal.
 OPEN = """\
-image = Image.open(sys.argv[1])
-image.load()
-has, profile = image.info, image.info.get("icc_profile")
+head, image = open(sys.argv[1], "rb").read(1 << 16), Image.open(sys.argv[1])
+has, profile, tags = image.info, image.info.get("icc_profile"), getattr(image, "tag_v2", {})
 key = image.mode != "P" and "transparency" in has  # one colour that means nothing is there
-says = not profile and "srgb" not in has and ("gamma" in has or "chromaticity" in has)
-says |= not profile and b"R03" in has.get("exif", b"")  # Adobe RGB
-says |= bool(profile) and image.mode != "RGB"
-if key or image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr") or says:
+# colours that are said otherwise than by a profile: PNG, AVIF and HEIC, a camera's EXIF
+at = head.find(b"colrnclx") + 9
+says = at > 8 and (head[at] in (9, 12) or head[at + 2] in (4, 5, 8))
+says |= "srgb" not in has and ("gamma" in has or "chromaticity" in has)
+says |= b"R03" in has.get("exif", b"")
+says = b"cICP" in head or (not profile and says)
+deep = {*tags.get(258, [8])} - {1, 8} or {*tags.get(339, [1])} - {1} or tags.get(284) == 2
+deep = deep or (b"sBIT" in head and head[24] == 16)  # above: depth, format and planes of a TIFF
+if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK") or key or says or deep:
     what = " with a transparent colour" * key + " with colours of its own" * says
     sys.exit(f"{image.mode}{what} is not read: save it as 8-bit RGB in sRGB")
+image.load()
 image = ImageOps.exif_transpose(image)
-if image.has_transparency_data:
-    seen, image = image.convert("RGBA"), Image.new("RGB", image.size, "white")
-    image.paste(seen, mask=seen)
-image = image.convert("RGB")
-if profile:
+seen, grey = image.convert("RGB"), image.mode in ("1", "L", "LA")
+own = {b"GRAY": "L", b"CMYK": "CMYK", b"RGB ": "RGB"}.get((profile or b"")[16:20])
+if own == ("L" if grey else "CMYK" if image.mode == "CMYK" else "RGB") or (grey and own == "RGB"):
     try:
-        to = ImageCms.createProfile("sRGB")
-        seen = ImageCms.profileToProfile(image, io.BytesIO(profile), to, outputMode="RGB")
-        if max(high for _, high in ImageChops.difference(seen, image).getextrema()) > 2:
-            image = seen
+        given, to = image.convert(own), ImageCms.createProfile("sRGB")
+        made = ImageCms.profileToProfile(given, io.BytesIO(profile), to, outputMode="RGB")
+        if max(high for _, high in ImageChops.difference(made, seen).getextrema()) > 2:
+            seen = made
     except ImageCms.PyCMSError:
         pass  # a broken profile
+if image.has_transparency_data:
+    alpha, white = image.convert("RGBA").getchannel("A"), Image.new("RGB", image.size, "white")
+    white.paste(seen, mask=alpha)
+    seen = white
+image = seen
 """
 _FIT = """
 

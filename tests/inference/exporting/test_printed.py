@@ -6,7 +6,9 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+import tifffile
+from PIL import Image
+from profiles import PROPHOTO, SRGB_BYTES, cmyk_profile, grey_profile
 
 from pipeline.errors import BadImage, PipelineError
 from pipeline.images.decoding.decode import decode
@@ -30,6 +32,15 @@ def wanted(files):
 def pixels(data):
     with quiet():
         return decode(data).permute(1, 2, 0).numpy()
+
+
+def chunked(image, name, data):
+    """Return a PNG with a chunk behind its header."""
+    made = io.BytesIO()
+    image.save(made, "PNG")
+    whole = made.getvalue()
+    crc = struct.pack(">I", zlib.crc32(name + data))
+    return whole[:33] + struct.pack(">I", len(data)) + name + data + crc + whole[33:]
 
 
 def png(kind, bits, width, *, key=b"", palette=b""):
@@ -75,17 +86,35 @@ def further():
         flipped = clear.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         clear.save(made, form, save_all=True, append_images=[flipped])
         files[f"{form} moving"] = made.getvalue()
-    for mode in ("1", "L", "CMYK", "YCbCr", "LAB", "I"):
+    for mode in ("1", "L", "CMYK", "LAB", "I"):
         made = io.BytesIO()
         image = Image.new("LAB", (9, 8), (90, 3, 200)) if mode == "LAB" else clear.convert(mode)
         image.save(made, "TIFF")
         files[f"TIFF {mode}"] = made.getvalue()
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    for name, profile in (("sRGB", srgb), ("a broken", srgb[:200])):
-        for form in ("PNG", "JPEG"):
+    profiled = {"sRGB": SRGB_BYTES, "a broken": SRGB_BYTES[:200], "a wide": PROPHOTO,
+                "a grey": grey_profile(1.0), "a CMYK": cmyk_profile()}  # fmt: skip
+    for name, profile in profiled.items():
+        for form, mode in [
+            *(("PNG", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")),
+            *(("JPEG", mode) for mode in ("L", "RGB", "CMYK")),
+            ("TIFF", "RGBA"),
+        ]:
             made = io.BytesIO()
-            clear.convert("RGB").save(made, form, icc_profile=profile)
-            files[f"{form} with {name} profile"] = made.getvalue()
+            clear.convert(mode).save(made, form, icc_profile=profile)
+            files[f"{form} {mode} with {name} profile"] = made.getvalue()
+    files["PNG with cICP"] = chunked(clear.convert("RGB"), b"cICP", bytes([12, 13, 0, 1]))
+    files["PNG with gAMA"] = chunked(clear.convert("RGB"), b"gAMA", struct.pack(">I", 100000))
+    ten = Image.fromarray(noise[..., 0].astype(np.uint16) * 4)
+    files["PNG 10 in 16"] = chunked(ten, b"sBIT", bytes([10]))
+    for name, samples, how in (
+        ("16-bit planes", noise[..., :3].transpose(2, 0, 1).astype(np.uint16) << 8,
+         {"planarconfig": "separate", "photometric": "rgb"}),
+        ("signed", noise[..., 0].view(np.int8), {"photometric": "minisblack"}),
+        ("16-bit", noise[..., :3].astype(np.uint16), {"photometric": "rgb"}),
+    ):  # fmt: skip
+        made = io.BytesIO()
+        tifffile.imwrite(made, samples, **how)
+        files[f"TIFF of {name}"] = made.getvalue()
     return files
 
 
@@ -104,7 +133,7 @@ def test_what_is_printed_makes_the_pixels_of_predict_of_every_kind_of_file_or_re
         else:
             assert "save it as 8-bit RGB" in given[kind]
     assert {"RGBA", "grey with transparency", "a palette with transparency", "CMYK"} <= taken
-    assert {kind for kind in files if " turned " in kind} <= taken
+    assert {kind for kind in files if " turned " in kind or " profile" in kind} <= taken
 
 
 @pytest.mark.parametrize("size", [(2, 3000), (900, 3), (40, 57), (57, 40)])
