@@ -1,32 +1,70 @@
-"""A CSV or TSV file as a data set: columns `path,label` and optionally `split` and `group`."""
+"""A list of images as a data set: columns `path,label` and optionally `split` and `group`.
+
+A CSV or TSV file, or what Python callers have in memory, which is read as the file that it would
+be. What is written otherwise than here is found all the same, and told.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
+import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
 from pipeline.errors import PipelineError, nearest
+from pipeline.images.datasets import encodings
+from pipeline.images.datasets.columns import COLUMNS, columns_of
 from pipeline.images.datasets.imageset import Entry, ImageSet, class_notes
+from pipeline.images.datasets.labels import label_notes
+from pipeline.images.datasets.located import Located, Locator, why_missing
 from pipeline.images.decoding.formats import HEAD, PILLOW_NAMES, sniff
 from pipeline.images.digest import NOT_REGULAR
 from pipeline.images.names import SPLIT_NAMES, SPLITS, class_name, counted, listed, shown
 
-REQUIRED = ("path", "label")
-COLUMNS = (*REQUIRED, "split", "group")
 MISSING = "missing"
 
 _SHOWN = 5  # faults of one kind that a message lists
+_PATHS = 100  # that are looked for to tell an encoding
+
+
+@dataclass(frozen=True)
+class Given:
+    """A list that Python callers have in memory. Equal where all of it is.
+
+    Args:
+        text: the CSV file that it would be.
+        title: what it is, for sentences: `The DataFrame`.
+    """
+
+    text: str
+    title: str
+
+    def __str__(self) -> str:
+        """Return what stands for it in a command line: a file that a person would write."""
+        return "LIST.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row(Entry):
+    """A line.
+
+    Attributes:
+        line: its number.
+        written: its path, as it stands there.
+        ways: how that is written otherwise than here.
+        gone: why there is no such image; else empty.
+    """
+
     line: int
+    written: str
+    ways: tuple[str, ...] = ()
+    gone: str = ""
 
 
 @dataclass
@@ -38,14 +76,14 @@ class _Faults:
     def add(self, kind: str, where: str) -> None:
         self.found.setdefault(kind, []).append(where)
 
-    def check(self, path: Path) -> None:
+    def check(self, title: str) -> None:
         sentences = []
         for kind, where in self.found.items():
             more = f" and {len(where) - _SHOWN:,} more" if len(where) > _SHOWN else ""
             fault = f"{kind}: {'; '.join(where[:_SHOWN])}{more}"
             sentences.append(fault if fault.endswith("?") else f"{fault}.")
         if sentences:
-            raise PipelineError(f"{shown(path)} cannot be used. {' '.join(sentences)}")
+            raise PipelineError(f"{title} cannot be used. {' '.join(sentences)}")
 
 
 def scan_listing(path: Path, name: str) -> ImageSet:
@@ -59,13 +97,29 @@ def scan_listing(path: Path, name: str) -> ImageSet:
     Raises:
         PipelineError: one message with everything that is wrong with the file.
     """
-    rows, notes = _read(path)
+    return _images(_text(path), title=shown(path), root=path.parent, name=name)
+
+
+def scan_given(given: Given) -> ImageSet:
+    """Return the data set that a list in memory names; paths are relative to the current folder.
+
+    Raises:
+        PipelineError: as `scan_listing`.
+    """
+    return _images(given.text, title=given.title, root=Path(os.path.realpath(".")), name="images")
+
+
+def _images(text: str, *, title: str, root: Path, name: str) -> ImageSet:
+    notes: list[str] = []
+    rows = _located(_read(text, title, notes), title, root, notes)
     faults = _Faults()
     rows = _unique(rows, faults, notes)
     _check_splits(rows, faults)
-    faults.check(path)
-    kept, left_out = _existing(path, rows)
-    images = ImageSet.of_entries(name, path.parent, kept, left_out)
+    faults.check(title)
+    kept = _there(rows, title, root, notes)
+    left_out = [(row.path, row.gone) for row in rows if row.gone]
+    images = ImageSet.of_entries(name, root, kept, left_out)
+    notes += label_notes([row.label for row in kept])
     return replace(images, notes=(*notes, *class_notes(images)))
 
 
@@ -75,90 +129,126 @@ def _text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise PipelineError(f"Cannot read {shown(path)}: {error.strerror}.") from error
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16", "replace")
-    is_image = sniff(data[:HEAD]) in PILLOW_NAMES
-    if is_image or b"\0" in data[: 1 << 16]:
-        kind = "an image" if is_image else "not a CSV or TSV file"
+    image = sniff(data[:HEAD]) in PILLOW_NAMES
+    text = None if image else encodings.decoded(data)
+    if text is None:
+        kind = "an image" if image else "not a CSV or TSV file"
         raise PipelineError(
             f"{shown(path)} is {kind}. Give a folder of images, or a CSV file with the columns "
             "path,label."
         )
-    text = data.decode("utf-8-sig", "surrogateescape")
-    return text if "\n" in text else text.replace("\r", "\n")  # as old Macs end lines
+    return text
 
 
-def _read(path: Path) -> tuple[list[_Row], list[str]]:
-    """Return the file's rows as they stand, and notes."""
-    text = _text(path)
+def _read(text: str, title: str, notes: list[str]) -> list[_Row]:
+    """Return the rows as they stand, their paths not looked for yet."""
+    if "\n" not in text:
+        text = text.replace("\r", "\n")  # as old Macs end lines
+    text = re.sub(r"\A\s*sep=.(?=\r?\n)", "", text)  # as Excel wants its separator
     first = text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
-    delimiter = max(",\t;", key=lambda mark: len(set(_header(first, mark)) & set(COLUMNS)))
-    header = _header(first, delimiter)
-    faults = _Faults()
-    for column in REQUIRED:
-        if column not in header:
-            hint = _hint(column, [name for name in header if name not in COLUMNS])
-            faults.add(
-                "The first line must name the columns path,label and optionally split,group",
-                f"there is no '{column}' in '{shown(first[:80])}'{hint}",
-            )
-    for column in sorted({name for name in header if header.count(name) > 1 and name}):
-        faults.add("Columns that come twice", f"'{column}'")
-    faults.check(path)
+    columns, faults = columns_of(first), _Faults()
+    for kind, where in columns.faults:
+        faults.add(kind, where)
+    faults.check(title)
+    notes += columns.notes
     rows: list[_Row] = []
-    for line, cells in _lines(text, delimiter, faults):
-        values = dict(zip(header, cells, strict=False))
+    blank: list[str] = []
+    for line, cells in _lines(text, columns.delimiter, faults):
+        values = dict(zip(columns.names, cells, strict=False))
         split = values.get("split", "").strip()
-        if len(cells) != len(header):
+        if not any(cell.strip() for cell in cells):
+            blank.append(f"line {line}")
+        elif len(cells) != len(columns.names):
             faults.add(
-                f"Lines that do not have {counted(len(header), 'value')}",
+                f"Lines that do not have {counted(len(columns.names), 'value')}",
                 f"line {line} has {len(cells)}",
             )
         elif not values["path"].strip():
             faults.add("Lines without a path", f"line {line}")
         elif split and split.casefold() not in SPLIT_NAMES:
-            hint = _hint(split, SPLIT_NAMES)
+            near = nearest(split, SPLIT_NAMES)
             faults.add(
-                f"Splits other than {', '.join(SPLITS)}", f"line {line} says '{split}'{hint}"
+                f"Splits other than {', '.join(SPLITS)}",
+                f"line {line} says '{shown(split)}'{near and f'.{near}'}",
             )
         else:
             rows.append(
                 _Row(
                     line=line,
-                    path=_relative(values["path"], path.parent),
-                    label=class_name(values["label"].strip()),
+                    path=values["path"],
+                    written=values["path"],
+                    label=values.get("label", "").strip(),
                     split=SPLIT_NAMES[split.casefold()] if split else "",
                     group=values.get("group", "").strip(),
                 )
             )
-    faults.check(path)
+    faults.check(title)
     if not rows:
-        raise PipelineError(f"{shown(path)} names no images: there is only the line of columns.")
-    unknown = [name for name in header if name not in COLUMNS]
-    notes = [f"Columns not used: {listed(unknown)}."] if unknown else []
-    return rows, notes
+        raise PipelineError(f"{title} names no images: there is only the line of columns.")
+    if blank:
+        notes.append(f"Passed over, having no value: {counted(len(blank), 'line')} ({blank[0]}).")
+    return rows
 
 
-def _hint(given: str, allowed: Iterable[str]) -> str:
-    hint = nearest(given, allowed)
-    return f".{hint}" if hint else ""
+def _decoded(rows: list[_Row], title: str, locator: Locator, notes: list[str]) -> list[_Row]:
+    """Return the rows as text, where the list is not UTF-8; names that are so on disk stay."""
+    raw = {row.path for row in rows if not encodings.is_utf8(row.path) and locator.find(row.path)}
+    texts = {text for row in rows for text in (row.path, row.label, row.group)} - raw
+    odd = sorted(text for text in texts if not encodings.is_utf8(text))
+    if not odd:
+        return rows
+    words = {text for text in texts if not text.isascii()}
+    paths = sorted({row.path for row in rows} & words)[:_PATHS]
+
+    def fits(encoding: str) -> int:
+        return sum(bool(locator.find(encodings.read_as(path, encoding))) for path in paths)
+
+    encoding = encodings.encoding_of(words, fits)
+    notes.append(
+        f"{title} is not UTF-8: read as {encoding}, {counted(len(odd), 'name')}, such as "
+        f"'{encodings.read_as(odd[0], encoding)}'. If that is wrong, save it as UTF-8."
+    )
+    return [
+        replace(
+            row,
+            path=row.path if row.path in raw else encodings.read_as(row.path, encoding),
+            label=encodings.read_as(row.label, encoding),
+            group=encodings.read_as(row.group, encoding),
+        )
+        for row in rows
+    ]
 
 
-def _header(first: str, delimiter: str) -> list[str]:
-    try:
-        cells = next(csv.reader([first], delimiter=delimiter), [])
-    except csv.Error:
-        return []
-    return [cell.strip().casefold() for cell in cells]
+def _located(rows: list[_Row], title: str, root: Path, notes: list[str]) -> list[_Row]:
+    """Return the rows with the path of each file as it is here, or why there is none."""
+    locator, faults, located = Locator(root), _Faults(), list[_Row]()
+    for row in _decoded(rows, title, locator, notes):
+        try:
+            found = locator.find(row.path)
+        except OSError as error:
+            faults.add("Files that cannot be reached", f"'{shown(row.path)}' ({error.strerror})")
+            continue
+        found, gone = found or Located(row.path, (), 0), MISSING
+        if found.mode:
+            gone = "" if stat.S_ISREG(found.mode) else NOT_REGULAR
+        path, label = _relative(found.path, root), class_name(row.label)
+        located.append(replace(row, path=path, label=label, ways=found.ways, gone=gone))
+    faults.check(title)
+    for ways, count in Counter(row.ways for row in located if row.ways).items():
+        row = next(row for row in located if row.ways == ways)
+        notes.append(
+            f"Found, though written {' and '.join(ways)}: {counted(count, 'path')} "
+            f"('{shown(row.written)}' is {shown(row.path)})."
+        )
+    return located
 
 
 def _lines(text: str, delimiter: str, faults: _Faults) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, cells) of what comes after the header and is not empty."""
+    """Yield (line, cells) of what comes after the first line and is not empty."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         for cells in islice(filter(None, reader), 1, None):
-            if any(cell.strip() for cell in cells):
-                yield reader.line_num, cells
+            yield reader.line_num, cells
     except csv.Error as error:
         faults.add("Quotes or lengths that make no sense", f"line {reader.line_num} ({error})")
 
@@ -214,26 +304,21 @@ def _check_splits(rows: list[_Row], faults: _Faults) -> None:
             faults.add("Groups that cross splits", f"'{shown(group)}' is in {names}")
 
 
-def _existing(path: Path, rows: list[_Row]) -> tuple[list[_Row], list[tuple[str, str]]]:
-    """Return the rows whose file is there, and the others with the reason."""
-    kept, left_out, faults = [], [], _Faults()
-    for row in rows:
-        try:
-            mode = Path(path.parent, row.path).stat().st_mode
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            left_out.append((row.path, MISSING))
-        except OSError as error:
-            faults.add("Files that cannot be reached", f"'{shown(row.path)}' ({error.strerror})")
-        else:
-            if stat.S_ISREG(mode):
-                kept.append(row)
-            else:
-                left_out.append((row.path, NOT_REGULAR))
-    faults.check(path)
-    if not kept:
+def _there(rows: Sequence[_Row], title: str, root: Path, notes: list[str]) -> list[_Row]:
+    """Return the rows whose file is there; note the others, or refuse where most are not there."""
+    kept = [row for row in rows if not row.gone]
+    lost = {
+        reason: [row.written for row in rows if row.gone == reason]
+        for reason in (MISSING, NOT_REGULAR)
+    }
+    told = "; ".join(f"{reason}: {listed(paths, 3)}" for reason, paths in lost.items() if paths)
+    why = f" {why_missing(lost[MISSING], root)}" if lost[MISSING] else ""
+    files = f"the {counted(len(rows), 'file')} that {title} names"
+    if 2 * len(kept) < len(rows):
+        many = f"Only {len(kept):,}" if kept else "None"
         raise PipelineError(
-            f"None of the {counted(len(rows), 'file')} that {shown(path)} names is there "
-            f"({listed([row.path for row in rows], 3)}). Paths are relative to "
-            f"{shown(path.parent)}."
+            f"{many} of {files} {'are' if len(kept) > 1 else 'is'} there ({told}).{why}"
         )
-    return kept, left_out
+    if told:
+        notes.append(f"Left out: {len(rows) - len(kept):,} of {files} ({told}).{why}")
+    return kept

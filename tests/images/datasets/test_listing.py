@@ -54,6 +54,7 @@ def test_splits_and_groups(write):
         ("\npath,label\n\n1.jpg,a\n\n2.jpg,b\n\n", "blank.csv"),
         ("path,label\n1.jpg,a\n2.jpg,b\n".encode("utf-16"), "utf16.csv"),
         ("path,label\r1.jpg,a\r2.jpg,b", "mac.csv"),
+        ("sep=;\r\npath;label\r\n1.jpg;a\r\n2.jpg;b\r\n", "sep.csv"),
     ],
 )
 def test_the_usual_dialects_are_understood(write, text, name):
@@ -104,18 +105,126 @@ def test_a_name_that_is_not_utf8_is_found(write, make):
     assert scan(write(f"path,label\n{odd},a\n1.jpg,b\n")).paths == (odd, "1.jpg")
 
 
-def test_files_that_are_not_there_are_left_out(write, make):
+def test_files_that_are_not_there_are_left_out_and_told_with_their_number_and_names(write, make):
     (make() / "folder").mkdir()
-    images = scan(write("path,label\n1.jpg,a\nno.jpg,b\nfolder,b\n2.jpg,c\n"))
+    path = write("path,label\n1.jpg,a\nno.jpg,b\nfolder,b\n2.jpg,c\n")
+    images = scan(path)
     assert images.left_out == (("no.jpg", "missing"), ("folder", "not a regular file"))
     assert images.classes == ("a", "c")
-
-
-def test_a_file_where_nothing_is_there_is_refused_with_the_folder(write):
-    assert refusal(write("path,label\nx/1.jpg,a\nx/2.jpg,b\n")) == (
-        "None of the 2 files that LIST names is there ('x/1.jpg' and 'x/2.jpg'). Paths are "
-        "relative to FOLDER."
+    assert images.notes[0] == (
+        f"Left out: 2 of the 4 files that {path} names (missing: 'no.jpg'; not a regular file: "
+        f"'folder'). Paths are relative to {path.parent}."
     )
+
+
+def test_a_list_is_refused_where_most_of_its_files_are_not_there(write, make):
+    (make() / "folder").mkdir()
+    gone = "".join(f"gone{n}.jpg,a\n" for n in range(3))
+    assert refusal(write(f"path,label\n1.jpg,a\n2.jpg,b\n{gone}")) == (
+        "Only 2 of the 5 files that LIST names are there (missing: 'gone0.jpg', 'gone1.jpg' and "
+        "'gone2.jpg'). Paths are relative to FOLDER."
+    )
+    assert len(scan(write(f"path,label\n1.jpg,a\n2.jpg,b\n3.jpg,b\n{gone}")).paths) == 3
+    assert refusal(write("path,label\n1.jpg,a\nno.jpg,a\nfolder,b\n")).startswith(
+        "Only 1 of the 3 files that LIST names is there (missing: 'no.jpg'; not a regular file: "
+    )
+
+
+def test_a_list_of_files_that_lie_elsewhere_says_where_one_of_them_is(write, make):
+    assert refusal(write("path,label\nx/1.jpg,a\nx/2.jpg,b\n")) == (
+        "None of the 2 files that LIST names is there (missing: 'x/1.jpg' and 'x/2.jpg'). "
+        "FOLDER/1.jpg is there: write '1.jpg' for 'x/1.jpg'."
+    )
+    assert "FOLDER/1.jpg is there: write '1.jpg' for '1'." in refusal(write("path,label\n1,a\n"))
+    assert "line 3 has 1" in refusal(write("sep=,\npath,label\n1.jpg\n"))
+    make("in/x.jpg")
+    assert "FOLDER/in/x.jpg is there, and paths are relative to FOLDER" in refusal(
+        write("path,label\nx.jpg,a\n")
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        (r"C:\photos\x.jpg", "Perhaps they begin with a drive letter of Windows"),
+        (r"\\server\x.jpg", "Perhaps they are addresses of other machines"),
+        ("https://x.org/x.jpg", "Perhaps they are addresses of other machines"),
+        ("file:///photos/x.jpg", "Perhaps they are file:// addresses, and lie elsewhere here"),
+        ("~/no/x.jpg", "Perhaps they begin with '~', and are not in the home folder"),
+        (r"a\x.jpg", "Perhaps they are written with backslashes, and are not there with '/'"),
+        ("/photos/x.jpg", "Perhaps they are absolute, as on another machine perhaps"),
+    ],
+)
+def test_paths_that_are_not_there_say_what_they_look_like(write, path, why, monkeypatch):
+    monkeypatch.setenv("HOME", "/nowhere")
+    assert why in refusal(write(f"path,label\n{path},a\n"))
+
+
+@pytest.mark.parametrize(
+    ("written", "how"),
+    [
+        (r"a b\é.jpg", "with backslashes"),
+        (r".\a b\é.jpg", "with backslashes"),
+        ("~/a b/é.jpg", "with ~ for the home folder"),
+        ("file://{root}/a%20b/%C3%A9.jpg", "as file:// addresses"),
+        ("file://localhost{root}/a b/é.jpg", "as file:// addresses"),
+        ("FILE:{root}/a%20b/é.jpg", "as file:// addresses"),
+        ("a b/e\u0301.jpg", "in another Unicode form (NFC or NFD)"),
+        (r"a b\é.jpg", "with backslashes and in another Unicode form (NFC or NFD)"),
+        (" a b/é.jpg ", "with blanks around them"),
+    ],
+)
+def test_a_path_that_is_written_as_elsewhere_is_found_and_that_is_told(
+    write, make, written, how, monkeypatch
+):
+    root = make("a b/é.jpg")
+    monkeypatch.setenv("HOME", str(root))
+    written = written.replace("{root}", str(root))
+    images = scan(write(f"path,label\n1.jpg,a\n2.jpg,a\n3.jpg,b\n4.jpg,b\n{written},a\n"))
+    assert images.paths[-1] == "a b/é.jpg" and not images.left_out
+    assert images.notes == (f"Found, though written {how}: 1 path ('{written}' is a b/é.jpg).",)
+
+
+def test_a_name_that_is_composed_is_found_where_the_disk_has_it_decomposed(write, make):
+    make("e\u0301/o\u0308.jpg")
+    images = scan(write("path,label\n1.jpg,a\n2.jpg,b\n\u00e9/\u00f6.jpg,a\n"))
+    assert images.paths[-1] == "e\u0301/o\u0308.jpg"
+
+
+def test_a_literal_path_comes_before_what_it_might_mean(write, make):
+    make("a/1.jpg", r"a\1.jpg", "~", " x.jpg", "x.jpg", "é.jpg", "e\u0301.jpg")
+    written = [r"a\1.jpg", "~", " x.jpg", "é.jpg", "e\u0301.jpg"]
+    images = scan(write("path,label\n" + "".join(f"{path},a\n" for path in written)))
+    assert list(images.paths) == written
+    assert images.notes == ("There is only one class, 'a': nothing to tell apart.",)
+
+
+def test_two_ways_to_write_one_file_are_one_image(write):
+    images = scan(write("path,label\n1.jpg,a\n.\\\\1.jpg,a\n2.jpg,b\n3.jpg,b\n4.jpg,a\n"))
+    assert images.paths == ("1.jpg", "2.jpg", "3.jpg", "4.jpg")
+    assert any(note.startswith("Listed more than once") for note in images.notes)
+    assert "Paths that are listed twice with different values" in refusal(
+        write("path,label\n1.jpg,a\n.\\1.jpg,b\n2.jpg,b\n")
+    )
+
+
+def test_a_list_that_is_not_utf8_is_read_as_what_it_is_and_told(write, make):
+    make("Käfer/1.jpg", "Bär/1.jpg")
+    text = "path,label\nKäfer/1.jpg,Käfer\nBär/1.jpg,Bär\n1.jpg,Käfer\n2.jpg,Bär\n"
+    path = write(text.encode("cp1252"))
+    images = scan(path)
+    assert images.classes == ("Bär", "Käfer") and not images.left_out
+    assert images.paths[:2] == ("Käfer/1.jpg", "Bär/1.jpg")
+    assert images.notes == (
+        f"{path} is not UTF-8: read as cp1252, 4 names, such as 'Bär'. If that is wrong, save it "
+        "as UTF-8.",
+    )
+
+
+def test_the_files_that_are_there_tell_the_encoding_of_a_list(write, make):
+    make("ёж/1.jpg")  # two letters that also are a Chinese one
+    images = scan(write("path,label\nёж/1.jpg,ёж\n1.jpg,b\n".encode("cp1251")))
+    assert images.paths[0] == "ёж/1.jpg" and images.classes == ("b", "ёж")
 
 
 def test_columns_that_are_not_known_are_told(write):
@@ -130,10 +239,10 @@ def test_a_row_that_comes_twice_counts_once_and_is_told(write):
 
 
 def test_a_column_that_is_missing_is_named_with_the_nearest(write):
-    assert refusal(write("file,labels\n1.jpg,a\n")) == (
+    assert refusal(write("pth,lable\n1.jpg,a\n")) == (
         "LIST cannot be used. The first line must name the columns path,label and optionally "
-        "split,group: there is no 'path' in 'file,labels'; there is no 'label' in 'file,labels'. "
-        "Did you mean labels?"
+        "split,group: there is no 'path' in 'pth,lable': rename 'pth', if it is meant; there is "
+        "no 'label' in 'pth,lable': rename 'lable', if it is meant."
     )
 
 
