@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +18,8 @@ from numbers import Integral, Real
 from types import NoneType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
-from pipeline.errors import UsageError, nearest
+from pipeline.arguments import instead, named, plain
+from pipeline.errors import DamagedError, UsageError, nearest
 
 #: Type of an option to what a value must be, and that in words.
 _TYPES: Mapping[type, tuple[type, str]] = {
@@ -29,6 +29,8 @@ _TYPES: Mapping[type, tuple[type, str]] = {
     str: (str, "a text"),
     tuple: (tuple, "a tuple of texts"),
 }
+#: What whole numbers stay below: the seeds of NumPy and scikit-learn.
+_MOST = 2**32
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,27 @@ class Rule:
     changes: bool = True
     flags: tuple[str, ...] = ()
 
+    @property
+    def several(self) -> bool:
+        """Tell whether a text may hold several values, with commas."""
+        return "," in (self.metavar or "")
+
+    @property
+    def counts(self) -> bool:
+        """Tell whether a text may be a number."""
+        return "N" in (self.metavar or "").split("|")
+
     def fault(self, value: Any) -> str:
         """Return what is wrong with a value of the right type, as the end of a sentence."""
         if self.choices and value not in self.choices:
             hint = nearest(str(value), self.choices)
             return f"'{value}' is not one of {', '.join(self.choices)}.{hint}"
+        if _too_large(value):
+            return f"is too large: it must be below {_MOST}."
         if isinstance(value, Real) and not math.isfinite(value):
             return f"{value} is not a finite number."
+        if isinstance(value, str) and "\0" in value:
+            return f"{named(value)} has a zero byte."
         if self.least is not None and value < self.least:
             return f"{value} is below {self.least:g}."
         if self.within is not None and not _inside(value, self.within):
@@ -84,6 +100,22 @@ def _inside(value: float, interval: str) -> bool:
     low, high = (float(end) for end in interval[1:-1].split(","))
     above = value > low if interval[0] == "(" else value >= low
     return above and (value < high if interval[-1] == ")" else value <= high)
+
+
+def _too_large(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) >= _MOST
+
+
+def _plain(value: Any, kind: type, rule: Rule) -> Any:
+    """Return a value as the command line would give it; what fits no type stays, for `check`."""
+    value = plain(value, kind)
+    if kind is str and isinstance(value, list | tuple) and rule.several:
+        parts = [plain(one, str) for one in value]
+        fit = all(isinstance(one, str | Real) and not isinstance(one, bool) for one in parts)
+        return ",".join(map(str, parts)) if fit and parts else value
+    if type(value) is int and kind is str and rule.counts and abs(value) < _MOST:
+        return str(value)
+    return value
 
 
 def option(default: Any, **rule: Any) -> Any:
@@ -134,16 +166,39 @@ class Options:
     """What a command is asked for. Options that are equal give equal results on equal data."""
 
     def __post_init__(self) -> None:
-        """Take paths wherever a text is meant."""
+        """Take values as Python callers have them: a list where several may be given, a path."""
         for name, (kind, _) in types(type(self)).items():
-            value = getattr(self, name)
-            if kind is str and isinstance(value, os.PathLike):
-                object.__setattr__(self, name, os.fspath(value))
+            value = _plain(getattr(self, name), kind, rules(type(self))[name])
+            object.__setattr__(self, name, value)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
         """Return the options among other values by name, such as a public function's arguments."""
         return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any], what: str) -> Self:
+        """Return the options that a head, a model or an advice keeps of how it was made.
+
+        Args:
+            values: its recipe.
+            what: it is, and where, for the sentence.
+
+        Raises:
+            DamagedError: the recipe has keys that are no options, or values that cannot be right.
+        """
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise DamagedError(
+                f"{what} is damaged: its recipe has '{unknown[0]}', which is no option."
+                f"{nearest(unknown[0], known)}"
+            )
+        made = cls(**values)
+        try:
+            made.check()
+        except UsageError as error:
+            raise DamagedError(f"{what} is damaged: its recipe has {error}") from error
+        return made
 
     def check(self) -> None:
         """Refuse values that cannot be right, all in one message.
@@ -157,13 +212,18 @@ class Options:
             if value is None and optional:
                 continue
             wanted, words = _TYPES[kind]
+            rule = rules(type(self))[name]
             right = isinstance(value, wanted) and (kind is bool) == isinstance(value, bool)
-            fault = f"must be {words}, not {value!r}."
+            right = right and (kind is not tuple or all(isinstance(one, str) for one in value))
             if right:
-                fault = rules(type(self))[name].fault(value)
+                fault = rule.fault(value)
+            else:
+                words += " or a path" if re.search("FILE|DIR", rule.metavar or "") else ""
+                words += ", or several in a list" if kind is str and rule.several else ""
+                fault = f"must be {words}, not {named(value)}.{instead(value)}"
             if fault:
                 found.append(f"{flag(name)} {fault}")
-            mistyped = mistyped or not right
+            mistyped = mistyped or not right or _too_large(value)
         if not mistyped:  # what compares values counts on their types
             found += self.conflicts()
         if found:

@@ -115,7 +115,7 @@ def test_tables_heads_and_models_are_taken_in_the_same_ways_everywhere():
             if parameter.name in of:
                 assert parameter.annotation == of[parameter.name], name
     images, model = list(inspect.signature(pipeline.evaluate).parameters.values())[:2]
-    assert (images.annotation, model.annotation) == (TABLE, PREDICTOR)
+    assert (images.annotation, model.annotation) == ("FeatureTable | AnyData", PREDICTOR)
 
 
 def photos(work):

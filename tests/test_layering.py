@@ -16,6 +16,7 @@ PACKAGE = Path(pipeline.__file__).parent
 #: line do not import from each other, and stage two knows no trunk.
 HOUSE = (
     ("errors",),
+    ("arguments",),
     ("options", "progress", "cores", "plotting", "locks"),
     ("database",),
     ("images", "store"),

@@ -1,21 +1,29 @@
 """An option is declared once: signature, dataclass and command line agree, and so do the checks."""
 
 import inspect
+import json
 import math
 import re
 import shlex
 from dataclasses import MISSING, fields
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
+from types import NoneType
 
 import click
+import numpy as np
+import pandas
 import pytest
+import torch
 from click.testing import CliRunner
+from PIL import Image
 from tables import make_table
 
 import pipeline
 from pipeline.analysis.options import AdviseOptions, AuditOptions, CompareOptions
 from pipeline.cli import COMMANDS, main
-from pipeline.errors import UsageError
+from pipeline.errors import DamagedError, PipelineError, UsageError
 from pipeline.extraction.options import ExtractOptions
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.heads.options import FitHeadOptions
@@ -58,7 +66,10 @@ def command_of(name):
 
 def plain(annotation):
     """Return an annotation without what is only another way to give the same."""
-    return annotation.replace(" | Path", "").replace("str | int", "str")
+    for other in (" | Path", " | int", " | Sequence[str]", " | Sequence[float]"):
+        if annotation.startswith("str"):
+            annotation = annotation.replace(other, "")
+    return annotation
 
 
 def test_every_public_function_with_options_is_looked_at():
@@ -152,7 +163,7 @@ def test_every_fault_is_in_the_one_message():
     assert re.findall(r"--[a-z]+", str(caught.value)) == ["--pool", "--views", "--seed"]
 
 
-WRONG = {str: 7, int: "8", float: "0.5", bool: 1, tuple: "text"}
+WRONG = {str: 7.5, int: "8", float: "0.5", bool: 1, tuple: "text"}
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY, ids=named)
@@ -165,10 +176,115 @@ def test_a_value_of_another_type_is_refused_in_one_sentence_that_names_the_optio
             kind(**{name: value}).check()
 
 
-def test_numbers_of_numpy_are_numbers():
-    import numpy as np
+def test_numbers_of_numpy_and_tensors_without_axes_are_numbers():
+    asked = FinetuneOptions(
+        epochs=np.int64(2), lr=np.float32(0.25), weight_decay=0, seed=torch.tensor(3),
+        live=np.bool_(True), optimizer=np.str_("sgd"), data=Path("a/b"),
+    )  # fmt: skip
+    asked.check()
+    plain_ones = (asked.epochs, asked.lr, asked.weight_decay, asked.seed, asked.live)
+    assert [type(one) for one in plain_ones] == [int, float, float, int, bool]
+    assert json.loads(json.dumps(vars(asked))) == vars(asked)
+    assert asked == FinetuneOptions(
+        epochs=2, lr=0.25, weight_decay=0.0, seed=3, live=True, optimizer="sgd", data="a/b"
+    )
 
-    ExtractOptions(views=np.int64(2), val_fraction=np.float32(0.25)).check()
+
+def test_where_commas_join_several_a_list_may_be_given():
+    assert ExtractOptions(layer=["layer3", "layer4"]) == ExtractOptions(layer="layer3,layer4")
+    assert FitHeadOptions(clf=("ncm", "lda"), grid=[0.1, np.float64(1)]).grid == "0.1,1.0"
+    assert FinetuneOptions(unfreeze=["layer4"]) == FinetuneOptions(unfreeze="layer4")
+    assert FinetuneOptions(unfreeze=np.int64(2)) == FinetuneOptions(unfreeze="2")
+    for wrong in ([], [None], ["a", True], [["a"]], {"a"}):
+        with pytest.raises(UsageError, match="must be a text, or several in a list, not"):
+            ExtractOptions(layer=wrong).check()
+
+
+def test_a_network_or_its_tensors_are_refused_with_what_to_give_in_their_place():
+    network = torch.nn.Linear(2, 2)
+    with pytest.raises(UsageError) as caught:
+        ExtractOptions(trunk=network, weights=network.state_dict()).check()
+    assert str(caught.value) == (
+        "--trunk must be a text, not an object of type Linear. A network of one's own cannot be "
+        "given yet: name a trunk that `pipeline trunks` lists, and its weights as a file of "
+        "torch.save. --weights must be a text or a path, not an object of type OrderedDict. Write "
+        "the tensors with torch.save, and give the file."
+    )
+
+
+def test_a_recipe_is_the_options_again_and_a_damaged_one_is_a_sentence():
+    asked = FitHeadOptions(clf="lda", shots=3)
+    assert FitHeadOptions.recorded(vars(asked), "The head x") == asked
+    with pytest.raises(DamagedError) as caught:
+        FitHeadOptions.recorded(vars(asked) | {"shotz": 1}, "The head x")
+    assert str(caught.value) == (
+        "The head x is damaged: its recipe has 'shotz', which is no option. Did you mean shots?"
+    )
+    with pytest.raises(DamagedError, match="The head x is damaged: its recipe has --shots 0 is"):
+        FitHeadOptions.recorded(vars(asked) | {"shots": 0}, "The head x")
+
+
+class _Odd:
+    """An object that cannot even be written."""
+
+    def __repr__(self):
+        raise RuntimeError("no")
+
+
+#: What callers from Python give by mistake, or as other libraries have it.
+ODD = [
+    None, True, np.bool_(True), 0, -1, 7, 10**30, 10**5000, np.int64(3), np.uint8(3), 0.5,
+    np.float32(0.25), np.float64(7), np.longdouble(0.5), math.nan, math.inf, -math.inf, 1e300,
+    Fraction(1, 2), Fraction(10**400), Decimal("0.5"), 1j, "", "64", "a\0b", "~no-such-person/x",
+    "é" * 300,
+    "\udce9", np.str_("auto"), b"a", b"\xff", (64, 64), [], ["a"], {}, {"a": 1}, set(), Path("a"),
+    Path(), np.zeros(3), np.zeros((0, 2)), np.array(7), np.array("a"), torch.tensor(2),
+    torch.zeros(2), Image.new("RGB", (2, 2)), pandas.DataFrame({"path": []}), object(), int, len,
+    _Odd(), iter(()), range(3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERY, ids=named)
+def test_any_value_is_refused_in_a_sentence_or_taken_as_json_holds_it(kind, name):
+    for value in ODD:
+        asked = kind(**{name: value})
+        try:
+            asked.check()
+        except UsageError as error:
+            assert len(str(error)) < 1000 and "\n" not in str(error)
+        else:
+            taken = getattr(asked, name)
+            again = json.loads(json.dumps(taken))
+            assert (tuple(again) if isinstance(taken, tuple) else again) == taken
+            assert type(taken) in (NoneType, bool, int, float, str, tuple)
+
+
+#: With these every function that takes all other values ends in a sentence, before any work.
+IN_VAIN = {"trunk": "nosuch", "trunks": "nosuch", "what": "nosuch", "first": "no", "second": "no"}
+EVERY_FUNCTION = [n for n in pipeline.__all__ if inspect.isfunction(getattr(pipeline, n))]
+
+
+@pytest.mark.parametrize("name", EVERY_FUNCTION)
+def test_a_public_function_answers_any_argument_with_a_value_or_a_sentence(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    function = getattr(pipeline, name)
+    parameters = inspect.signature(function).parameters
+    needed = {p: "nosuch" for p in parameters if parameters[p].default is inspect.Parameter.empty}
+    usual = needed | {p: value for p, value in IN_VAIN.items() if p in parameters}
+    usual |= {"cache": tmp_path / "cache"} if "cache" in parameters else {}
+    for parameter in parameters:
+        for value in ODD:
+            if hasattr(value, "__next__"):
+                value = iter(())
+            try:
+                done = function(**{**usual, parameter: value})
+                assert done is not None
+            except (UsageError, PipelineError) as error:
+                assert len(str(error)) < 2000, (parameter, type(value))
+            except Exception as error:
+                raise AssertionError(f"{name}({parameter}={type(value)}): {error!r}") from error
 
 
 def test_the_public_functions_refuse_before_they_do_anything(tmp_path):

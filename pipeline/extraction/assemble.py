@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import Rows
+from pipeline.images.datasets.given import Data
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.names import safe
 from pipeline.images.remarks import TAKEN
@@ -34,7 +35,7 @@ def assemble(
     rows: Rows,
     *,
     views: Sequence[Key],
-    data: str | Path | None,
+    data: Data,
     options: ExtractOptions,
     facts: TrunkFacts,
     cost: PassCost,

@@ -16,6 +16,7 @@ from pipeline.extraction.compute import fill
 from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
 from pipeline.extraction.plan import Rows, WantedImages, feature_key, find_rows, first
 from pipeline.extraction.scan import gather
+from pipeline.images.datasets.given import AnyData, Data, as_data
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.decoding.reading import PASSING
 from pipeline.images.names import counted, listed
@@ -97,12 +98,12 @@ class Extraction:
 
 
 def extract(
-    data: str | Path | None = None,
+    data: AnyData = None,
     *,
     trunk: str = DEFAULT_TRUNK,
     weights: str | Path = "default",
     keys: str = "name",
-    layer: str | None = None,
+    layer: str | Sequence[str] | None = None,
     pool: str | None = None,
     views: int = 0,
     image_size: int | None = None,
@@ -163,11 +164,11 @@ def extract(
         >>> table.features.shape
         (1797, 1280)
     """
-    return extract_table(data, ExtractOptions.of(locals()), Cache.at(cache)).table
+    return extract_table(as_data(data), ExtractOptions.of(locals()), Cache.at(cache)).table
 
 
 def extract_table(
-    data: str | Path | None,
+    data: Data,
     options: ExtractOptions,
     cache: Cache,
     progress: Progress | None = None,
@@ -195,7 +196,7 @@ def extract_table(
 
 
 def extract_tables(
-    data: str | Path | None,
+    data: Data,
     several: Sequence[ExtractOptions],
     cache: Cache,
     progress: Progress,
@@ -246,7 +247,7 @@ def extract_tables(
 
 
 def _table(
-    data: str | Path | None,
+    data: Data,
     options: ExtractOptions,
     facts: TrunkFacts,
     rows: Rows,

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.arguments import path_of
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction.options import ExtractOptions
 from pipeline.images.datasets import sources, split
 from pipeline.images.datasets.builtin import BUILTIN, builtin
+from pipeline.images.datasets.given import Data
 from pipeline.images.datasets.imageset import ImageSet
+from pipeline.images.datasets.listing import Given
 from pipeline.images.decoding.formats import Unread
 from pipeline.images.digest import VANISHED, StatMemo, digest_all
 from pipeline.images.names import counted, shown
@@ -23,9 +26,7 @@ DEFAULT_DATA = "digits"
 FRACTION = 0.15  # of val and of test, where the data have no splits
 
 
-def gather(
-    data: str | Path | None, options: ExtractOptions, cache: Cache, progress: Progress
-) -> ImageSet:
+def gather(data: Data, options: ExtractOptions, cache: Cache, progress: Progress) -> ImageSet:
     """Return the images of DATA with their digests, each with a split.
 
     Args:
@@ -56,7 +57,7 @@ def gather(
 
 
 def of_data(
-    data: str | Path | None,
+    data: Data,
     cache: Cache,
     progress: Progress,
     *,
@@ -77,7 +78,7 @@ def of_data(
     """
     if data is None:
         data = DEFAULT_DATA
-    if str(data) in BUILTIN and not Path(data).exists():
+    if not isinstance(data, Given) and str(data) in BUILTIN and not Path(data).exists():
         data = builtin(str(data), cache.data)
     images = sources.scan(data)
     progress.start("hashing", len(images.paths))
@@ -144,7 +145,7 @@ def root_of(table: FeatureTable, data: str | Path | None = None) -> Path:
     Raises:
         PipelineError: `data` is not a folder.
     """
-    root = Path(data or table.provenance.root).expanduser().absolute()
+    root = path_of(data or table.provenance.root, "--data").absolute()
     if data is not None and not root.is_dir():
         raise PipelineError(f"--data {shown(root)} is not a folder.")
     return root

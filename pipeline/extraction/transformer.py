@@ -17,6 +17,7 @@ from pipeline.errors import BadImage, PipelineError
 from pipeline.extraction.compute import fill
 from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
 from pipeline.extraction.plan import feature_key, find_rows
+from pipeline.images.datasets.given import images_in
 from pipeline.images.decoding.formats import way
 from pipeline.images.decoding.pictures import as_source
 from pipeline.images.names import shown
@@ -108,8 +109,9 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Return the features of X, [N, D] float32.
 
         Args:
-            X: N paths; or N pictures, uint8 arrays [H, W, 3] (one array [N, H, W, 3] too), or
-                PIL images.
+            X: N paths, also as a data frame's column `path`; or N pictures: PIL images, files or
+                their bytes, or uint8 arrays [H, W, 3], [H, W, 4] or [H, W] (one array
+                [N, H, W, 3] too).
 
         Raises:
             PipelineError: an image that cannot be read, named; another input than these.
@@ -140,11 +142,12 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         cache = Cache.at(values.pop("cache"))
         options = ExtractOptions(**values)
         options.check()
-        if isinstance(X, str | bytes | Path) or not hasattr(X, "__len__"):
+        several = images_in(X)
+        if several is None:
             raise PipelineError("TrunkFeatures takes a sequence of paths or pictures, not one.")
-        if not len(X):
+        given = [as_source(item) for item in several]
+        if not given:
             raise PipelineError("TrunkFeatures was given no images.")
-        given = [as_source(item) for item in X]
         keys: list[Key] = [(hashlib.sha256(_bytes(source)).digest(), 0) for source in given]
         sources = dict(zip(keys, given, strict=True))
         make_folder(cache.root)

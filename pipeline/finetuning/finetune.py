@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ class Tuning:
 
 def finetune(
     head: Head | str | Path | None = None,
-    unfreeze: str | int = "layer4",
+    unfreeze: str | int | Sequence[str] = "layer4",
     *,
     epochs: int = 10,
     batch_size: int = 32,
@@ -132,7 +133,6 @@ def finetune(
     """
     from pipeline.finetuning.model import Model
 
-    unfreeze = str(unfreeze)
     store = Cache.at(cache)
     done = finetune_head(head, FinetuneOptions.of(locals()), store)
     return Model.open(done.folder, cache=store)

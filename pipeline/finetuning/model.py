@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pipeline.arguments import path_of
 from pipeline.cores import usable_cores
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.extraction.crashes import noted_apart
@@ -28,6 +29,7 @@ from pipeline.heads.head import Head
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
 from pipeline.heads.resolve import Artefact
+from pipeline.images.datasets.given import images_in
 from pipeline.images.decoding.loader import load
 from pipeline.images.decoding.pictures import as_source
 from pipeline.images.preprocess import Preprocess
@@ -165,19 +167,20 @@ class Predictor:
         """Return probabilities [N, K] float64, computed in fp32.
 
         Args:
-            images: N paths; or N pictures, uint8 arrays [H, W, 3] or PIL images.
+            images: N paths; or N pictures as `predict` takes them, or a data frame's column.
             device: `auto`, `cpu`, `cuda` or `mps`.
             calibrated: divide logits by the temperature of `info.calibration`.
 
         Raises:
             PipelineError: an image that cannot be read, named.
         """
-        if isinstance(images, str | bytes | Path) or not hasattr(images, "__len__"):
+        several = images_in(images)
+        if several is None:
             raise PipelineError(
                 f"A {self.kind} predicts on a sequence of paths or pictures, not on one."
             )
         engine = self.fp32_engine(device)
-        sources = ((as_source(image), None, 0) for image in images)
+        sources = ((as_source(image), None, 0) for image in several)
         probabilities = [np.empty((0, len(self.classes)))]
         with noted_apart(self.cache, Silent()) as guard, ExitStack() as stack:
             batches = load(
@@ -275,7 +278,7 @@ class Model(Predictor):
             PipelineError: there is none, or the weights of its frozen part are others now.
             DamagedError: a file is damaged or missing, or of another schema.
         """
-        folder = Path(folder)
+        folder = path_of(folder, "A model's folder")
         store = cache if isinstance(cache, Cache) else Cache.at(cache)
         info = MODEL.read(folder)
         try:

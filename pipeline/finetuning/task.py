@@ -234,7 +234,7 @@ def _part_rows(
         PipelineError: too few images to set a part aside.
     """
     check_table(table)
-    options = replace(FitHeadOptions(**info.recipe), select_on="cv", repeats=0)
+    options = replace(_fitted_by(info), select_on="cv", repeats=0)
     duplicates = [NearDuplicate(**one) for one in info.near_duplicates]
     head = split_rows(table, options, [], duplicates, choose=False)
     both = {"val", "test"} <= set(head.reported)
@@ -269,13 +269,17 @@ def _aside(labels: np.ndarray, group_ids: np.ndarray, seed: int) -> np.ndarray |
     return of == best if left[best] > 1 else None
 
 
+def _fitted_by(info: HeadInfo) -> FitHeadOptions:
+    return FitHeadOptions.recorded(info.recipe, f"The head {info.folder or info.id}")
+
+
 def refit(task: Task) -> SearchResult:
     """Return the head fitted on the images that train, with the penalty that was chosen.
 
     One that is not fitted by log-loss gets its temperature from folds of these images.
     """
     info, table = task.head, task.table
-    kind, options = HEADS[info.clf], FitHeadOptions(**info.recipe)
+    kind, options = HEADS[info.clf], _fitted_by(info)
     grid = None if kind.parameter is None else (float(info.parameters[kind.parameter]),)
     plan = Plan(
         grid=grid,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -79,10 +80,10 @@ class Fitting:
 
 def fit_head(
     table: FeatureTable | str | Path | None = None,
-    clf: str = "logreg",
+    clf: str | Sequence[str] = "logreg",
     *,
     folds: int = 5,
-    grid: str | None = None,
+    grid: str | Sequence[float] | None = None,
     normalize: str | None = None,
     select: str = "accuracy",
     select_on: str = "cv",

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.arguments import path_of
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.heads.estimators.scores import estimator_scores
 from pipeline.heads.linear import LinearHead
@@ -141,7 +142,7 @@ class Head:
         self.info = HEAD.write(folder, self.info)
 
     @classmethod
-    def open(cls, folder: Path) -> Head:
+    def open(cls, folder: str | Path) -> Head:
         """Read a head; nothing is unpickled.
 
         Raises:
@@ -149,6 +150,7 @@ class Head:
             DamagedError: a file is damaged or missing, of another schema, or holds types that are
                 not expected.
         """
+        folder = path_of(folder, "A head's folder")
         info = HEAD.read(folder)
         linear, estimator = None, None
         if _LINEAR in info.files:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.arguments import path_of
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.heads.leaderboard import Ranked, rank_heads, rank_models
 from pipeline.heads.registry import HEADS
@@ -45,7 +47,7 @@ def find_table(cache: Cache, word: str) -> FeatureTable | None:
     Raises:
         UsageError: there is nothing of that name.
     """
-    path = Path(word).expanduser()
+    path = path_of(word, "A table or folder")
     if path.exists():
         return FeatureTable.open(path) if path.suffix == ".h5" else None
     stems = [file.stem for file in cache.table_files()]
@@ -74,11 +76,13 @@ def find(cache: Cache, asked: Any = None) -> Artefact:
     if asked is None:
         return best(cache)
     asked = getattr(asked, "folder", None) or asked
-    artefact = recognise(cache, str(asked))
+    like = "a Head, a Model, an id, a folder or a kind of head"
+    asked = os.fsdecode(path_of(asked, "A head or model", like=like))
+    artefact = recognise(cache, asked)
     if artefact is not None:
         return artefact
     known = [path.name for kind in (HEAD, MODEL) for path in kind.folders(cache.root)]
-    hint = nearest(str(asked), [*known, *HEADS])
+    hint = nearest(asked, [*known, *HEADS])
     raise PipelineError(
         f"There is no head or model '{asked}' in {cache.root}.{hint} `pipeline heads` and "
         "`pipeline models` list those there are."
@@ -94,7 +98,7 @@ def recognise(cache: Cache, word: str) -> Artefact | None:
     Raises:
         PipelineError: several fit.
     """
-    path = Path(word).expanduser()
+    path = path_of(word, "A head or model")
     for kind in (MODEL, HEAD):
         if (path / f"{kind.name}.json").is_file():
             return Artefact(kind, path.absolute())

@@ -19,7 +19,9 @@ from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import draws, measure
 from pipeline.heads.resolve import find_table, table_of
+from pipeline.images.datasets.given import AnyData, Data, as_data
 from pipeline.images.datasets.imageset import ALL, ImageSet
+from pipeline.images.datasets.listing import Given
 from pipeline.images.digest import UNREAD
 from pipeline.images.names import class_name, counted
 from pipeline.images.remarks import Remarks
@@ -183,7 +185,7 @@ class Labelled:
 
 def find_images(
     cache: Cache,
-    word: FeatureTable | str | Path | None,
+    word: FeatureTable | Data,
     predictor: Predictor,
     options: EvaluateOptions,
     progress: Progress,
@@ -192,8 +194,8 @@ def find_images(
 
     Args:
         cache: where tables are.
-        word: a table, its file, name or id; a folder, a CSV or TSV file, or a built-in set; None
-            for the table that the predictor was made on.
+        word: a table, its file, name or id; a folder, a CSV or TSV file, a list in memory, or a
+            built-in set; None for the table that the predictor was made on.
         predictor: whose table is preferred where a name fits several.
         options: of `evaluate`: whose images, where they lie now, and how to compute.
         progress: told of hashing.
@@ -201,16 +203,17 @@ def find_images(
     Raises:
         PipelineError: there is no such thing, or no labelled image in it.
     """
+    table: FeatureTable | None = None
     if isinstance(word, FeatureTable):
-        table: FeatureTable | None = word
-    else:
+        table = word
+    elif not isinstance(word, Given):
         table = _table(cache, None if word is None else str(word), predictor)
     if table is not None:
         if not (table.labels >= 0).any():
             raise PipelineError(f"{table.path} has no labels to compare predictions with.")
         images = scan.of_table(table, options.data)
     else:
-        assert isinstance(word, str | Path)
+        assert word is not None and not isinstance(word, FeatureTable)
         if options.data is not None:
             raise UsageError("--data says where the images of a table lie; this is no table.")
         images = scan.of_data(word, cache, progress, workers=options.workers)
@@ -296,7 +299,7 @@ class Evaluation:
 
 
 def evaluate(
-    images: FeatureTable | str | Path | None = None,
+    images: FeatureTable | AnyData = None,
     model: Head | Model | str | Path | None = None,
     *,
     split: str | None = None,
@@ -341,7 +344,9 @@ def evaluate(
         True
     """
     options, store = EvaluateOptions.of(locals()), Cache.at(cache)
-    return evaluate_predictor(resolve.find(store, model), images, options, store).metrics
+    options.check()
+    shown = images if isinstance(images, FeatureTable) else as_data(images)
+    return evaluate_predictor(resolve.find(store, model), shown, options, store).metrics
 
 
 def understand(
@@ -364,7 +369,7 @@ def understand(
 
 def evaluate_predictor(
     artefact: resolve.Artefact,
-    images: FeatureTable | str | Path | None,
+    images: FeatureTable | Data,
     options: EvaluateOptions,
     cache: Cache,
     progress: Progress | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -171,7 +172,7 @@ def check_cache(predictor: Predictor, options: ComputeOptions) -> FeatureKey:
 
 def through_cache(
     predictor: Predictor,
-    paths: Iterable[str],
+    images: Iterable[str | bytes],
     options: ComputeOptions,
     cache: Cache,
     progress: Progress,
@@ -180,7 +181,7 @@ def through_cache(
 
     Args:
         predictor: a head.
-        paths: any number.
+        images: paths, or the bytes themselves; any number.
         options: how to compute.
         cache: where features are.
         progress: told what a person should know.
@@ -194,13 +195,15 @@ def through_cache(
     )
     engine: Engine | None = None
     make_folder(cache.root)
-    given = iter(paths)
+    given = iter(images)
     rows = find_rows(cache, key, [], device=options.device)
     while part := list(islice(given, CHUNK)):
         keys, bad = _digests(part, cache, options.workers, progress)
         sources: dict[Key, str | bytes] = {}
         for position, wanted in keys.items():
-            sources.setdefault(wanted, os.path.abspath(part[position]))  # noqa: PTH100
+            image = part[position]
+            place = image if isinstance(image, bytes) else os.path.abspath(image)  # noqa: PTH100
+            sources.setdefault(wanted, place)
         with cache.reading([key.fingerprint], list(sources)):
             index = rows.index
             if missing := [wanted for wanted in sources if wanted not in index]:
@@ -235,22 +238,27 @@ def _check_precision(predictor: Predictor, options: ComputeOptions, missing: int
 
 
 def _digests(
-    paths: list[str], cache: Cache, workers: int | None, progress: Progress
+    images: list[str | bytes], cache: Cache, workers: int | None, progress: Progress
 ) -> tuple[dict[int, Key], dict[int, str]]:
     """Return position → key of each image, and position → reason of what is none."""
+    paths = {at: image for at, image in enumerate(images) if isinstance(image, str)}
     bad = {
         position: NO_PERMISSION
-        for position, path in enumerate(paths)
+        for position, path in paths.items()
         if os.path.exists(path) and not os.access(path, os.R_OK)  # noqa: PTH110
     }
-    asked = [position for position in range(len(paths)) if position not in bad]
+    asked = [position for position in paths if position not in bad]
     files = digest_all(
         Path.cwd(),
         [paths[position] for position in asked],
         StatMemo(cache.memo, progress.say),
         threads=workers or usable_cores(),
     )
-    keys: dict[int, Key] = {}
+    keys: dict[int, Key] = {
+        at: (hashlib.sha256(image).digest(), 0)
+        for at, image in enumerate(images)
+        if isinstance(image, bytes)
+    }
     for position, file in zip(asked, files, strict=True):
         if file.digest is None:
             bad[position] = ABSENT if file.reason == VANISHED else file.reason

@@ -13,6 +13,7 @@ from pipeline.finetuning.model import Model, Predictor, open_predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.heads.metrics import McNemar, mcnemar
+from pipeline.images.datasets.given import AnyData, Data, as_data
 from pipeline.images.names import counted, joined
 from pipeline.inference.evaluate import find_images, images_of
 from pipeline.inference.options import EvaluateOptions
@@ -114,7 +115,7 @@ class Comparison:
 def paired_test(
     first: Head | Model | str | Path,
     second: Head | Model | str | Path,
-    images: FeatureTable | str | Path | None = None,
+    images: FeatureTable | AnyData = None,
     *,
     split: str | None = None,
     calibration: bool = True,
@@ -155,14 +156,16 @@ def paired_test(
         >>> pipeline.paired_test("logreg", "lda").splits  # doctest: +SKIP
     """
     options, store = EvaluateOptions.of(locals()), Cache.at(cache)
+    options.check()
+    shown = images if isinstance(images, FeatureTable) else as_data(images)
     pair = resolve.find(store, first), resolve.find(store, second)
-    return compare_predictors(*pair, images, options, store)
+    return compare_predictors(*pair, shown, options, store)
 
 
 def compare_predictors(
     first: resolve.Artefact,
     second: resolve.Artefact,
-    images: FeatureTable | str | Path | None,
+    images: FeatureTable | Data,
     options: EvaluateOptions,
     cache: Cache,
     progress: Progress | None = None,

@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.arguments import plain
 from pipeline.errors import PipelineError, UsageError
 from pipeline.finetuning.model import Model, Predictor, open_predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
+from pipeline.images.datasets.given import images_in
 from pipeline.images.datasets.picks import Pick, Picks
 from pipeline.images.decoding.formats import EMPTY, NOT_READ, Unread, claims
+from pipeline.images.decoding.pictures import AnyImage
 from pipeline.images.names import counted, joined, shown
 from pipeline.images.remarks import Remarks
 from pipeline.inference.logit_stream import check_cache, through_cache, through_trunk
@@ -117,9 +120,9 @@ class Predicting:
         """
         began, tally = time.monotonic(), self.tally
         ahead, named = tee(self.picks)  # holds the few that are on their way
-        paths = (pick.path for pick in ahead)
+        sources = (pick.source for pick in ahead)
         through = through_cache if self.options.use_cache else through_trunk
-        batches = through(self.predictor, paths, self.options, self.cache, self.progress)
+        batches = through(self.predictor, sources, self.options, self.cache, self.progress)
         reasons: list[str] = []
         for batch in batches:
             probabilities = self.predictor.probabilities(
@@ -173,7 +176,7 @@ class Predicting:
     @property
     def notes(self) -> list[str]:
         """Return what the person should know, after the last image."""
-        notes, tally = [], self.tally
+        notes, tally = self.picks.notes, self.tally
         if tally.skipped:
             notes.append(f"Skipped in folders, being no images: {counted(tally.skipped, 'file')}.")
         notes += [*self.unread.notes, *self.remarks.notes]
@@ -188,7 +191,7 @@ def _is_stray(pick: Pick, error: str) -> bool:
 
 
 def start(
-    words: Sequence[str],
+    words: Sequence[Any],
     options: PredictOptions,
     cache: Cache,
     *,
@@ -221,7 +224,7 @@ def start(
 
 
 def predict(
-    images: Sequence[str | Path] | str | Path,
+    images: AnyImage | Iterable[AnyImage],
     model: Head | Model | str | Path | None = None,
     *,
     top: int | None = None,
@@ -238,7 +241,9 @@ def predict(
     """Return what a head or model says of images. `predict_stream` yields the same one by one.
 
     Args:
-        images: files, folders with all below them, patterns, or the name of a built-in set.
+        images: files, folders with all below them, patterns, or the name of a built-in set; or in
+            memory PIL images, files or their bytes, uint8 arrays [H, W, 3], [H, W, 4] or [H, W],
+            uint16 arrays [H, W]. One, or any number in a sequence or in a data frame's column.
         model: a `Head` or `Model`, its id or folder, a kind of head; the best of the current
             table without it.
         top: classes to give for each image, likeliest first; None for three.
@@ -253,8 +258,9 @@ def predict(
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
 
     Returns:
-        One `Prediction` for each image, in order: `path`, `prediction`, `top` (pairs of class and
-        probability), `error` where the image could not be read.
+        One `Prediction` for each image, in order: `path` (`picture 3` for the fourth where that is
+        in memory), `prediction`, `top` (pairs of class and probability), `error` where the image
+        could not be read.
 
     Raises:
         UsageError: an option that cannot be right; a `ValueError` too.
@@ -269,7 +275,7 @@ def predict(
 
 
 def predict_stream(
-    images: Sequence[str | Path] | str | Path,
+    images: AnyImage | Iterable[AnyImage],
     model: Head | Model | str | Path | None = None,
     *,
     top: int | None = None,
@@ -292,12 +298,15 @@ def predict_stream(
 
 
 def _stream(
-    images: Sequence[str | Path] | str | Path,
+    images: AnyImage | Iterable[AnyImage],
     model: Head | Model | str | Path | None,
     options: PredictOptions,
     cache: str | Path | None,
 ) -> Predicting:
-    words = [images] if isinstance(images, str | Path) else images
+    options.check()
+    images = plain(images, str)
+    several = images_in(images)
+    words = [images] if several is None else list(several)
     store = Cache.at(cache)
     folder = resolve.find(store, model).folder
-    return start([str(word) for word in words], options, store, model=folder)
+    return start(words, options, store, model=folder)

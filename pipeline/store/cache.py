@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.arguments import path_of
 from pipeline.errors import DamagedError, PipelineError, nearest
 from pipeline.store import hdf5
 from pipeline.store.atomic import cannot_read, remove, write_bytes
@@ -49,7 +50,9 @@ class Cache:
 
         Nothing is made: a folder that is not there reads as an empty cache.
         """
-        folder = Path(root or os.environ.get(ENVIRONMENT) or "cache").expanduser().absolute()
+        if root is None or (isinstance(root, str) and not root):
+            root = os.environ.get(ENVIRONMENT) or "cache"
+        folder = path_of(root, "The cache's folder").absolute()
         if folder.exists() and not folder.is_dir():
             raise PipelineError(f"The cache {folder} is not a folder; name another with --cache.")
         return cls(folder)
@@ -136,8 +139,9 @@ class Cache:
                     "`pipeline extract DATA`, or name a table."
                 )
             return FeatureTable.open(current)
-        if Path(table).is_file():
-            return FeatureTable.open(table)
+        path = path_of(table, "A table", like="a table, its file, its name or its id")
+        if path.is_file():
+            return FeatureTable.open(path)
         files = {path.stem: path for path in self.table_files()}
         given = str(table).removesuffix(".h5")
         exact = [path for stem, path in files.items() if given in (stem, stem.split("--")[-1])]

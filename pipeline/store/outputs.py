@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.arguments import path_of
 from pipeline.errors import PipelineError
 from pipeline.store.atomic import Buffer, write_bytes
 
@@ -24,7 +25,7 @@ def output_path(given: str | Path, *, mark: bytes, what: str) -> Path:
     Raises:
         PipelineError: it is a folder, or a file that Headstart did not write.
     """
-    path = Path(given).expanduser().absolute()
+    path = path_of(given, "The file to write").absolute()
     if path.is_dir():
         raise PipelineError(f"{path} is a folder; name a file in it.")
     try:

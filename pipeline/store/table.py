@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.arguments import path_of
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.store import hdf5
 from pipeline.store.atomic import write_pieces
@@ -122,7 +123,7 @@ class FeatureTable:
             PipelineError: there is no such file.
             DamagedError: not a table, damaged, truncated, or of another schema.
         """
-        path = Path(path)
+        path = path_of(path, "A table's file")
         if not path.is_file():
             raise PipelineError(
                 f"There is no table {path}. `pipeline status` lists the tables of the cache, "

@@ -9,6 +9,8 @@ from functools import cache
 from types import NoneType
 from typing import Any, Self, get_args, get_origin, get_type_hints, is_typeddict
 
+from pipeline.arguments import plain
+
 #: Levels that values may be nested, so that none exhausts the stack.
 DEEPEST = 32
 
@@ -20,7 +22,7 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; fields whose metadata say `stored: False` stay out."""
         kept = {f.name for f in _stored(self)}
-        return {name: value for name, value in asdict(self).items() if name in kept}
+        return {name: _json(value) for name, value in asdict(self).items() if name in kept}
 
     @classmethod
     def from_json(cls, values: Any) -> Self:
@@ -36,6 +38,18 @@ class Record:
             raise ValueError(f"is nested deeper than {DEEPEST} levels")
         read: Self = _parsed(cls, values, "")
         return read
+
+
+def _json(value: Any) -> Any:
+    """Return a value that JSON can hold: hours of work are not lost for what is said about them."""
+    value = plain(value, str)
+    if isinstance(value, dict):
+        return {str(key): _json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        simple = {type(one) for one in value} <= {int, float, str}  # a large confusion
+        kind = tuple if isinstance(value, tuple) else list
+        return value if simple else kind(_json(one) for one in value)
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
 @cache

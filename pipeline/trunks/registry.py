@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.arguments import path_of
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.sources import builtin, from_timm, from_torchvision, random_weights
@@ -216,10 +217,10 @@ def check_weights(
 def _as_path(weights: str | Path, architecture: Architecture) -> Path | None:
     """Return the file that is meant, None where it is a name; a `Path` is always a file."""
     if isinstance(weights, Path):
-        return weights.expanduser()
+        return path_of(weights, "--weights")
     if weights in ("default", "random") or weights in architecture.weights:
         return None
-    path = Path(weights).expanduser()
+    path = path_of(weights, "--weights")
     looks = path.suffix.lower() in SUFFIXES or "/" in weights or "\\" in weights or path.exists()
     return path if looks else None
 

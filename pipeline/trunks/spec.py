@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arguments import path_of
 from pipeline.database import Database
 from pipeline.errors import UsageError, nearest
 from pipeline.images.preprocess import DECODE_POLICY, VIEW_POLICY, Preprocess
@@ -227,11 +228,11 @@ def _request(name: str, weights: str | Path, keys: str) -> str:
 
 def _text(weights: str | Path) -> str:
     """Return weights as text; a path absolute, so that it is never taken for a name."""
-    return weights if isinstance(weights, str) else str(weights.expanduser().absolute())
+    return weights if isinstance(weights, str) else str(path_of(weights, "--weights").absolute())
 
 
 def _stat(weights: str) -> list[Any] | None:
-    path = Path(weights).expanduser()
+    path = path_of(weights, "--weights")
     try:
         stat = path.stat()
     except (OSError, ValueError):

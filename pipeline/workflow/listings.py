@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arguments import named, plain
 from pipeline.errors import PipelineError, UsageError
 from pipeline.heads.leaderboard import Ranked, rank_heads, rank_models
 from pipeline.store.cache import Cache
@@ -140,6 +141,9 @@ def list_trunks(pattern: str | None = None) -> dict[str, TrunkInfo | str | None]
     """
     from pipeline.trunks import registry
 
+    pattern = plain(pattern, str)
+    if not isinstance(pattern, str | None):
+        raise UsageError(f"A pattern must be a text, not {named(pattern)}.")
     names = registry.names(pattern)
     if not names:
         raise UsageError(f"No trunk's name holds '{pattern}'. `pipeline trunks` lists them all.")

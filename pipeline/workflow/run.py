@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from pipeline.heads import fit_head
 from pipeline.heads.fit_head import Fitting
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import Ranked, rank_heads
+from pipeline.images.datasets.given import AnyData, Data, as_data
 from pipeline.progress import Progress, Silent
 from pipeline.reporting.options import ReportOptions
 from pipeline.reporting.page import report as report_of
@@ -117,12 +118,12 @@ class Run:
 
 
 def run(
-    data: str | Path | None = None,
+    data: AnyData = None,
     *,
     trunk: str = DEFAULT_TRUNK,
     weights: str | Path = "default",
     keys: str = "name",
-    layer: str | None = None,
+    layer: str | Sequence[str] | None = None,
     pool: str | None = None,
     extract_views: int = 0,
     image_size: int | None = None,
@@ -138,9 +139,9 @@ def run(
     wait: bool = True,
     max_bad: int | None = None,
     rehash: bool = False,
-    clf: str = "logreg",
+    clf: str | Sequence[str] = "logreg",
     folds: int = 5,
-    grid: str | None = None,
+    grid: str | Sequence[float] | None = None,
     normalize: str | None = None,
     select: str = "accuracy",
     fit_head_select_on: str = "cv",
@@ -151,7 +152,7 @@ def run(
     compare_all: bool = False,
     repeats: int = 0,
     jobs: int | None = None,
-    unfreeze: str | int | None = None,
+    unfreeze: str | int | Sequence[str] | None = None,
     epochs: int = 10,
     batch_size: int = 32,
     lr: float | None = None,
@@ -214,8 +215,7 @@ def run(
         >>> [str(name) for name in done.head.classes_[:3]]
         ['0', '1', '2']
     """
-    unfreeze = None if unfreeze is None else str(unfreeze)
-    return run_stages(data, RunOptions.of(locals()), Cache.at(cache))
+    return run_stages(as_data(data), RunOptions.of(locals()), Cache.at(cache))
 
 
 def _silence() -> AbstractContextManager[Progress]:
@@ -223,7 +223,7 @@ def _silence() -> AbstractContextManager[Progress]:
 
 
 def run_stages(
-    data: str | Path | None,
+    data: Data,
     options: RunOptions,
     cache: Cache,
     *,

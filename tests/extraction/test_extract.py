@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import make_folder, picture
 
+import pipeline
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction import compute
 from pipeline.extraction.extract import extract_table
@@ -41,6 +42,18 @@ def test_the_table_has_a_row_for_every_image_under_its_label(folder, cache, fake
         assert path.startswith(table.classes[label])
     assert cache.current() == table.path
     assert table.path.name == f"photos--efficientnet_lite0--{table.table_id[:12]}.h5"
+
+
+def test_a_list_in_memory_gives_the_table_of_its_folder(folder, cache, fake_trunk, monkeypatch):
+    whole = pipeline.extract(folder, cache=cache.root)
+    monkeypatch.chdir(folder)
+    pairs = list(zip(whole.paths, np.array(whole.classes)[whole.labels], strict=True))
+    fake_trunk.batches.clear()
+    listed = pipeline.extract(pairs, cache=cache.root)
+    assert listed.table_id == whole.table_id and fake_trunk.batches == []
+    assert listed.provenance.command.startswith("pipeline extract LIST.csv")
+    with pytest.raises(UsageError, match="DATA must be"):
+        pipeline.extract({"a": 1}, cache=cache.root)
 
 
 def test_a_second_run_computes_nothing_and_leaves_the_table_alone(folder, cache, fake_trunk):

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pandas
 import pytest
 from conftest import picture
 from photos import stored
@@ -246,6 +247,26 @@ def test_in_python_it_takes_heads_and_models_as_they_are(modelled):
     assert len(best) == len(files)
     with pytest.raises(TypeError, match="topp"):
         pipeline.predict(files, model, cache=cache, topp=3)
+
+
+@pytest.mark.parametrize("use_cache", [False, True])
+def test_pictures_in_memory_get_the_answers_of_their_files(modelled, use_cache, tmp_path):
+    shutil.copytree(modelled / "cache", cache := tmp_path / "cache")
+    files = sorted((modelled / "photos/val").rglob("*.png"))[::5]
+    head = pipeline.Head.open(only(HEAD, modelled))
+    given = {"cache": cache, "use_cache": use_cache}
+    likeliest = np.array([one.top[0][1] for one in pipeline.predict(files, head, **given)])
+    pictures = [Image.open(file) for file in files]
+    arrays = np.stack([np.asarray(one.convert("RGB")) for one in pictures])
+    for images in (pictures, arrays, [file.read_bytes() for file in files], map(str, files),
+                   pandas.DataFrame({"filename": files})):  # fmt: skip
+        found = pipeline.predict(images, head, **given)
+        np.testing.assert_allclose([one.top[0][1] for one in found], likeliest, atol=1e-5)
+    (one,) = pipeline.predict(arrays[0], head, **given)
+    assert one.path == "picture 0" and abs(one.top[0][1] - likeliest[0]) < 1e-5
+    mixed = pipeline.predict([files[0], b"x", arrays[0]], head, **given)
+    assert [one.path for one in mixed] == [str(files[0]), "picture 1", "picture 2"]
+    assert mixed[1].error and mixed[0].prediction == mixed[2].prediction
 
 
 def test_other_weights_than_those_of_the_features_are_refused(modelled, tmp_path):

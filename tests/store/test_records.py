@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -292,6 +294,19 @@ def test_a_table_whose_provenance_is_damaged_says_what_is(tmp_path, changes, mes
     monkeypatch.undo()
     with pytest.raises(DamagedError, match=message):
         FeatureTable.open(tmp_path / "t.h5")
+
+
+def test_values_of_other_libraries_are_written_as_plain_ones():
+    odd = {
+        "lr": np.float32(0.25),
+        "at": Path("a/b"),
+        "steps": (np.int64(2), object),
+        3: np.bool_(1),
+    }
+    kept = model_info(recipe=odd).to_json()["recipe"]
+    assert json.loads(json.dumps(kept)) == {
+        "lr": 0.25, "at": "a/b", "steps": [2, "<class 'object'>"], "3": True
+    }  # fmt: skip
 
 
 def test_a_confusion_of_a_thousand_classes_is_read_whole():

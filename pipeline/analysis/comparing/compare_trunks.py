@@ -18,6 +18,7 @@ from pipeline.extraction.scan import gather
 from pipeline.heads import fit_head
 from pipeline.heads.leaderboard import rank_heads
 from pipeline.heads.options import FitHeadOptions
+from pipeline.images.datasets.given import AnyData, Data, as_data
 from pipeline.plotting import PICTURE
 from pipeline.progress import Progress, Silent
 from pipeline.store.atomic import make_folder
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
 
 
 def compare_trunks(
-    data: str | Path | None = None,
+    data: AnyData = None,
     *,
-    trunks: str = DEFAULT_TRUNK,
-    layers: str | None = None,
-    pools: str | None = None,
-    clf: str = "linear",
+    trunks: str | Sequence[str] = DEFAULT_TRUNK,
+    layers: str | Sequence[str] | None = None,
+    pools: str | Sequence[str] | None = None,
+    clf: str | Sequence[str] = "linear",
     folds: int = 5,
     image_size: int | None = None,
     precision: str = "auto",
@@ -82,11 +83,11 @@ def compare_trunks(
         >>> race = pipeline.compare_trunks("digits", layers="layer3,own")  # doctest: +SKIP
         >>> race.results[0].accuracy  # doctest: +SKIP
     """
-    return race(data, CompareOptions.of(locals()), Cache.at(cache))[0]
+    return race(as_data(data), CompareOptions.of(locals()), Cache.at(cache))[0]
 
 
 def race(
-    data: str | Path | None, options: CompareOptions, cache: Cache, progress: Progress | None = None
+    data: Data, options: CompareOptions, cache: Cache, progress: Progress | None = None
 ) -> tuple[Race, Path]:
     """Do what `compare_trunks` does, and return where the picture is too.
 
@@ -121,9 +122,7 @@ def race(
 class _Running:
     """The contenders so far: results, failures, and what a person should know."""
 
-    def __init__(
-        self, data: str | Path | None, options: CompareOptions, cache: Cache, progress: Progress
-    ):
+    def __init__(self, data: Data, options: CompareOptions, cache: Cache, progress: Progress):
         self.data, self.options, self.cache, self.progress = data, options, cache, progress
         self.images = gather(data, options.extraction(options.contenders()[0]), cache, progress)
         self.results: list[Result] = []

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.images.datasets.builtin import BUILTIN, builtin
+from pipeline.images.datasets.encodings import ENCODINGS, decoded, is_utf8, read_as
+from pipeline.images.datasets.located import Locator
+from pipeline.images.decoding.pictures import as_source, check_source
 from pipeline.images.digest import GONE
-from pipeline.images.names import is_hidden, shown
+from pipeline.images.names import counted, is_hidden, shown
 
 #: What stands for the list on standard input.
 LIST = "-"
 
 
 class Pick(NamedTuple):
-    """One file. `found`: met in a folder, and not named by the person."""
+    """One image: a file, or a picture in memory, which `path` only names for people.
+
+    `found`: met in a folder, and not named by the person.
+    """
 
     path: str
     found: bool = False
+    data: bytes | None = None
+
+    @property
+    def source(self) -> str | bytes:
+        """Return the path, or the bytes of a picture in memory."""
+        return self.path if self.data is None else self.data
 
 
 class Picks:
@@ -30,7 +45,8 @@ class Picks:
     A word is, in this order: `-` for a list of paths on standard input, one a line; a file; a
     folder, with all below it, hidden entries left out and links followed; the name of a built-in
     set; a pattern with `*`, `?`, `[…]` or `**`; else a path that is not there, which is given too,
-    so that it is reported by itself.
+    so that it is reported by itself. A path that is written as another system has it is found all
+    the same, as in a CSV file. What is no text is a picture in memory; see `as_source`.
 
     Args:
         words: what was named.
@@ -39,18 +55,26 @@ class Picks:
 
     Attributes:
         empty: folders and patterns that gave nothing, as far as they were gone through.
+        found: how paths were written otherwise → an example, what it is here, and how many.
     """
 
-    def __init__(self, words: Iterable[str], lines: Callable[[], Iterable[bytes]], home: Path):
+    def __init__(self, words: Iterable[Any], lines: Callable[[], Iterable[bytes]], home: Path):
         self.words, self.lines, self.home = list(words), lines, home
         self.empty: list[str] = []
-        if self.words.count(LIST) > 1:
+        self.found: dict[str, tuple[str, str, int]] = {}
+        self._locator = Locator(".")
+        for word in self.words:
+            check_source(word)
+        if sum(isinstance(word, str) and word == LIST for word in self.words) > 1:
             raise UsageError("'-' is the list on standard input and can be given once.")
 
     def __iter__(self) -> Iterator[Pick]:
         """Yield each file once for each time that it is named."""
-        for word in self.words:
-            count = 0
+        for number, word in enumerate(self.words):
+            if not isinstance(word, str | os.PathLike):
+                yield Pick(f"picture {number}", data=cast(bytes, as_source(word)))
+                continue
+            word, count = os.fsdecode(word), 0
             for pick in self._meant(word):
                 count += 1
                 yield pick
@@ -59,9 +83,8 @@ class Picks:
 
     def _meant(self, word: str) -> Iterator[Pick]:
         if word == LIST:
-            for line in self.lines():
-                if name := os.fsdecode(line.rstrip(b"\r\n")):
-                    yield Pick(name)
+            for name in filter(None, self._names()):
+                yield self._pick(name)
             return
         path = os.path.expanduser(word)  # noqa: PTH111 - a Path would drop "./"
         if os.path.isdir(path):  # noqa: PTH112
@@ -75,7 +98,52 @@ class Picks:
                 if not os.path.isdir(found):  # noqa: PTH112
                     yield Pick(found)
         else:
-            yield Pick(path)
+            yield self._pick(path)
+
+    def _names(self) -> Iterator[str]:
+        """Yield the names of the list: as bytes of file names, or text where it begins as text."""
+        lines = iter(self.lines())
+        first = next(lines, b"")
+        if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            yield from (decoded(first + b"".join(lines)) or "").splitlines()
+            return
+        for line in chain([first.removeprefix(codecs.BOM_UTF8)], lines):
+            yield os.fsdecode(line.rstrip(b"\r\n"))
+
+    def _pick(self, name: str) -> Pick:
+        """Return the file of a name: as it stands, or as it is here."""
+        if os.path.lexists(name):
+            return Pick(name)
+        texts = {name: ""} if is_utf8(name) else _readings(name)
+        for text, encoding in texts.items():
+            try:
+                located = self._locator.find(text)
+            except OSError:
+                located = None
+            if located is not None:
+                how = " and ".join(filter(None, (encoding and f"in {encoding}", *located.ways)))
+                example, path, count = self.found.get(how, (name, located.path, 0))
+                self.found[how] = example, path, count + 1
+                return Pick(located.path)
+        return Pick(name)
+
+    @property
+    def notes(self) -> list[str]:
+        """Return sentences on paths that were found though written otherwise, so far."""
+        return [
+            f"Found, though written {how}: {counted(count, 'path')} "
+            f"('{shown(example)}' is {shown(path)})."
+            for how, (example, path, count) in self.found.items()
+        ]
+
+
+def _readings(name: str) -> dict[str, str]:
+    """Return text → encoding of every way to read a name that is not UTF-8."""
+    texts: dict[str, str] = {}
+    for encoding in ENCODINGS:
+        with suppress(UnicodeDecodeError):
+            texts.setdefault(read_as(name, encoding), encoding)
+    return texts
 
 
 def _below(folder: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Pick]:

@@ -21,10 +21,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pipeline.arguments import path_of
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.datasets.builtin import BUILTIN
 from pipeline.images.datasets.imageset import Entry, ImageSet, class_notes, no_images
-from pipeline.images.datasets.listing import scan_listing
+from pipeline.images.datasets.listing import Given, scan_given, scan_listing
 from pipeline.images.digest import GONE, NOT_REGULAR, VANISHED
 from pipeline.images.names import SPLIT_NAMES, class_name, counted, is_hidden, listed, shown
 
@@ -36,29 +37,30 @@ BESIDE = "beside the class folders"
 BESIDE_SPLITS = "beside the split folders"
 
 
-def scan(data: str | Path) -> ImageSet:
+def scan(data: str | Path | Given) -> ImageSet:
     """Return what a folder or listing consists of; no image is opened.
 
     Args:
         data: (1) a folder with `train/`, `val/`, `test/`, each with a folder for each class;
             (2) a folder with a folder for each class; (3) a CSV or TSV file with the columns
-            `path,label` and optionally `split` and `group`; (4) a folder of images alone.
+            `path,label` and optionally `split` and `group`; (4) a folder of images alone; (5) a
+            list in memory.
 
     Raises:
         PipelineError: with all that is wrong with the input in one message.
         UsageError: there is no such file or folder.
     """
+    if isinstance(data, Given):
+        return scan_given(data)
     if not os.fspath(data):
         raise UsageError("DATA is empty. Give a folder of images or a CSV file.")
-    path = Path(data).expanduser()
+    path = path_of(data, "DATA")
     try:
         path.stat()
     except FileNotFoundError:
         raise UsageError(_not_there(path)) from None
     except OSError as error:
         raise PipelineError(f"Cannot read {shown(path)}: {error.strerror}.") from error
-    except ValueError:
-        raise UsageError(f"{str(path)!r} is not a path.") from None
     if path.is_dir():
         real = Path(os.path.realpath(path))
         name = real.name if path.name in ("", "..") else path.name

@@ -1,42 +1,102 @@
-"""What Python callers give for an image: a path, an array or a PIL image."""
+"""What Python callers give for an image: a path, a file or its bytes, an array, a PIL image."""
 
 from __future__ import annotations
 
 import io
-from pathlib import Path
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from pipeline.errors import PipelineError
+from pipeline.arguments import named
+from pipeline.errors import PipelineError, UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+#: What `as_source` takes, tensors besides.
+AnyImage: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Image.Image"
+_LIKE = (
+    "An image is a path, a file or its bytes, a PIL image, or an array: uint8 [H, W], [H, W, 3] or "
+    "[H, W, 4], or uint16 [H, W]"
+)
+#: Modes that a PNG holds as they are.
+_AS_THEY_ARE = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+
+
+def check_source(item: Any) -> None:
+    """Refuse what `as_source` takes for no image, without a look at its pixels.
+
+    Raises:
+        UsageError: what was given, what is allowed, what to do.
+    """
+    if isinstance(item, str | os.PathLike | bytes | bytearray | memoryview):
+        return
+    if _is_pil(item) or hasattr(item, "read"):
+        return
+    if not _is_array(item):
+        raise UsageError(f"{_LIKE}; not {named(item)}.")
+    kind, shape = str(item.dtype).removeprefix("torch."), tuple(item.shape)
+    if kind == "uint8" and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))):
+        fault = "" if min(shape) else " It has no pixels."
+    elif kind == "uint16" and len(shape) == 2 and min(shape):
+        fault = ""
+    elif len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):
+        fault = " Its channels come first: put them last, as `permute(1, 2, 0)` does."
+    elif kind.startswith(("float", "bfloat")):
+        fault = (
+            " Scale its values to 0 to 255 and convert them to uint8, as they would be in a file."
+        )
+    else:
+        fault = " "
+    if fault:
+        raise UsageError(f"{_LIKE}; not {kind} {list(shape)}.{fault.rstrip()}")
 
 
 def as_source(item: Any) -> str | bytes:
-    """Return a path, or the bytes of a PNG of a picture.
+    """Return a path, or the bytes of an encoded picture.
 
     Args:
-        item: a path, a uint8 array [H, W, 3], or a PIL image.
+        item: as a path: text or a `Path`; a file that is open for bytes, or its bytes; an array or
+            tensor, uint8 [H, W] (grey), [H, W, 3] (RGB) or [H, W, 4] (with transparency), or uint16
+            [H, W]; or a PIL image, which is brought upright as its file would be.
 
     Raises:
-        PipelineError: it is anything else.
+        UsageError: it is anything else.
+        PipelineError: a PIL image whose file is damaged.
     """
-    if isinstance(item, str | Path):
-        return str(item)
-    from PIL import Image
+    check_source(item)
+    if isinstance(item, str | os.PathLike):
+        return os.fsdecode(item)
+    if isinstance(item, bytes | bytearray | memoryview):
+        return bytes(item)
+    if hasattr(item, "read"):
+        data = item.read()
+        if not isinstance(data, bytes):
+            raise UsageError(f"{_LIKE}; not a file that is open for text.")
+        return data
+    from PIL import Image, ImageOps
 
-    if isinstance(item, np.ndarray):
-        if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3:
-            raise PipelineError(
-                f"A picture is uint8 [H, W, 3], not {item.dtype} {list(item.shape)}."
-            )
-        item = Image.fromarray(item)
-    if not isinstance(item, Image.Image):
-        raise PipelineError(
-            "An image is a path, an array uint8 [H, W, 3] or a PIL image, not "
-            f"{type(item).__name__}."
+    if not _is_pil(item):
+        array = np.asarray(item.numpy(force=True) if hasattr(item, "detach") else item)
+        item = Image.fromarray(
+            np.ascontiguousarray(array[..., 0] if array.shape[2:] == (1,) else array)
         )
-    if item.mode not in ("1", "L", "LA", "I;16", "P", "RGB", "RGBA"):
-        item = item.convert("RGB")  # PNG has no such kind
+    try:
+        item = ImageOps.exif_transpose(item)
+        if item.mode not in _AS_THEY_ARE:
+            item = item.convert("RGB")  # PNG has no such kind
+            item.info.pop("icc_profile", None)  # of the colours before
+    except (OSError, SyntaxError, ValueError) as error:
+        raise PipelineError(f"A PIL image cannot be read: {error}.") from error
     buffer = io.BytesIO()
     item.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _is_pil(item: Any) -> bool:
+    return hasattr(item, "getbands") and hasattr(item, "tobytes")
+
+
+def _is_array(item: Any) -> bool:
+    return hasattr(item, "dtype") and hasattr(item, "shape") and hasattr(item, "__array__")

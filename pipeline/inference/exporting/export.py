@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.arguments import path_of
 from pipeline.errors import PipelineError
 from pipeline.extraction.crashes import noted_apart
 from pipeline.extraction.scan import of_table
@@ -92,6 +93,7 @@ def export(
             from the original, or the folder holds other files.
     """
     options = ExportOptions.of(locals())
+    options.check()
     store = Cache.at(cache)
     return export_predictor(resolve.find(store, model), options, store).folder
 
@@ -109,7 +111,7 @@ def export_predictor(
     predictor = open_predictor(artefact, cache)
     linear_of(predictor)  # says why not
     trunk = predictor.info.trunk.replace("/", "-")
-    folder = Path(options.output or f"{trunk}-{predictor.id}-{options.format}").expanduser()
+    folder = path_of(options.output or f"{trunk}-{predictor.id}-{options.format}", "--output")
     _check_place(folder)
     progress.start("exporting", 0)
     inputs, want, source = _examples(cache, predictor, options, progress)

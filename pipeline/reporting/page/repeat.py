@@ -29,14 +29,14 @@ def commands(
     found = [table.provenance.command]
     for info in heads:
         words = [table.table_id[:12], "--clf", info.clf]
-        options = FitHeadOptions(**info.recipe)
+        options = FitHeadOptions.recorded(info.recipe, f"The head {info.folder or info.id}")
         found.append(options.command_line("fit-head", words, without=("clf",)))
     for model in models:
         words = [model.head, "--unfreeze", model.unfreeze]
-        tuned = FinetuneOptions(**model.recipe)
+        tuned = FinetuneOptions.recorded(model.recipe, f"The model {model.folder or model.id}")
         found.append(tuned.command_line("finetune", words, without=("unfreeze",)))
     if advice is not None:
-        asked = AdviseOptions(**advice["recipe"])
+        asked = AdviseOptions.recorded(advice["recipe"], "The advice")
         found.append(asked.command_line("advise", [table.table_id[:12]]))
     return [*dict.fromkeys(found), f"pipeline report {table.table_id[:12]}"]
 

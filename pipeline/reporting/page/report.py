@@ -15,6 +15,7 @@ from pipeline.analysis.advising import quadrant
 from pipeline.analysis.advising.advise import at_hand
 from pipeline.analysis.auditing import audit
 from pipeline.analysis.auditing.audit import Audit
+from pipeline.arguments import path_of
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.extraction import scan
@@ -142,7 +143,7 @@ def write_report(
     if not isinstance(table, FeatureTable):
         table = cache.open_table(table)
     options.check()
-    path = Path(options.output or place(table, cache)).expanduser().absolute()
+    path = path_of(options.output or place(table, cache), "--output").absolute()
     listing = path.with_name(f"{path.stem}.audit.csv")
     output_path(path, mark=MARK, what=PAGE)
     output_path(listing, mark=audit.MARK, what=audit.LIST)

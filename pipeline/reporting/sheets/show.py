@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.arguments import path_of
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction import scan
@@ -143,8 +145,8 @@ def draw_sheet(
     """Do what `show` does and report on it."""
     for name in ("path", "folder"):  # of a table; of a head or model
         what = getattr(what, name, what)
-    word = None if what is None else str(what)
     options.check()
+    word = None if what is None else os.fsdecode(path_of(what, "What to show"))
     progress = progress or Silent()
     artefact = None if word is None else resolve.recognise(cache, word)
     kind = options.kind or ("classes" if artefact is None else "predictions")

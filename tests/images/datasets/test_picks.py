@@ -1,6 +1,7 @@
 import os
 import shutil
 
+import numpy as np
 import pytest
 from conftest import make_folder, picture
 
@@ -45,6 +46,38 @@ def test_a_list_is_one_path_a_line_whatever_its_bytes(folder):
     assert paths("-", lines=lines) == ["a b.png", os.fsdecode(b"na\xefve.png"), "last.png"]
     with pytest.raises(UsageError, match="once"):
         Picks(["-", "-"], lambda: [], folder)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_from_windows_or_another_disk_names_the_same_files(folder, monkeypatch, encoding):
+    monkeypatch.chdir(folder)
+    (folder / "é.png").write_bytes(picture(1))
+    lines = [r"ants\001.png", r"ants\002.png", "e\u0301.png", r"no\x.png"]
+    picks = Picks(["-"], lambda: "\n".join(lines).encode(encoding).splitlines(True), None)
+    assert [pick.path for pick in picks] == ["ants/001.png", "ants/002.png", "é.png", lines[-1]]
+    assert picks.notes == [
+        f"Found, though written with backslashes: 2 paths ('{lines[0]}' is ants/001.png).",
+        "Found, though written in another Unicode form (NFC or NFD): 1 path ('e\u0301.png' is "
+        "é.png).",
+    ]
+
+
+def test_a_name_in_another_encoding_is_found_where_the_file_is_there(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "Käfer.png").write_bytes(picture(1))
+    picks = Picks(["-"], lambda: [b"K\xe4fer.png\n", b"ants/000.png\n"], None)
+    assert [pick.path for pick in picks] == ["Käfer.png", "ants/000.png"]
+    assert picks.notes[0].startswith("Found, though written in cp1252: 1 path ('K")
+
+
+def test_pictures_in_memory_are_named_by_their_place(folder):
+    shown = np.zeros((4, 5, 3), np.uint8)
+    picks = Picks([f"{folder}/ants", shown, picture(1)], tuple, None)
+    *_, second, third = picks
+    assert (second.path, third.path) == ("picture 1", "picture 2")
+    assert third.source == picture(1) and second.source.startswith(b"\x89PNG")
+    with pytest.raises(UsageError, match=r"not float64 \[2, 2\]"):
+        Picks(["a.png", np.zeros((2, 2))], tuple, None)
 
 
 def test_nothing_is_read_before_it_is_asked_for():

@@ -36,7 +36,7 @@ def test_a_link_to_nothing_is_called_one(tmp_path):
 def test_nothing_and_what_is_neither_folder_nor_file_are_refused():
     assert refusal("") == "DATA is empty. Give a folder of images or a CSV file."
     assert refusal("/dev/null") == "/dev/null is neither a folder nor a file."
-    assert refusal("a\0b") == "'a\\x00b' is not a path."
+    assert refusal("a\0b") == "DATA must be a text or a path, and 'a\\x00b' has a zero byte."
 
 
 def test_a_folder_is_named_as_given_and_rooted_where_it_really_is(make, monkeypatch):
