@@ -66,7 +66,8 @@ def command_of(name):
 
 def plain(annotation):
     """Return an annotation without what is only another way to give the same."""
-    for other in (" | Path", " | int", " | Sequence[str]", " | Sequence[float]"):
+    several = (" | Sequence[str]", " | Sequence[float]", " | Sequence[str | BaseEstimator]")
+    for other in (" | Path", " | int", *several, " | BaseEstimator"):
         if annotation.startswith("str"):
             annotation = annotation.replace(other, "")
     return annotation

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,10 +19,11 @@ from pipeline.heads import metrics, predictions
 from pipeline.heads.cross_validation import near_duplicates
 from pipeline.heads.cross_validation.near_duplicates import NearDuplicate, find_near_duplicates
 from pipeline.heads.cross_validation.search import Plan, SearchResult, search
+from pipeline.heads.estimators.described import settings, short
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import rank_heads
 from pipeline.heads.options import FitHeadOptions
-from pipeline.heads.registry import HEADS, parse_grid
+from pipeline.heads.registry import kind_of, parse_grid
 from pipeline.heads.task import (
     Task,
     assign,
@@ -40,6 +41,9 @@ from pipeline.store.records import FeatureSource
 from pipeline.store.result_records import HeadInfo, HeadOptions, HeadTrial, Repeats, SplitMetrics
 from pipeline.store.results import HEAD
 from pipeline.store.table import FeatureTable
+
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Fitting:
 
 def fit_head(
     table: FeatureTable | str | Path | None = None,
-    clf: str | Sequence[str] = "logreg",
+    clf: str | BaseEstimator | Sequence[str | BaseEstimator] = "logreg",
     *,
     folds: int = 5,
     grid: str | Sequence[float] | None = None,
@@ -102,7 +106,8 @@ def fit_head(
     Args:
         table: a table, its file, name or id; the cache's current one without it.
         clf: kind of head: `linear`, `logreg`, `ridge`, `svm`, `svm-rbf`, `lda`, `nb`, `knn`,
-            `ncm` or `mlp`; several with commas, or `all`, for the best of them by selection.
+            `ncm` or `mlp`; or a classifier of scikit-learn with its parameters set, which is
+            fitted on a copy. Several, or `all`, for the best of them by selection.
         folds: of the cross-validation, at least 2.
         grid: values (`0.01,0.1,1`) or a range (`1e-6:1e5:45`) in place of the kind's own.
         normalize: `none`, `standard`, `l2`, or None for each kind's own.
@@ -155,8 +160,8 @@ def fit_heads(
     check_views(table, options.views)
     notes: list[str] = []
     if options.class_weight and len(names) > 1:
-        left = [name for name in names if not HEADS[name].balanced]
-        names = [name for name in names if HEADS[name].balanced]
+        left = [short(name) for name in names if not kind_of(name).balanced]
+        names = [name for name in names if kind_of(name).balanced]
         notes += [f"Left out, since they cannot weigh classes: {', '.join(left)}."] if left else []
     note = near_duplicates.too_many(len(table.splits), options.compare_all)
     notes += [note] if note else []
@@ -179,11 +184,11 @@ def fit_heads(
     for name in names:
         if name in fitted:
             continue
-        progress.start(name, 0)
+        progress.start(short(name), 0)
         try:
             fitted[name] = _fit(name, table, task, options, folders[name], progress, duplicates)
         except PipelineError as error:
-            failed[name] = f"{name} could not be fitted: {str(error).splitlines()[0]}"
+            failed[name] = f"{short(name)} could not be fitted: {str(error).splitlines()[0]}"
     if failed and not fitted:
         raise PipelineError(" ".join(failed.values()))
     return Fitting(
@@ -235,9 +240,9 @@ def _fit(
             f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
             for key, value in parameters.items()
         )
-        progress.update(f"{name} {shown}  best {options.select} {abs(best):.4f}")
+        progress.update(f"{short(name)} {shown}  best {options.select} {abs(best):.4f}")
 
-    kind, classes = HEADS[name], len(table.classes)
+    kind, classes = kind_of(name), len(table.classes)
     alone = options.jobs is None and effective_n_jobs(None) == 1  # no `joblib.parallel_config`
     plan = Plan(
         select=options.select,
@@ -273,7 +278,7 @@ def _fit(
     info = HeadInfo(
         schema=HEAD.schema,
         id=folder.name,
-        clf=name,
+        clf=short(name),
         title=kind.title,
         log_loss=kind.log_loss,
         linear=linear,
@@ -287,7 +292,7 @@ def _fit(
         majority=table.classes[majority],
         recipe=cast(HeadOptions, asdict(replace(options, clf=name))),
         normalize=result.normalizer.kind,
-        parameters=chosen.parameters,
+        parameters=chosen.parameters or settings(name),
         temperature=None if kind.probabilities and not linear else chosen.temperature,
         calibration=result.held and metrics.calibrate(*result.held[:2], on=task.selects),
         selected_by=options.select,

@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.arguments import path_of
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.heads.estimators.scores import estimator_scores
+from pipeline.heads.estimators.trees import sound, trees_of
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
 from pipeline.store.result_records import HeadInfo
@@ -27,6 +28,10 @@ TRUSTED = (
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn._loss.link.LogitLink",
     "sklearn._loss.link.MultinomialLogit",
+    "sklearn.tree._tree.Tree",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.utils._bunch.Bunch",
     "numpy.dtype",
 )
 #: One thread at a time bars the way to torch.
@@ -137,8 +142,12 @@ class Head:
         if self.linear is not None:
             self.linear.save(folder / _LINEAR)
         else:
-            dump = _skops().dump
-            dump(self.estimator, folder / _OTHER)
+            _skops().dump(self.estimator, folder / _OTHER)
+            if strange := _strange(folder / _OTHER):
+                raise PipelineError(
+                    f"it holds {', '.join(strange)}, which no file of a head may hold. Fit it "
+                    "yourself on `table.features`."
+                )
         self.info = HEAD.write(folder, self.info)
 
     @classmethod
@@ -177,15 +186,21 @@ def _skops() -> Any:
             sys.modules.pop(wrapper, None)
 
 
+def _strange(path: Path) -> list[str]:
+    """Return the types in a file that no head may hold."""
+    return [name for name in _skops().get_untrusted_types(file=path) if name not in TRUSTED]
+
+
 def _load_estimator(path: Path) -> Any:
-    skops = _skops()
     try:
-        strange = [name for name in skops.get_untrusted_types(file=path) if name not in TRUSTED]
-        if strange:
+        if strange := _strange(path):
             raise DamagedError(
                 f"The head {path} is refused: it holds {', '.join(strange)}, which no head does."
             )
-        return skops.load(path, trusted=list(TRUSTED))
+        estimator = _skops().load(path, trusted=list(TRUSTED))
+        if not all(map(sound, trees_of(estimator))):
+            raise DamagedError(f"The head {path} is damaged: a tree in it leads nowhere.")
+        return estimator
     except DamagedError:
         raise
     except Exception as error:  # skops raises what zipfile, json and numpy raise

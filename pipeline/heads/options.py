@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.heads import metrics
+from pipeline.heads.estimators.described import describe, is_estimator, short
 from pipeline.heads.estimators.normalize import NORMALIZATIONS
-from pipeline.heads.registry import HEADS, parse_grid, parse_names
+from pipeline.heads.registry import kind_of, parse_grid, parse_names
 from pipeline.options import Options, option, shared
 
 
@@ -48,6 +50,16 @@ class FitHeadOptions(Options):
     jobs: int | None = shared("jobs")
     seed: int = option(0, least=0)
 
+    def __post_init__(self) -> None:
+        """Take an estimator, or several, as the text that it can be made from again."""
+        clf: Any = self.clf
+        if is_estimator(clf):
+            object.__setattr__(self, "clf", describe(clf))
+        elif isinstance(clf, list | tuple):
+            given = [describe(one) if is_estimator(one) else one for one in clf]
+            object.__setattr__(self, "clf", given)
+        super().__post_init__()
+
     @property
     def names(self) -> list[str]:
         """Return the names of the heads.
@@ -73,7 +85,7 @@ class FitHeadOptions(Options):
             names = self.names
             if self.grid is not None:
                 parse_grid(self.grid)
-                parameters = {name: HEADS[name].parameter or "nothing" for name in names}
+                parameters = {short(name): kind_of(name).parameter or "nothing" for name in names}
                 varied = set(parameters.values())
                 if len(varied) > 1 or varied == {"nothing"}:
                     listed = ", ".join(f"{name}: {of}" for name, of in parameters.items())
@@ -81,8 +93,10 @@ class FitHeadOptions(Options):
                         "--grid gives values for one parameter, and these heads vary different "
                         f"ones ({listed}). Fit them one by one."
                     )
-            if self.class_weight and not any(HEADS[name].balanced for name in names):
-                faults.append(f"{', '.join(names)} cannot weigh classes; drop --class-weight.")
+            if self.class_weight and not any(kind_of(name).balanced for name in names):
+                faults.append(
+                    f"{', '.join(map(short, names))} cannot weigh classes; drop --class-weight."
+                )
         except UsageError as error:
             faults.append(str(error))
         return faults

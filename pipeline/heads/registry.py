@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UsageError, nearest
+from pipeline.heads.estimators.described import build, short, split
 
 Parameters = dict[str, Any]
 #: (seed, balanced) → an estimator that takes its `Parameters` by `set_params`.
@@ -207,22 +208,52 @@ HEADS: Mapping[str, HeadKind] = {
 }  # in the order from simple to complex: ties go to the first
 
 
+def kind_of(name: str) -> HeadKind:
+    """Return a kind of head by its name, or that of an estimator of scikit-learn as text.
+
+    Raises:
+        UsageError: there is no such estimator.
+    """
+    if name in HEADS:
+        return HEADS[name]
+
+    def make(seed: int, balanced: bool) -> Any:
+        made = build(name)
+        given = made.get_params()
+        seeds = [key for key in given if key.split("__")[-1] == "random_state"]
+        asked = {key: seed for key in seeds if given[key] is None}
+        return made.set_params(**asked, **({"class_weight": "balanced"} if balanced else {}))
+
+    made = build(name)
+    return HeadKind(
+        f"{short(name)} of scikit-learn",
+        make,
+        probabilities=hasattr(made, "predict_proba"),
+        balanced="class_weight" in made.get_params(deep=False),
+    )
+
+
 def parse_names(text: str) -> list[str]:
     """Return the heads that `--clf` means: a name, several with commas, or `all`.
 
     Raises:
         UsageError: unknown names, all of them in one message.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    try:
+        names = split(text)
+    except ValueError:
+        names = [text]
     if names == ["all"]:
         return list(HEADS)
-    unknown = [name for name in names if name not in HEADS]
+    unknown = [name for name in names if name not in HEADS and ":" not in name]
     if unknown or not names:
         hints = "".join(nearest(name, [*HEADS, "all"]) for name in unknown)
         raise UsageError(
             f"--clf {text!r}: {', '.join(map(repr, unknown)) or 'nothing'} is not a head. There "
             f"are {', '.join(HEADS)}, and all.{hints}"
         )
+    for name in names:
+        kind_of(name)
     return list(dict.fromkeys(names))
 
 

@@ -10,7 +10,7 @@ from pipeline.errors import UsageError
 from pipeline.extraction.options import ExtractOptions
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.heads.options import FitHeadOptions
-from pipeline.heads.registry import HEADS
+from pipeline.heads.registry import kind_of
 from pipeline.options import Options, flag
 
 STAGES: Mapping[str, type[Options]] = {
@@ -101,7 +101,7 @@ class RunOptions:
                 )
             return
         names = self.fit_head.names
-        if not any(HEADS[name].linear or HEADS[name].make is None for name in names):
+        if not any(kind_of(name).linear or kind_of(name).make is None for name in names):
             raise UsageError(
                 f"Fine-tuning starts from a linear head, and {', '.join(names)} "
                 f"{'is none' if len(names) == 1 else 'are none'}: add logreg to --clf."

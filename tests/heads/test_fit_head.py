@@ -44,6 +44,43 @@ def test_other_values_in_val_and_test_leave_the_chosen_head_bit_identical(tmp_pa
         assert a.info.metrics != b.info.metrics or name == "ncm"
 
 
+def test_an_estimator_of_scikit_learn_is_fitted_scored_and_kept_like_the_others(tmp_path, cache):
+    from sklearn.ensemble import RandomForestClassifier
+
+    table = make_table(tmp_path / "t.h5", train=60, val=30)
+    asked, given = RandomForestClassifier(9), {"cache": cache.root, "folds": 3}
+    head = fit_head(table, asked, jobs=1, **given)
+    assert not hasattr(asked, "classes_") and asked.random_state is None
+    assert head.info.clf == "RandomForestClassifier" and head.estimator[-1].n_estimators == 9
+    assert head.info.parameters == {"n_estimators": 9}
+    assert head.info.folds == 3 and 0.5 < head.info.score <= 1
+    assert head.info.metrics["val"].accuracy == head.score(table.features[60:], [
+        table.classes[label] for label in table.labels[60:]])  # fmt: skip
+    again = Head.open(head.folder)
+    assert (again.predict_proba(table) == head.predict_proba(table)).all()
+    assert fit_head(table, asked, jobs=2, **given).id == head.id
+    assert fit_head(table, RandomForestClassifier(8), jobs=1, **given).id != head.id
+    assert fit_head(table, head.info.recipe["clf"], jobs=1, **given).id == head.id
+    assert fit_head(table, [asked, "ncm"], jobs=1, **given).info.clf in ("ncm", head.info.clf)
+    weighed = fit_head(table, asked, class_weight="balanced", seed=3, jobs=2, **given)
+    assert weighed.estimator[-1].get_params()["class_weight"] == "balanced"
+    assert weighed.estimator[-1].random_state == 3
+    with pytest.raises(PipelineError, match="RandomForestClassifier, which is not linear"):
+        pipeline.finetune(head, cache=cache.root)
+
+
+def test_an_estimator_whose_types_are_not_known_ends_in_a_sentence(tmp_path, cache):
+    from sklearn.gaussian_process import GaussianProcessClassifier
+
+    table = make_table(tmp_path / "t.h5", train=60, val=30)
+    with pytest.raises(PipelineError) as caught:
+        fit_head(table, GaussianProcessClassifier(), cache=cache.root, folds=2, jobs=1)
+    assert str(caught.value).startswith("GaussianProcessClassifier could not be fitted: it holds ")
+    assert not list((cache.root / "heads").glob("*/*"))
+    with pytest.raises(UsageError, match="SVC: nothing"):
+        fit_head(table, "sklearn.svm:SVC", grid="1,2", cache=cache.root)
+
+
 def test_equal_images_and_groups_stay_in_one_fold(tmp_path):
     digests = [digest(str(n)) for n in range(60)]
     digests[20:23] = [digests[0], digests[1], digests[2]]

@@ -15,6 +15,7 @@ from skops.io import dump
 from tables import clouds, make_table
 
 from pipeline.errors import DamagedError, PipelineError
+from pipeline.heads.estimators.trees import sound, trees_of
 from pipeline.heads.head import Head
 from pipeline.heads.linear import LinearHead
 from pipeline.store.results import HEAD
@@ -226,6 +227,28 @@ def test_a_refusal_names_the_types_that_no_head_holds(tmp_path):
     exchange(tmp_path, "head.skops", skops_bytes(FunctionTransformer(func=os.mkdir)))
     with pytest.raises(DamagedError, match=r"is refused: it holds posix.mkdir, which no head does"):
         Head.open(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["back", "far", "feature"])
+def test_a_tree_that_leads_nowhere_is_damage(how):
+    from sklearn.tree import DecisionTreeClassifier
+
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    model = DecisionTreeClassifier().fit(x, x[:, 0] > 0)
+    forest = {"deep": [(np.array([model, None], object), 1)]}
+    (tree,) = trees_of(forest)
+    assert sound(tree)
+
+    class Damaged:
+        node_count, n_features = tree.node_count, tree.n_features
+        children_left, children_right = tree.children_left.copy(), tree.children_right.copy()
+        feature = tree.feature.copy()
+
+    if how == "feature":
+        Damaged.feature[0] = 3
+    else:
+        Damaged.children_right[0] = 0 if how == "back" else tree.node_count
+    assert not sound(Damaged)
 
 
 @pytest.mark.parametrize("make", [linear_head, other_head])

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.errors import PipelineError
 from pipeline.heads.estimators.scores import estimator_scores
-from pipeline.heads.registry import HEADS, HeadKind, Parameters
+from pipeline.heads.registry import HeadKind, Parameters, kind_of
 from pipeline.progress import Silent
 
 #: (training rows, scored rows), each [n] int64.
@@ -67,7 +67,7 @@ def out_of_fold(
     from joblib.parallel import get_active_backend
 
     every = range(len(candidates))
-    parts = [list(every)] if HEADS[name].warm else [[number] for number in every]
+    parts = [list(every)] if kind_of(name).warm else [[number] for number in every]
     tasks = [(part, f) for f in range(len(folds)) for part in parts]
     backend = get_active_backend()[0]
     threads = getattr(backend, "uses_threads", False)  # joblib has it where it holds
@@ -121,7 +121,7 @@ def _fit_and_score(
     record: WarningRecord | None,
 ) -> list[tuple[np.ndarray, bool]]:
     train, scored = fold
-    kind = HEADS[name]
+    kind = kind_of(name)
     assert kind.make is not None
     estimator = (kind.searcher or kind.make)(seed, balanced)
     x, y, held = features[train], labels[train], features[scored]

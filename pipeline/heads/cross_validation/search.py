@@ -24,7 +24,7 @@ from pipeline.heads.cross_validation.trials import Trial, Trials
 from pipeline.heads.estimators.normalize import Normalized, Normalizer, Stacked
 from pipeline.heads.linear import LinearHead, every_class
 from pipeline.heads.metrics import softmax
-from pipeline.heads.registry import HEADS, HeadKind, Parameters
+from pipeline.heads.registry import HeadKind, Parameters, kind_of
 
 if TYPE_CHECKING:
     from pipeline.heads.cross_validation.linear_search import LinearSearch
@@ -66,7 +66,7 @@ class SearchResult:
         if self.linear is not None:
             return softmax(checked(self.linear.scores(features)), temperature)
         x = self.normalizer.apply(features)
-        return softmax(class_scores(HEADS[self.name], self.estimator, x, classes), temperature)
+        return softmax(class_scores(kind_of(self.name), self.estimator, x, classes), temperature)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def search(
         PipelineError: there are too many rows for this kind, or it refuses them.
     """
     began = time.perf_counter()
-    kind = HEADS[name]
+    kind = kind_of(name)
     _check_size(kind, len(train), features.shape[1])
     normalizer = Normalizer.fit(plan.normalize or kind.normalize, features, train)
     groups = np.arange(len(labels)) if group_ids is None else group_ids

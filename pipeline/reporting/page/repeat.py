@@ -28,8 +28,8 @@ def commands(
     """
     found = [table.provenance.command]
     for info in heads:
-        words = [table.table_id[:12], "--clf", info.clf]
         options = FitHeadOptions.recorded(info.recipe, f"The head {info.folder or info.id}")
+        words = [table.table_id[:12], "--clf", options.clf]
         found.append(options.command_line("fit-head", words, without=("clf",)))
     for model in models:
         words = [model.head, "--unfreeze", model.unfreeze]
