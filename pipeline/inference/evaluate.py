@@ -20,7 +20,7 @@ from pipeline.heads.head import Head
 from pipeline.heads.metrics import draws, measure
 from pipeline.heads.resolve import find_table, table_of
 from pipeline.images.datasets.given import AnyData, Data, as_data
-from pipeline.images.datasets.imageset import ALL, ImageSet
+from pipeline.images.datasets.imageset import ALL, ImageSet, class_notes
 from pipeline.images.datasets.listing import Given
 from pipeline.images.digest import UNREAD
 from pipeline.images.names import class_name, counted
@@ -89,6 +89,12 @@ class Labelled:
     def unlabelled(self) -> int:
         """Return how many images have no label, and so are not among what is measured."""
         return int((self.images.labels < 0).sum())
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what a person should know of how the images were found, not of their classes."""
+        known = class_notes(self.images)
+        return [note for note in self.images.notes if note not in known]
 
     def draws(self, rows: np.ndarray) -> np.ndarray | None:
         """Return which of some rows come together, as `metrics.draws` has it."""
@@ -382,7 +388,7 @@ def evaluate_predictor(
     metrics: dict[str, Metrics] = {}
     unknown: Counter[str] = Counter()
     bad = [(path, reason) for path, reason in labelled.images.left_out if reason in UNREAD]
-    notes: list[str] = []
+    notes = labelled.notes
     majority = predictor.classes.index(predictor.info.majority)
     for split, rows in labelled.parts().items():
         one = labelled.answers(predictor, split, rows)

@@ -184,7 +184,7 @@ def compare_predictors(
     pair = open_predictor(first, cache), open_predictor(second, cache)
     labelled = find_images(cache, images, pair[0], options, progress or Silent())
     splits: list[Compared] = []
-    notes: list[str] = []
+    notes = labelled.notes
     if labelled.unlabelled:
         notes.append(f"Left out {counted(labelled.unlabelled, 'image')} without a label.")
     for split, rows in labelled.parts().items():

@@ -113,6 +113,20 @@ def test_a_folder_is_read_and_its_classes_match_by_name(modelled, tmp_path):
         evaluate(modelled, folder, root)
 
 
+def test_what_a_list_misses_or_writes_otherwise_is_told(modelled, tmp_path):
+    photos = modelled / "photos/val"
+    lines = [f"{file},{file.parent.name}" for file in sorted(photos.rglob("*.png"))[::6]]
+    lines = [lines[0].replace("/", "\\"), *lines[1:], "gone.png,red"]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines]))
+    one = evaluate(modelled, only(HEAD, modelled), tmp_path / "list.csv")
+    both = pipeline.paired_test(only(HEAD, modelled), only(HEAD, modelled), tmp_path / "list.csv",
+                                cache=modelled / "cache")  # fmt: skip
+    for notes in (one.notes, both.notes):
+        found, lost = notes[:2]
+        assert found.startswith("Found, though written with backslashes: 1 path ('")
+        assert lost.startswith(f"Left out: 1 of the {len(lines)} files that ")
+
+
 def test_images_that_it_learned_from_are_told(modelled):
     done = evaluate(
         modelled, only(HEAD, modelled), modelled / "photos", EvaluateOptions(split="all")
