@@ -25,7 +25,7 @@ from pipeline.cores import usable_cores
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.extraction.crashes import noted_apart
 from pipeline.finetuning.network import Cut, Network
-from pipeline.heads.head import Head
+from pipeline.heads.head import Head, is_right
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
 from pipeline.heads.resolve import Artefact
@@ -179,8 +179,9 @@ class Predictor:
             raise PipelineError(
                 f"A {self.kind} predicts on a sequence of paths or pictures, not on one."
             )
+        images = list(several)
         engine = self.fp32_engine(device)
-        sources = ((as_source(image), None, 0) for image in several)
+        sources = ((as_source(image), None, 0) for image in images)
         probabilities = [np.empty((0, len(self.classes)))]
         with noted_apart(self.cache, Silent()) as guard, ExitStack() as stack:
             batches = load(
@@ -261,9 +262,8 @@ class Model(Predictor):
         Raises:
             PipelineError: as `predict_proba`, or there is not one label for each image.
         """
-        if len(labels) != len(images):
-            raise PipelineError(f"{len(images)} images have {len(labels)} labels.")
-        return float((self.predict(images, device=device) == np.array(labels, object)).mean())
+        predicted = self.predict(images, device=device)
+        return float(is_right(predicted, labels, self.classes, "images").mean())
 
     @classmethod
     def open(cls, folder: str | Path, *, cache: Cache | str | Path | None = None) -> Model:

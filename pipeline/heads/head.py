@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.arguments import path_of
-from pipeline.errors import DamagedError, PipelineError
+from pipeline.arguments import named, path_of, plain
+from pipeline.errors import DamagedError, PipelineError, UsageError
 from pipeline.heads.estimators.scores import estimator_scores
 from pipeline.heads.estimators.trees import sound, trees_of
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
+from pipeline.images.names import listed
 from pipeline.store.result_records import HeadInfo
 from pipeline.store.results import HEAD
 from pipeline.store.table import FeatureTable
@@ -111,9 +112,7 @@ class Head:
             labels = [names[label] for label in features.labels]
         if labels is None or not known.any():
             raise PipelineError("There are no labels to score on: give N class names.")
-        if len(labels) != len(predicted):
-            raise PipelineError(f"{len(predicted)} rows have {len(labels)} labels.")
-        return float((predicted == np.array(labels, dtype=object))[known].mean())
+        return float(is_right(predicted, labels, self.info.classes, "rows")[known].mean())
 
     def _features(self, features: Any) -> np.ndarray:
         fingerprint = getattr(features, "fingerprint", None)
@@ -125,7 +124,15 @@ class Head:
                     f"({fingerprint[:12]}); extract with the same trunk, weights and options."
                 )
             features = features.features
-        x = np.asarray(features, np.float32)
+        if hasattr(features, "detach"):
+            features = features.detach()
+        try:
+            x = np.asarray(features, np.float32)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"The head {self.id} takes features [N, {self.info.dim}] or a FeatureTable, not "
+                f"{named(features)}."
+            ) from error
         if x.ndim != 2 or x.shape[1] != self.info.dim:
             raise PipelineError(
                 f"The head {self.id} takes features [N, {self.info.dim}], not {x.shape}."
@@ -171,6 +178,24 @@ class Head:
         else:
             estimator = _load_estimator(HEAD.check(folder, info, _OTHER))
         return cls(info, linear=linear, estimator=estimator, folder=folder)
+
+
+def is_right(predicted: np.ndarray, labels: Any, classes: Sequence[str], what: str) -> np.ndarray:
+    """Return whether predictions [N] are the labels [N] that a person gives, bool [N].
+
+    Raises:
+        UsageError: there is not one label for each of `what`, or none that is a class.
+    """
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        raise UsageError(f"Labels must be N class names, not {named(labels)}.")
+    given = [str(plain(label, str)) for label in labels]
+    if len(given) != len(predicted):
+        raise UsageError(f"{len(predicted)} {what} have {len(given)} labels.")
+    if given and not set(given) & set(classes):
+        raise UsageError(
+            f"None of the labels is one of the classes {listed(classes)}, as {listed(given, 1)}."
+        )
+    return np.asarray(predicted == np.array(given, dtype=object))
 
 
 def _skops() -> Any:

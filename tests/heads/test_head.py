@@ -14,9 +14,9 @@ from sklearn.preprocessing import FunctionTransformer
 from skops.io import dump
 from tables import clouds, make_table
 
-from pipeline.errors import DamagedError, PipelineError
+from pipeline.errors import DamagedError, PipelineError, UsageError
 from pipeline.heads.estimators.trees import sound, trees_of
-from pipeline.heads.head import Head
+from pipeline.heads.head import Head, is_right
 from pipeline.heads.linear import LinearHead
 from pipeline.store.results import HEAD
 
@@ -227,6 +227,34 @@ def test_a_refusal_names_the_types_that_no_head_holds(tmp_path):
     exchange(tmp_path, "head.skops", skops_bytes(FunctionTransformer(func=os.mkdir)))
     with pytest.raises(DamagedError, match=r"is refused: it holds posix.mkdir, which no head does"):
         Head.open(tmp_path)
+
+
+@pytest.mark.parametrize("given", [None, "abc", [["a"]], [[1], [1, 2]], object(), {"a": 1}])
+def test_what_is_no_table_of_numbers_is_refused_in_a_sentence(given):
+    with pytest.raises(PipelineError, match=r"takes features \[N, 4\]"):
+        linear_head().predict(given)
+
+
+def test_features_may_be_any_table_of_numbers():
+    import pandas
+    import torch
+
+    head = linear_head()
+    want = head.predict(X).tolist()
+    for given in (X.tolist(), pandas.DataFrame(X), torch.tensor(X, requires_grad=True)):
+        assert head.predict(given).tolist() == want
+
+
+def test_labels_are_names_of_classes_in_any_sequence():
+    predicted = np.array(["3", "a", "3"], object)
+    for labels in (["3", "a", "a"], (3, "a", "a"), np.array(["3", "a", "a"]), iter("3aa")):
+        assert is_right(predicted, labels, ("3", "a"), "rows").tolist() == [True, True, False]
+    for wrong, why in (
+        (3, "not 3"), ("3aa", "not '3aa'"), (["3"], "3 rows have 1 labels"), ([], "0 labels"),
+        ([0, 1, 1], "None of the labels is one of the classes '3' and 'a', as '0'"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=why):
+            is_right(predicted, wrong, ("3", "a"), "rows")
 
 
 @pytest.mark.parametrize("how", ["back", "far", "feature"])
