@@ -15,7 +15,6 @@ from skops.io import dump
 from tables import clouds, make_table
 
 from pipeline.errors import DamagedError, PipelineError, UsageError
-from pipeline.heads.estimators.trees import sound, trees_of
 from pipeline.heads.head import Head, is_right
 from pipeline.heads.linear import LinearHead
 from pipeline.store.results import HEAD
@@ -257,26 +256,26 @@ def test_labels_are_names_of_classes_in_any_sequence():
             is_right(predicted, wrong, ("3", "a"), "rows")
 
 
-@pytest.mark.parametrize("how", ["back", "far", "feature"])
-def test_a_tree_that_leads_nowhere_is_damage(how):
-    from sklearn.tree import DecisionTreeClassifier
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [(None, 0), ("left_child", 0), ("right_child", 1 << 40), ("feature", 4), ("feature", -3)],
+)
+def test_a_tree_that_leads_nowhere_is_damage_before_it_is_followed(tmp_path, column, value):
+    from sklearn.ensemble import RandomForestClassifier
 
-    x = np.random.default_rng(0).normal(size=(40, 3))
-    model = DecisionTreeClassifier().fit(x, x[:, 0] > 0)
-    forest = {"deep": [(np.array([model, None], object), 1)]}
-    (tree,) = trees_of(forest)
-    assert sound(tree)
-
-    class Damaged:
-        node_count, n_features = tree.node_count, tree.n_features
-        children_left, children_right = tree.children_left.copy(), tree.children_right.copy()
-        feature = tree.feature.copy()
-
-    if how == "feature":
-        Damaged.feature[0] = 3
-    else:
-        Damaged.children_right[0] = 0 if how == "back" else tree.node_count
-    assert not sound(Damaged)
+    forest = RandomForestClassifier(3, random_state=0).fit(X, Y)
+    tree = forest.estimators_[1].tree_
+    state = tree.__getstate__()
+    if column is not None:
+        state["nodes"][column][0] = value
+    tree.__setstate__(state)
+    estimator = Pipeline([("normalize", "passthrough"), ("classify", forest)])
+    Head(info(), linear=None, estimator=estimator).write(tmp_path)
+    if column is None:
+        assert Head.open(tmp_path).predict(X).shape == (len(X),)
+        return
+    with pytest.raises(DamagedError, match="a tree in it leads nowhere"):
+        Head.open(tmp_path)
 
 
 @pytest.mark.parametrize("make", [linear_head, other_head])

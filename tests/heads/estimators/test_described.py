@@ -84,3 +84,14 @@ def test_what_no_text_can_hold_is_refused(estimator, why):
 def test_a_text_that_no_classifier_is_made_from_is_refused(text, why):
     with pytest.raises(UsageError, match=why):
         build(text)
+
+
+@pytest.mark.parametrize("place", ["stranger:Own", "sklearn_stranger:Own"])
+def test_no_module_but_scikit_learns_is_even_imported(place, tmp_path, monkeypatch):
+    name = place.split(":")[0]
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    nested = json.dumps({"estimator": {place: {}}})
+    for text in (place, f"sklearn.calibration:CalibratedClassifierCV{nested}"):
+        with pytest.raises(UsageError, match="is no estimator of scikit-learn"):
+            build(text)
