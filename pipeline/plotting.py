@@ -158,20 +158,25 @@ def learning(
         name: unique on the page.
         title: what a screen reader says.
     """
-    numbers = [epoch["number"] for epoch in history]
+    names = list(dict.fromkeys(epoch["candidate"] for epoch in history))
     with figure(8.4, 3.0) as drawn:
         left, right = drawn.subplots(1, 2)
         trained = [(e["number"], e["train_loss"]) for e in history if e["train_loss"] is not None]
-        if trained:
+        if trained and len(names) == 1:
             left.plot(*zip(*trained, strict=True), color=QUIET, label="train, while learning")
         scores = ((left, "loss", "log-loss", head.log_loss),
                   (right, "accuracy", "accuracy", head.accuracy))  # fmt: skip
         for axes, score, what, level in scores:
-            axes.plot(numbers, [epoch[score] for epoch in history], color=SERIES[0], marker="o",
-                      markersize=3.5, label=on)  # fmt: skip
-            axes.axhline(level, color=SERIES[1], linestyle="--", linewidth=1.4, label="its head")
-            axes.axvline(best, color=INK, linestyle=":", linewidth=1.2,
-                         label=f"kept: epoch {best}")  # fmt: skip
+            for number, candidate in enumerate(names):
+                own = [e for e in history if e["candidate"] == candidate and e[score] is not None]
+                if own:
+                    axes.plot([e["number"] for e in own], [e[score] for e in own], marker="o",
+                              color=SERIES[number % len(SERIES)], markersize=3.5,
+                              label=candidate or on)  # fmt: skip
+            axes.axhline(level, color=QUIET, linestyle="--", linewidth=1.4, label="its head")
+            if len(names) == 1:
+                axes.axvline(best, color=INK, linestyle=":", linewidth=1.2,
+                             label=f"kept: epoch {best}")  # fmt: skip
             axes.set_xlabel("epoch (0: before the first step)")
             axes.set_ylabel(what)
             axes.xaxis.get_major_locator().set_params(integer=True)

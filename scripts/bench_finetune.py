@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -34,7 +35,7 @@ import pipeline
 from pipeline.finetuning import prepare
 from pipeline.finetuning.boundary import make_source
 from pipeline.finetuning.options import FinetuneOptions
-from pipeline.finetuning.recipe import Part
+from pipeline.finetuning.settings import Part
 from pipeline.finetuning.task import Task
 from pipeline.finetuning.training import Training
 from pipeline.finetuning.training_run import settings_of
@@ -144,23 +145,36 @@ def ours(data: Path, cache: Path, trunk: str, weights: str, *, unfreeze: str, ba
     """Return a function that runs one epoch over train and scores val, activations at hand."""
     table = pipeline.extract(data, trunk=trunk, weights=weights, cache=cache)
     options = FinetuneOptions(
-        unfreeze=unfreeze, batch_size=batch, live=live, start="random", epochs=100
+        unfreeze=unfreeze,
+        batch_size=batch,
+        live=live,
+        start="random",
+        epochs=100,
+        augment="crop+mirror",
     )
     store = Cache.at(cache)
     rows = {split: table.rows(split) for split in ("train", "val")}
     reported = {"val": rows["val"]}
     head: Any = None  # of which nothing is asked: the last layer is random
-    task = Task(head, table, options, cache, rows["train"], rows["val"], "val", reported)
+    task = Task(head, table, options, cache, rows["train"], rows["val"], "val", reported,
+                np.arange(len(table.labels)))  # fmt: skip
     loaded = prepare.load_trunk(task, store)
     network = prepare.make_network(loaded, task, None)
     precision = choose_precision("auto", "cpu")
     made = make_source(
-        task, store, loaded, after=network.cut.after, device="cpu", progress=Silent()
+        task,
+        store,
+        loaded,
+        rows=rows["train"],
+        policy="crop+mirror",
+        after=network.cut.after,
+        device="cpu",
+        progress=Silent(),
     )
     network.to(memory_format=torch.channels_last)
     train, val = (Part.of(table, rows[split]) for split in ("train", "val"))
     run = prepare.faster(network, made.source, val.digests[0], device="cpu", precision=precision)
-    settings = settings_of(options, views=made.views, precision=precision)
+    settings = settings_of(options, made, precision=precision)
     training = Training(network, run, made.source, train, val, settings)
     training.begin()
 

@@ -18,7 +18,7 @@ OPTIONS = {
     "precision": "fp32",
     "engine": "torch",
 }
-FAST = {"epochs": 2, "views": 2, "precision": "fp32"}
+FAST = {"epochs": 2, "views": 2, "precision": "fp32", "augment": "crop+mirror"}
 
 
 def paint(root: Path, splits=("train", "val"), each: int = 12) -> Path:

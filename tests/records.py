@@ -60,6 +60,7 @@ OPTIONS = {
     "folds": 5,
     "shots": None,
     "train_fraction": None,
+    "class_weight": None,
     "views": 0,
     "seed": 0,
 }

@@ -21,7 +21,7 @@ from watching import listening, watching
 
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.finetuning.model import Model
-from pipeline.finetuning.training_run import read_state
+from pipeline.finetuning.states import read_state
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
 from pipeline.store.results import MODEL

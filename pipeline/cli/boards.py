@@ -84,8 +84,8 @@ def _ties(board: Sequence[Ranked[HeadInfo]]) -> Iterator[str]:
 def models(board: Sequence[Ranked[ModelInfo]]) -> list[str]:
     """Return a leaderboard of models as aligned lines, the best marked with *."""
     first = board[0].info
-    reported = [split for split in first.metrics if split != first.selected_on]
-    header = ["", "unfrozen", "epoch", "log-loss", *[f"{split} [95%]" for split in reported]]
+    reported = [split for split, of in first.metrics.items() if not of.selected_on]
+    header = ["", "unfrozen", "kept", "log-loss", *[f"{split} [95%]" for split in reported]]
     header += [f"its head, {split}" for split in reported]
     rows = [[*header, "seconds", "id"]]
     for one in board:
@@ -93,7 +93,7 @@ def models(board: Sequence[Ranked[ModelInfo]]) -> list[str]:
         rows.append([
             "*" if one.best else "",
             "from scratch" if info.from_scratch else info.unfreeze,
-            f"{info.best_epoch}/{info.epochs}" + ("" if info.finished else " stopped"),
+            info.kept + ("" if info.finished else " stopped"),
             f"{info.chosen.model.log_loss:.4f}",
             *[accuracy(info.metrics[split].model) for split in reported],
             *[f"{info.metrics[split].start.accuracy:.3f}" for split in reported],

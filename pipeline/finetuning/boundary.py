@@ -37,15 +37,15 @@ class Wanted:
     """Which images are needed, and in how many views.
 
     Attributes:
-        train: digests to learn from; in views 1 to `views`, or in view 0 where that is 0.
+        train: digests to learn from, in view 0 and in `views`.
         scored: digests that are scored, in view 0.
-        views: of each training image.
+        views: numbers of views of each training image.
         paths: digest to the path of each image.
     """
 
     train: tuple[bytes, ...]
     scored: tuple[bytes, ...]
-    views: int
+    views: tuple[int, ...]
     paths: dict[bytes, str]
 
     def without(self, lost: Mapping[bytes, str]) -> Wanted:
@@ -58,25 +58,29 @@ class Wanted:
 
     def every(self) -> list[Key]:
         """Return every (digest, view), an image's views together."""
-        numbers = range(1, self.views + 1) if self.views else (0,)
         keys: list[Key] = [(digest, 0) for digest in self.scored]
-        keys += [(digest, number) for digest in self.train for number in numbers]
+        keys += [(digest, number) for digest in self.train for number in (0, *self.views)]
         return list(dict.fromkeys(keys))
 
 
-def wanted_images(task: Task) -> Wanted:
+def wanted_images(task: Task, rows: np.ndarray, views: tuple[int, ...]) -> Wanted:
     """Return what a task learns from and scores, where its images lie now.
+
+    Args:
+        task: whose images they are.
+        rows: of the table, to learn from.
+        views: numbers of their views.
 
     Raises:
         PipelineError: `--data` is no folder.
     """
     images = of_table(task.table, task.options.data)
     scored = np.concatenate(list(task.scored.values()))
-    every = np.unique(np.concatenate([task.train, scored]))
+    every = np.unique(np.concatenate([rows, scored]))
     return Wanted(
-        train=tuple(images.digests[row] for row in task.train),
+        train=tuple(images.digests[row] for row in rows),
         scored=tuple(images.digests[row] for row in scored),
-        views=max(0, task.options.drawn),
+        views=views,
         paths={images.digests[row]: images.file(row) for row in every},
     )
 
@@ -87,28 +91,40 @@ class Prepared:
 
     Attributes:
         source: gives them.
-        views: that epochs draw from, as `training.records.draw` takes it.
+        views: numbers of the views that epochs draw from.
+        fresh: the policy of which every epoch draws new ones besides; empty for none.
         rows: that hold them; None where they are computed anew at every use (live).
         keys: their (digest, view); none where live.
         lost: digest to the reason of each image that has no activation.
     """
 
     source: Source
-    views: int
+    views: tuple[int, ...]
+    fresh: str
     rows: Rows | None
     keys: list[Key]
     lost: Mapping[bytes, str] = field(default_factory=dict)
 
 
 def make_source(
-    task: Task, cache: Cache, trunk: LoadedTrunk, *, after: str, device: str, progress: Progress
+    task: Task,
+    cache: Cache,
+    trunk: LoadedTrunk,
+    *,
+    rows: np.ndarray,
+    policy: str,
+    after: str,
+    device: str,
+    progress: Progress,
 ) -> Prepared:
     """Return the activations of the frozen part, from the cache, or live.
 
     Args:
-        task: which images, and in which views.
+        task: which images.
         cache: where activations are kept.
         trunk: loaded.
+        rows: of the table, to learn from.
+        policy: of their views.
         after: the boundary, as `Cut.after` has it.
         device: where to compute, and where batches are wanted.
         progress: told what is computed and what it takes.
@@ -116,19 +132,17 @@ def make_source(
     Raises:
         PipelineError: images that must be read are not there, or are others now.
     """
-    given, options, wanted = task.table.provenance, task.options, wanted_images(task)
+    given, options = task.table.provenance, task.options
+    wanted = wanted_images(task, rows, options.numbers(policy))
     key, workers = boundary_key(task.table, after), options.workers
-    extract = ExtractOptions(
-        trunk=given.trunk, weights=given.weights_asked, keys=given.keys, device=device,
-        workers=workers,
-    )  # fmt: skip
+    extract = reading(task, device)
     place = torch.device(device)
     cached = None if options.live else collect(cache, key, wanted, extract, trunk, progress)
     if cached is not None:
-        rows, fitting, lost = cached
+        stored, fitting, lost = cached
         keys = fitting.every()
-        source = Cached(rows.store, rows.index, keys, place)
-        return Prepared(source, fitting.views, rows, keys, lost)
+        source = Cached(stored.store, stored.index, keys, place)
+        return Prepared(source, (0, *fitting.views), "", stored, keys, lost)
     check_images(wanted.paths, cache, progress, workers=workers)
     live = Live(
         make_engine(trunk, key, extract, cache), wanted.paths, key.preprocess,
@@ -136,7 +150,18 @@ def make_source(
         guarded=partial(noted_apart, cache, progress),
         finite=FiniteRows(given.trunk, str(given.precision)),
     )  # fmt: skip
-    return Prepared(live, options.drawn if options.live or not options.drawn else -1, None, [])
+    if wanted.views and (options.views is None or not options.live):
+        return Prepared(live, (0,), policy, None, [])
+    return Prepared(live, (0, *wanted.views), "", None, [])
+
+
+def reading(task: Task, device: str) -> ExtractOptions:
+    """Return the options with which a table's trunk computes anything of it."""
+    given = task.table.provenance
+    return ExtractOptions(
+        trunk=given.trunk, weights=given.weights_asked, keys=given.keys, device=device,
+        workers=task.options.workers,
+    )  # fmt: skip
 
 
 def boundary_key(table: FeatureTable, after: str) -> FeatureKey:
@@ -230,15 +255,15 @@ def _room(
     )
     fitting = wanted
     while each * missing > free:
-        if fitting.views <= 1:
+        if not fitting.views:
             progress.say("There is no room for activations: going on with --live.")
             return None
-        fitting = replace(fitting, views=fitting.views - 1)
+        fitting = replace(fitting, views=fitting.views[:-1])
         missing = sum(key not in rows.index for key in fitting.every())
-    if fitting.views < wanted.views:
+    if len(fitting.views) < len(wanted.views):
         progress.say(
-            f"There is room for {fitting.views} of {wanted.views} views of each image: going on "
-            "with these. --live needs no room."
+            f"There is room for {len(fitting.views)} of {len(wanted.views)} views of each image "
+            "beside the evaluation view: going on with these. --live needs no room."
         )
     return fitting
 

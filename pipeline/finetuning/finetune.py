@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.finetuning.options import BLEND, EMA, FinetuneOptions
+from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.task import find_task, fitted_on
 from pipeline.heads.head import Head
 from pipeline.progress import Progress, Silent
@@ -54,23 +54,26 @@ def finetune(
     head: Head | str | Path | None = None,
     unfreeze: str | int | Sequence[str] = "layer4",
     *,
-    epochs: int = 10,
+    recipe: str = "auto",
+    budget: float | None = None,
+    epochs: int | None = None,
     batch_size: int = 32,
     lr: float | None = None,
     head_lr_factor: float | None = None,
-    optimizer: str = "adamw",
-    weight_decay: float = 0.01,
-    schedule: str = "cosine",
-    label_smoothing: float = 0.1,
+    layer_decay: float | None = None,
+    optimizer: str | None = None,
+    weight_decay: float | None = None,
+    schedule: str | None = None,
+    label_smoothing: float | None = None,
     views: int | None = None,
-    augment: str = "standard",
+    augment: str = "auto",
     live: bool = False,
     train_bn: bool = False,
-    ema: float = EMA,
-    blend: float = BLEND,
+    ema: float | None = None,
+    blend: float | None = None,
     patience: int | None = None,
     select_on: str = "auto",
-    start: str = "head",
+    start: str | None = None,
     from_scratch: bool = False,
     data: str | Path | None = None,
     precision: str = "auto",
@@ -87,26 +90,34 @@ def finetune(
         head: a head, its id, folder or kind; the best of the current table that was fitted by
             log-loss without it.
         unfreeze: stages, native modules, a number of last stages, `all` or `none`.
-        epochs: at most.
+        recipe: how to train, one of `pipeline.finetuning.choosing.recipes.RECIPES`; `auto`
+            tries several and keeps what wins. Any option of one recipe, from `epochs` to `start`,
+            asks for one.
+        budget: minutes that trying recipes may take; None for thirty times what extracting these
+            images takes, five at least.
+        epochs: at most; None for 10 of one recipe.
         batch_size: images a step.
-        lr: largest learning rate of the trunk; None for the optimizer's own.
-        head_lr_factor: what the head's is multiplied by; None for 10, from scratch 1.
-        optimizer: `adamw` or `sgd`.
-        weight_decay: of weights, not of biases and norms.
-        schedule: `cosine`, `step` or `constant`, after a warm-up.
-        label_smoothing: in [0, 1).
-        views: kept random views of each training image; None for 4, or, live, a new one in
-            every epoch.
-        augment: `standard` (random crops and flips) or `none`.
+        lr: largest learning rate of the trunk; None for the recipe's.
+        head_lr_factor: what the head's is multiplied by; None for the recipe's, from scratch 1.
+        layer_decay: what a stage's is multiplied by for each one behind it; None for the recipe's.
+        optimizer: `adamw` or `sgd`; None for the recipe's.
+        weight_decay: of weights, not of biases and norms; None for the recipe's.
+        schedule: `cosine`, `step` or `constant`, after a warm-up; None for `cosine`.
+        label_smoothing: in [0, 1); None for 0.1.
+        views: views kept of each training image beside the evaluation view; None for 4, or, live,
+            new ones in every epoch.
+        augment: what views look like, one of `pipeline.images.views.POLICIES`; `auto`: the
+            boldest that does not harm a head.
         live: run the whole trunk on every image in every epoch, and keep no activations.
         train_bn: let the BatchNorms of unfrozen places follow their batches.
-        ema: epochs over which the weights that are scored and kept are averaged; 0 for none.
+        ema: epochs over which the weights that are scored and kept are averaged; 0 for none; None
+            for 1 of one recipe.
         blend: share of the way from the start to these at which weights are scored too, in [0, 1);
-            0 for none. Without a fitted head to start from there is none.
+            0 for none; None for 0.5. Without a fitted head to start from there is none.
         patience: epochs without a better one after which it ends; None for no end.
-        select_on: what chooses the epoch: `val`, a part of train (`train-part`), or `auto`: val
-            where there is a test split to report on.
-        start: the last layer starts from the fitted `head`, or `random`.
+        select_on: what chooses: `val`, a part of train (`train-part`), or `auto`: val where there
+            is a test split to report on.
+        start: the last layer starts from the fitted `head`, or `random`; None for the recipe's.
         from_scratch: train everything from random weights.
         data: folder in which the images lie now; None for where they were extracted from.
         precision: of the training arithmetic: `auto`, `fp32`, `tf32`, `bf16` or `fp16`.

@@ -145,10 +145,11 @@ class Network(nn.Module):
         super().__init__()
         centre = head.weight.new_zeros(head.in_features) if centre is None else centre
         self.register_buffer("centre", centre, persistent=False)
-        with torch.no_grad():
-            head.bias.add_(head.weight @ centre)
         self.body = FeatureNet(trunk, preprocess, layer, pool, after=cut.after)
-        self.head, self.cut, self.l2, self.train_bn = head, cut, l2, train_bn
+        wide, classes = head.in_features, head.out_features
+        self.head = nn.Linear(wide, classes, device="meta").to_empty(device=head.weight.device)
+        self.cut, self.l2, self.train_bn = cut, l2, train_bn
+        self.start_from(head)
         trunk.requires_grad_(False)
         learns = set(cut.learns)
         for name, parameter in trunk.named_parameters():
@@ -209,10 +210,28 @@ class Network(nn.Module):
         weight, bias = self.head.weight.detach(), self.head.bias.detach()
         return {"weight": weight, "bias": bias - weight @ self.centre}
 
-    def groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Return the parameters of the trunk that learn, and those of the head."""
-        trunk = [p for p in self.body.trunk.parameters() if p.requires_grad]
-        return trunk, list(self.head.parameters())
+    def groups(self) -> tuple[list[list[nn.Parameter]], list[nn.Parameter]]:
+        """Return the trunk's parameters that learn, by place, the last first; and the head's."""
+        named = [(n, p) for n, p in self.body.trunk.named_parameters() if p.requires_grad]
+        roots = [p if p == "neck" else f"stages.{p}" for p in reversed(self.cut.places)]
+        places = [[p for name, p in named if name.startswith(f"{root}.")] for root in roots]
+        return places, list(self.head.parameters())
+
+    def start_from(self, head: nn.Linear) -> None:
+        """Take the weights of a head on features that are not centred."""
+        with torch.no_grad():
+            self.head.weight.copy_(head.weight)
+            self.head.bias.copy_(head.bias.to(self.centre) + self.head.weight @ self.centre)
+
+    def copy(self) -> dict[str, Tensor]:
+        """Return copies of the tensors that learn."""
+        return {name: value.detach().clone() for name, value in self.learned().items()}
+
+    @torch.no_grad()
+    def put(self, tensors: dict[str, Tensor]) -> None:
+        """Take the tensors that `copy` returned."""
+        for name, value in self.learned().items():
+            value.copy_(tensors[name])
 
     def suffix(self) -> dict[str, Tensor]:
         """Return every tensor behind the boundary but the head's, by the trunk's own names."""

@@ -55,14 +55,8 @@ def make_network(trunk: LoadedTrunk, task: Task, start: LinearHead | None) -> Ne
         start: the head to start from; None for a random last layer.
     """
     table, options, given = task.table, task.options, task.table.provenance
-    if start is not None:
-        head = start.to_linear()
-        with torch.no_grad():  # a class without training images: as unlikely, but a number to learn
-            seen = head.bias > UNSEEN
-            head.bias[~seen] = head.bias[seen].mean() - BELOW
-    else:
-        with seeded(options.seed):
-            head = nn.Linear(table.features.shape[1], len(table.classes))
+    like = nn.Linear(table.features.shape[1], len(table.classes), device="meta")
+    head = last_layer(like, head=start, seed=options.seed)
     l2 = start is not None and start.l2
     centre = None  # of features that a trunk from scratch does not give
     if not options.from_scratch:
@@ -80,6 +74,24 @@ def make_network(trunk: LoadedTrunk, task: Task, start: LinearHead | None) -> Ne
         centre=centre,
         train_bn=options.train_bn or options.from_scratch,
     )
+
+
+def last_layer(like: nn.Linear, *, head: LinearHead | None = None, seed: int = 0) -> nn.Linear:
+    """Return a last layer, on the CPU.
+
+    Args:
+        like: a layer of its shape.
+        head: that it starts from; None for random weights.
+        seed: of these.
+    """
+    if head is None:
+        with seeded(seed):
+            return nn.Linear(like.in_features, like.out_features)
+    layer = head.to_linear()
+    with torch.no_grad():  # a class without training images: as unlikely, but a number to learn
+        seen = layer.bias > UNSEEN
+        layer.bias[~seen] = layer.bias[seen].mean() - BELOW
+    return layer
 
 
 def faster(

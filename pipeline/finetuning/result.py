@@ -16,12 +16,12 @@ from torch.nn.utils import get_total_norm
 
 from pipeline.finetuning import model
 from pipeline.finetuning.boundary import Prepared
-from pipeline.finetuning.prepare import Handover
-from pipeline.finetuning.recipe import Epoch, Part
+from pipeline.finetuning.choosing.augmentation import Augmentation
+from pipeline.finetuning.network import Network
+from pipeline.finetuning.outcome import Outcome, Scored
+from pipeline.finetuning.settings import Epoch
 from pipeline.finetuning.task import Task
-from pipeline.finetuning.training import Training
 from pipeline.heads import metrics, predictions
-from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.metrics import softmax
 from pipeline.plotting import plain_figure, png
 from pipeline.store.atomic import commit_folder
@@ -36,46 +36,43 @@ LEVEL = 0.05
 
 def commit(
     task: Task,
-    tuner: Training,
+    network: Network,
+    outcome: Outcome,
     *,
     trunk: LoadedTrunk,
-    refitted: SearchResult,
     prepared: Prepared,
-    handover: Handover | None,
-    finished: bool,
+    augmentation: Augmentation,
 ) -> ModelInfo:
-    """Put the best epoch into the network, score it, write the folder, return `model.json`.
+    """Put what is kept into the network, write the folder, return `model.json`.
 
     Args:
         task: which rows did what, and the folder.
-        tuner: the training, with its best epoch.
+        network: that was trained.
+        outcome: what is kept, and how it was found.
         trunk: whose parameters the network uses.
-        refitted: the head that fine-tuning started from.
         prepared: where activations came from.
-        handover: how exactly the head was carried over; None for a random start.
-        finished: whether training came to its end.
+        augmentation: which views were drawn.
     """
-    tuner.keep_best()
+    network.put(outcome.tensors)
     started = time.perf_counter()
-    table, head, options, network = task.table, task.head, task.options, tuner.network
-    logits = {split: tuner.logits(Part.of(table, rows)) for split, rows in task.scored.items()}
-    probabilities = {split: softmax(values) for split, values in logits.items()}
-    labels = table.labels[task.select]
-    calibrated = metrics.calibrate(logits[task.selects], labels, on=task.selects)
-    trained = table.labels[task.train]
+    table, head, options = task.table, task.head, task.options
+    decisive = outcome.scored[outcome.selects]
+    calibrated = metrics.calibrate(decisive.model, table.labels[decisive.rows], on=outcome.selects)
+    trained = table.labels[outcome.train]
     majority = int(np.bincount(trained, minlength=len(table.classes)).argmax())
-    scored = _scores(task, refitted, probabilities, majority)
+    scored = {split: _scores(task, one, majority) for split, one in outcome.scored.items()}
+    decision = outcome.decision
     rows, after = prepared.rows, network.cut.after
     source = {one.name: getattr(table.provenance, one.name) for one in fields(FeatureSource)}
     source |= {
         name: getattr(trunk, name) for name in ("weights", "weights_asked", "weights_digest")
     }
-    source["precision"] = tuner.settings.precision
+    source["precision"] = outcome.settings.precision
     info = ModelInfo(
         **source,
         schema=MODEL.schema,
         id=task.folder.name,
-        finished=finished,
+        finished=outcome.finished,
         head=head.id,
         head_clf=head.clf,
         head_metrics=head.metrics,
@@ -95,28 +92,33 @@ def commit(
         majority=table.classes[majority],
         calibration=calibrated,
         recipe=asdict(options),
-        settings=asdict(tuner.settings),
-        epochs=len(tuner.history) - 1,
-        best_epoch=tuner.best_epoch,
+        settings=outcome.settings.to_json(),
+        epochs=outcome.epochs,
+        best_epoch=outcome.best_epoch,
+        kept_recipe=outcome.recipe,
+        augmentation=augmentation.to_json(),
+        decision=None if decision is None else asdict(decision),
         # epoch 0 is the head itself, whatever rounding says
-        beats_head=tuner.best_epoch > 0 and beats(scored[task.selects]),
-        selected_on=task.selects,
-        compared_on=_compared_on(task),
-        train_images=len(task.train),
+        beats_head=outcome.best_epoch > 0
+        and (decision.kept if decision is not None else beats(scored[outcome.selects])),
+        selected_on=outcome.selects,
+        compared_on=_compared_on(task, outcome.train, decisive.rows),
+        train_images=len(outcome.train),
         metrics=scored,
-        handover=None if handover is None else asdict(handover),
-        moved=_moved(tuner),
-        history=tuple(_plain(epoch) for epoch in tuner.history),
+        handover=None if outcome.handover is None else asdict(outcome.handover),
+        moved=_moved(network, outcome),
+        history=tuple(_plain(epoch) for epoch in outcome.history),
+        uses=outcome.uses,
         activations="" if rows is None else rows.key.fingerprint,
         shards=() if rows is None else tuple(rows.index.shards(prepared.keys)),
         activations_computed=0 if rows is None else len(rows.computed),
         seconds={
             "activations": 0.0 if rows is None else rows.seconds,
-            "head": refitted.seconds,
-            "training": sum(epoch.seconds for epoch in tuner.history),
+            "head": outcome.head.seconds,
+            "training": sum(epoch.seconds for epoch in outcome.history),
             "evaluation": time.perf_counter() - started,
         },
-        notes=tuple(tuner.notes),
+        notes=tuple(outcome.notes),
         versions={name: version(name) for name in ("headstart", "torch", "torchvision")},
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
@@ -124,12 +126,11 @@ def commit(
 
     def write(into: Path) -> None:
         nonlocal info
-        for split, of in task.scored.items():
-            predictions.write(into / f"predictions-{split}.csv", table, of, probabilities[split])
-        _write_history(into / "history.csv", tuner.history)
-        draw_curve(
-            into / "curve.png", tuner.history, best=tuner.best_epoch, selected_on=task.selects
-        )
+        for split, of in outcome.scored.items():
+            path = into / f"predictions-{split}.csv"
+            predictions.write(path, table, of.rows, softmax(of.model))
+        _write_history(into / "history.csv", outcome.history)
+        draw_curve(into / "curve.png", outcome.history, best=outcome.best_epoch, on=task.selects)
         info = model.write(into, info, tensors)
 
     commit_folder(task.folder, write, what="the model")
@@ -150,24 +151,17 @@ def beats(scored: ModelScores) -> bool:
     return scored.model.log_loss < scored.start.log_loss and not worse
 
 
-def _scores(
-    task: Task, refitted: SearchResult, probabilities: dict[str, np.ndarray], majority: int
-) -> dict[str, ModelScores]:
-    """Return for each split the metrics of the model and of the head that it started from."""
-    table, classes = task.table, task.table.classes
-    compared = {}
-    for split, rows in task.scored.items():
-        labels, after = table.labels[rows], probabilities[split]
-        groups = metrics.draws(table.groups_of(rows))
-        before = refitted.probabilities(np.asarray(table.features[rows]), len(classes))
-        compared[split] = ModelScores(
-            # a split that chose the head's penalty has chosen, too
-            selected_on=split in (task.selects, task.head.selected_on),
-            model=metrics.measure(labels, after, classes, majority, group_ids=groups),
-            start=metrics.measure(labels, before, classes, majority, group_ids=groups),
-            paired=_paired(labels, before, after, groups),
-        )
-    return compared
+def _scores(task: Task, scored: Scored, majority: int) -> ModelScores:
+    """Return the metrics of the model and of its head on a split."""
+    table, rows = task.table, scored.rows
+    labels, groups = table.labels[rows], metrics.draws(table.groups_of(rows))
+    after, before = softmax(scored.model), softmax(scored.head)
+    return ModelScores(
+        selected_on=scored.chose,
+        model=metrics.measure(labels, after, table.classes, majority, group_ids=groups),
+        start=metrics.measure(labels, before, table.classes, majority, group_ids=groups),
+        paired=_paired(labels, before, after, groups),
+    )
 
 
 def _paired(
@@ -187,18 +181,18 @@ def _paired(
     return Paired(test.first_alone, test.second_alone, test.p, error, test.groups)
 
 
-def _compared_on(task: Task) -> str:
-    """Return a hash of the images that were learned from and of those that chose the epoch."""
+def _compared_on(task: Task, train: np.ndarray, decisive: np.ndarray) -> str:
+    """Return a hash of the images that were learned from and of those that chose or decided."""
     sha = hashlib.sha256()
-    for rows in (task.train, task.select):
+    for rows in (train, decisive):
         sha.update("\n".join(task.table.digests[row] for row in rows).encode() + b"\0")
     return sha.hexdigest()[:12]
 
 
-def _moved(tuner: Training) -> dict[str, float]:
+def _moved(network: Network, outcome: Outcome) -> dict[str, float]:
     """Return how far each place's parameters moved, relative to their length (L2)."""
-    learned, moved = tuner.network.learned(), {}
-    for place in (*tuner.network.cut.places, "head"):
+    moved = {}
+    for place in (*network.cut.places, "head"):
         root = {"head": "head.", "neck": "trunk.neck."}.get(place, f"trunk.stages.{place}.")
         start, now = (
             [
@@ -206,7 +200,7 @@ def _moved(tuner: Training) -> dict[str, float]:
                 for name, value in tensors.items()
                 if name.startswith(root) and value.is_floating_point()
             ]
-            for tensors in (tuner.start, learned)
+            for tensors in (outcome.start, outcome.tensors)
         )
         length = float(get_total_norm(start))
         way = get_total_norm([after - before for before, after in zip(start, now, strict=True)])
@@ -222,32 +216,38 @@ def _plain(epoch: Epoch) -> EpochFigures:
 def _write_history(path: Path, history: list[Epoch]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(asdict(history[0]))
+        writer.writerow(one.name for one in fields(Epoch))
         for epoch in history:
             writer.writerow("" if value is None else value for value in _plain(epoch).values())
 
 
-def draw_curve(path: Path, history: Sequence[Epoch], *, best: int, selected_on: str) -> None:
-    """Write a PNG: losses and accuracy over the epochs, step 0's level, the best epoch marked.
+def draw_curve(path: Path, history: Sequence[Epoch], *, best: int, on: str) -> None:
+    """Write a PNG: losses and accuracy over the epochs, a line for each candidate.
 
     Args:
         path: of the picture.
-        history: from epoch 0 on.
-        best: number of the epoch that was kept.
-        selected_on: what the scores were measured on.
+        history: of every candidate, each from epoch 0 on.
+        best: number of the epoch that was kept, where there is one candidate.
+        on: what the scores were measured on.
     """
     figure = plain_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
-    numbers = [epoch.number for epoch in history]
-    left.plot(numbers[1:], [e.train_loss for e in history[1:]], color="0.6", label="train")
-    left.plot(numbers, [e.loss for e in history], color="C0", label=selected_on)
-    right.plot(numbers, [100 * e.accuracy for e in history], color="C0", label=selected_on)
-    levels = (history[0].loss, 100 * history[0].accuracy)
+    names = list(dict.fromkeys(epoch.candidate for epoch in history))
+    for name in names:
+        own = [epoch for epoch in history if epoch.candidate == name]
+        numbers = [epoch.number for epoch in own]
+        if len(names) == 1:
+            left.plot(numbers[1:], [e.train_loss for e in own[1:]], color="0.6", label="train")
+        if not all(epoch.loss != epoch.loss for epoch in own):
+            left.plot(numbers, [e.loss for e in own], label=name or on)
+            right.plot(numbers, [100 * e.accuracy for e in own], label=name or on)
+    levels = (history[0].loss, 100 * history[0].accuracy) if history else (0.0, 0.0)
     for axes, level, name in zip((left, right), levels, ("log-loss", "accuracy, %"), strict=True):
         axes.axhline(level, color="0.3", linestyle=":", linewidth=1, label="before the first step")
-        axes.axvline(best, color="C2", linestyle="--", linewidth=1, label=f"kept: epoch {best}")
+        if len(names) == 1:
+            axes.axvline(best, color="C2", linestyle="--", linewidth=1, label=f"kept: epoch {best}")
         axes.set_xlabel("epoch")
-        axes.set_ylabel(name)
+        axes.set_ylabel(f"{name} on {on}")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)

@@ -28,7 +28,6 @@ from pipeline.heads.task import (
     assign,
     check_table,
     check_views,
-    group_ids_of,
     learned,
     make_folds,
     split_rows,
@@ -57,6 +56,7 @@ class Task:
         select: rows whose log-loss chooses the epoch.
         selects: `val`, or `train-part`.
         reported: split to its labelled rows; the choosing split is among them where it is val.
+        group_ids: int64 [N] of all rows of the table: which images belong together.
     """
 
     head: HeadInfo
@@ -67,6 +67,14 @@ class Task:
     select: np.ndarray
     selects: str
     reported: dict[str, np.ndarray]
+    group_ids: np.ndarray
+
+    @property
+    def learners(self) -> np.ndarray:
+        """Return all rows of train: those to learn from and a part of them set aside."""
+        if self.selects == "val":
+            return self.train
+        return np.sort(np.concatenate([self.train, self.select]))
 
     @property
     def scored(self) -> dict[str, np.ndarray]:
@@ -223,8 +231,8 @@ def starter(board: Sequence[Ranked[HeadInfo]], notes: list[str]) -> HeadInfo | N
 
 def _part_rows(
     table: FeatureTable, info: HeadInfo, select_on: str
-) -> tuple[np.ndarray, np.ndarray, str, dict[str, np.ndarray]]:
-    """Return the last four of a `Task`; the rows of train are the head's own.
+) -> tuple[np.ndarray, np.ndarray, str, dict[str, np.ndarray], np.ndarray]:
+    """Return the last five of a `Task`; the rows of train are the head's own.
 
     The part that chooses depends on the head's seed and not on fine-tuning's, so that every run
     compares on the same images.
@@ -245,14 +253,15 @@ def _part_rows(
             f"has {have}. Use --select-on train-part."
         )
     if select_on == "val" or (select_on == "auto" and both):
-        return head.train, head.reported["val"], "val", head.reported
+        return head.train, head.reported["val"], "val", head.reported, head.group_ids
     aside = _aside(table.labels[head.train], head.group_ids[head.train], options.seed)
     if aside is None:
         raise PipelineError(
             f"{len(head.train)} training images are too few to set a part aside that chooses the "
             "epoch: two classes need two different images at least."
         )
-    return head.train[~aside], head.train[aside], "train-part", head.reported
+    parts = head.train[~aside], head.train[aside]
+    return *parts, "train-part", head.reported, head.group_ids
 
 
 def _aside(labels: np.ndarray, group_ids: np.ndarray, seed: int) -> np.ndarray | None:
@@ -273,10 +282,12 @@ def _fitted_by(info: HeadInfo) -> FitHeadOptions:
     return FitHeadOptions.recorded(info.recipe, f"The head {info.folder or info.id}")
 
 
-def refit(task: Task) -> SearchResult:
-    """Return the head fitted on the images that train, with the penalty that was chosen.
+def refit(task: Task, rows: np.ndarray) -> SearchResult:
+    """Return the head fitted on rows of the table, with the penalty that was chosen.
 
-    One that is not fitted by log-loss gets its temperature from folds of these images.
+    Its logits are divided by the temperature of the named head, which held-out images chose: a
+    head that interpolates its images is sure of all of them, and leaves no gradient to learn from.
+    One that is not fitted by log-loss gets a temperature from folds of these images first.
     """
     info, table = task.head, task.table
     kind, options = HEADS[info.clf], _fitted_by(info)
@@ -290,11 +301,28 @@ def refit(task: Task) -> SearchResult:
     )
     parts = []
     if not kind.log_loss:
-        labels, group_ids = table.labels[task.train], group_ids_of(table)[task.train]
-        parts = make_folds(task.train, labels, group_ids, count=options.folds, seed=options.seed)
+        labels, group_ids = table.labels[rows], task.group_ids[rows]
+        parts = make_folds(rows, labels, group_ids, count=options.folds, seed=options.seed)
     check_views(table, options.views)
-    features, labels, train, folds = learned(table, options.views, task.train, parts)
-    return search(
-        info.clf, features, labels, classes=len(table.classes), train=train, folds=folds,
+    features, labels, train, folds = learned(table, options.views, rows, parts)
+    found = search(
+        solved_by(info.clf), features, labels, classes=len(table.classes), train=train, folds=folds,
         plan=plan,
     )  # fmt: skip
+    assert found.linear is not None
+    temperature = found.chosen.temperature * info.calibration_temperature
+    chosen = replace(found.chosen, temperature=temperature)
+    return replace(found, chosen=chosen, linear=replace(found.linear, temperature=temperature))
+
+
+def solved_by(clf: str) -> str:
+    """Return the kind that finds the same head fastest: `linear` has the objective of `logreg`."""
+    return "linear" if clf == "logreg" else clf
+
+
+def class_weights(task: Task, rows: np.ndarray) -> np.ndarray | None:
+    """Return what the head weighs each class with, [K], for rows to learn from; None: all alike."""
+    if task.head.recipe["class_weight"] != "balanced":
+        return None
+    counts = np.bincount(task.table.labels[rows], minlength=len(task.table.classes))
+    return np.asarray(len(rows) / (np.count_nonzero(counts) * np.maximum(counts, 1)))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,8 +18,8 @@ from torch.nn import functional as F
 from pipeline.errors import PipelineError
 from pipeline.finetuning.activations import Source
 from pipeline.finetuning.network import Network
-from pipeline.finetuning.recipe import Epoch, Part, Settings, draw, factor
-from pipeline.heads.metrics import log_loss, softmax
+from pipeline.finetuning.settings import Epoch, Part, Settings, draw, factor
+from pipeline.heads.metrics import log_loss, losses, softmax
 from pipeline.store.shards import Key
 from pipeline.trunks.engines.torch_engine import DTYPES
 from pipeline.trunks.sources.random_weights import seeded
@@ -47,14 +48,16 @@ class Training:
         train: images that are learned from.
         select: images whose log-loss chooses the epoch; without any, the last one is kept.
         settings: how.
+        class_weights: [K] that weigh each class in the loss and in the selection; None: all alike.
         history: of every epoch so far.
         start: the learned tensors before the first step.
         average: exponential moving average of the learned tensors over the steps, from `start`
             (Polyak and Juditsky 1992): what is scored and kept. It forgets by half in 0.7 `ema`
             epochs.
-        best: the average at the end of the best epoch, or what lies between it and `start`.
+        best: the average at the end of the epoch that is kept, or what lies between it and `start`.
         best_epoch: its number.
         notes: sentences for the person.
+        uses: activations that were asked for.
     """
 
     network: Network
@@ -63,19 +66,22 @@ class Training:
     train: Part
     select: Part
     settings: Settings
+    class_weights: np.ndarray | None = None
     history: list[Epoch] = field(default_factory=list)
     start: dict[str, Tensor] = field(default_factory=dict)
     average: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     best_epoch: int = 0
     notes: list[str] = field(default_factory=list)
+    uses: int = 0
 
     def __post_init__(self) -> None:
         s = self.settings
-        trunk, head = self.network.groups()
+        places, head = self.network.groups()
+        rates = [(values, s.layer_decay**depth) for depth, values in enumerate(places)]
         groups = [
             {"params": part, "weight_decay": decay, "factor": times}
-            for values, times in ((trunk, 1.0), (head, s.head_lr_factor))
+            for values, times in (*rates, (head, s.head_lr_factor))
             for part, decay in (  # none on biases and norms, as is the custom
                 ([p for p in values if p.ndim > 1], s.weight_decay),
                 ([p for p in values if p.ndim <= 1], 0.0),
@@ -83,17 +89,21 @@ class Training:
             if part
         ]
         self.optimizer: torch.optim.Optimizer
-        if s.optimizer == "sgd":
-            self.optimizer = torch.optim.SGD(groups, lr=s.lr, momentum=MOMENTUM)
-        else:
-            self.optimizer = torch.optim.AdamW(groups, lr=s.lr)
-        self.parameters: list[nn.Parameter] = [*trunk, *head]
         self.device = head[0].device
+        fused = self.device.type == "cuda"
+        if s.optimizer == "sgd":
+            self.optimizer = torch.optim.SGD(groups, lr=s.lr, momentum=MOMENTUM, fused=fused)
+        else:
+            self.optimizer = torch.optim.AdamW(groups, lr=s.lr, fused=fused)
+        self.parameters: list[nn.Parameter] = [*chain(*places), *head]
+        self.weights: Tensor | None = None
+        if self.class_weights is not None:
+            self.weights = torch.tensor(self.class_weights, dtype=torch.float32).to(self.device)
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=s.precision == "fp16" and self.device.type == "cuda"
         )
         self.steps = math.ceil(len(self.train.digests) / s.batch_size)
-        self.start, self.average = self._copy(), self._copy()
+        self.start, self.average = self.network.copy(), self.network.copy()
         self.limit: int | None = None  # images at once, once memory has run out
 
     @property
@@ -125,12 +135,15 @@ class Training:
         """
         started = time.perf_counter()
         number, s = len(self.history), self.settings
-        order, views = draw(len(self.train.digests), views=s.views, epoch=number, seed=s.seed)
+        order, views = draw(
+            len(self.train.digests), views=s.views, fresh=s.fresh, epoch=number, seed=s.seed
+        )
         keys: list[Key] = [
             (self.train.digests[row], int(view)) for row, view in zip(order, views, strict=True)
         ]
         labels = torch.from_numpy(self.train.labels[order]).to(self.device)
-        total, lr = 0.0, 0.0
+        total, lr = torch.zeros((), device=self.device), 0.0
+        self.uses += len(keys)
         self.run.train()
         try:
             with seeded(hash((s.seed, number)) & 0x7FFFFFFF):
@@ -141,13 +154,34 @@ class Training:
                     total += self._step(x, labels[first : first + len(x)], lr) * len(x)
         finally:  # what is kept after an interruption is scored without dropout
             self.run.train(False)
-        now = self._copy()
+        mean = float(total) / len(keys)  # the only wait for a GPU
+        if not math.isfinite(mean):
+            raise Diverged
+        now = self.network.copy()
         try:
             share, logits = self._score()
-            self._enter(logits, started, train_loss=total / len(keys), share=share, lr=lr)
+            self._enter(logits, started, train_loss=mean, share=share, lr=lr)
         finally:
-            self._put(now)
+            self.network.put(now)
         return self.history[-1]
+
+    def time_a_step(self) -> tuple[float, float]:
+        """Return the seconds that learning from an image and scoring one take; change nothing."""
+        size = min(self.settings.batch_size, len(self.train.digests))
+        keys: list[Key] = [(digest, 0) for digest in self.train.digests[: 3 * size]]
+        labels = torch.from_numpy(self.train.labels).to(self.device)
+        taken: list[float] = []
+        self.run.train()
+        with seeded(0):
+            for step, x in enumerate(self.source.batches(keys, size)):
+                started = time.perf_counter()
+                float(self._gradients(x, labels[step * size : step * size + len(x)]))
+                taken.append((time.perf_counter() - started) / len(x))
+        self.run.train(False)
+        self.optimizer.zero_grad(set_to_none=True)
+        started = time.perf_counter()
+        self.logits(Part(self.train.digests[:size], self.train.labels[:size]))
+        return min(taken), (time.perf_counter() - started) / size
 
     def _score(self) -> tuple[float, np.ndarray]:
         """Let the network hold what scores best of this epoch; return its share and logits.
@@ -158,15 +192,15 @@ class Training:
         logits: dict[float, np.ndarray] = {}
         blends = self.settings.blend > 0 and self.select.digests
         for share in (self.settings.blend, 1.0) if blends else (1.0,):
-            self._put(self._between(share))
+            self.network.put(self.between(share))
             logits[share] = self.logits(self.select)
             if not np.isfinite(logits[share]).all():
                 raise Diverged
         best = min(logits, key=lambda share: self._loss(logits[share]))
-        self._put(self._between(best))
+        self.network.put(self.between(best))
         return best, logits[best]
 
-    def _between(self, share: float) -> dict[str, Tensor]:
+    def between(self, share: float) -> dict[str, Tensor]:
         """Return the tensors at a share of the way from the start to the average."""
         if share == 1:
             return self.average
@@ -179,15 +213,16 @@ class Training:
         """Return the log-loss of the selection part; nan without one."""
         if not self.select.digests:
             return math.nan
-        return log_loss(self.select.labels, softmax(logits))
+        labels, own = self.select.labels, softmax(logits)
+        if self.class_weights is None:
+            return log_loss(labels, own)
+        return float(np.average(losses(labels, own), weights=self.class_weights[labels]))
 
-    def _step(self, x: Tensor, labels: Tensor, lr: float) -> float:
-        """Take one step and return the batch's mean loss."""
+    def _step(self, x: Tensor, labels: Tensor, lr: float) -> Tensor:
+        """Take one step and return the batch's mean loss, a tensor that may be waited for."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["factor"]
         loss = self._gradients(x, labels)
-        if not math.isfinite(loss):
-            raise Diverged
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self.scaler.step(self.optimizer)
@@ -205,33 +240,28 @@ class Training:
             else:  # a BatchNorm's count
                 self.average[name].copy_(value)
 
-    def _copy(self) -> dict[str, Tensor]:
-        """Return copies of the tensors that the network holds."""
-        return {name: value.detach().clone() for name, value in self.network.learned().items()}
-
-    @torch.no_grad()
-    def _put(self, tensors: dict[str, Tensor]) -> None:
-        for name, value in self.network.learned().items():
-            value.copy_(tensors[name])
-
-    def _gradients(self, x: Tensor, labels: Tensor) -> float:
+    def _gradients(self, x: Tensor, labels: Tensor) -> Tensor:
         """Fill the gradients of a batch, in parts where memory does not hold it whole."""
 
-        def fill(size: int) -> float:
+        def fill(size: int) -> Tensor:
             self.optimizer.zero_grad(set_to_none=True)
-            total = 0.0
+            total = torch.zeros((), device=self.device)
             for part, own in zip(torch.split(x, size), torch.split(labels, size), strict=True):
                 with self.autocast():
                     logits = self.run(part)
                 smoothing = self.settings.label_smoothing
-                loss = F.cross_entropy(logits, own, label_smoothing=smoothing)
-                loss = loss * (len(part) / len(x))
+                loss = F.cross_entropy(logits, own, self.weights, label_smoothing=smoothing)
+                loss = loss * (self._weight(own) / self._weight(labels))
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-                total += loss.item()
+                total += loss.detach()
             return total
 
         # halves of a batch have other statistics
         return self._in_parts(len(x), fill, may_part=not self.network.train_bn)
+
+    def _weight(self, labels: Tensor) -> Tensor | int:
+        """Return what a mean loss over images of these labels is divided by."""
+        return len(labels) if self.weights is None else self.weights[labels].sum()
 
     def _in_parts(
         self, images: int, compute: Callable[[int], Result], *, may_part: bool = True
@@ -268,6 +298,7 @@ class Training:
             with self.autocast():
                 return torch.cat([module(of).float().cpu() for of in torch.split(x, size)]).numpy()
 
+        self.uses += len(part.digests)
         batches = self.source.batches([(digest, 0) for digest in part.digests], EVALUATION_BATCH)
         values = [self._in_parts(len(x), partial(outputs, x)) for x in batches]
         width = self.network.head.in_features
@@ -289,26 +320,36 @@ class Training:
             accuracy = float((logits.argmax(1) == self.select.labels).mean())
         seconds = time.perf_counter() - since
         self.history.append(Epoch(number, train_loss, share, loss, accuracy, lr, head_lr, seconds))
-        if not self.history[:-1] or not loss >= self.history[self.best_epoch].loss:
-            self.best_epoch, self.best = number, self._copy()
+        kept = self.settings.keep == "last" or not self.history[:-1]
+        if kept or not loss >= self.history[self.best_epoch].loss:
+            self.best_epoch, self.best = number, self.network.copy()
 
     def keep_best(self) -> None:
         """Put the best epoch's tensors into the network."""
-        self._put(self.best)
+        self.network.put(self.best)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether the average and the best are what the network holds."""
+        return self.settings.ema == 0 and self.settings.keep == "last"
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what `restore` takes: tensors by name, and plain JSON values."""
-        now = {"now": self.network.learned(), "average": self.average, "best": self.best}
+        now = {"now": self.network.learned()}
+        if not self._plain:
+            now |= {"average": self.average, "best": self.best}
         tensors = {f"{kind}/{k}": v.detach() for kind, of in now.items() for k, v in of.items()}
-        for number, values in self.optimizer.state_dict()["state"].items():
+        held = {} if self.ended else self.optimizer.state_dict()["state"]
+        for number, values in held.items():
             for name, value in values.items():
                 tensors[f"optimizer/{number}/{name}"] = torch.as_tensor(value)
         facts = {
             "history": [asdict(epoch) for epoch in self.history],
             "best_epoch": self.best_epoch,
-            "settings": asdict(self.settings),
+            "settings": self.settings.to_json(),
             "scaler": self.scaler.state_dict(),
             "limit": self.limit,
+            "uses": self.uses,
         }
         return tensors, facts
 
@@ -318,7 +359,7 @@ class Training:
         Raises:
             PipelineError: it was made with other settings, such as more views while there was room.
         """
-        now, then = asdict(self.settings), facts["settings"]
+        now, then = self.settings.to_json(), facts["settings"]
         other = [f"{name} {then[name]}, not {now[name]}" for name in now if now[name] != then[name]]
         if other:
             raise PipelineError(f"The unfinished run had {'; '.join(other)}: it cannot go on so.")
@@ -326,8 +367,9 @@ class Training:
         def those(kind: str) -> dict[str, Tensor]:
             return {k: tensors[f"{kind}/{k}"].to(self.device) for k in self.network.learned()}
 
-        self._put(those("now"))
-        self.average, self.best = those("average"), those("best")
+        self.network.put(those("now"))
+        others = ("now", "now") if self._plain else ("average", "best")
+        self.average, self.best = (those(kind) for kind in others)
         held: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer/"):
@@ -337,5 +379,6 @@ class Training:
         self.optimizer.load_state_dict({"state": held, "param_groups": groups})
         self.history = [Epoch(**epoch) for epoch in facts["history"]]
         self.best_epoch, self.limit = facts["best_epoch"], facts["limit"]
+        self.uses = facts["uses"]
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
-from pipeline.errors import DamagedError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.finetuning.activations import LostImages
-from pipeline.finetuning.boundary import make_source
-from pipeline.finetuning.options import FinetuneOptions
+from pipeline.finetuning.boundary import Prepared, make_source
+from pipeline.finetuning.choosing.augmentation import Augmentation, choose_policy
+from pipeline.finetuning.choosing.budget import LEAST, TIMES
+from pipeline.finetuning.choosing.candidates import Candidates
+from pipeline.finetuning.network import Network
+from pipeline.finetuning.options import BLEND, EMA, EPOCHS, FinetuneOptions
+from pipeline.finetuning.outcome import Outcome, Scored, head_logits
 from pipeline.finetuning.prepare import Handover, check_handover, faster, load_trunk, make_network
-from pipeline.finetuning.recipe import Part, Settings
 from pipeline.finetuning.result import commit
-from pipeline.finetuning.task import Task, refit
+from pipeline.finetuning.settings import Part, Settings
+from pipeline.finetuning.states import keep_state, take_up
+from pipeline.finetuning.task import Task, class_weights, refit
 from pipeline.finetuning.training import Diverged, Training
+from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import log_loss, softmax
 from pipeline.images.names import counted
 from pipeline.progress import Progress
-from pipeline.store.atomic import write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.result_records import ModelInfo
+from pipeline.store.timings import rate
 from pipeline.trunks.engines.devices import choose_device, choose_precision
 from pipeline.trunks.engines.products import products
 
@@ -57,68 +60,184 @@ def make_model(task: Task, cache: Cache, notes: list[str], progress: Progress) -
         return make_model(replace(smaller, options=going_on), cache, notes, progress)
 
 
+@dataclass
+class _Bench:
+    """What a training needs: the network at its start, its activations, how it is told.
+
+    Attributes:
+        task: less the images that have no activation.
+        network: what learns.
+        fast: the same tensors in a form that runs faster.
+        prepared: gives activations.
+        augmentation: which views are drawn.
+        head: that the network starts from.
+        settings: how.
+        folder: of states of unfinished runs.
+        progress: told of every epoch.
+        notes: takes sentences for the person.
+    """
+
+    task: Task
+    network: Network
+    fast: Network
+    prepared: Prepared
+    augmentation: Augmentation
+    head: SearchResult
+    settings: Settings
+    folder: Path
+    progress: Progress
+    notes: list[str]
+
+    @property
+    def start(self) -> LinearHead | None:
+        """Return the head that the last layer starts from; None for a random one."""
+        return None if self.task.options.chosen.start == "random" else self.head.linear
+
+    @property
+    def saved(self) -> Path:
+        """Return where the state of a single candidate's run is kept."""
+        return self.folder / f"{self.task.folder.name}.safetensors"
+
+    def training(self) -> Training:
+        """Return the training of the one recipe that is asked for, before its first step."""
+        table, task = self.task.table, self.task
+        return Training(
+            self.network, self.fast, self.prepared.source, Part.of(table, task.train),
+            Part.of(table, task.select), self.settings, class_weights(task, task.train),
+            notes=self.notes,
+        )  # fmt: skip
+
+
 def _make(task: Task, cache: Cache, notes: list[str], progress: Progress) -> ModelInfo:
     options = task.options
     device = choose_device(options.device)
-    trunk = load_trunk(task, cache)
-    refitted = refit(task)
-    assert refitted.linear is not None
-    start = None if options.start == "random" else refitted.linear
-    network = make_network(trunk, task, start)
     precision = choose_precision(options.precision, device)
+    trunk = load_trunk(task, cache)
+    augmentation = choose_policy(task, cache, trunk, device=device, progress=progress)
+    head = refit(task, task.train)
+    start = None if options.chosen.start == "random" else head.linear
+    network = make_network(trunk, task, start)
     prepared = make_source(
-        task, cache, trunk, after=network.cut.after, device=device, progress=progress
-    )
+        task, cache, trunk, rows=task.train if options.single else task.learners,
+        policy=augmentation.policy, after=network.cut.after, device=device, progress=progress,
+    )  # fmt: skip
     task = task.without(prepared.lost, notes)
-    if prepared.views < 0 <= options.drawn:
+    if prepared.rows is None and not options.live:
         notes.append("There was no room for activations: they were computed anew in every epoch.")
     network.to(torch.device(device)).to(memory_format=torch.channels_last)
-    source = prepared.source
-    train, select = Part.of(task.table, task.train), Part.of(task.table, task.select)
-    fast = faster(network, source, select.digests[0], device=device, precision=precision)
-    settings = settings_of(options, views=prepared.views, precision=precision)
-    tuner = Training(network, fast, source, train, select, settings, notes=notes)
-    saved = cache.root / "training" / f"{task.folder.name}.safetensors"
-    agreed = _begin(tuner, saved, task, start, progress)
-    keep = partial(
-        commit, task, tuner, trunk=trunk, refitted=refitted, prepared=prepared, handover=agreed
-    )
-    finite = True
+    example = bytes.fromhex(task.table.digests[task.select[0]])
+    fast = faster(network, prepared.source, example, device=device, precision=precision)
+    settings = settings_of(options, prepared, precision=precision)
+    bench = _Bench(
+        task, network, fast, prepared, augmentation, head, settings, cache.root / "training",
+        progress, notes,
+    )  # fmt: skip
+    keep = partial(commit, task, network, trunk=trunk, prepared=prepared, augmentation=augmentation)
     try:
         with products(precision):
-            while finite and not tuner.ended:
-                finite = _epoch(tuner, saved, agreed, progress)
+            if options.single:
+                written = _one_recipe(bench, keep)
+            else:
+                written = _several(bench, keep, budget_of(task, cache))
     except torch.OutOfMemoryError as error:
         raise PipelineError(
             f"One image does not fit the memory of {device}; unfreeze fewer stages, or give "
             "--device cpu."
         ) from error
-    except KeyboardInterrupt:
-        keep(finished=False)
-        again = "The same command" + ("" if options.resume is None else " with --resume")
-        progress.say(
-            f"Kept epoch {tuner.best_epoch}, the best so far, in {task.folder}. {again} goes on."
-        )
-        raise
-    written = keep(finished=finite)
-    saved.unlink(missing_ok=True)
     if prepared.rows is not None:
         cache.end_run(prepared.rows.key.fingerprint, prepared.keys)  # the model names them now
+    return written
+
+
+def budget_of(task: Task, cache: Cache) -> float:
+    """Return the seconds that trying recipes may take."""
+    if task.options.budget is not None:
+        return 60 * task.options.budget
+    each = rate(cache.memo, task.table.fingerprint) or 0.0
+    return max(LEAST, TIMES * each * len(task.table.digests))
+
+
+def _several(bench: _Bench, keep: Callable[[Outcome], ModelInfo], budget: float) -> ModelInfo:
+    """Try several recipes, decide, and keep what won."""
+    tuner = bench.training()
+    agreed = _check(tuner, bench)
+    task, progress = bench.task, bench.progress
+    candidates = Candidates(
+        task, bench.network, bench.fast, bench.prepared, bench.settings, bench.head, agreed,
+        bench.folder, progress, bench.notes,
+    )  # fmt: skip
+    try:
+        found = candidates.outcome(budget)
+    except KeyboardInterrupt:
+        if candidates.best is not None:
+            candidates.finished = False
+            keep(candidates.provisional(candidates.best))
+            progress.say(
+                f"Kept the best whole candidate, {candidates.best.recipe}, in {task.folder}. "
+                f"{_again(task)} goes on."
+            )
+        raise
+    written = keep(found)
+    for path in bench.folder.glob(f"{task.folder.name}[.-]*"):
+        path.unlink()
+    return written
+
+
+def _again(task: Task) -> str:
+    return "The same command" + ("" if task.options.resume is None else " with --resume")
+
+
+def _one_recipe(bench: _Bench, keep: Callable[[Outcome], ModelInfo]) -> ModelInfo:
+    """Train one recipe and keep its best epoch."""
+    task, options, progress = bench.task, bench.task.options, bench.progress
+    tuner = bench.training()
+    agreed = _begin(tuner, bench)
+    finite = True
+    try:
+        while finite and not tuner.ended:
+            finite = _epoch(tuner, bench.saved, agreed, progress)
+    except KeyboardInterrupt:
+        keep(_best_epoch(bench, tuner, agreed, finished=False))
+        progress.say(
+            f"Kept epoch {tuner.best_epoch}, the best so far, in {task.folder}. {_again(task)} "
+            "goes on."
+        )
+        raise
+    written = keep(_best_epoch(bench, tuner, agreed, finished=finite))
+    bench.saved.unlink(missing_ok=True)
     if not finite:
         raise PipelineError(
             f"The loss was no longer finite in epoch {len(tuner.history)}, at a learning rate of "
-            f"{options.rate:g}. Kept is epoch {tuner.best_epoch}, the best until then, in "
+            f"{tuner.settings.lr:g}. Kept is epoch {tuner.best_epoch}, the best until then, in "
             f"{task.folder}. Try --lr {options.gentler_rate:g}."
         )
     return written
 
 
-def _begin(
-    tuner: Training, saved: Path, task: Task, start: LinearHead | None, progress: Progress
-) -> Handover | None:
+def _best_epoch(
+    bench: _Bench, tuner: Training, agreed: Handover | None, *, finished: bool
+) -> Outcome:
+    """Return the best epoch of one recipe, scored on every split."""
+    task = bench.task
+    tuner.keep_best()
+    options, scored = task.options, {}
+    for split, rows in task.scored.items():
+        model = tuner.logits(Part.of(task.table, rows))
+        chose = split in (task.selects, task.head.selected_on)
+        scored[split] = Scored(rows, model, head_logits(bench.head, task, rows), chose)
+    return Outcome(
+        tensors=tuner.best, start=tuner.start, head=bench.head, train=task.train, scored=scored,
+        selects=task.selects, settings=tuner.settings,
+        recipe="" if options.recipe == "auto" else options.recipe,
+        history=tuner.history, epochs=len(tuner.history) - 1, best_epoch=tuner.best_epoch,
+        decision=None, handover=agreed, finished=finished, uses=tuner.uses, notes=tuner.notes,
+    )  # fmt: skip
+
+
+def _begin(tuner: Training, bench: _Bench) -> Handover | None:
     """Check the hand-over at step 0, or take up an unfinished run."""
-    resume = task.options.resume
-    if resume is not False and (facts := _take_up(tuner, saved, resume, progress)):
+    resume, saved, progress = bench.task.options.resume, bench.saved, bench.progress
+    if resume is not False and (facts := take_up(tuner, saved, resume, progress)):
         progress.say(f"Going on after epoch {len(tuner.history) - 1}.")
         return None if facts["handover"] is None else Handover(**facts["handover"])
     if resume:
@@ -128,52 +247,36 @@ def _begin(
             "Starting over. (An unfinished run of the same was there; --resume goes on with one.)"
         )
         saved.unlink()
-    features, logits = tuner.begin()
-    first = tuner.history[0]
-    line = f"epoch 0  selection {first.loss:.4f} ({first.accuracy:.3f})"
-    agreed = None
-    if start is None:
-        progress.say(f"{line}, from a random last layer")
-    else:
-        stored = np.asarray(task.table.features[task.select])
-        agreed = check_handover(
-            features,
-            logits,
-            table=stored,
-            head=start,
-            precisions=(str(task.table.provenance.precision), tuner.settings.precision),
-        )
-        before = softmax(start.scores(stored), start.temperature)
-        labels = tuner.select.labels
-        progress.say(
-            f"{line}; the head {log_loss(labels, before):.4f} "
-            f"({np.mean(before.argmax(1) == labels):.3f}); logits differ by {agreed.logits:.2g} of "
-            f"their length, {agreed.tolerance:g} is allowed"
-        )
-    _keep_state(tuner, saved, agreed)
+    agreed = _check(tuner, bench)
+    keep_state(tuner, saved, agreed)
     return agreed
 
 
-def _take_up(
-    tuner: Training, saved: Path, resume: bool | None, progress: Progress
-) -> dict[str, Any] | None:
-    """Put an unfinished run's state into the training and return its facts, None without one."""
-    try:
-        kept = read_state(saved)
-        if kept is not None:
-            tuner.restore(*kept)
-    except PipelineError as error:
-        if resume:
-            raise type(error)(f"{error} Run the same command without --resume.") from error
-        progress.say(f"{error} Starting over.")
+def _check(tuner: Training, bench: _Bench) -> Handover | None:
+    """Score the network before its first step, and compare it with its head."""
+    task, start, progress = bench.task, bench.start, bench.progress
+    features, logits = tuner.begin()
+    first = tuner.history[0]
+    line = f"epoch 0  selection {first.loss:.4f} ({first.accuracy:.3f})"
+    if start is None:
+        progress.say(f"{line}, from a random last layer")
         return None
-    return None if kept is None else kept[1]
-
-
-def _keep_state(tuner: Training, saved: Path, agreed: Handover | None) -> None:
-    """Write the state from which `--resume` goes on."""
-    tensors, facts = tuner.state()
-    write_state(saved, tensors, {**facts, "handover": None if agreed is None else asdict(agreed)})
+    stored = np.asarray(task.table.features[task.select])
+    agreed = check_handover(
+        features,
+        logits,
+        table=stored,
+        head=start,
+        precisions=(str(task.table.provenance.precision), tuner.settings.precision),
+    )
+    before = softmax(start.scores(stored), start.temperature)
+    labels = tuner.select.labels
+    progress.say(
+        f"{line}; the head {log_loss(labels, before):.4f} "
+        f"({np.mean(before.argmax(1) == labels):.3f}); logits differ by {agreed.logits:.2g} of "
+        f"their length, {agreed.tolerance:g} is allowed"
+    )
+    return agreed
 
 
 def _epoch(tuner: Training, saved: Path, agreed: Handover | None, progress: Progress) -> bool:
@@ -183,7 +286,7 @@ def _epoch(tuner: Training, saved: Path, agreed: Handover | None, progress: Prog
     except Diverged:
         return False
     if not tuner.ended:
-        _keep_state(tuner, saved, agreed)
+        keep_state(tuner, saved, agreed)
     mean = float(np.mean([epoch.seconds for epoch in tuner.history[1:]]))
     left = mean * (tuner.settings.epochs - last.number)
     mark = "  best" if tuner.best_epoch == last.number else ""
@@ -195,50 +298,29 @@ def _epoch(tuner: Training, saved: Path, agreed: Handover | None, progress: Prog
     return True
 
 
-def settings_of(options: FinetuneOptions, *, views: int, precision: str) -> Settings:
+def settings_of(options: FinetuneOptions, prepared: Prepared, *, precision: str) -> Settings:
     """Return how to train: the options with what was left open settled.
 
     Args:
         options: of `finetune`.
-        views: that there is room for, as `draw` takes it.
+        prepared: which views there are.
         precision: of the arithmetic.
     """
-    same = {one.name: getattr(options, one.name) for one in fields(Settings)}
-    same |= {"lr": options.rate, "head_lr_factor": options.head_factor}
-    if options.start == "random":
-        same["blend"] = 0.0
-    return Settings(**{**same, "views": views, "precision": precision})
-
-
-def write_state(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write a state and rename it into place.
-
-    Args:
-        path: a `.safetensors` file.
-        tensors: by name, any device.
-        facts: plain JSON values.
-
-    Raises:
-        PipelineError: the file and the system's reason.
-    """
-    on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    image = save(on_cpu, metadata={"facts": json.dumps(facts)})
-    write_bytes(path, image, what="the state of the run")
-
-
-def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return a state, or None where there is none.
-
-    Raises:
-        DamagedError: it cannot be read.
-    """
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise DamagedError(
-            f"The state of the unfinished run {path} is damaged ({error})."
-        ) from error
+    recipe = asdict(options.chosen)
+    start = recipe.pop("start")
+    blend = BLEND if options.blend is None else options.blend
+    return Settings(
+        **recipe,
+        epochs=options.epochs or EPOCHS,
+        batch_size=options.batch_size,
+        schedule=options.schedule or "cosine",
+        patience=options.patience,
+        # recipes that are compared end at a small rate: there is nothing to average
+        ema=0.0 if not options.single else EMA if options.ema is None else options.ema,
+        blend=blend if options.single and start == "head" else 0.0,
+        keep="best" if options.single else "last",
+        views=prepared.views,
+        fresh=prepared.fresh,
+        seed=options.seed,
+        precision=precision,
+    )

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 #: Part of every fingerprint: raise it when `decode.decode` gives other pixels.
 DECODE_POLICY = "3"
-#: Part of every fingerprint: raise it when `Preprocess.apply` or `crops.view` gives other pixels.
-VIEW_POLICY = "centre-crop-1, random-crops-1"
+#: Part of every fingerprint: raise it when `Preprocess.apply`, `crops.view` or a policy of
+#: `pipeline.images.views` gives other pixels.
+VIEW_POLICY = "centre-crop-1, crop+mirror-1, crop-1, shift+mirror-1, shift-1, mirror-1"
 #: A picture longer than this many times its short side is cut to its middle before resizing,
 #: so that a 1×100,000 strip does not become 256×25,600,000 pixels.
 MAX_ASPECT = 8

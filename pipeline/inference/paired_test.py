@@ -208,8 +208,13 @@ def _chosen_by(cache: Cache, pair: tuple[Predictor, ...], digests: set[bytes]) -
     """Return which of two was chosen by more than a twentieth of some images, and how; else ""."""
     chosen = []
     for predictor in pair:
-        split = "val" if predictor.info.selected_on == "val" else "train"  # its folds, or a part
-        number = len(digests & images_of(cache, predictor, split))
+        info = predictor.info
+        chose = {name for name, one in info.metrics.items() if one.selected_on}
+        splits = {
+            "val" if name.startswith("val") else "train" for name in (info.selected_on, *chose)
+        }
+        images = set().union(*(images_of(cache, predictor, split) for split in splits))
+        number = len(digests & images)
         if 20 * number > len(digests):
             what = "the epoch" if predictor.kind == "model" else "the settings"
             title = f"{predictor.kind} {predictor.id[:6]}"

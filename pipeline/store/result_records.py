@@ -185,6 +185,7 @@ class HeadOptions(TypedDict):
     folds: int
     shots: int | None
     train_fraction: float | None
+    class_weight: str | None
     views: int
     seed: int
 
@@ -208,13 +209,14 @@ class Repeats(TypedDict):
 
 
 class EpochFigures(TypedDict):
-    """What is read again of `pipeline.finetuning.recipe.Epoch`; None is not a number."""
+    """What is read again of `pipeline.finetuning.settings.Epoch`; None is not a number."""
 
     number: int
     train_loss: float | None
     loss: float | None
     accuracy: float | None
     seconds: float | None
+    candidate: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,12 +299,17 @@ class ModelInfo(ResultInfo):
         settings: of the training, `auto` settled.
         epochs: that were trained.
         best_epoch: that was kept; 0 is the head.
-        beats_head: whether it is better than its head on the images that chose.
+        kept_recipe: name of the recipe that was kept; empty where single options made it.
+        augmentation: which views were drawn, and what was measured to choose them.
+        decision: what decided between model and head; None where the best epoch of one candidate
+            is kept.
+        beats_head: whether it is better than its head on the images that decided.
         compared_on: hash of the images learned from and of those that chose.
         metrics: split to the scores of model and head.
         handover: how exactly the head was carried over; None for a random start.
         moved: place to how far its parameters moved, relative to their length.
-        history: what each epoch showed.
+        history: what each epoch of each candidate showed.
+        uses: activations that the frozen part gave, from the cache or anew.
         activations: fingerprint of the cached activations; empty without.
         shards: that hold them.
         activations_computed: how many this run computed.
@@ -334,12 +341,16 @@ class ModelInfo(ResultInfo):
     settings: dict[str, Any]
     epochs: int
     best_epoch: int
+    kept_recipe: str
+    augmentation: dict[str, Any]
+    decision: dict[str, Any] | None
     beats_head: bool
     compared_on: str
     metrics: dict[str, ModelScores]
     handover: dict[str, float] | None
     moved: dict[str, float]
     history: tuple[EpochFigures, ...]
+    uses: int
     activations: str
     shards: tuple[str, ...]
     activations_computed: int
@@ -352,6 +363,35 @@ class ModelInfo(ResultInfo):
             raise ValueError(f"lacks metrics.{self.selected_on:.20}")
         if lost := {"activations", "head", "training", "evaluation"} - set(self.seconds):
             raise ValueError(f"lacks {', '.join(sorted(f'seconds.{part}' for part in lost))}")
+
+    @property
+    def kept(self) -> str:
+        """Return what of the training is kept, for people."""
+        recipe = f"{self.kept_recipe}, " if self.kept_recipe else ""
+        if self.decision is None:
+            return f"{recipe}epoch {self.best_epoch} of {self.epochs}"
+        if not self.best_epoch:
+            return "the head"
+        share = self.decision["share"]
+        way = "" if share == 1 else f", {share:.0%} of the way"
+        return f"{recipe}{self.epochs} epoch{'s' * (self.epochs != 1)}{way}"
+
+    @property
+    def decided(self) -> str:
+        """Return what decided between model and head in a sentence; empty where nothing did."""
+        one = self.decision
+        if one is None:
+            return ""
+        where = "held-out folds of train" if one["on"] == "folds" else one["on"]
+        figures = (
+            f"on {one['images']:,} images of {where} its log-loss is {abs(one['gain']):.4f} ± "
+            f"{one['error']:.4f} {'lower' if one['gain'] >= 0 else 'higher'}, and "
+            f"{one['model_alone']:,} are right with it alone, {one['head_alone']:,} with the head "
+            "alone"
+        )
+        if self.beats_head:
+            return f"The model is better than its head: {figures}."
+        return f"Fine-tuning did not beat the head {self.head}, which stays best: {figures}."
 
     @property
     def chosen(self) -> ModelScores:

@@ -86,7 +86,7 @@ def of_tuning(info: ModelInfo, cache: Cache, *, reused: bool, seconds: float) ->
         reused: whether the model was there already.
         seconds: that stage three took.
     """
-    needed = uses(info)
+    needed = info.uses
     made = needed if info.live else info.activations_computed
     made = 0 if reused else made
     saved = _seconds(cache, info.activations, needed - made)
@@ -130,18 +130,3 @@ def rate(memo: Path, fingerprint: str) -> float | None:
         return None
     found = Database(memo).use(lambda memo: memo.execute(query, (fingerprint,)).fetchone())
     return None if found is None else float(found[0])
-
-
-def uses(info: ModelInfo) -> int:
-    """Return how often fine-tuning needed the frozen part's answer for an image.
-
-    Once for each training image in every epoch, for each image that chooses before the first and
-    after every epoch, and for each that is scored at the end.
-
-    Args:
-        info: `model.json`.
-    """
-    scored = {split: one.model.images for split, one in info.metrics.items()}
-    epochs = info.epochs
-    chose = (epochs + 1) * scored[info.selected_on]
-    return epochs * info.train_images + chose + sum(scored.values())

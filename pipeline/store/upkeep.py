@@ -165,7 +165,7 @@ def garbage(
         for fingerprint in run.fingerprints:
             needed.setdefault(fingerprint, set()).update(run.keys)
     if unfinished:
-        states = (cache.root / "training").glob("*.safetensors")
+        states = (cache.root / "training").iterdir() if (cache.root / "training").is_dir() else ()
         unused += [path for path in states if _written(path) < past]
     tables = [FeatureTable.open(path) for path in cache.table_files()]
     named = {(table.fingerprint, name) for table in tables for name in table.shards}

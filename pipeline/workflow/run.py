@@ -15,7 +15,6 @@ from pipeline.extraction.options import DEFAULT_TRUNK
 from pipeline.extraction.scan import DEFAULT_DATA
 from pipeline.finetuning import finetune
 from pipeline.finetuning.finetune import Tuning
-from pipeline.finetuning.options import BLEND, EMA
 from pipeline.finetuning.task import starter
 from pipeline.heads import fit_head
 from pipeline.heads.fit_head import Fitting
@@ -153,23 +152,26 @@ def run(
     repeats: int = 0,
     jobs: int | None = None,
     unfreeze: str | int | Sequence[str] | None = None,
-    epochs: int = 10,
+    recipe: str = "auto",
+    budget: float | None = None,
+    epochs: int | None = None,
     batch_size: int = 32,
     lr: float | None = None,
     head_lr_factor: float | None = None,
-    optimizer: str = "adamw",
-    weight_decay: float = 0.01,
-    schedule: str = "cosine",
-    label_smoothing: float = 0.1,
+    layer_decay: float | None = None,
+    optimizer: str | None = None,
+    weight_decay: float | None = None,
+    schedule: str | None = None,
+    label_smoothing: float | None = None,
     views: int | None = None,
-    augment: str = "standard",
+    augment: str = "auto",
     live: bool = False,
     train_bn: bool = False,
-    ema: float = EMA,
-    blend: float = BLEND,
+    ema: float | None = None,
+    blend: float | None = None,
     patience: int | None = None,
     select_on: str = "auto",
-    start: str = "head",
+    start: str | None = None,
     from_scratch: bool = False,
     standalone: bool = False,
     report: bool = True,
@@ -196,9 +198,10 @@ def run(
             be `all`.
         fit_head_select_on, fit_head_views: `select_on` and `views` of `fit_head`.
         unfreeze: what learns in stage three, as in `finetune`; None for no stage three.
-        epochs, batch_size, lr, head_lr_factor, optimizer, weight_decay, schedule, label_smoothing,
-            views, augment, live, train_bn, ema, blend, patience, select_on, start, from_scratch,
-            standalone: as in `finetune`; an unfinished run is always gone on with.
+        recipe, budget, epochs, batch_size, lr, head_lr_factor, layer_decay, optimizer,
+            weight_decay, schedule, label_smoothing, views, augment, live, train_bn, ema, blend,
+            patience, select_on, start, from_scratch, standalone: as in `finetune`; an unfinished
+            run is always gone on with.
         report: write a page that shows it all, unless the one that is there does.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
 

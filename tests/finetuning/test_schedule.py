@@ -2,7 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.finetuning.recipe import SCHEDULES, draw, factor
+from pipeline.finetuning.settings import SCHEDULES, draw, factor
+from pipeline.images.views import numbered
 
 
 @given(st.sampled_from(SCHEDULES), st.integers(1, 500), st.data())
@@ -23,17 +24,21 @@ def test_each_schedule_ends_where_it_should():
     )
 
 
-@given(st.integers(1, 50), st.integers(-1, 5), st.integers(1, 9), st.integers(0, 9))
-def test_an_epoch_sees_every_image_once_in_an_allowed_view(count, views, epoch, seed):
-    order, drawn = draw(count, views=views, epoch=epoch, seed=seed)
+@given(
+    st.integers(1, 50), st.sets(st.integers(0, 70_000), min_size=1),
+    st.sampled_from(["", "shift", "crop+mirror"]), st.integers(1, 9), st.integers(0, 9),
+)  # fmt: skip
+def test_an_epoch_sees_every_image_once_in_an_allowed_view(count, views, fresh, epoch, seed):
+    options = {"views": tuple(sorted(views)), "fresh": fresh, "epoch": epoch, "seed": seed}
+    order, drawn = draw(count, **options)
     assert sorted(order) == list(range(count)) and len(drawn) == count
-    allowed = {0: {0}, -1: {epoch}}.get(views, set(range(1, views + 1)))
-    assert set(drawn.tolist()) <= allowed
-    again = draw(count, views=views, epoch=epoch, seed=seed)
+    assert set(drawn.tolist()) <= views | ({numbered(fresh, epoch)} if fresh else set())
+    again = draw(count, **options)
     assert (order == again[0]).all() and (drawn == again[1]).all()
 
 
 def test_epochs_and_seeds_draw_differently():
-    first = draw(100, views=4, epoch=1, seed=0)
-    assert (first[0] != draw(100, views=4, epoch=2, seed=0)[0]).any()
-    assert (first[1] != draw(100, views=4, epoch=1, seed=1)[1]).any()
+    first = draw(100, views=(0, 1, 2), epoch=1, seed=0)
+    assert set(first[1].tolist()) == {0, 1, 2}  # the evaluation view is drawn, too
+    assert (first[0] != draw(100, views=(0, 1, 2), epoch=2, seed=0)[0]).any()
+    assert (first[1] != draw(100, views=(0, 1, 2), epoch=1, seed=1)[1]).any()

@@ -95,7 +95,7 @@ def test_it_is_said_on_how_much_a_head_was_fitted(cache, current):
     assert fitted_on(part, table) == "fitted on 0.5 of each class (30 of 60 training images)"
 
 
-@pytest.mark.parametrize(("rate", "next_one"), [(1e6, 2e-4), (1e-3, 1e-4), (None, 2e-5)])
+@pytest.mark.parametrize(("rate", "next_one"), [(1e6, 3e-4), (1e-3, 1e-4), (None, 3e-5)])
 def test_a_diverged_run_is_advised_a_rate_that_can_work(rate, next_one):
     assert FinetuneOptions(lr=rate).gentler_rate == pytest.approx(next_one)
 

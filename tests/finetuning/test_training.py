@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 from pipeline.finetuning.network import Network, cut
-from pipeline.finetuning.recipe import Part, Settings
+from pipeline.finetuning.settings import Part, Settings
+from pipeline.finetuning.states import read_state, write_state
 from pipeline.finetuning.training import Diverged, Training
-from pipeline.finetuning.training_run import read_state, write_state
 from pipeline.heads.metrics import log_loss, softmax
 
 SETTINGS = Settings(
-    epochs=4, batch_size=8, lr=1e-3, head_lr_factor=10.0, optimizer="adamw", weight_decay=0.01,
-    schedule="cosine", label_smoothing=0.1, patience=None, ema=1.0, blend=0.0, views=2, seed=0,
-    precision="fp32",
+    epochs=4, batch_size=8, lr=1e-3, head_lr_factor=10.0, layer_decay=1.0, optimizer="adamw",
+    weight_decay=0.01, schedule="cosine", label_smoothing=0.1, patience=None, ema=1.0, blend=0.0,
+    keep="best", views=(1, 2), fresh="", seed=0, precision="fp32",
 )  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def test_what_is_scored_and_kept_is_the_moving_average_over_all_steps(trunk, tra
     now = copied(tuner)
     assert all(torch.allclose(tuner.average[name], want[name], atol=1e-6) for name in want)
     assert not same(now, tuner.average)
-    tuner._put(tuner.average)
+    tuner.network.put(tuner.average)
     z = torch.from_numpy(tuner.logits(tuner.select))
     labels = torch.from_numpy(tuner.select.labels)
     assert float(nn.functional.cross_entropy(z, labels)) == pytest.approx(last.loss, rel=1e-5)
@@ -143,7 +143,7 @@ def test_what_lies_between_the_start_and_the_average_is_kept_where_it_scores_bet
     now = copied(tuner)
     losses = {}
     for share in (0.5, 1.0):
-        tuner._put({
+        tuner.network.put({
             k: start[k] + share * (v - start[k]) if v.is_floating_point() else v
             for k, v in tuner.average.items()
         })  # fmt: skip
@@ -152,7 +152,7 @@ def test_what_lies_between_the_start_and_the_average_is_kept_where_it_scores_bet
     last = tuner.history[-1]
     assert best == 0.5  # or it would show nothing
     assert last.share == best and last.loss == pytest.approx(losses[best], rel=1e-4)
-    tuner._put(now)
+    tuner.network.put(now)
     if tuner.best_epoch == 1:
         assert all(
             torch.allclose(tuner.best[k], (start[k] + tuner.average[k]) / 2, atol=1e-6)

@@ -49,7 +49,7 @@ def test_the_fingerprint_changes_with_the_policies_and_the_schema(monkeypatch, n
 
 
 def test_the_fingerprint_is_the_same_on_every_machine():
-    assert KEY.fingerprint == "ae591a848e95e8ac5f064a8797fad6b33ceff0f56691807f258f2e1f92e97cc3"
+    assert KEY.fingerprint == "81d2f0366f2728a6ca69da5aa6dff947d3f0c3c9895e7f4978725e47729f60ab"
 
 
 def test_facts_make_the_round_trip_through_json():

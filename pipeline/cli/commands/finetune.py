@@ -24,12 +24,14 @@ def command(head: str | None, cache: str | None, as_json: bool, **values: Any) -
     """Fine-tune the last stages of the trunk, starting from HEAD: an id, a folder or a kind.
 
     Without HEAD: the best of the current table among those fitted by log-loss. The frozen part
-    runs once for each image and view; a part of train, or val where there is a test split,
-    chooses the epoch.
+    runs once for each image and view. Several recipes are tried within a budget; a part of train,
+    or val where there is a test split, chooses one, and others decide whether it beats the head.
+    With a recipe named, or options of one, its best epoch is kept.
 
     \b
     Examples:
       pipeline finetune --unfreeze layer4
+      pipeline finetune --unfreeze all --budget 20
       pipeline finetune logreg --unfreeze 2 --epochs 25 --patience 5
     """
     store = Cache.at(cache)
@@ -42,14 +44,16 @@ def show(done: Tuning) -> None:
     """Print what a fine-tuning did."""
     info = done.info
     unfrozen = "from scratch" if info.from_scratch else f"{info.unfreeze} unfrozen"
-    echo(f"{info.trunk}, {unfrozen}, epoch {info.best_epoch} of {info.epochs}")
+    echo(f"{info.trunk}, {unfrozen}, kept: {info.kept}")
     for line in lines(info):
         echo(line)
     if info.head_metrics:
         parts = [f"{split} {accuracy(m)}" for split, m in info.head_metrics.items()]
         start = done.start[0].upper() + done.start[1:]
         echo(f"{start}, by itself: {', '.join(parts)}")
-    if not info.beats_head:
+    if info.decision:
+        echo(info.decided)
+    elif not info.beats_head:
         echo(
             f"Fine-tuning did not beat the head on {info.selected_on}: the head {info.head} "
             f"stays best{_though(info)}."

@@ -19,11 +19,8 @@ from torchvision.transforms.v2 import functional as F
 
 from pipeline.images.decoding.decode import Decoded, jpeg_header_of, picture, reduction
 from pipeline.images.preprocess import Preprocess
+from pipeline.images.views import ViewPolicy, policy_of
 
-#: Share of the picture that a random crop covers, drawn evenly.
-SCALE = (0.25, 1.0)
-#: Width by height of a random crop, drawn evenly on a logarithmic scale.
-RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
 #: A large JPEG is decoded at a part of its size while the resize still has to shrink it by this:
 #: features then differ less than bfloat16 makes them differ (docs/performance.md).
@@ -84,9 +81,9 @@ def view(
 ) -> torch.Tensor:
     """Return a view of an image, not yet normalised.
 
-    View 0 is the evaluation transform. Another one is a random crop of a share of the picture,
-    resized to the input's size, and a horizontal flip of every other one (Szegedy et al. 2015,
-    section 6; torchvision's `RandomResizedCrop` with its fallback to a centre crop).
+    View 0 is the evaluation transform. Another one is what its policy says: a random crop resized
+    to the input's size (torchvision's `RandomResizedCrop` with its fallback to a centre crop), or
+    the evaluation transform; some are flipped from left to right.
 
     Args:
         image: uint8 [3, H, W], RGB.
@@ -99,22 +96,28 @@ def view(
     """
     if number == 0:
         return preprocess.apply(image)
-    draws = _draws(digest, number)
-    top, left, height, width = _box(image.shape[-2], image.shape[-1], draws)
-    crop: torch.Tensor = F.resized_crop(
-        image, top, left, height, width, [preprocess.crop, preprocess.crop],
-        interpolation=InterpolationMode(preprocess.interpolation), antialias=True,
-    )  # fmt: skip
-    return crop.flip(-1) if next(draws) < 0.5 else crop
+    policy, draws = policy_of(number), _draws(digest, number)
+    if policy.scale is None:
+        crop = preprocess.apply(image)
+    else:
+        top, left, height, width = _box(image.shape[-2], image.shape[-1], policy, draws)
+        crop = F.resized_crop(
+            image, top, left, height, width, [preprocess.crop, preprocess.crop],
+            interpolation=InterpolationMode(preprocess.interpolation), antialias=True,
+        )  # fmt: skip
+    return crop.flip(-1) if next(draws) < policy.mirror else crop
 
 
 def least_side(preprocess: Preprocess, number: int) -> int:
     """Return the short side, in pixels, below which a picture must not be reduced for a view.
 
-    `REDUCED` times what the resize leaves of it; the smallest random crop is two fifths of the
-    picture's short side.
+    `REDUCED` times what the resize leaves of it; the smallest random crop of the classic policy is
+    two fifths of the picture's short side.
     """
-    return round(REDUCED * (preprocess.resize if number == 0 else 2.5 * preprocess.crop))
+    scale = policy_of(number).scale if number else None
+    if scale is None:
+        return round(REDUCED * preprocess.resize)
+    return round(REDUCED * 1.25 * preprocess.crop / math.sqrt(scale[0]))
 
 
 def _draws(digest: bytes, number: int) -> Iterator[float]:
@@ -127,16 +130,19 @@ def _draws(digest: bytes, number: int) -> Iterator[float]:
         block += 1
 
 
-def _box(height: int, width: int, draws: Iterator[float]) -> tuple[int, int, int, int]:
+def _box(
+    height: int, width: int, policy: ViewPolicy, draws: Iterator[float]
+) -> tuple[int, int, int, int]:
     """Return top, left, height and width of a random crop, in pixels."""
-    low, high = math.log(RATIO[0]), math.log(RATIO[1])
+    assert policy.scale is not None
+    (least, most), (low, high) = policy.scale, (math.log(end) for end in policy.ratio)
     for _ in range(_TRIES):
-        area = height * width * (SCALE[0] + (SCALE[1] - SCALE[0]) * next(draws))
+        area = height * width * (least + (most - least) * next(draws))
         ratio = math.exp(low + (high - low) * next(draws))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             return int((height - h + 1) * next(draws)), int((width - w + 1) * next(draws)), h, w
     # a strip: the largest crop of an allowed shape, in the middle
-    h = max(1, min(height, round(width / RATIO[0])))
-    w = max(1, min(width, round(height * RATIO[1])))
+    h = max(1, min(height, round(width / policy.ratio[0])))
+    w = max(1, min(width, round(height * policy.ratio[1])))
     return (height - h) // 2, (width - w) // 2, h, w

@@ -16,7 +16,12 @@ from pipeline.store.table import FeatureTable
 
 #: Pictures in each gallery.
 GALLERY = 24
-_TITLES = {"train-part": "the part of train that chose the epoch"}
+_TITLES = {
+    "train-part": "the part of train that chose the epoch",
+    "folds": "held-out folds of train, which decided",
+    "val-half": "the half of val that decided",
+    "train-part-half": "the half of a part of train that decided",
+}
 
 
 @dataclass(frozen=True, eq=False)

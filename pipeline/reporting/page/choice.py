@@ -112,7 +112,7 @@ def learning_curve(info: ModelInfo) -> str:
     what = "from scratch" if info.from_scratch else f"{info.unfreeze} unfrozen"
     return (
         f"Model {info.id}, {what}: log-loss {head.log_loss:.4f} of its head and "
-        f"{kept.log_loss:.4f} of epoch {info.best_epoch}, which was kept, on {info.selected_on} "
+        f"{kept.log_loss:.4f} of what is kept ({info.kept}) on {info.selected_on} "
         f"({kept.images:,} images)."
     )
 

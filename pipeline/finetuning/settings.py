@@ -1,12 +1,14 @@
-"""What a training is told, its rates and views over the steps, and what it notes."""
+"""`Settings`: what a training is told, its rates and views over the steps, and what it notes."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from pipeline.images.views import numbered
 
 if TYPE_CHECKING:
     from pipeline.store.table import FeatureTable
@@ -19,8 +21,10 @@ class Settings:
     Attributes:
         epochs: at most.
         batch_size: images a step.
-        lr: largest learning rate of the trunk.
+        lr: largest learning rate of the last unfrozen stage.
         head_lr_factor: what the head's is multiplied by.
+        layer_decay: what each stage's is multiplied by, once for every unfrozen stage behind it
+            (Clark et al. 2020, "ELECTRA"; Bao et al. 2022, "BEiT").
         optimizer: `sgd` (momentum 0.9) or `adamw`.
         weight_decay: of all parameters of two dimensions and more.
         schedule: `cosine`, `step` or `constant`.
@@ -29,7 +33,9 @@ class Settings:
         ema: epochs over which the weights that are scored and kept are averaged; 0 for none.
         blend: share of the way from the start to these at which weights are scored too (Wortsman
             et al. 2022, "Robust fine-tuning of zero-shot models"); 0 for none.
-        views: see `draw`.
+        keep: `best`, the epoch of the lowest loss on the selection part; or `last`.
+        views: numbers of the views that an epoch draws from.
+        fresh: the policy of which every epoch draws a view of its own besides; empty for none.
         seed: of order, views and dropout.
         precision: `fp32`, `tf32`, `bf16` or `fp16` of the arithmetic.
     """
@@ -38,6 +44,7 @@ class Settings:
     batch_size: int
     lr: float
     head_lr_factor: float
+    layer_decay: float
     optimizer: str
     weight_decay: float
     schedule: str
@@ -45,9 +52,15 @@ class Settings:
     patience: int | None
     ema: float
     blend: float
-    views: int
+    keep: str
+    views: tuple[int, ...]
+    fresh: str
     seed: int
     precision: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {**asdict(self), "views": list(self.views)}
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,7 @@ class Epoch:
         lr: of the trunk, at the epoch's last step.
         head_lr: of the head, there.
         seconds: training and scoring.
+        candidate: whose epoch it is, where several were tried.
     """
 
     number: int
@@ -87,6 +101,7 @@ class Epoch:
     lr: float
     head_lr: float
     seconds: float
+    candidate: str = ""
 
 
 SCHEDULES = ("cosine", "step", "constant")
@@ -116,18 +131,26 @@ def factor(schedule: str, step: int, total: int) -> float:
     return 1.0
 
 
-def draw(count: int, *, views: int, epoch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+#: Where every epoch has views of its own, how often the evaluation view is drawn.
+PLAIN = 0.2
+
+
+def draw(
+    count: int, *, views: tuple[int, ...], fresh: str = "", epoch: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the order of an epoch's images [count] and the view of each place in it [count].
 
     Args:
         count: images.
-        views: kept random views of each, 1 to `views`; 0 for the evaluation view alone; -1 for
-            a view that no other epoch has.
+        views: numbers of the views to draw from.
+        fresh: the policy of which a view that no other epoch has is drawn, most of the time.
         epoch: from 1.
         seed: of both draws; the same for every run with it.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(count)
-    if views > 0:
-        return order, rng.integers(1, views + 1, count)
-    return order, np.full(count, epoch if views < 0 else 0, np.int64)
+    drawn = rng.choice(np.array(views, np.int64), count)
+    if fresh:
+        own = rng.random(count) >= PLAIN
+        drawn[own] = numbered(fresh, epoch)
+    return order, drawn

@@ -1,0 +1,106 @@
+"""What recipes are tried, for how long: as much as the budget allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.finetuning.choosing.recipes import FIRST, RECIPES
+
+#: Epochs and steps of a short schedule, at least: few images need steps, not epochs.
+EPOCHS, STEPS = 4, 120
+#: (recipes, how many times as long the last rung is), from rich to poor.
+SHAPES = ((6, 3), (4, 3), (3, 3), (3, 2), (2, 2), (2, 1), (1, 1))
+#: Candidates of the last rung.
+FINALISTS = 2
+#: Folds of train that decide where few images choose.
+FOLDS = 3
+#: The least budget, in seconds, and how many times stage one's own time it is.
+LEAST, TIMES = 300.0, 30
+#: Share of the budget that a plan fills: what steps cost is estimated from a few.
+FILL = 0.85
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the steps of an epoch cost.
+
+    Attributes:
+        train: images to learn from while recipes are compared.
+        select: images that choose.
+        learners: images to learn from in the end.
+        step: seconds for an image that is learned from.
+        score: seconds for an image that is scored.
+        batch_size: images a step.
+        halves: whether half of the images that choose decide; else folds of the learners.
+    """
+
+    train: int
+    select: int
+    learners: int
+    step: float
+    score: float
+    batch_size: int
+    halves: bool
+
+    def seconds(self, epochs: int) -> float:
+        """Return what a candidate of so many epochs takes."""
+        return epochs * (self.train * self.step + self.select * self.score)
+
+    def deciding(self, epochs: int) -> float:
+        """Return what deciding takes, the last fit included."""
+        if self.halves:
+            return 0.0
+        folds = (FOLDS - 1) * self.learners * self.step * epochs + 2 * self.learners * self.score
+        return folds + self.learners * self.step * epochs
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Recipes to try, on two rungs of whole schedules.
+
+    Attributes:
+        recipes: names, from gentle to bold.
+        short: epochs of the first rung; 0: there is none, since all are finalists.
+        long: epochs of the last rung.
+        seconds: that all of it is estimated to take.
+    """
+
+    recipes: tuple[str, ...]
+    short: int
+    long: int
+    seconds: float
+
+
+def plan_for(cost: Cost, budget: float, recipes: Sequence[str] = FIRST) -> Plan:
+    """Return the richest plan that fits the budget; the poorest, shortened, where none does.
+
+    Args:
+        cost: of the steps.
+        budget: seconds.
+        recipes: that there are, in the order in which they are taken up.
+    """
+    steps = math.ceil(cost.train / cost.batch_size)
+    short = max(EPOCHS, math.ceil(STEPS / steps))
+    plan = None
+    for count, times in SHAPES:
+        plan = _plan(cost, recipes[:count], short, times)
+        if plan.seconds <= FILL * budget:
+            return plan
+    assert plan is not None
+    epochs = max(1, int(plan.long * FILL * budget / plan.seconds))
+    return _plan(cost, recipes[:1], epochs, 1)
+
+
+def _plan(cost: Cost, names: Sequence[str], short: int, times: int) -> Plan:
+    recipes = tuple(name for name in RECIPES if name in names)
+    plan = Plan(recipes, 0 if len(names) <= FINALISTS else short, short * times, 0.0)
+    return replace(plan, seconds=needed(cost, plan, plan.recipes))
+
+
+def needed(cost: Cost, plan: Plan, left: tuple[str, ...]) -> float:
+    """Return the seconds that a plan takes from the first rung on, with these recipes left."""
+    first = len(left) * cost.seconds(plan.short) if plan.short else 0.0
+    last = min(FINALISTS, len(left)) * cost.seconds(plan.long)
+    return first + last + cost.deciding(plan.long)

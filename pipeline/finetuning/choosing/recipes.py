@@ -1,0 +1,47 @@
+"""The recipes that fine-tuning chooses among, from gentle to bold.
+
+Where the constants come from, and what was measured, stands in docs/finetune.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train, but for what a person or the data say.
+
+    Attributes:
+        optimizer: `adamw`, or `sgd` with momentum 0.9.
+        lr: largest learning rate of the last unfrozen stage, for batches of 32.
+        head_lr_factor: what the head's is multiplied by.
+        layer_decay: what each stage's is multiplied by, once for every unfrozen stage behind it.
+        start: the last layer starts from the fitted `head`, or `random`.
+        weight_decay: of all parameters of two dimensions and more.
+        label_smoothing: in [0, 1).
+    """
+
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    head_lr_factor: float = 3.0
+    layer_decay: float = 1.0
+    start: str = "head"
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+
+
+#: Name → recipe, from gentle to bold: where scores are a tie, the first wins.
+RECIPES: Mapping[str, Recipe] = {
+    "gentle": Recipe(lr=1e-4, head_lr_factor=1.0),
+    "sgd": Recipe("sgd", lr=3e-3, head_lr_factor=1.0, weight_decay=0.0),
+    "steady": Recipe(lr=3e-4),
+    "layerwise": Recipe(layer_decay=0.4),
+    "bold": Recipe(),
+    "fresh": Recipe(start="random"),
+}
+#: Which are tried first where the budget does not allow all.
+FIRST = ("bold", "steady", "fresh", "gentle", "layerwise", "sgd")
+#: What single options change.
+USUAL = "steady"

@@ -1,0 +1,45 @@
+"""What recipes are tried within a budget."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.finetuning.choosing.budget import FILL, Cost, plan_for
+from pipeline.finetuning.choosing.recipes import FIRST, RECIPES
+
+COST = Cost(
+    train=800, select=200, learners=1000, step=0.01, score=0.003, batch_size=32, halves=False
+)
+
+
+def test_every_recipe_is_named_among_the_first():
+    assert sorted(FIRST) == sorted(RECIPES) and len(RECIPES) <= 6
+
+
+def test_with_time_enough_all_recipes_are_tried_and_the_best_longer():
+    plan = plan_for(COST, 1e6)
+    assert plan.recipes == tuple(RECIPES)
+    assert (plan.short, plan.long) == (5, 15)  # 25 steps an epoch
+
+
+def test_few_images_get_steps_and_not_epochs():
+    few = replace(COST, train=100, select=25, learners=125)
+    assert plan_for(few, 1e6).short == 30  # 4 steps an epoch
+
+
+def test_with_little_time_fewer_are_tried_and_the_bold_first():
+    assert plan_for(COST, 1.0).recipes == ("bold",) and plan_for(COST, 1.0).long == 1
+
+
+@given(st.floats(1.0, 1e5), st.floats(1e-4, 1.0), st.integers(20, 50_000), st.booleans())
+def test_a_plan_fits_its_budget_or_is_the_least_there_is(budget, step, train, halves):
+    cost = Cost(train, train // 4, train, step, step / 3, 32, halves)
+    plan = plan_for(cost, budget)
+    assert plan.seconds <= FILL * budget or (len(plan.recipes) == 1 and plan.long >= 1)
+    assert plan.long >= plan.short
+
+
+@given(st.floats(1.0, 1e4), st.floats(1.0, 3.0))
+def test_more_time_never_tries_fewer_recipes(budget, times):
+    assert len(plan_for(COST, times * budget).recipes) >= len(plan_for(COST, budget).recipes)
