@@ -28,6 +28,7 @@ from pipeline.store.atomic import commit_folder
 from pipeline.store.records import FeatureSource
 from pipeline.store.result_records import EpochFigures, ModelInfo, ModelScores, Paired
 from pipeline.store.results import MODEL
+from pipeline.store.table import FeatureTable
 from pipeline.trunks.registry import LoadedTrunk
 
 #: A difference in accuracy counts where chance alone makes one less often (McNemar's exact test).
@@ -60,7 +61,10 @@ def commit(
     calibrated = metrics.calibrate(decisive.model, table.labels[decisive.rows], on=outcome.selects)
     trained = table.labels[outcome.train]
     majority = int(np.bincount(trained, minlength=len(table.classes)).argmax())
-    scored = {split: _scores(task, one, majority) for split, one in outcome.scored.items()}
+    scored = {
+        split: _scores(task, one, majority, calibrated.temperature)
+        for split, one in outcome.scored.items()
+    }
     decision = outcome.decision
     rows, after = prepared.rows, network.cut.after
     source = {one.name: getattr(table.provenance, one.name) for one in fields(FeatureSource)}
@@ -100,7 +104,9 @@ def commit(
         decision=None if decision is None else asdict(decision),
         # epoch 0 is the head itself, whatever rounding says
         beats_head=outcome.best_epoch > 0
-        and (decision.kept if decision is not None else beats(scored[outcome.selects])),
+        and (
+            _beats(decisive, scored[outcome.selects], table) if decision is None else decision.kept
+        ),
         selected_on=outcome.selects,
         compared_on=_compared_on(task, outcome.train, decisive.rows),
         train_images=len(outcome.train),
@@ -137,25 +143,34 @@ def commit(
     return replace(info, folder=task.folder)
 
 
-def beats(scored: ModelScores) -> bool:
+def beats(before: float, after: float, paired: Paired) -> bool:
     """Tell whether a model is better than its head on the images that chose its epoch.
 
-    It is where its log-loss is lower and it is not less often right by more than chance explains:
-    smoothed labels lower the log-loss of a head that is too sure of itself, whatever they cost.
+    It is where its log-loss is lower and it is not less often right by more than chance explains.
 
     Args:
-        scored: of `metrics`, of that part.
+        before: log-loss of the head, its logits divided by the temperature that suits them best.
+        after: of the model, likewise.
+        paired: how they differ.
     """
-    paired = scored.paired
     worse = paired.head_alone > paired.model_alone and paired.p < LEVEL
-    return scored.model.log_loss < scored.start.log_loss and not worse
+    return after < before and not worse
 
 
-def _scores(task: Task, scored: Scored, majority: int) -> ModelScores:
-    """Return the metrics of the model and of its head on a split."""
+def _beats(decisive: Scored, scored: ModelScores, table: FeatureTable) -> bool:
+    labels = table.labels[decisive.rows]
+    before, after = (
+        metrics.log_loss(labels, softmax(metrics.tempered(logits, labels)))
+        for logits in (decisive.head, decisive.model)
+    )
+    return beats(before, after, scored.paired)
+
+
+def _scores(task: Task, scored: Scored, majority: int, temperature: float) -> ModelScores:
+    """Return the metrics of the model, at its temperature, and of its head on a split."""
     table, rows = task.table, scored.rows
     labels, groups = table.labels[rows], metrics.draws(table.groups_of(rows))
-    after, before = softmax(scored.model), softmax(scored.head)
+    after, before = softmax(scored.model, temperature), softmax(scored.head)
     return ModelScores(
         selected_on=scored.chose,
         model=metrics.measure(labels, after, table.classes, majority, group_ids=groups),

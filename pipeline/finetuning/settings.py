@@ -85,7 +85,8 @@ class Epoch:
         train_loss: mean over the epoch's images while it went; nan for epoch 0.
         share: of the way from the start to the average that is scored: 1, or `blend` where that
             has the lower loss.
-        loss: log-loss of the selection part.
+        loss: log-loss of the selection part, its logits divided by the temperature that suits them
+            best.
         accuracy: of the selection part.
         lr: of the trunk, at the epoch's last step.
         head_lr: of the head, there.

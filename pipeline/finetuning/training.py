@@ -19,7 +19,7 @@ from pipeline.errors import PipelineError
 from pipeline.finetuning.activations import Source
 from pipeline.finetuning.network import Network
 from pipeline.finetuning.settings import Epoch, Part, Settings, draw, factor
-from pipeline.heads.metrics import log_loss, losses, softmax
+from pipeline.heads.metrics import log_loss, losses, softmax, tempered
 from pipeline.store.shards import Key
 from pipeline.trunks.engines.torch_engine import DTYPES
 from pipeline.trunks.sources.random_weights import seeded
@@ -210,10 +210,11 @@ class Training:
         }
 
     def _loss(self, logits: np.ndarray) -> float:
-        """Return the log-loss of the selection part; nan without one."""
+        """Return the log-loss of the selection part, at its best temperature; nan without one."""
         if not self.select.digests:
             return math.nan
-        labels, own = self.select.labels, softmax(logits)
+        labels = self.select.labels
+        own = softmax(tempered(logits, labels))
         if self.class_weights is None:
             return log_loss(labels, own)
         return float(np.average(losses(labels, own), weights=self.class_weights[labels]))

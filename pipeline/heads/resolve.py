@@ -171,8 +171,8 @@ def best(cache: Cache, table: FeatureTable | None = None) -> Artefact:
             _folder(model),
             f"Taking the model {model.id} ({model.trunk}, {model.unfreeze} unfrozen): log-loss "
             f"{scores.model.log_loss:.4f} on {model.selected_on}, "
-            f"{_among(rivals, 'model')}below {scores.start.log_loss:.4f} of the head that it "
-            "started from.",
+            f"{_among(rivals, 'model')}where that of the head that it started from is "
+            f"{scores.start.log_loss:.4f}.",
         )
     if not heads:
         broken = [*HEAD.every(cache.root)[1], *damaged]

@@ -305,7 +305,7 @@ class ModelInfo(ResultInfo):
             is kept.
         beats_head: whether it is better than its head on the images that decided.
         compared_on: hash of the images learned from and of those that chose.
-        metrics: split to the scores of model and head.
+        metrics: split to the scores of model and head, each at its calibration's temperature.
         handover: how exactly the head was carried over; None for a random start.
         moved: place to how far its parameters moved, relative to their length.
         history: what each epoch of each candidate showed.

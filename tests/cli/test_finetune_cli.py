@@ -28,7 +28,7 @@ def test_the_three_stages_end_in_a_model_beside_its_head(cache):
     done = call(cache, "finetune", "--unfreeze", "layer4", "--epochs", "1", "--views", "1")
     assert done.exit_code == 0, done.output
     for text in (
-        "resnet18, layer4 unfrozen, epoch", "train-part (chose)", "head [95%]", "model [95%]",
+        "resnet18, layer4 unfrozen, kept: epoch", "train-part (chose)", "head [95%]", "model [95%]",
         "epoch 1/1  train ", "activations of layer3 take", "From the head ",
         "fitted on all 16 training",
         "Kept in",

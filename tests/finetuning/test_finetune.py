@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -234,8 +233,7 @@ def test_a_model_beats_its_head_by_log_loss_unless_it_is_less_often_right(
     loss, head_alone, model_alone, p, better
 ):
     paired = Paired(head_alone, model_alone, p, log_loss_error=0.0, groups=None)
-    model, start = SimpleNamespace(log_loss=loss), SimpleNamespace(log_loss=0.4)
-    assert beats(SimpleNamespace(model=model, start=start, paired=paired)) is better
+    assert beats(0.4, loss, paired) is better
 
 
 def test_where_no_epoch_is_better_the_model_is_the_head_and_does_not_beat_it(work):

@@ -63,7 +63,7 @@ def test_a_model_that_beats_its_head_comes_before_any_head_and_one_that_does_not
     found = best(cache)
     assert found.folder == folder
     assert f"Taking the model {folder.name} (resnet18, layer4 unfrozen): log-loss" in found.why
-    assert "of the head that it started from." in found.why
+    assert "of the head that it started from" in found.why
     change(folder, "model", beats_head=False)
     found = best(cache)
     assert found.kind is HEAD and found.why.endswith("; no model beats its head (of 1).")

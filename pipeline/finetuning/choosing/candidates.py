@@ -92,7 +92,7 @@ class Candidates:
     progress: Progress
     notes: list[str]
     history: list[Epoch] = field(default_factory=list)
-    uses: int = 0
+    run: list[Training] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     finished: bool = True
 
@@ -256,7 +256,7 @@ class Candidates:
                 keep_state(tuner, saved, self.handover)
                 kept = time.monotonic()
         tuner.keep_best()
-        self.uses += tuner.uses
+        self.run.append(tuner)
         self.history += [replace(one, candidate=name) for one in tuner.history]
 
     def _log_loss(self, logits: np.ndarray) -> float:
@@ -265,7 +265,7 @@ class Candidates:
 
     def _losses(self, logits: np.ndarray) -> np.ndarray:
         labels = self.task.table.labels[self.choosing]
-        own = metrics.losses(labels, metrics.softmax(tempered(logits, labels)))
+        own = metrics.losses(labels, metrics.softmax(metrics.tempered(logits, labels)))
         weights = class_weights(self.task, self.task.train)
         return own if weights is None else own * weights[labels] / weights[labels].mean()
 
@@ -289,9 +289,9 @@ class Candidates:
         self, on: str, rows: np.ndarray, head: np.ndarray, models: dict[float, np.ndarray]
     ) -> Decision:
         labels = self.task.table.labels[rows]
-        models = {share: tempered(logits, labels) for share, logits in models.items()}
+        models = {share: metrics.tempered(logits, labels) for share, logits in models.items()}
         return decide(
-            on, labels, tempered(head, labels), models, groups=self._groups(rows),
+            on, labels, metrics.tempered(head, labels), models, groups=self._groups(rows),
             weights=class_weights(self.task, self.task.learners),
         )  # fmt: skip
 
@@ -410,17 +410,10 @@ class Candidates:
             tensors=tensors, start=start, head=head, train=train, scored=scored,
             selects=decision.on, settings=tuner.settings, recipe=recipe, history=self.history,
             epochs=tuner.settings.epochs, best_epoch=tuner.settings.epochs if decision.kept else 0,
-            decision=decision, handover=self.handover, finished=self.finished, uses=self.uses,
+            decision=decision, handover=self.handover, finished=self.finished,
+            uses=sum(one.uses for one in self.run),
             notes=self.notes,
         )  # fmt: skip
-
-
-def tempered(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return logits divided by the temperature that suits them best: smoothed labels make a model
-    less sure than it may be, and that is no worse model.
-    """
-    temperature = metrics.calibrate(logits, labels, on="").temperature
-    return np.asarray(logits / np.float32(temperature))
 
 
 def minutes(seconds: float) -> str:
