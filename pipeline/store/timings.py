@@ -89,13 +89,14 @@ def of_tuning(info: ModelInfo, cache: Cache, *, reused: bool, seconds: float) ->
     needed = info.uses
     made = needed if info.live else info.activations_computed
     made = 0 if reused else made
-    saved = _seconds(cache, info.activations, needed - made)
+    spared = max(0, needed - made)
+    saved = _seconds(cache, info.activations, spared)
     parts = info.seconds
     if reused and saved is not None:
         saved += parts["head"] + parts["training"] + parts["evaluation"]
     elif reused:  # of its activations is known what its own run computed
         saved = sum(parts.values())
-    return StageCost("fine-tuning", seconds, made, needed - made, saved)
+    return StageCost("fine-tuning", seconds, made, spared, saved)
 
 
 def _seconds(cache: Cache, fingerprint: str, passes: int) -> float | None:

@@ -48,6 +48,7 @@ def test_ones_own_list_and_picture_are_written_again(table, tmp_path, monkeypatc
 @pytest.mark.parametrize("verb", ["advise", "compare_trunks", "fit_head"])
 def test_values_that_cannot_be_right_are_usage_errors_and_value_errors(table, tmp_path, verb):
     function = getattr(pipeline, verb)
+    table = tmp_path if verb == "compare_trunks" else table
     with pytest.raises(UsageError, match="--seed -1 is below 0"):
         function(table, seed=-1, cache=tmp_path)
     with pytest.raises(ValueError, match="--seed must be a whole number, not '3'"):

@@ -38,7 +38,8 @@ TRIED = {
     "folds": [0.8],
     "converged": True,
 }
-EPOCH = {"number": 0, "train_loss": None, "loss": 0.5, "accuracy": 0.8, "seconds": 1.0, "lr": 0.1}
+EPOCH = {"number": 0, "train_loss": None, "loss": 0.5, "accuracy": 0.8, "seconds": 1.0, "lr": 0.1,
+         "candidate": ""}  # fmt: skip
 SCORED = {**METRICS, "classes": (CLASS,)}
 #: Records in which nothing is empty, so that every field of every part can be damaged.
 FULL = {

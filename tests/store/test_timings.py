@@ -24,6 +24,7 @@ def model(**fields):
         "metrics": scored,
         "activations": ACTIVATIONS,
         "activations_computed": 260,
+        "uses": 4 * 70 + 10 + 20,
         "seconds": {"activations": 26.0, "head": 1.0, "training": 3.0, "evaluation": 0.5},
     }
     return model_info(**{**values, **fields})

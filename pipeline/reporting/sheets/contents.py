@@ -124,7 +124,7 @@ def views(
         )
         sections.append((f"{images.title(int(images.labels[row]))}   {images.paths[row]}", items))
     title = f"{images.name}: as {trunk} sees {counted(len(chosen), 'image')}"
-    note = "View 0 is evaluated; the others are crops and mirror images (crop+mirror), always the same."
+    note = "View 0 is evaluated; the others are crops, some mirrored, that are always the same."
     return Content(title, (note,), tuple(sections), columns=VIEWS + 1)
 
 

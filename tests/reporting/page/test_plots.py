@@ -19,7 +19,8 @@ CURVE = {
     "sentence": 'logreg: <b>"tried"</b> & chosen',
 }
 HISTORY = [
-    {"number": n, "train_loss": [None, 0.6, 0.5][n], "loss": 0.5, "accuracy": 0.8} for n in range(3)
+    {"number": n, "train_loss": [None, 0.6, 0.5][n], "loss": 0.5, "accuracy": 0.8, "candidate": ""}
+    for n in range(3)
 ]
 HEAD = metrics(log_loss=0.55, accuracy=0.79)
 BINS = {when: [{"images": 3, "accuracy": 0.5, "confidence": 0.6}] for when in ("before", "after")}
