@@ -36,6 +36,9 @@ from pipeline.store.timings import rate
 from pipeline.trunks.engines.devices import choose_device, choose_precision
 from pipeline.trunks.engines.products import products
 
+#: Training images of a class below which it is told.
+FEW = 5
+
 
 def make_model(task: Task, cache: Cache, notes: list[str], progress: Progress) -> ModelInfo:
     """Train the model of a task, keep it, and return its `model.json`.
@@ -110,6 +113,8 @@ class _Bench:
 
 def _make(task: Task, cache: Cache, notes: list[str], progress: Progress) -> ModelInfo:
     options = task.options
+    if few := few_images(task):
+        progress.say(few)
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
     trunk = load_trunk(task, cache)
@@ -147,6 +152,22 @@ def _make(task: Task, cache: Cache, notes: list[str], progress: Progress) -> Mod
     if prepared.rows is not None:
         cache.end_run(prepared.rows.key.fingerprint, prepared.keys)  # the model names them now
     return written
+
+
+def few_images(task: Task) -> str:
+    """Return a sentence on classes of so few training images that little is learned; else ""."""
+    counts = np.bincount(task.table.labels[task.train], minlength=len(task.table.classes))
+    few = [
+        f"{task.table.classes[label]} {counts[label]:,}"
+        for label in np.argsort(counts, kind="stable")
+        if counts[label] < FEW
+    ]
+    if not few:
+        return ""
+    return (
+        f"{counted(len(few), 'class has', 'classes have')} fewer than {FEW} images to learn from "
+        f"({', '.join(few[:3])}{', …' * (len(few) > 3)}): what is learned of them is little."
+    )
 
 
 def budget_of(task: Task, cache: Cache) -> float:

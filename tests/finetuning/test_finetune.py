@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from photos import FAST, OPTIONS, paint, tune
+from photos import FAST, OPTIONS, Heard, paint, tune
 from PIL import Image
 
 import pipeline
@@ -240,3 +240,18 @@ def test_where_no_epoch_is_better_the_model_is_the_head_and_does_not_beat_it(wor
     info = tune(work, lr=1.0, epochs=1, label_smoothing=0.0).info
     assert info.best_epoch == 0 and info.beats_head is False
     assert set(info.moved.values()) == {0.0}
+
+
+def test_classes_of_few_training_images_are_told_before_training(tmp_path):
+    paint(tmp_path / "photos", each=6)
+    for extra in range(4):
+        Image.new("RGB", (40, 40), (0, 40 * extra, 0)).save(
+            tmp_path / "photos" / "train" / "blue" / f"x{extra}.png"
+        )
+    table = pipeline.extract(tmp_path / "photos", cache=tmp_path / "c", **OPTIONS)
+    pipeline.fit_head(table, clf="linear", cache=tmp_path / "c", folds=2)
+    heard = Heard()
+    finetune_head(None, FinetuneOptions(**{**FAST, "epochs": 1}), Cache.at(tmp_path / "c"), heard)
+    (line,) = [said for said in heard.said if "fewer than 5" in said]
+    assert line.startswith("1 class has fewer than 5 images to learn from (red ")
+    assert heard.said.index(line) < len(heard.said) - 1
