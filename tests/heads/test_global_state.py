@@ -120,7 +120,7 @@ def test_threads_of_the_caller_share_the_warning_filters_and_tell_their_own_warn
         return estimator
 
     done = threading.Event()
-    monkeypatch.setitem(candidates.HEADS, "lda", replace(HEADS["lda"], make=make))
+    monkeypatch.setitem(HEADS, "lda", replace(HEADS["lda"], make=make))
     x, y = clouds(30, 4, 2)
     rows = np.arange(30)
     before = snapshot()

@@ -148,7 +148,7 @@ def test_what_is_tried_and_the_best_so_far_are_told(data):
 
 
 def test_more_images_than_a_kind_can_compare_pairwise_are_refused(monkeypatch, data):
-    monkeypatch.setitem(module.HEADS, "svm-rbf", replace(HEADS["svm-rbf"], most=50))
+    monkeypatch.setitem(HEADS, "svm-rbf", replace(HEADS["svm-rbf"], most=50))
     with pytest.raises(
         PipelineError, match=r"60 are more than 50\. `--clf linear` reads a table of any size"
     ):
@@ -159,7 +159,7 @@ def test_a_solver_that_does_not_converge_is_told(monkeypatch, data):
     from sklearn.linear_model import LogisticRegression
 
     kind = replace(HEADS["logreg"], make=lambda seed, balanced: LogisticRegression(max_iter=1))
-    monkeypatch.setitem(module.HEADS, "logreg", kind)
+    monkeypatch.setitem(HEADS, "logreg", kind)
     got = run("logreg", *data, grid=(1.0, 100.0))
     assert [t.converged for t in got.trials] == [False, False]
     assert got.notes == ["logreg: the solver stopped before it converged at 2 candidates."]
