@@ -30,7 +30,8 @@ from pipeline.finetuning.network import Network, cut
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.prepare import last_layer, load_trunk
 from pipeline.finetuning.task import Task, find_task
-from pipeline.heads.metrics import log_loss, mcnemar, softmax
+from pipeline.heads.metrics import log_loss, softmax
+from pipeline.heads.uncertainty import mcnemar
 from pipeline.images.preprocess import Preprocess
 from pipeline.progress import Silent
 from pipeline.store.cache import Cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -228,7 +229,7 @@ class Network(nn.Module):
         return {name: value.detach().clone() for name, value in self.learned().items()}
 
     @torch.no_grad()
-    def put(self, tensors: dict[str, Tensor]) -> None:
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the tensors that `copy` returned."""
         for name, value in self.learned().items():
             value.copy_(tensors[name])
@@ -240,3 +241,15 @@ class Network(nn.Module):
             roots += ["pool.", "neck."]
         state = self.body.trunk.state_dict()
         return {name: value for name, value in state.items() if name.startswith(tuple(roots))}
+
+
+def between(
+    start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """Return the tensors at a share of the way from the start to the end; counts are the end's."""
+    if share == 1:
+        return dict(end)
+    return {
+        name: torch.lerp(start[name], value, share) if value.is_floating_point() else value
+        for name, value in end.items()
+    }

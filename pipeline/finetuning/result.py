@@ -21,7 +21,7 @@ from pipeline.finetuning.network import Network
 from pipeline.finetuning.outcome import Outcome, Scored
 from pipeline.finetuning.settings import Epoch
 from pipeline.finetuning.task import Task
-from pipeline.heads import metrics, predictions
+from pipeline.heads import metrics, predictions, uncertainty
 from pipeline.heads.metrics import softmax
 from pipeline.plotting import plain_figure, png
 from pipeline.store.atomic import commit_folder
@@ -169,7 +169,7 @@ def _beats(decisive: Scored, scored: ModelScores, table: FeatureTable) -> bool:
 def _scores(task: Task, scored: Scored, majority: int, temperature: float) -> ModelScores:
     """Return the metrics of the model, at its temperature, and of its head on a split."""
     table, rows = task.table, scored.rows
-    labels, groups = table.labels[rows], metrics.draws(table.groups_of(rows))
+    labels, groups = table.labels[rows], uncertainty.draws(table.groups_of(rows))
     after, before = softmax(scored.model, temperature), softmax(scored.head)
     return ModelScores(
         selected_on=scored.chose,
@@ -188,11 +188,11 @@ def _paired(
         labels: int64 [n].
         before: probabilities [n, K] of the head.
         after: of the model.
-        groups: from `metrics.draws`.
+        groups: from `uncertainty.draws`.
     """
-    test = metrics.mcnemar(before.argmax(1) == labels, after.argmax(1) == labels, groups)
+    test = uncertainty.mcnemar(before.argmax(1) == labels, after.argmax(1) == labels, groups)
     one, other = (metrics.influence("log-loss", labels, p) for p in (before, after))
-    error = metrics.standard_error(one - other, groups)
+    error = uncertainty.standard_error(one - other, groups)
     return Paired(test.first_alone, test.second_alone, test.p, error, test.groups)
 
 

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from pipeline.errors import PipelineError
 from pipeline.finetuning.activations import Source
-from pipeline.finetuning.network import Network
+from pipeline.finetuning.network import Network, between
 from pipeline.finetuning.settings import Epoch, Part, Settings, draw, factor
-from pipeline.heads.metrics import log_loss, losses, softmax, tempered
+from pipeline.heads.metrics import log_loss, softmax, tempered
 from pipeline.store.shards import Key
 from pipeline.trunks.engines.torch_engine import DTYPES
 from pipeline.trunks.sources.random_weights import seeded
@@ -192,32 +192,20 @@ class Training:
         logits: dict[float, np.ndarray] = {}
         blends = self.settings.blend > 0 and self.select.digests
         for share in (self.settings.blend, 1.0) if blends else (1.0,):
-            self.network.put(self.between(share))
+            self.network.put(between(self.start, self.average, share))
             logits[share] = self.logits(self.select)
             if not np.isfinite(logits[share]).all():
                 raise Diverged
         best = min(logits, key=lambda share: self._loss(logits[share]))
-        self.network.put(self.between(best))
+        self.network.put(between(self.start, self.average, best))
         return best, logits[best]
-
-    def between(self, share: float) -> dict[str, Tensor]:
-        """Return the tensors at a share of the way from the start to the average."""
-        if share == 1:
-            return self.average
-        return {
-            name: torch.lerp(self.start[name], value, share) if value.is_floating_point() else value
-            for name, value in self.average.items()
-        }
 
     def _loss(self, logits: np.ndarray) -> float:
         """Return the log-loss of the selection part, at its best temperature; nan without one."""
         if not self.select.digests:
             return math.nan
         labels = self.select.labels
-        own = softmax(tempered(logits, labels))
-        if self.class_weights is None:
-            return log_loss(labels, own)
-        return float(np.average(losses(labels, own), weights=self.class_weights[labels]))
+        return log_loss(labels, softmax(tempered(logits, labels)), self.class_weights)
 
     def _step(self, x: Tensor, labels: Tensor, lr: float) -> Tensor:
         """Take one step and return the batch's mean loss, a tensor that may be waited for."""

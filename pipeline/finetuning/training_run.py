@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,21 +12,19 @@ import torch
 
 from pipeline.errors import PipelineError
 from pipeline.finetuning.activations import LostImages
+from pipeline.finetuning.bench import Bench
 from pipeline.finetuning.boundary import Prepared, make_source
-from pipeline.finetuning.choosing.augmentation import Augmentation, choose_policy
+from pipeline.finetuning.choosing.augmentation import choose_policy
 from pipeline.finetuning.choosing.budget import LEAST, TIMES
 from pipeline.finetuning.choosing.candidates import Candidates
-from pipeline.finetuning.network import Network
 from pipeline.finetuning.options import BLEND, EMA, EPOCHS, FinetuneOptions
 from pipeline.finetuning.outcome import Outcome, Scored, head_logits
 from pipeline.finetuning.prepare import Handover, check_handover, faster, load_trunk, make_network
 from pipeline.finetuning.result import commit
 from pipeline.finetuning.settings import Part, Settings
 from pipeline.finetuning.states import keep_state, take_up
-from pipeline.finetuning.task import Task, class_weights, refit
+from pipeline.finetuning.task import Task, refit
 from pipeline.finetuning.training import Diverged, Training
-from pipeline.heads.cross_validation.search import SearchResult
-from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import log_loss, softmax
 from pipeline.images.names import counted
 from pipeline.progress import Progress
@@ -63,54 +61,6 @@ def make_model(task: Task, cache: Cache, notes: list[str], progress: Progress) -
         return make_model(replace(smaller, options=going_on), cache, notes, progress)
 
 
-@dataclass
-class _Bench:
-    """What a training needs: the network at its start, its activations, how it is told.
-
-    Attributes:
-        task: less the images that have no activation.
-        network: what learns.
-        fast: the same tensors in a form that runs faster.
-        prepared: gives activations.
-        augmentation: which views are drawn.
-        head: that the network starts from.
-        settings: how.
-        folder: of states of unfinished runs.
-        progress: told of every epoch.
-        notes: takes sentences for the person.
-    """
-
-    task: Task
-    network: Network
-    fast: Network
-    prepared: Prepared
-    augmentation: Augmentation
-    head: SearchResult
-    settings: Settings
-    folder: Path
-    progress: Progress
-    notes: list[str]
-
-    @property
-    def start(self) -> LinearHead | None:
-        """Return the head that the last layer starts from; None for a random one."""
-        return None if self.task.options.chosen.start == "random" else self.head.linear
-
-    @property
-    def saved(self) -> Path:
-        """Return where the state of a single candidate's run is kept."""
-        return self.folder / f"{self.task.folder.name}.safetensors"
-
-    def training(self) -> Training:
-        """Return the training of the one recipe that is asked for, before its first step."""
-        table, task = self.task.table, self.task
-        return Training(
-            self.network, self.fast, self.prepared.source, Part.of(table, task.train),
-            Part.of(table, task.select), self.settings, class_weights(task, task.train),
-            notes=self.notes,
-        )  # fmt: skip
-
-
 def _make(task: Task, cache: Cache, notes: list[str], progress: Progress) -> ModelInfo:
     options = task.options
     if few := few_images(task):
@@ -133,9 +83,9 @@ def _make(task: Task, cache: Cache, notes: list[str], progress: Progress) -> Mod
     example = bytes.fromhex(task.table.digests[task.select[0]])
     fast = faster(network, prepared.source, example, device=device, precision=precision)
     settings = settings_of(options, prepared, precision=precision)
-    bench = _Bench(
-        task, network, fast, prepared, augmentation, head, settings, cache.root / "training",
-        progress, notes,
+    bench = Bench(
+        task, network, fast, prepared.source, head, settings, cache.root / "training", progress,
+        notes,
     )  # fmt: skip
     keep = partial(commit, task, network, trunk=trunk, prepared=prepared, augmentation=augmentation)
     try:
@@ -178,29 +128,22 @@ def budget_of(task: Task, cache: Cache) -> float:
     return max(LEAST, TIMES * each * len(task.table.digests))
 
 
-def _several(bench: _Bench, keep: Callable[[Outcome], ModelInfo], budget: float) -> ModelInfo:
+def _several(bench: Bench, keep: Callable[[Outcome], ModelInfo], budget: float) -> ModelInfo:
     """Try several recipes, decide, and keep what won."""
-    tuner = bench.training()
-    agreed = _check(tuner, bench)
-    task, progress = bench.task, bench.progress
-    candidates = Candidates(
-        task, bench.network, bench.fast, bench.prepared, bench.settings, bench.head, agreed,
-        bench.folder, progress, bench.notes,
-    )  # fmt: skip
+    agreed = _check(bench.training(), bench)
+    candidates = Candidates(bench, agreed, budget)
     try:
-        found = candidates.outcome(budget)
+        found = candidates.outcome()
     except KeyboardInterrupt:
         if candidates.best is not None:
-            candidates.finished = False
-            keep(candidates.provisional(candidates.best))
-            progress.say(
-                f"Kept the best whole candidate, {candidates.best.recipe}, in {task.folder}. "
-                f"{_again(task)} goes on."
+            keep(candidates.early())
+            bench.progress.say(
+                f"Kept the best whole candidate, {candidates.best.trained.recipe}, in "
+                f"{bench.task.folder}. {_again(bench.task)} goes on."
             )
         raise
     written = keep(found)
-    for path in bench.folder.glob(f"{task.folder.name}[.-]*"):
-        path.unlink()
+    bench.clear()
     return written
 
 
@@ -208,7 +151,7 @@ def _again(task: Task) -> str:
     return "The same command" + ("" if task.options.resume is None else " with --resume")
 
 
-def _one_recipe(bench: _Bench, keep: Callable[[Outcome], ModelInfo]) -> ModelInfo:
+def _one_recipe(bench: Bench, keep: Callable[[Outcome], ModelInfo]) -> ModelInfo:
     """Train one recipe and keep its best epoch."""
     task, options, progress = bench.task, bench.task.options, bench.progress
     tuner = bench.training()
@@ -216,7 +159,7 @@ def _one_recipe(bench: _Bench, keep: Callable[[Outcome], ModelInfo]) -> ModelInf
     finite = True
     try:
         while finite and not tuner.ended:
-            finite = _epoch(tuner, bench.saved, agreed, progress)
+            finite = _epoch(tuner, bench.state(), agreed, progress)
     except KeyboardInterrupt:
         keep(_best_epoch(bench, tuner, agreed, finished=False))
         progress.say(
@@ -225,7 +168,7 @@ def _one_recipe(bench: _Bench, keep: Callable[[Outcome], ModelInfo]) -> ModelInf
         )
         raise
     written = keep(_best_epoch(bench, tuner, agreed, finished=finite))
-    bench.saved.unlink(missing_ok=True)
+    bench.clear()
     if not finite:
         raise PipelineError(
             f"The loss was no longer finite in epoch {len(tuner.history)}, at a learning rate of "
@@ -236,7 +179,7 @@ def _one_recipe(bench: _Bench, keep: Callable[[Outcome], ModelInfo]) -> ModelInf
 
 
 def _best_epoch(
-    bench: _Bench, tuner: Training, agreed: Handover | None, *, finished: bool
+    bench: Bench, tuner: Training, agreed: Handover | None, *, finished: bool
 ) -> Outcome:
     """Return the best epoch of one recipe, scored on every split."""
     task = bench.task
@@ -255,9 +198,9 @@ def _best_epoch(
     )  # fmt: skip
 
 
-def _begin(tuner: Training, bench: _Bench) -> Handover | None:
+def _begin(tuner: Training, bench: Bench) -> Handover | None:
     """Check the hand-over at step 0, or take up an unfinished run."""
-    resume, saved, progress = bench.task.options.resume, bench.saved, bench.progress
+    resume, saved, progress = bench.task.options.resume, bench.state(), bench.progress
     if resume is not False and (facts := take_up(tuner, saved, resume, progress)):
         progress.say(f"Going on after epoch {len(tuner.history) - 1}.")
         return None if facts["handover"] is None else Handover(**facts["handover"])
@@ -273,7 +216,7 @@ def _begin(tuner: Training, bench: _Bench) -> Handover | None:
     return agreed
 
 
-def _check(tuner: Training, bench: _Bench) -> Handover | None:
+def _check(tuner: Training, bench: Bench) -> Handover | None:
     """Score the network before its first step, and compare it with its head."""
     task, start, progress = bench.task, bench.start, bench.progress
     features, logits = tuner.begin()

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
-from pipeline.heads import metrics, predictions
+from pipeline.heads import metrics, predictions, uncertainty
 from pipeline.heads.cross_validation import near_duplicates
 from pipeline.heads.cross_validation.near_duplicates import NearDuplicate, find_near_duplicates
 from pipeline.heads.cross_validation.search import Plan, SearchResult, search
@@ -270,7 +270,7 @@ def _fit(
             probabilities[split],
             table.classes,
             majority,
-            group_ids=metrics.draws(table.groups_of(rows)),
+            group_ids=uncertainty.draws(table.groups_of(rows)),
         )
         for split, rows in task.reported.items()
     }

@@ -6,9 +6,9 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from pipeline.heads.metrics import standard_error
 from pipeline.heads.predictions import read_influence
 from pipeline.heads.registry import HEADS
+from pipeline.heads.uncertainty import standard_error
 from pipeline.store.result_records import HeadInfo, ModelInfo
 from pipeline.store.results import Info
 

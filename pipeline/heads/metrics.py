@@ -3,76 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from pipeline.heads.uncertainty import interval
 from pipeline.store.result_records import Calibration, Metrics
 
-#: Two-sided 95% quantile of the normal distribution.
-Z = 1.959963984540054
 BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
 #: Probabilities are kept from 0 and 1 by this much in the log-loss (float32's epsilon).
 EPSILON = float(np.finfo(np.float32).eps)
 SELECTIONS = ("accuracy", "balanced-accuracy", "log-loss", "f1-macro")
-
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """Return the 95% Wilson score interval of a share.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-    """
-    if not total:
-        return 0.0, 1.0
-    share, square = right / total, Z * Z / total
-    centre = (share + square / 2) / (1 + square)
-    half = Z * math.sqrt(share * (1 - share) / total + square / (4 * total)) / (1 + square)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def draws(names: Sequence[str] | None) -> np.ndarray | None:
-    """Return which images come together, int64 [N], of the names of their groups.
-
-    None where there are no groups: each image is a draw of its own. An image whose name is empty
-    is one, too.
-    """
-    if names is None or not any(names):
-        return None
-    numbers: dict[str, int] = {}
-    return np.array(
-        [numbers.setdefault(name or f"\0{row}", len(numbers)) for row, name in enumerate(names)]
-    )
-
-
-#: Resamplings over groups, and sign flips of their differences.
-RESAMPLED = 4999
-
-
-def interval(right: np.ndarray, group_ids: np.ndarray | None) -> tuple[float, float]:
-    """Return the 95% interval of the share that is right.
-
-    Over images it is Wilson's. Where images come in groups, groups are resampled (percentile
-    bootstrap; Efron and Tibshirani 1993, chapter 13); where all are right, or none, that says
-    nothing, and it is Wilson's over as many images as there are groups.
-
-    Args:
-        right: bool [N].
-        group_ids: from `draws`.
-    """
-    if group_ids is None:
-        return wilson(int(right.sum()), len(right))
-    good, sizes = np.bincount(group_ids, right), np.bincount(group_ids)
-    if good.sum() in (0, len(right)):
-        return wilson(len(sizes) if good.any() else 0, len(sizes))
-    rng, count = np.random.default_rng(0), len(sizes)
-    shares = []
-    for _ in range(RESAMPLED):
-        drawn = rng.integers(0, count, count)
-        shares.append(good[drawn].sum() / sizes[drawn].sum())
-    low, high = np.quantile(shares, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def measure(
@@ -90,7 +30,7 @@ def measure(
         probabilities: [N, K], rows sum to 1; the likeliest class is the prediction.
         classes: K names.
         majority: the class that the baseline always predicts.
-        group_ids: from `draws`: over what the interval is.
+        group_ids: from `uncertainty.draws`: over what the interval is.
     """
     predicted, confidence, total = probabilities.argmax(1), probabilities.max(1), len(labels)
     confusion = _confusion(labels, predicted, len(classes))
@@ -145,15 +85,27 @@ def score(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(np.nanmean(recall if metric == "balanced-accuracy" else f1))
 
 
-def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the mean of −ln p(label), p kept within [ε, 1]."""
-    return float(losses(labels, probabilities).mean())
+def log_loss(
+    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None = None
+) -> float:
+    """Return the mean of −ln p(label), p kept within [ε, 1], weighed as `losses` are."""
+    return float(losses(labels, probabilities, weights).mean())
 
 
-def losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return −ln p(label) of each image, float64 [N], p kept within [ε, 1]."""
+def losses(
+    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Return −ln p(label) of each image, float64 [N], p kept within [ε, 1].
+
+    Args:
+        labels: int64 [N].
+        probabilities: [N, K].
+        weights: [K] of the classes, scaled so that they are one in the mean over the images; None:
+            all alike.
+    """
     p = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return np.asarray(-np.log(np.clip(p, EPSILON, 1.0)))
+    own = np.asarray(-np.log(np.clip(p, EPSILON, 1.0)))
+    return own if weights is None else own * weights[labels] / weights[labels].mean()
 
 
 def influence(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -180,69 +132,6 @@ def influence(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> np.
     own, other = f1[labels] * size[labels], f1[predicted] * size[predicted]
     share = (2 * right * size[labels] - own - other) / np.count_nonzero(actual + claimed)
     return np.asarray(share)
-
-
-def standard_error(influences: np.ndarray, group_ids: np.ndarray | None = None) -> float:
-    """Return the standard error of a metric, or of a difference, from `influence`s [N].
-
-    Args:
-        influences: of the images; of a difference, the differences.
-        group_ids: int64 [N]: images of one group are one draw. None: each is a draw.
-    """
-    if group_ids is not None:
-        influences = np.bincount(np.unique(group_ids, return_inverse=True)[1], influences)
-    draws = len(influences)
-    return float(np.sqrt(np.square(influences).sum() * draws / max(1, draws - 1)))
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """A test of paired predictions: McNemar's, or over groups of images.
-
-    Attributes:
-        first_alone: images that the first has right and the second wrong.
-        second_alone: images that the second has right and the first wrong.
-        p: probability of a split at least as uneven where both are equally good; two-sided.
-        groups: how many groups it is over; None: it is McNemar's exact test, over images.
-    """
-
-    first_alone: int
-    second_alone: int
-    p: float
-    groups: int | None = None
-
-    @property
-    def name(self) -> str:
-        """Return what the test is called, for people."""
-        if self.groups is None:
-            return "exact McNemar p"
-        return f"over {self.groups:,} groups, by sign flips, p"
-
-
-def mcnemar(first: np.ndarray, second: np.ndarray, group_ids: np.ndarray | None = None) -> McNemar:
-    """Return McNemar's exact test, or over groups that of flipped signs (Fisher 1935).
-
-    Where both are equally good, each group's difference may as well have the other sign.
-
-    Source: McNemar 1947, "Note on the sampling error of the difference between correlated
-    proportions or percentages"; advised for classifiers by Dietterich 1998.
-
-    Args:
-        first: bool [n], whether the first is right.
-        second: bool [n], whether the second is.
-        group_ids: from `draws`.
-    """
-    one, other = int((first & ~second).sum()), int((second & ~first).sum())
-    if group_ids is not None:
-        difference = np.bincount(group_ids, first.astype(float) - second)
-        moved = difference[difference != 0]
-        signs = np.random.default_rng(0).integers(0, 2, (RESAMPLED, len(moved))) * 2 - 1
-        extreme = int((np.abs(signs @ moved) >= abs(moved.sum()) - 1e-9).sum())
-        return McNemar(one, other, (1 + extreme) / (1 + RESAMPLED), len(difference))
-    from scipy.stats import binomtest
-
-    p = float(binomtest(one, one + other).pvalue) if one + other else 1.0
-    return McNemar(one, other, p)
 
 
 def reliability(right: np.ndarray, confidence: np.ndarray) -> np.ndarray:
@@ -336,65 +225,3 @@ def tempered(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
         labels: int64 [n].
     """
     return np.asarray(logits / np.float32(calibrate(logits, labels, on="").temperature))
-
-
-#: Permutations; the smallest p is one in a thousand.
-ROUNDS = 999
-
-
-@dataclass(frozen=True)
-class PermutationTest:
-    """How many predictions are right, beside the random baseline: those of permuted labels.
-
-    Attributes:
-        right: predictions that are.
-        images: that were predicted.
-        random_baseline: mean accuracy over permuted labels.
-        p: share of permutations with at least as many right, the labels' own counted in.
-    """
-
-    right: int
-    images: int
-    random_baseline: float
-    p: float
-
-    @property
-    def accuracy(self) -> float:
-        """Return the share of right predictions."""
-        return self.right / self.images
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, with the 95% Wilson interval of the accuracy."""
-        values = {**vars(self), "accuracy": self.accuracy}
-        del values["right"]
-        return {**values, "interval": list(wilson(self.right, self.images))}
-
-
-def permutation_test(
-    labels: np.ndarray,
-    group_ids: np.ndarray,
-    right: Callable[[np.ndarray], np.ndarray],
-    *,
-    seed: int,
-) -> PermutationTest:
-    """Return how often labels are predicted rightly, beside what permuted labels give.
-
-    Labels are permuted between groups, so that equal images count once.
-    Source: Good 2005, "Permutation, Parametric, and Bootstrap Tests of Hypotheses".
-
-    Args:
-        labels: int64 [N].
-        group_ids: int64 [N].
-        right: gives for labels [N] which predictions are right, bool [n].
-        seed: of the permutations.
-    """
-    _, first, number = np.unique(group_ids, return_index=True, return_inverse=True)
-    of_group = labels[first]
-    rng = np.random.default_rng(seed)
-    own = right(labels)
-    shuffled = [int(right(rng.permutation(of_group)[number]).sum()) for _ in range(ROUNDS)]
-    least = sum(count >= int(own.sum()) for count in shuffled)
-    total = max(1, len(own))
-    return PermutationTest(
-        int(own.sum()), total, float(np.mean(shuffled) / total), (1 + least) / (1 + ROUNDS)
-    )

@@ -17,8 +17,9 @@ from pipeline.extraction.scan import check_images
 from pipeline.finetuning.model import Model, Predictor, open_predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
-from pipeline.heads.metrics import draws, measure
+from pipeline.heads.metrics import measure
 from pipeline.heads.resolve import find_table, table_of
+from pipeline.heads.uncertainty import draws
 from pipeline.images.datasets.given import AnyData, Data, as_data
 from pipeline.images.datasets.imageset import ALL, ImageSet, class_notes
 from pipeline.images.datasets.listing import Given
@@ -97,7 +98,7 @@ class Labelled:
         return [note for note in self.images.notes if note not in known]
 
     def draws(self, rows: np.ndarray) -> np.ndarray | None:
-        """Return which of some rows come together, as `metrics.draws` has it."""
+        """Return which of some rows come together, as `uncertainty.draws` has it."""
         groups = self.images.groups
         return draws(None if groups is None else [groups[row] for row in rows])
 

@@ -12,7 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.finetuning.model import Model, Predictor, open_predictor
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
-from pipeline.heads.metrics import McNemar, mcnemar
+from pipeline.heads.uncertainty import McNemar, mcnemar
 from pipeline.images.datasets.given import AnyData, Data, as_data
 from pipeline.images.names import counted, joined
 from pipeline.inference.evaluate import find_images, images_of

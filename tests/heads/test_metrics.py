@@ -8,19 +8,9 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn import metrics as theirs
 
-from pipeline.heads.metrics import (
-    SELECTIONS,
-    Z,
-    draws,
-    fit_temperature,
-    interval,
-    log_loss,
-    mcnemar,
-    measure,
-    score,
-    softmax,
-    wilson,
-)
+from pipeline.heads import uncertainty
+from pipeline.heads.metrics import SELECTIONS, fit_temperature, log_loss, measure, score, softmax
+from pipeline.heads.uncertainty import Z, draws, interval, mcnemar, wilson
 
 
 @st.composite
@@ -227,3 +217,22 @@ def test_a_test_over_groups_of_one_image_is_near_mcnemars():
     first, second = rng.random(200) < 0.8, rng.random(200) < 0.9
     exact, flipped = mcnemar(first, second).p, mcnemar(first, second, np.arange(200)).p
     assert flipped == pytest.approx(exact, abs=0.02)
+
+
+def test_of_many_groups_sums_are_taken_as_normal(monkeypatch):
+    rng = np.random.default_rng(3)
+    group_ids = np.repeat(np.arange(1500), 2)
+    first, second = (rng.random(1500).repeat(2) < share for share in (0.80, 0.77))
+    resampled = interval(first, group_ids), mcnemar(first, second, group_ids)
+    monkeypatch.setattr(uncertainty, "MANY_GROUPS", 100)
+    monkeypatch.setattr(uncertainty, "RESAMPLED", None)  # is not drawn any more
+    assert interval(first, group_ids) == pytest.approx(resampled[0], abs=2e-3)
+    normal = mcnemar(first, second, group_ids)
+    assert normal.p == pytest.approx(resampled[1].p, abs=0.02)
+    assert (normal.groups, normal.first_alone) == (1500, resampled[1].first_alone)
+
+
+def test_losses_are_weighed_by_class():
+    labels, p = np.array([0, 0, 0, 1]), np.array([[0.9, 0.1]] * 3 + [[0.8, 0.2]])
+    even = log_loss(labels, p, np.array([4 / 6, 2.0]))
+    assert even == pytest.approx((-np.log(0.9) - np.log(0.2)) / 2)

@@ -5,8 +5,8 @@ from photos import stored
 from tables import make_table
 
 from pipeline.errors import UsageError
-from pipeline.heads.metrics import McNemar, mcnemar
 from pipeline.heads.resolve import find
+from pipeline.heads.uncertainty import McNemar, mcnemar
 from pipeline.inference.options import EvaluateOptions
 from pipeline.inference.paired_test import Compared, compare_predictors
 from pipeline.store.cache import Cache

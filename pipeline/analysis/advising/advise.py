@@ -18,9 +18,9 @@ from pipeline.analysis.advising.similarity import Reference, Similarity
 from pipeline.analysis.options import AdviseOptions
 from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation.search import SearchResult
-from pipeline.heads.metrics import PermutationTest, permutation_test
 from pipeline.heads.resolve import heads_of
 from pipeline.heads.task import check_table, entering, group_ids_of, make_folds
+from pipeline.heads.uncertainty import PermutationTest, permutation_test
 from pipeline.images.names import counted
 from pipeline.progress import Progress, Silent
 from pipeline.store import advice as kept

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.heads.cross_validation.search import Plan, SearchResult, search
-from pipeline.heads.metrics import wilson
 from pipeline.heads.task import entering, make_folds
+from pipeline.heads.uncertainty import wilson
 from pipeline.store.table import FeatureTable
 
 #: Every floor and exponent is as likely as any other before the curve is seen.

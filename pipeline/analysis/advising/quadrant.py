@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.analysis.advising.similarity import Similarity
-from pipeline.heads.metrics import PermutationTest
+from pipeline.heads.uncertainty import PermutationTest
 from pipeline.store.result_records import ModelInfo
 from pipeline.store.table import FeatureTable
 

@@ -19,8 +19,8 @@ from pipeline.extraction.plan import find_rows
 from pipeline.extraction.scan import root_of
 from pipeline.heads.cross_validation.near_duplicates import nearest
 from pipeline.heads.cross_validation.search import SearchResult, search
-from pipeline.heads.metrics import PermutationTest, permutation_test, wilson
 from pipeline.heads.task import entering, group_ids_of, make_folds
+from pipeline.heads.uncertainty import PermutationTest, permutation_test, wilson
 from pipeline.images.digest import StatMemo, digest_all
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.analysis.comparing.feature_cost import Cost
 from pipeline.analysis.options import Contender
-from pipeline.heads.metrics import wilson
+from pipeline.heads.uncertainty import wilson
 from pipeline.images.names import shown
 from pipeline.plotting import PICTURE, plain_figure, png
 from pipeline.store.outputs import DRAWN, write_output

@@ -18,6 +18,7 @@ from pipeline.heads import metrics
 from pipeline.heads.cross_validation.search import Plan, search
 from pipeline.heads.registry import HEADS
 from pipeline.heads.task import make_folds, subsample
+from pipeline.heads.uncertainty import mean_error
 from pipeline.images.views import numbers
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
@@ -102,7 +103,9 @@ def choose_policy(
     wanted = wanted_images(task, rows, tuple(n for own in tried.values() for n in own))
     key = FeatureKey.of(table.provenance)
     found = collect(cache, key, wanted, reading(task, device), trunk, progress)
-    if found is None:
+    if found is None or len(found[1].views) < len(wanted.views):
+        if found is not None:
+            cache.end_run(found[0].key.fingerprint, found[1].every())
         progress.say("There is no room to try augmentations on: views are shifted a little.")
         return Augmentation("shift")
     stored, fitting, lost = found
@@ -118,7 +121,7 @@ def choose_policy(
     groups = np.unique(group_ids[there], return_inverse=True)[1]
     of = {"none": plain, **{policy: losses(views) for policy, views in tried.items()}}
     for policy, own in of.items():
-        error = _error(own - plain, groups)
+        error = mean_error(own - plain, groups)
         scores.append(PolicyScore(policy, float(own.mean()), float((own - plain).mean()), error))
     cache.end_run(stored.key.fingerprint, fitting.every())
     chosen = _boldest({one.policy: one for one in scores}, of, groups)
@@ -152,18 +155,13 @@ def _boldest(
     named = []
     if not scores["crop"].harms:
         behind = losses["crop"] - losses["shift"]
-        if scores["shift"].harms or behind.mean() <= _error(behind, groups):
+        if scores["shift"].harms or behind.mean() <= mean_error(behind, groups):
             named.append("crop")
     if not named and not scores["shift"].harms:
         named.append("shift")
     if not scores["mirror"].harms:
         named.append("mirror")
     return "+".join(named) or "none"
-
-
-def _error(differences: np.ndarray, groups: np.ndarray) -> float:
-    """Return the standard error of the mean of differences [n], images of a group one draw."""
-    return metrics.standard_error((differences - differences.mean()) / len(differences), groups)
 
 
 def _some(task: Task) -> np.ndarray:

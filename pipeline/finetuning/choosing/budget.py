@@ -1,4 +1,4 @@
-"""What recipes are tried, for how long: as much as the budget allows."""
+"""What recipes are tried, and for how long: as much as the budget allows."""
 
 from __future__ import annotations
 
@@ -48,12 +48,18 @@ class Cost:
         """Return what a candidate of so many epochs takes."""
         return epochs * (self.train * self.step + self.select * self.score)
 
+    def fold(self, epochs: int) -> float:
+        """Return what one of the folds that decide takes."""
+        learned = (FOLDS - 1) / FOLDS * self.learners * self.step
+        return learned * epochs + 2 / FOLDS * self.learners * self.score
+
+    def last(self, epochs: int) -> float:
+        """Return what the fit on all images to learn from takes."""
+        return self.learners * self.step * epochs
+
     def deciding(self, epochs: int) -> float:
         """Return what deciding takes, the last fit included."""
-        if self.halves:
-            return 0.0
-        folds = (FOLDS - 1) * self.learners * self.step * epochs + 2 * self.learners * self.score
-        return folds + self.learners * self.step * epochs
+        return 0.0 if self.halves else FOLDS * self.fold(epochs) + self.last(epochs)
 
 
 @dataclass(frozen=True)
@@ -93,14 +99,39 @@ def plan_for(cost: Cost, budget: float, recipes: Sequence[str] = FIRST) -> Plan:
     return _plan(cost, recipes[:1], epochs, 1)
 
 
+def last_rung(plan: Plan, cost: Cost, seconds: float) -> int:
+    """Return how many epochs the last rung has, once the first is done and its cost is known.
+
+    As many as the seconds that are left allow, up to the most that a plan may have; 0 where not
+    even as many as in the first rung fit: then the first rung's best is the winner.
+
+    Args:
+        plan: with a first rung.
+        cost: of the steps, as the first rung had them.
+        seconds: that are left of the budget.
+    """
+    most = plan.short * max(times for _, times in SHAPES)
+    for epochs in range(most, plan.short, -1):
+        if FINALISTS * cost.seconds(epochs) + cost.deciding(epochs) <= seconds:
+            return epochs
+    return 0
+
+
 def _plan(cost: Cost, names: Sequence[str], short: int, times: int) -> Plan:
     recipes = tuple(name for name in RECIPES if name in names)
     plan = Plan(recipes, 0 if len(names) <= FINALISTS else short, short * times, 0.0)
-    return replace(plan, seconds=needed(cost, plan, plan.recipes))
+    return replace(plan, seconds=needed(cost, plan))
 
 
-def needed(cost: Cost, plan: Plan, left: tuple[str, ...]) -> float:
-    """Return the seconds that a plan takes from the first rung on, with these recipes left."""
-    first = len(left) * cost.seconds(plan.short) if plan.short else 0.0
-    last = min(FINALISTS, len(left)) * cost.seconds(plan.long)
+def needed(cost: Cost, plan: Plan, tried: int = 0, finals: int = 0) -> float:
+    """Return the seconds that a plan still takes.
+
+    Args:
+        cost: of the steps.
+        plan: what is to be done.
+        tried: candidates of the first rung that are done.
+        finals: candidates of the last rung that are done.
+    """
+    first = (len(plan.recipes) - tried) * cost.seconds(plan.short) if plan.short else 0.0
+    last = (min(FINALISTS, len(plan.recipes)) - finals) * cost.seconds(plan.long)
     return first + last + cost.deciding(plan.long)

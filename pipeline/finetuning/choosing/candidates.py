@@ -8,412 +8,215 @@ once on all of train.
 
 from __future__ import annotations
 
-import json
-import time
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import Tensor
 
-from pipeline.finetuning.boundary import Prepared
-from pipeline.finetuning.choosing.budget import FINALISTS, FOLDS, Cost, Plan, needed, plan_for
-from pipeline.finetuning.choosing.decision import Decision, decide
+from pipeline.finetuning.bench import Bench
+from pipeline.finetuning.choosing.budget import (
+    FINALISTS,
+    Cost,
+    Plan,
+    last_rung,
+    needed,
+    plan_for,
+)
+from pipeline.finetuning.choosing.journal import Journal
 from pipeline.finetuning.choosing.recipes import FIRST, RECIPES
-from pipeline.finetuning.network import Network
-from pipeline.finetuning.outcome import Outcome, Scored, head_logits
-from pipeline.finetuning.prepare import Handover, last_layer
-from pipeline.finetuning.settings import Epoch, Part, Settings
-from pipeline.finetuning.states import keep_state, take_up
-from pipeline.finetuning.task import Task, class_weights, refit
-from pipeline.finetuning.training import Diverged, Training
+from pipeline.finetuning.choosing.runs import Runs, Trained
+from pipeline.finetuning.choosing.verdict import Verdict, tempered_loss
+from pipeline.finetuning.outcome import Outcome
+from pipeline.finetuning.prepare import Handover
+from pipeline.finetuning.task import class_weights
+from pipeline.finetuning.training import Diverged
 from pipeline.heads import metrics
-from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.task import make_folds
-from pipeline.progress import Progress
-from pipeline.store.atomic import write_bytes
+from pipeline.heads.uncertainty import draws, mean_error
+from pipeline.images.names import counted
 
 #: Images that choose, from which on half of them decide.
 MANY = 1000
-#: Seconds of training after which a candidate's state is written, and at its end.
-KEEP_EVERY = 20.0
-#: Share of the way from the head to the model that is tried beside the model itself (WiSE-FT;
-#: Wortsman et al. 2022).
-BETWEEN = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
-    """A recipe that was trained for so many epochs, and what it scores.
+    """A candidate, and what it scores.
 
     Attributes:
-        recipe: its name.
-        training: at its end.
-        chose: logits of the images that choose.
+        trained: its network.
+        logits: of the images that choose, [n, K].
         log_loss: of these, divided by the temperature that suits them best.
     """
 
-    recipe: str
-    training: Training
-    chose: np.ndarray
+    trained: Trained
+    logits: np.ndarray
     log_loss: float
 
-    @property
-    def epochs(self) -> int:
-        """Return for how many epochs it was trained."""
-        return self.training.settings.epochs
 
-
-@dataclass
 class Candidates:
     """The search for the recipe that suits the data, and what decides about it.
 
-    Attributes:
-        task: which images do what.
-        network: what learns; holds the start.
-        fast: the same tensors in a form that runs faster.
-        prepared: gives activations of every view of all learners.
-        settings: what all recipes have in common.
-        head: fitted on `task.train`; the network starts from it.
-        handover: how exactly it was carried over.
-        folder: of states of unfinished runs.
-        progress: told of every candidate.
-        notes: takes sentences for the person.
+    Args:
+        bench: what trainings share.
+        handover: how exactly the head was carried over.
+        budget: seconds.
+
+    Raises:
+        DamagedError: an unfinished run is to be gone on with, and its plan cannot be read.
     """
 
-    task: Task
-    network: Network
-    fast: Network
-    prepared: Prepared
-    settings: Settings
-    head: SearchResult
-    handover: Handover | None
-    folder: Path
-    progress: Progress
-    notes: list[str]
-    history: list[Epoch] = field(default_factory=list)
-    run: list[Training] = field(default_factory=list)
-    began: float = field(default_factory=time.monotonic)
-    finished: bool = True
-
-    def __post_init__(self) -> None:
-        self.start = self.network.copy()
+    def __init__(self, bench: Bench, handover: Handover | None, budget: float):
+        self.bench, self.task = bench, bench.task
+        self.choosing, deciding = _halves(bench)
+        path = bench.state(suffix=".json")
+        resume = bench.task.options.resume
+        self.journal = Journal.open(path, budget, resume=resume, progress=bench.progress)
+        self.runs = Runs(bench, self.journal, handover)
+        self.verdict = Verdict(bench, self.runs, self.journal, self.choosing, deciding)
         self.best: Trial | None = None
-        task = self.task
-        groups = task.group_ids[task.select]
-        self.choosing: np.ndarray = task.select
-        self.deciding: np.ndarray | None = None
-        if len(task.select) >= MANY:
-            labels = task.table.labels[task.select]
-            for halves in make_folds(task.select, labels, groups, count=2, seed=0)[:1]:
-                self.choosing, self.deciding = halves
 
-    def outcome(self, budget: float) -> Outcome:
-        """Try recipes within a budget of seconds, decide, and return what is kept.
+    def outcome(self) -> Outcome:
+        """Try recipes within the budget, decide, and return what is kept.
 
-        A KeyboardInterrupt ends it with the best whole candidate, if there is one; see `kept`.
+        A KeyboardInterrupt leaves the best whole candidate to `early`.
         """
-        plan, budget = self._plan(budget)
-        tried = self._rung(plan.recipes, plan.short or plan.long, plan, budget)
-        if plan.short:
-            first = sorted(tried, key=lambda trial: trial.log_loss)[:FINALISTS]
-            names = tuple(name for name in RECIPES if name in {one.recipe for one in first})
-            tried = self._rung(names, plan.long, replace(plan, short=0), budget) or first
+        plan = self._plan()
+        tried = self._rung(plan.recipes, plan.short or plan.long, plan)
+        if plan.short and tried:
+            tried = self._finals(plan, tried)
         if not tried:
-            self.notes.append("No recipe kept its loss finite: the head stays best.")
-            return self._head_stays(None)
+            self.bench.notes.append("No recipe kept its loss finite: the head stays best.")
+            return self.verdict.head_stays()
         winner = self._winner(tried)
-        self.progress.say(f"Recipe {winner.recipe}: deciding between it and the head.")
-        if self.deciding is not None:
-            return self._on_half(winner)
-        left = budget - self._spent()
-        if left < 0.8 * self._cost(winner).deciding(winner.epochs):
-            self.notes.append(
-                "The budget had no time for folds of train to decide: the images that chose the "
-                "recipe decided, too."
-            )
-            return self.provisional(winner)
-        return self._on_folds(winner)
+        self.bench.progress.say(
+            f"Recipe {winner.recipe}: deciding between it and the head, about "
+            f"{minutes(self._cost(winner).deciding(winner.epochs))}."
+        )
+        return self.verdict.of(winner, self._cost(winner))
 
-    # -- trying -----------------------------------------------------------------------------
+    def early(self) -> Outcome:
+        """Return what can be said of the best whole candidate of a run that was ended early."""
+        found = self.verdict.early(None if self.best is None else self.best.trained)
+        return replace(found, finished=False)
 
-    def _plan(self, budget: float) -> tuple[Plan, float]:
+    def _plan(self) -> Plan:
         """Return what to try, as an unfinished run had it, and tell it."""
-        path = self.folder / f"{self.task.folder.name}.json"
-        if path.exists() and self.task.options.resume is not False:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            plan = Plan(**{**kept["plan"], "recipes": tuple(kept["plan"]["recipes"])})
-            budget = kept["budget"]
-        else:
-            several = len(self.network.cut.places) > 1
+        plan, budget = self.journal.plan, self.journal.budget
+        if plan is None:
+            several = len(self.bench.network.cut.places) > 1
             # with one stage unfrozen there is none that learns more slowly
             able = [one for one in FIRST if several or RECIPES[one].layer_decay == 1]
-            plan = plan_for(self._measured(), budget, able)
-            held = json.dumps({"plan": asdict(plan), "budget": budget})
-            write_bytes(path, held.encode(), what="the plan of the run")
-        short = f"{plan.short} epochs, the best {FINALISTS} for " if plan.short else ""
+            plan = plan_for(self._cost_of(*self.runs.time_a_step()), budget, able)
+            self._settle(plan, settled=not plan.short)
+        short = f"{counted(plan.short, 'epoch')}, the best {FINALISTS} for " if plan.short else ""
         least = "" if plan.seconds <= budget else ", the least there is"
-        names = ", ".join(plan.recipes)
-        self.progress.say(
-            f"Trying {names} for {short}{plan.long} epochs: about {minutes(plan.seconds)} of a "
-            f"budget of {minutes(budget)}{least}."
+        self.bench.progress.say(
+            f"Trying {', '.join(plan.recipes)} for {short}{counted(plan.long, 'epoch')}: about "
+            f"{minutes(plan.seconds)} of a budget of {minutes(budget)}{least}."
         )
-        return plan, budget
+        return plan
 
-    def _measured(self) -> Cost:
-        """Return what steps cost, from a few that change nothing."""
-        tuner = self._training("bold", 1, self.task.train, self.choosing, self.start)
-        return self._cost_of(*tuner.time_a_step())
+    def _settle(self, plan: Plan, *, settled: bool) -> None:
+        self.journal.plan, self.journal.settled = plan, settled
+        self.journal.write()
+
+    def _finals(self, plan: Plan, tried: list[Trial]) -> list[Trial]:
+        """Try the best of the first rung for longer, as the time allows that it left."""
+        if not self.journal.settled:
+            cost = self._cost(max(tried, key=lambda trial: trial.trained.seconds).trained)
+            long = last_rung(plan, cost, self.journal.left)
+            if 0 < long < plan.long:
+                self.bench.notes.append(
+                    f"The first rung took longer than planned: the last one has "
+                    f"{counted(long, 'epoch')} and not {plan.long}."
+                )
+            plan = replace(plan, long=long)
+            self._settle(plan, settled=True)
+        first = sorted(tried, key=lambda trial: trial.log_loss)[:FINALISTS]
+        if not plan.long:
+            self.bench.notes.append("The budget had no time for a last rung of longer schedules.")
+            return tried
+        best = {trial.trained.recipe for trial in first}
+        names = [name for name in RECIPES if name in best]
+        return self._rung(names, plan.long, replace(plan, short=0)) or first
+
+    def _rung(self, names: Sequence[str], count: int, plan: Plan) -> list[Trial]:
+        """Return the recipes' candidates that kept their loss finite, as far as time allows."""
+        tried: list[Trial] = []
+        for number, name in enumerate(names):
+            told = f"{name}, {counted(count, 'epoch')}"
+            if tried and self.journal.left < 0:
+                self.bench.notes.append(
+                    f"The budget was spent: {', '.join(names[number:])} were not tried for "
+                    f"{counted(count, 'epoch')}."
+                )
+                break
+            try:
+                trained = self.runs.train(
+                    name, count, told, train=self.task.train, select=self.choosing
+                )
+            except Diverged:
+                self.bench.notes.append(f"The recipe {name} was given up: its loss was not finite.")
+                continue
+            trial = self._scored(trained)
+            tried.append(trial)
+            if self.best is None or trial.log_loss < self.best.log_loss:
+                self.best = trial
+            done = {"tried" if plan.short else "finals": number + 1}
+            right = trial.logits.argmax(1) == self.task.table.labels[self.choosing]
+            self.bench.progress.say(
+                f"{told}: log-loss {trial.log_loss:.4f} ({right.mean():.3f}), "
+                f"{count * trained.seconds:.0f} s; about "
+                f"{minutes(needed(self._cost(trained), plan, **done))} left"
+            )
+        return tried
+
+    def _scored(self, trained: Trained) -> Trial:
+        logits = self.runs.logits(trained.tensors, self.choosing)
+        weights = class_weights(self.task, self.task.train)
+        labels = self.task.table.labels[self.choosing]
+        return Trial(trained, logits, tempered_loss(logits, labels, weights))
+
+    def _winner(self, tried: list[Trial]) -> Trained:
+        """Return the gentlest of those within a standard error of the best."""
+        labels = self.task.table.labels[self.choosing]
+        weights = class_weights(self.task, self.task.train)
+
+        def losses(trial: Trial) -> np.ndarray:
+            own = metrics.softmax(metrics.tempered(trial.logits, labels))
+            return metrics.losses(labels, own, weights)
+
+        best = min(tried, key=lambda trial: trial.log_loss)
+        groups = draws(self.task.table.groups_of(self.choosing))
+        for trial in tried:  # from gentle to bold
+            behind = losses(trial) - losses(best)
+            if behind.mean() <= mean_error(behind, groups):
+                return trial.trained
+        return best.trained
+
+    def _cost(self, trained: Trained) -> Cost:
+        """Return what steps cost, from a candidate's own."""
+        images = len(self.task.train) + len(self.choosing) / 3
+        step = trained.seconds / images
+        return self._cost_of(step, step / 3)
 
     def _cost_of(self, step: float, score: float) -> Cost:
         task = self.task
         return Cost(
             len(task.train), len(self.choosing), len(task.learners), step, score,
-            self.settings.batch_size, self.deciding is not None,
+            self.bench.settings.batch_size, self.verdict.deciding is not None,
         )  # fmt: skip
 
-    def _cost(self, trial: Trial) -> Cost:
-        """Return what steps cost, from a candidate's own."""
-        epochs = trial.training.history[1:]
-        images = len(self.task.train) + len(self.choosing) / 3
-        step = float(np.mean([one.seconds for one in epochs])) / images
-        return self._cost_of(step, step / 3)
 
-    def _spent(self) -> float:
-        return time.monotonic() - self.began
-
-    def _rung(self, names: tuple[str, ...], epochs: int, plan: Plan, budget: float) -> list[Trial]:
-        """Return the recipes' candidates that kept their loss finite, as far as time allows."""
-        tried: list[Trial] = []
-        for number, name in enumerate(names):
-            if tried and self._spent() > budget:
-                self.notes.append(
-                    f"The budget was spent: {', '.join(names[number:])} were not tried for "
-                    f"{epochs} epochs."
-                )
-                break
-            tuner = self._training(name, epochs, self.task.train, self.choosing, self.start)
-            try:
-                self._run(tuner, f"{name}, {epochs} epochs")
-            except Diverged:
-                self.notes.append(f"The recipe {name} was given up: its loss was not finite.")
-                continue
-            logits = tuner.logits(tuner.select)
-            trial = Trial(name, tuner, logits, self._log_loss(logits))
-            tried.append(trial)
-            if self.best is None or trial.log_loss < self.best.log_loss:
-                self.best = trial
-            accuracy = float((logits.argmax(1) == tuner.select.labels).mean())
-            left = needed(self._cost(trial), plan, names[number + 1 :]) if plan.short else (
-                (len(names) - number - 1) * self._cost(trial).seconds(epochs)
-                + self._cost(trial).deciding(plan.long)
-            )  # fmt: skip
-            seconds = sum(one.seconds for one in tuner.history)
-            self.progress.say(
-                f"{name}, {epochs} epochs: log-loss {trial.log_loss:.4f} ({accuracy:.3f}), "
-                f"{seconds:.0f} s; about {minutes(left)} left"
-            )
-        return tried
-
-    def _training(
-        self,
-        name: str,
-        epochs: int,
-        train: np.ndarray,
-        select: np.ndarray,
-        start: dict[str, Tensor],
-    ) -> Training:
-        """Return a recipe's training, the network at its start."""
-        recipe, table = RECIPES[name], self.task.table
-        self.network.put(start)
-        if recipe.start == "random":
-            head = last_layer(self.network.head, seed=self.settings.seed)
-            self.network.start_from(head)
-        same = asdict(recipe)
-        del same["start"]
-        settings = replace(self.settings, epochs=epochs, **same)
-        return Training(
-            self.network, self.fast, self.prepared.source, Part.of(table, train),
-            Part.of(table, select), settings, class_weights(self.task, train), notes=self.notes,
-        )  # fmt: skip
-
-    def _run(self, tuner: Training, name: str) -> None:
-        """Train to the end, from where an unfinished run was, and note the epochs.
-
-        Raises:
-            Diverged: the loss is no longer finite.
-        """
-        named = name.replace(", ", "-").replace(" ", "-")
-        saved = self.folder / f"{self.task.folder.name}-{named}.safetensors"
-        if self.task.options.resume is False or not take_up(tuner, saved, None, self.progress):
-            tuner.begin()
-        self.progress.start(name, 0)
-        kept = time.monotonic()
-        while not tuner.ended:
-            one = tuner.epoch()
-            self.progress.update(f"epoch {one.number}, train {one.train_loss:.4f}")
-            if tuner.ended or time.monotonic() - kept > KEEP_EVERY:
-                keep_state(tuner, saved, self.handover)
-                kept = time.monotonic()
-        tuner.keep_best()
-        self.run.append(tuner)
-        self.history += [replace(one, candidate=name) for one in tuner.history]
-
-    def _log_loss(self, logits: np.ndarray) -> float:
-        """Return the log-loss of the images that choose, as the selection weighs them."""
-        return float(self._losses(logits).mean())
-
-    def _losses(self, logits: np.ndarray) -> np.ndarray:
-        labels = self.task.table.labels[self.choosing]
-        own = metrics.losses(labels, metrics.softmax(metrics.tempered(logits, labels)))
-        weights = class_weights(self.task, self.task.train)
-        return own if weights is None else own * weights[labels] / weights[labels].mean()
-
-    def _winner(self, tried: list[Trial]) -> Trial:
-        """Return the gentlest of those within a standard error of the best."""
-        best = min(tried, key=lambda trial: trial.log_loss)
-        groups = self._groups(self.choosing)
-        for trial in tried:  # from gentle to bold
-            behind = self._losses(trial.chose) - self._losses(best.chose)
-            each = (behind - behind.mean()) / len(behind)
-            if behind.mean() <= metrics.standard_error(each, groups):
-                return trial
-        return best
-
-    def _groups(self, rows: np.ndarray) -> np.ndarray | None:
-        return metrics.draws(self.task.table.groups_of(rows))
-
-    # -- deciding ---------------------------------------------------------------------------
-
-    def _decide(
-        self, on: str, rows: np.ndarray, head: np.ndarray, models: dict[float, np.ndarray]
-    ) -> Decision:
-        labels = self.task.table.labels[rows]
-        models = {share: metrics.tempered(logits, labels) for share, logits in models.items()}
-        return decide(
-            on, labels, metrics.tempered(head, labels), models, groups=self._groups(rows),
-            weights=class_weights(self.task, self.task.learners),
-        )  # fmt: skip
-
-    def _shares(self, recipe: str) -> tuple[float, ...]:
-        """Return shares of the way to the model: from a random layer there is nothing between."""
-        return (1.0,) if RECIPES[recipe].start == "random" else (BETWEEN, 1.0)
-
-    def _between(self, tuner: Training, part: Part, recipe: str) -> dict[float, np.ndarray]:
-        """Return the logits of a part at each share of the way from the start to the end."""
-        found = {}
-        for share in self._shares(recipe):
-            self.network.put(tuner.between(share))
-            found[share] = tuner.logits(part)
-        return found
-
-    def _on_half(self, winner: Trial) -> Outcome:
-        """Decide on the half of the images that chose nothing; the share is the choosing half's."""
-        assert self.deciding is not None
-        tuner, rows = winner.training, self.deciding
-        chose = self._between(tuner, tuner.select, winner.recipe)
-        share = min(chose, key=lambda one: self._log_loss(chose[one]))
-        self.network.put(tuner.between(share))
-        model = tuner.logits(Part.of(self.task.table, rows))
-        head = head_logits(self.head, self.task, rows)
-        on = f"{self.task.selects}-half"
-        decision = self._decide(on, rows, head, {share: model})
-        kept = model if decision.kept else head
-        scored = {on: Scored(rows, kept, head, chose=True)}
-        return self._made(winner.recipe, tuner, self.head, self.task.train, decision, scored)
-
-    def _on_folds(self, winner: Trial) -> Outcome:
-        """Decide by predictions of folds of train, and train on all of it."""
-        task, table, name = self.task, self.task.table, winner.recipe
-        rows, epochs = task.learners, winner.epochs
-        labels = table.labels[rows]
-        folds = make_folds(rows, labels, task.group_ids[rows], count=FOLDS, seed=0)
-        classes = len(table.classes)
-        heads = np.zeros((len(rows), classes), np.float32)
-        models = {share: np.zeros((len(rows), classes), np.float32) for share in self._shares(name)}
-        for number, (fitted, held) in enumerate(folds, 1):
-            head = refit(task, fitted)
-            tuner = self._training(name, epochs, fitted, held[:0], self._start(head))
-            try:
-                self._run(tuner, f"{name}, fold {number} of {len(folds)}")
-            except Diverged:
-                self.notes.append(f"The recipe {name} was given up: its loss was not finite.")
-                return self._head_stays(winner)
-            place = np.searchsorted(rows, held)
-            heads[place] = head_logits(head, self.task, held)
-            for share, logits in self._between(tuner, Part.of(table, held), name).items():
-                models[share][place] = logits
-            self.progress.say(f"Fold {number} of {len(folds)} held out.")
-        decision = self._decide("folds", rows, heads, models)
-        kept = models[decision.share] if decision.kept else heads
-        scored = {"folds": Scored(rows, kept, heads, chose=True)}
-        head = refit(task, rows)
-        tuner = self._training(name, epochs, rows, rows[:0], self._start(head))
-        if decision.kept:
-            try:
-                self._run(tuner, f"{name}, all of train")
-            except Diverged:
-                self.notes.append(f"The recipe {name} was given up: its loss was not finite.")
-                return self._head_stays(winner)
-        return self._made(name, tuner, head, rows, decision, scored)
-
-    def _start(self, head: SearchResult) -> dict[str, Tensor]:
-        """Return the network's tensors before the first step, from another head."""
-        assert head.linear is not None
-        self.network.put(self.start)
-        self.network.start_from(last_layer(self.network.head, head=head.linear))
-        return self.network.copy()
-
-    # -- what is kept -----------------------------------------------------------------------
-
-    def provisional(self, trial: Trial | None) -> Outcome:
-        """Return what the images that chose say alone: of a run that was ended early."""
-        if trial is None:
-            return self._head_stays(None)
-        rows, tuner = self.choosing, trial.training
-        head = head_logits(self.head, self.task, rows)
-        models = self._between(tuner, tuner.select, trial.recipe)
-        decision = self._decide(self.task.selects, rows, head, models)
-        kept = models[decision.share] if decision.kept else head
-        scored = {self.task.selects: Scored(rows, kept, head, chose=True)}
-        return self._made(trial.recipe, tuner, self.head, self.task.train, decision, scored)
-
-    def _head_stays(self, trial: Trial | None) -> Outcome:
-        name = "bold" if trial is None else trial.recipe
-        tuner = self._training(name, 1, self.task.train, self.choosing, self.start)
-        head = head_logits(self.head, self.task, self.choosing)
-        on = self.task.selects
-        scored = {on: Scored(self.choosing, head, head, chose=True)}
-        decision = Decision(on, len(head), 0.0, 0.0, 0.0, 0, 0)
-        return self._made(name, tuner, self.head, self.task.train, decision, scored)
-
-    def _made(
-        self,
-        recipe: str,
-        tuner: Training,
-        head: SearchResult,
-        train: np.ndarray,
-        decision: Decision,
-        scored: dict[str, Scored],
-    ) -> Outcome:
-        """Put what is kept into the network, score the reported splits, return all of it."""
-        start = self._start(head)
-        tensors = tuner.between(decision.share) if decision.kept else start
-        self.network.put(tensors)
-        table, chose = self.task.table, {self.task.selects}
-        for split, rows in self.task.reported.items():
-            if split not in scored:
-                own = head_logits(head, self.task, rows)
-                model = tuner.logits(Part.of(table, rows)) if decision.kept else own
-                scored[split] = Scored(rows, model, own, chose=split in chose)
-        return Outcome(
-            tensors=tensors, start=start, head=head, train=train, scored=scored,
-            selects=decision.on, settings=tuner.settings, recipe=recipe, history=self.history,
-            epochs=tuner.settings.epochs, best_epoch=tuner.settings.epochs if decision.kept else 0,
-            decision=decision, handover=self.handover, finished=self.finished,
-            uses=sum(one.uses for one in self.run),
-            notes=self.notes,
-        )  # fmt: skip
+def _halves(bench: Bench) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the rows that choose and those that decide; None: all that there are choose."""
+    task = bench.task
+    if len(task.select) >= MANY:
+        labels, groups = task.table.labels[task.select], task.group_ids[task.select]
+        for choosing, deciding in make_folds(task.select, labels, groups, count=2, seed=0)[:1]:
+            return choosing, deciding
+    return task.select, None
 
 
 def minutes(seconds: float) -> str:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.heads import metrics
-from pipeline.heads.metrics import softmax
+from pipeline.heads.metrics import losses, softmax
+from pipeline.heads.uncertainty import mean_error
 
 #: A gain counts that exceeds so many of its standard errors: chance alone does that once in twenty
 #: times.
@@ -60,7 +60,7 @@ def better(
         labels: int64 [n].
         head: logits [n, K].
         model: logits [n, K].
-        groups: from `metrics.draws`: images of a group are one draw.
+        groups: from `heads.uncertainty.draws`: images of a group are one draw.
         weights: [K] of the classes; None: all alike.
 
     Returns:
@@ -68,11 +68,8 @@ def better(
         the head alone and with the model alone.
     """
     before, after = softmax(head), softmax(model)
-    each = metrics.losses(labels, before) - metrics.losses(labels, after)
-    if weights is not None:
-        each = each * weights[labels] / weights[labels].mean()
-    gain = float(each.mean())
-    error = metrics.standard_error((each - gain) / len(each), groups)
+    each = losses(labels, before, weights) - losses(labels, after, weights)
+    gain, error = float(each.mean()), mean_error(each, groups)
     right = before.argmax(1) == labels, after.argmax(1) == labels
     alone = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     return gain > LEVEL * error and gain > 0 and alone[1] >= alone[0], gain, error, *alone
@@ -94,7 +91,7 @@ def decide(
         labels: int64 [n] of these.
         head: logits [n, K] of the head.
         models: share of the way from the head to the model → logits [n, K] there.
-        groups: from `metrics.draws`.
+        groups: from `heads.uncertainty.draws`.
         weights: [K] of the classes; None: all alike.
     """
     found = {}

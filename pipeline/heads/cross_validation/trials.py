@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.heads.cross_validation.candidates import Fold, Scores
-from pipeline.heads.metrics import fit_temperature, influence, score, softmax, standard_error
+from pipeline.heads.metrics import fit_temperature, influence, score, softmax
 from pipeline.heads.registry import HeadKind, Parameters
+from pipeline.heads.uncertainty import standard_error
 
 #: How often a log-spaced grid may be extended by a decade beyond an edge that won.
 EXTENSIONS = 3

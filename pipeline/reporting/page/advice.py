@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline import plotting
-from pipeline.heads.metrics import wilson
+from pipeline.heads.uncertainty import wilson
 from pipeline.images.names import counted
 from pipeline.reporting.page import choice
 from pipeline.store.result_records import HeadInfo, ModelInfo

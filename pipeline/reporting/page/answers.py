@@ -10,7 +10,8 @@ import numpy as np
 
 from pipeline import plotting
 from pipeline.heads import predictions
-from pipeline.heads.metrics import draws, measure, reliability, softmax
+from pipeline.heads.metrics import measure, reliability, softmax
+from pipeline.heads.uncertainty import draws
 from pipeline.store.result_records import HeadInfo, Metrics, ModelInfo
 from pipeline.store.table import FeatureTable
 

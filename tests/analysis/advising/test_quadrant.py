@@ -9,7 +9,7 @@ from tables import make_table, provenance
 from pipeline.analysis.advising import quadrant
 from pipeline.analysis.advising.quadrant import LARGE, RULES, SIMILAR, Gain, find_gains, recommend
 from pipeline.analysis.advising.similarity import Similarity
-from pipeline.heads.metrics import PermutationTest
+from pipeline.heads.uncertainty import PermutationTest
 
 SURE = PermutationTest(900, 1000, 0.25, 0.001)
 CHANCE = PermutationTest(250, 1000, 0.25, 0.5)

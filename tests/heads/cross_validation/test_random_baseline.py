@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.heads.metrics import permutation_test
+from pipeline.heads.uncertainty import permutation_test
 
 
 def test_what_follows_the_labels_is_told_from_chance_and_what_does_not_is_not():
