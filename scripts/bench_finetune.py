@@ -33,12 +33,12 @@ from torchvision import datasets, transforms
 
 import pipeline
 from pipeline.finetuning import prepare
+from pipeline.finetuning.bench import settings_of
 from pipeline.finetuning.boundary import make_source
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.settings import Part
 from pipeline.finetuning.task import Task
 from pipeline.finetuning.training import Training
-from pipeline.finetuning.training_run import settings_of
 from pipeline.progress import Silent
 from pipeline.store.cache import Cache
 from pipeline.trunks import registry
@@ -159,7 +159,7 @@ def ours(data: Path, cache: Path, trunk: str, weights: str, *, unfreeze: str, ba
     task = Task(head, table, options, cache, rows["train"], rows["val"], "val", reported,
                 np.arange(len(table.labels)))  # fmt: skip
     loaded = prepare.load_trunk(task, store)
-    network = prepare.make_network(loaded, task, None)
+    network = prepare.make_network(loaded, task, None, unfreeze=options.unfreeze)
     precision = choose_precision("auto", "cpu")
     made = make_source(
         task,

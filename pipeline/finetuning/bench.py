@@ -1,20 +1,31 @@
-"""`Bench`: what every training of a run shares."""
+"""`Setup`, from a task to the bench that trains it, and `Bench`, what every training shares."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pipeline.finetuning.activations import Source
+from pipeline.finetuning.boundary import Prepared, make_source
+from pipeline.finetuning.choosing.augmentation import Augmentation, choose_policy
 from pipeline.finetuning.network import Network
-from pipeline.finetuning.settings import Part, Settings
-from pipeline.finetuning.task import Task, class_weights
+from pipeline.finetuning.options import BLEND, EMA, EPOCHS, FinetuneOptions
+from pipeline.finetuning.outcome import Outcome
+from pipeline.finetuning.prepare import faster, load_trunk, make_network
+from pipeline.finetuning.result import commit
+from pipeline.finetuning.settings import Epoch, Part, Settings
+from pipeline.finetuning.task import Task, class_weights, refit
 from pipeline.finetuning.training import Training
 from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.linear import LinearHead
 from pipeline.progress import Progress
+from pipeline.store.cache import Cache
+from pipeline.store.result_records import ModelInfo
+from pipeline.trunks.engines.devices import choose_device, choose_precision
+from pipeline.trunks.registry import LoadedTrunk
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,7 @@ class Bench:
         task: less the images that have no activation.
         network: what learns; at its start until something is trained.
         fast: the same tensors in a form that runs faster.
+        following: likewise, with BatchNorms that follow their batches.
         source: gives activations of every view of all images to learn from.
         head: fitted on the task's rows to learn from; the network starts from it.
         settings: how to train; of several recipes what they have in common.
@@ -36,6 +48,7 @@ class Bench:
     task: Task
     network: Network
     fast: Network
+    following: Network
     source: Source
     head: SearchResult
     settings: Settings
@@ -74,7 +87,143 @@ class Bench:
         task, table = self.task, self.task.table
         train = task.train if train is None else train
         select = task.select if select is None else select
+        settings = settings or self.settings
+        run = self.following if settings.train_bn else self.fast
         return Training(
-            self.network, self.fast, self.source, Part.of(table, train), Part.of(table, select),
-            settings or self.settings, class_weights(task, train), notes=self.notes,
+            self.network, run, self.source, Part.of(table, train), Part.of(table, select),
+            settings, class_weights(task, train), notes=self.notes,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all depths of a run share.
+
+    Attributes:
+        task: what to train.
+        cache: where activations and unfinished runs are.
+        trunk: loaded; every network uses its tensors in place.
+        augmentation: which views are drawn.
+        head: fitted on the rows to learn from.
+        device: where to train.
+        precision: of the arithmetic.
+        notes: takes sentences for the person.
+        progress: told of every epoch or candidate.
+        prepared: what learns, as `--unfreeze` has it, to where its activations come from.
+    """
+
+    task: Task
+    cache: Cache
+    trunk: LoadedTrunk
+    augmentation: Augmentation
+    head: SearchResult
+    device: str
+    precision: str
+    notes: list[str]
+    progress: Progress
+    prepared: dict[str, Prepared] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, task: Task, cache: Cache, notes: list[str], progress: Progress) -> Setup:
+        """Load the trunk, choose the augmentation and fit the head.
+
+        Raises:
+            PipelineError: with a sentence that says what to do.
+        """
+        device = choose_device(task.options.device)
+        precision = choose_precision(task.options.precision, device)
+        trunk = load_trunk(task, cache)
+        augmentation = choose_policy(task, cache, trunk, device=device, progress=progress)
+        head = refit(task, task.train)
+        return cls(
+            task, cache, trunk, augmentation, head, device, precision, notes, progress
+        )  # fmt: skip
+
+    def bench(self, unfreeze: str) -> Bench:
+        """Return a network at its start, with the activations in front of what learns.
+
+        Args:
+            unfreeze: what learns, as `--unfreeze` has it.
+
+        Raises:
+            PipelineError: images that must be read are not there, or are others now.
+        """
+        task, options = self.task, self.task.options
+        start = None if options.chosen.start == "random" else self.head.linear
+        network = make_network(self.trunk, task, start, unfreeze=unfreeze)
+        prepared = make_source(
+            task, self.cache, self.trunk, rows=task.train if options.single else task.learners,
+            policy=self.augmentation.policy, after=network.cut.after, device=self.device,
+            progress=self.progress,
+        )  # fmt: skip
+        self.prepared[unfreeze] = prepared
+        task = task.without(prepared.lost, self.notes)
+        if prepared.rows is None and not options.live:
+            self.notes.append(
+                "There was no room for activations: they were computed anew in every epoch."
+            )
+        network.to(torch.device(self.device)).to(memory_format=torch.channels_last)
+        example = bytes.fromhex(task.table.digests[task.select[0]])
+        fast, following = (
+            faster(
+                network, prepared.source, example, device=self.device, precision=self.precision,
+                train_bn=follows,
+            )
+            for follows in (False, True)
+        )  # fmt: skip
+        settings = settings_of(options, prepared, precision=self.precision)
+        return Bench(
+            task, network, fast, following, prepared.source, self.head, settings,
+            self.cache.root / "training", self.progress, self.notes,
+        )  # fmt: skip
+
+    def keep(
+        self, bench: Bench, outcome: Outcome, *, unfreeze: str, history: list[Epoch]
+    ) -> ModelInfo:
+        """Write what is kept of a bench's training.
+
+        Args:
+            bench: from `bench`.
+            outcome: of its training.
+            unfreeze: what learned.
+            history: of what was tried before.
+        """
+        outcome = replace(outcome, unfreeze=unfreeze, history=[*history, *outcome.history])
+        return commit(
+            bench.task, bench.network, outcome, trunk=self.trunk, prepared=self.prepared[unfreeze],
+            augmentation=self.augmentation,
+        )  # fmt: skip
+
+    def end(self) -> None:
+        """Let go of the activations: the model names those that it needs."""
+        for prepared in self.prepared.values():
+            if prepared.rows is not None:
+                self.cache.end_run(prepared.rows.key.fingerprint, prepared.keys)
+
+
+def settings_of(options: FinetuneOptions, prepared: Prepared, *, precision: str) -> Settings:
+    """Return how to train: the options with what was left open settled.
+
+    Args:
+        options: of `finetune`.
+        prepared: which views there are.
+        precision: of the arithmetic.
+    """
+    recipe = asdict(options.chosen)
+    start = recipe.pop("start")
+    blend = BLEND if options.blend is None else options.blend
+    return Settings(
+        **recipe,
+        epochs=options.epochs or EPOCHS,
+        batch_size=options.batch_size,
+        schedule=options.schedule or "cosine",
+        patience=options.patience,
+        # recipes that are compared end at a small rate: there is nothing to average
+        ema=0.0 if not options.single else EMA if options.ema is None else options.ema,
+        blend=blend if options.single and start == "head" else 0.0,
+        keep="best" if options.single else "last",
+        views=prepared.views,
+        fresh=prepared.fresh,
+        seed=options.seed,
+        precision=precision,
+    )

@@ -65,6 +65,7 @@ def finetune(
     weight_decay: float | None = None,
     schedule: str | None = None,
     label_smoothing: float | None = None,
+    mixup: float | None = None,
     views: int | None = None,
     augment: str = "auto",
     live: bool = False,
@@ -89,7 +90,8 @@ def finetune(
     Args:
         head: a head, its id, folder or kind; the best of the current table that was fitted by
             log-loss without it.
-        unfreeze: stages, native modules, a number of last stages, `all` or `none`.
+        unfreeze: stages, native modules, a number of last stages, `all`, `none`, or `auto`: the
+            last stage, half of them or all, as a short schedule of each says.
         recipe: how to train, one of `pipeline.finetuning.choosing.recipes.RECIPES`; `auto`
             tries several and keeps what wins. Any option of one recipe, from `epochs` to `start`,
             asks for one.
@@ -104,6 +106,8 @@ def finetune(
         weight_decay: of weights, not of biases and norms; None for the recipe's.
         schedule: `cosine`, `step` or `constant`, after a warm-up; None for `cosine`.
         label_smoothing: in [0, 1); None for 0.1.
+        mixup: α of the Beta distribution that says how much of another image is mixed in, at the
+            boundary; 0 for none; None for the recipe's.
         views: views kept of each training image beside the evaluation view; None for 4, or, live,
             new ones in every epoch.
         augment: what views look like, one of `pipeline.images.views.POLICIES`; `auto`: the

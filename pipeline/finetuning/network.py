@@ -46,11 +46,8 @@ def cut(trunk: StagedTrunk, asked: str, *, layer: str) -> Cut:
         UsageError: a name that there is not (with those that there are), one behind the layer,
             or one that has nothing to learn.
     """
-    stages = list(trunk.stages)
-    pooled = layer.split("+")
-    if pooled[-1] != "feature":
-        stages = stages[: stages.index(pooled[-1]) + 1]
-    places = [*stages, *(["neck"] if pooled[-1] == "feature" and trunk.neck is not None else [])]
+    places, pooled = places_of(trunk, layer), layer.split("+")
+    stages = [place for place in places if place != "neck"]
     names = _names(asked, stages, places)
     learns: list[str] = []
     held: set[str] = set()
@@ -79,6 +76,14 @@ def cut(trunk: StagedTrunk, asked: str, *, layer: str) -> Cut:
         before = min(before, places.index(pooled[0]))
     after = places[before] if before >= 0 else "pixels"
     return Cut(after, tuple(dict.fromkeys(learns)), tuple(order), tuple(roots))
+
+
+def places_of(trunk: StagedTrunk, layer: str) -> list[str]:
+    """Return the stages up to where the features end, and perhaps `neck`, in order."""
+    stages, last = list(trunk.stages), layer.split("+")[-1]
+    if last != "feature":
+        return stages[: stages.index(last) + 1]
+    return [*stages, *(["neck"] if trunk.neck is not None else [])]
 
 
 def _names(asked: str, stages: list[str], places: list[str]) -> list[str]:
@@ -193,16 +198,15 @@ class Network(nn.Module):
         return self
 
     def learned(self) -> dict[str, Tensor]:
-        """Return every tensor that training changes, by name (`head.weight`, `trunk.…`)."""
+        """Return every tensor that training may change, by name (`head.weight`, `trunk.…`)."""
         found: dict[str, Tensor] = {}
         for name, parameter in self.body.trunk.named_parameters():
             if parameter.requires_grad:
                 found[f"trunk.{name}"] = parameter
-        if self.train_bn:
-            prefixes = {name.rpartition(".")[0] for name in self.cut.learns}
-            for name, buffer in self.body.trunk.named_buffers():
-                if name.rpartition(".")[0] in prefixes:
-                    found[f"trunk.{name}"] = buffer
+        prefixes = {name.rpartition(".")[0] for name in self.cut.learns}
+        for name, buffer in self.body.trunk.named_buffers():  # BatchNorm's statistics
+            if name.rpartition(".")[0] in prefixes:
+                found[f"trunk.{name}"] = buffer
         found.update({f"head.{name}": value for name, value in self.head.named_parameters()})
         return found
 

@@ -26,7 +26,8 @@ class FinetuneOptions(Options):
     """The options of `finetune`. Equal options on one head take the same steps.
 
     Args:
-        unfreeze: What learns: stages, neck, native modules, the last N stages.
+        unfreeze: What learns: stages, neck, native modules, the last N stages; auto: as many as
+            serve, of the last, half and all.
         recipe: How to train; auto tries several and keeps what wins. Any option of one recipe
             (from --epochs to --start) asks for one.
         budget: Minutes that trying recipes may take. [default: thirty times what extracting these
@@ -42,6 +43,8 @@ class FinetuneOptions(Options):
         schedule: Of the learning rate, after a warm-up over a tenth of the steps.
             [default: cosine]
         label_smoothing: [default: 0.1]
+        mixup: Mix each image with another, by a share drawn from Beta(A, A); 0: do not.
+            [default: the recipe's]
         views: Views kept of each training image beside the evaluation view. [default: 4; with
             --live new ones in every epoch]
         augment: What views look like; auto: the boldest that does not harm a head.
@@ -62,7 +65,7 @@ class FinetuneOptions(Options):
         standalone: Keep the frozen part in the model's file too.
     """
 
-    unfreeze: str = option("layer4", metavar="NAME[,NAME…]|N|all|none")
+    unfreeze: str = option("layer4", metavar="NAME[,NAME…]|N|all|none|auto")
     recipe: str = option("auto", choices=("auto", *RECIPES))
     budget: float | None = option(None, metavar="MINUTES", within="(0, inf)")
     epochs: int | None = option(None, metavar="N", least=1)
@@ -74,6 +77,7 @@ class FinetuneOptions(Options):
     weight_decay: float | None = option(None, metavar="W", least=0)
     schedule: str | None = option(None, choices=SCHEDULES)
     label_smoothing: float | None = option(None, metavar="S", within="[0, 1)")
+    mixup: float | None = option(None, metavar="A", least=0)
     views: int | None = option(None, metavar="K", least=1)
     augment: str = option("auto", choices=("auto", *POLICIES))
     live: bool = option(False)
@@ -96,9 +100,17 @@ class FinetuneOptions(Options):
         """Return a sentence for each value that does not fit the others."""
         faults = []
         if self.views is not None and self.augment == "none":
-            faults.append("--views are random crops, and --augment none wants none; drop one.")
+            faults.append("--views are augmented, and --augment none wants none; drop one.")
+        if self.views is not None and self.views > 1 and self.augment == "mirror":
+            faults.append(
+                f"--views {self.views}: an image has one mirror image (--augment mirror); drop one."
+            )
         if self.from_scratch and self.unfreeze not in ("layer4", "all"):
             faults.append("--from-scratch trains everything; drop --unfreeze.")
+        if self.unfreeze == "auto" and self.asked:
+            faults.append(
+                f"--unfreeze auto tries recipes, and {self.asked[0]} asks for one; name the stages."
+            )
         if self.budget is not None and self.asked:
             one = self.asked[0]
             faults.append(f"--budget is for trying recipes, and {one} asks for one; drop one.")
@@ -127,6 +139,7 @@ class FinetuneOptions(Options):
         elif optimizer != recipe.optimizer:
             recipe = replace(recipe, lr=SGD_LR if optimizer == "sgd" else RECIPES[USUAL].lr)
         given = {one.name: getattr(self, one.name) for one in fields(Recipe)}
+        given["train_bn"] = self.train_bn or self.from_scratch or recipe.train_bn
         return replace(
             recipe, **{name: value for name, value in given.items() if value is not None}
         )
@@ -145,5 +158,6 @@ class FinetuneOptions(Options):
 #: Options that ask for one recipe.
 SINGLE = (
     "recipe", "epochs", "lr", "head_lr_factor", "layer_decay", "optimizer", "weight_decay",
-    "schedule", "label_smoothing", "train_bn", "ema", "blend", "patience", "start", "from_scratch",
+    "schedule", "label_smoothing", "mixup", "train_bn", "ema", "blend", "patience", "start",
+    "from_scratch",
 )  # fmt: skip

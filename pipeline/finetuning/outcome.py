@@ -52,6 +52,7 @@ class Outcome:
         uses: activations that training and choosing asked for.
         finished: whether training came to its end.
         notes: sentences for the person.
+        unfreeze: what learns, as `--unfreeze` has it.
     """
 
     tensors: dict[str, Tensor]
@@ -70,6 +71,7 @@ class Outcome:
     finished: bool
     uses: int
     notes: list[str] = field(default_factory=list)
+    unfreeze: str = ""
 
 
 def head_logits(head: SearchResult, task: Task, rows: np.ndarray) -> np.ndarray:

@@ -46,12 +46,15 @@ def load_trunk(task: Task, cache: Cache) -> LoadedTrunk:
     )  # fmt: skip
 
 
-def make_network(trunk: LoadedTrunk, task: Task, start: LinearHead | None) -> Network:
+def make_network(
+    trunk: LoadedTrunk, task: Task, start: LinearHead | None, *, unfreeze: str
+) -> Network:
     """Return the network before its first step.
 
     Args:
         trunk: from `load_trunk`; its parameters are used in place.
-        task: what learns, and from which rows.
+        task: which rows are learned from.
+        unfreeze: what learns.
         start: the head to start from; None for a random last layer.
     """
     table, options, given = task.table, task.options, task.table.provenance
@@ -68,11 +71,10 @@ def make_network(trunk: LoadedTrunk, task: Task, start: LinearHead | None) -> Ne
         Preprocess.from_json(given.preprocess),
         layer=given.layer,
         pool=given.pool,
-        cut=cut(trunk.module, options.unfreeze, layer=given.layer),
+        cut=cut(trunk.module, unfreeze, layer=given.layer),
         head=head,
         l2=l2,
         centre=centre,
-        train_bn=options.train_bn or options.from_scratch,
     )
 
 
@@ -95,16 +97,31 @@ def last_layer(like: nn.Linear, *, head: LinearHead | None = None, seed: int = 0
 
 
 def faster(
-    network: Network, source: Source, digest: bytes, *, device: str, precision: str
+    network: Network,
+    source: Source,
+    digest: bytes,
+    *,
+    device: str,
+    precision: str,
+    train_bn: bool = False,
 ) -> Network:
     """Return the same network, sharing every tensor, in the form that trains fastest.
 
     Frozen BatchNorms are folded; on a CPU depthwise convolutions stay in float32 under bf16.
+
+    Args:
+        network: what learns.
+        source: gives activations.
+        digest: of an image that it has.
+        device: where to train.
+        precision: of the arithmetic.
+        train_bn: BatchNorms that learn follow their batches.
     """
     if not network.body.run:
         return network
     fast = sharing(network)
-    if not network.train_bn:
+    fast.train_bn = train_bn
+    if not train_bn:
         example = next(iter(source.batches([(digest, 0)], 1)))
         fast = fold(fast, example.float() if example.dtype == torch.float16 else example)
     if device == "cpu" and precision == "bf16":

@@ -84,7 +84,7 @@ def commit(
         table=str(table.path),
         fingerprint=table.fingerprint,
         from_scratch=options.from_scratch,
-        unfreeze=options.unfreeze,
+        unfreeze=outcome.unfreeze,
         boundary=after,
         learns=network.cut.learns,
         places=network.cut.places,
@@ -206,14 +206,15 @@ def _compared_on(task: Task, train: np.ndarray, decisive: np.ndarray) -> str:
 
 def _moved(network: Network, outcome: Outcome) -> dict[str, float]:
     """Return how far each place's parameters moved, relative to their length (L2)."""
-    moved = {}
+    moved, parameters = {}, {f"trunk.{name}" for name in network.cut.learns}
+    parameters |= {f"head.{name}" for name, _ in network.head.named_parameters()}
     for place in (*network.cut.places, "head"):
         root = {"head": "head.", "neck": "trunk.neck."}.get(place, f"trunk.stages.{place}.")
         start, now = (
             [
                 value.detach().cpu().double()
                 for name, value in tensors.items()
-                if name.startswith(root) and value.is_floating_point()
+                if name.startswith(root) and name in parameters
             ]
             for tensors in (outcome.start, outcome.tensors)
         )

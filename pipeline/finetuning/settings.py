@@ -29,6 +29,8 @@ class Settings:
         weight_decay: of all parameters of two dimensions and more.
         schedule: `cosine`, `step` or `constant`.
         label_smoothing: in [0, 1).
+        mixup: α of the Beta distribution of the share of an image that is its own; 0: all of it.
+        train_bn: BatchNorms that learn follow their batches.
         patience: epochs without a better one after which training ends; None for no end.
         ema: epochs over which the weights that are scored and kept are averaged; 0 for none.
         blend: share of the way from the start to these at which weights are scored too (Wortsman
@@ -49,6 +51,8 @@ class Settings:
     weight_decay: float
     schedule: str
     label_smoothing: float
+    mixup: float
+    train_bn: bool
     patience: int | None
     ema: float
     blend: float

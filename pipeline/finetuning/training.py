@@ -157,6 +157,8 @@ class Training:
         mean = float(total) / len(keys)  # the only wait for a GPU
         if not math.isfinite(mean):
             raise Diverged
+        if not s.ema:
+            self._follow()
         now = self.network.copy()
         try:
             share, logits = self._score()
@@ -216,7 +218,8 @@ class Training:
         nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self._follow()
+        if self.settings.ema:
+            self._follow()
         return loss
 
     @torch.no_grad()
@@ -231,26 +234,41 @@ class Training:
 
     def _gradients(self, x: Tensor, labels: Tensor) -> Tensor:
         """Fill the gradients of a batch, in parts where memory does not hold it whole."""
+        images = len(x) if self.weights is None else self.weights[labels].sum()
+        x, targets = self._mixed(x, labels)
 
         def fill(size: int) -> Tensor:
             self.optimizer.zero_grad(set_to_none=True)
             total = torch.zeros((), device=self.device)
-            for part, own in zip(torch.split(x, size), torch.split(labels, size), strict=True):
+            for part, own in zip(torch.split(x, size), torch.split(targets, size), strict=True):
                 with self.autocast():
                     logits = self.run(part)
-                smoothing = self.settings.label_smoothing
-                loss = F.cross_entropy(logits, own, self.weights, label_smoothing=smoothing)
-                loss = loss * (self._weight(own) / self._weight(labels))
+                loss = F.cross_entropy(
+                    logits, own, self.weights, reduction="sum",
+                    label_smoothing=self.settings.label_smoothing,
+                ) / images  # fmt: skip
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
             return total
 
         # halves of a batch have other statistics
-        return self._in_parts(len(x), fill, may_part=not self.network.train_bn)
+        return self._in_parts(len(x), fill, may_part=not self.settings.train_bn)
 
-    def _weight(self, labels: Tensor) -> Tensor | int:
-        """Return what a mean loss over images of these labels is divided by."""
-        return len(labels) if self.weights is None else self.weights[labels].sum()
+    def _mixed(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images mixed with others of their batch, and shares of classes [B, K].
+
+        Each image has a share of its own. Without mixing both are returned as they are.
+        """
+        alpha = self.settings.mixup
+        if not alpha:
+            return x, labels
+        share = torch.distributions.Beta(alpha, alpha).sample((len(x),)).to(x.device)
+        other = torch.randperm(len(x)).to(x.device)
+        classes = F.one_hot(labels, self.network.head.out_features).float()
+        mixed = torch.lerp(
+            x[other].float(), x.float(), share.reshape(-1, *(1,) * (x.ndim - 1))
+        ).to(x.dtype)  # fmt: skip
+        return mixed, torch.lerp(classes[other], classes, share[:, None])
 
     def _in_parts(
         self, images: int, compute: Callable[[int], Result], *, may_part: bool = True

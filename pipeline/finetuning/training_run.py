@@ -1,9 +1,9 @@
-"""From a task to a trained model: the network, its activations, the epochs, the folder."""
+"""From a task to a trained model: one recipe, or several of which the data choose."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,18 +12,15 @@ import torch
 
 from pipeline.errors import PipelineError
 from pipeline.finetuning.activations import LostImages
-from pipeline.finetuning.bench import Bench
-from pipeline.finetuning.boundary import Prepared, make_source
-from pipeline.finetuning.choosing.augmentation import choose_policy
+from pipeline.finetuning.bench import Bench, Setup
 from pipeline.finetuning.choosing.budget import LEAST, TIMES
 from pipeline.finetuning.choosing.candidates import Candidates
-from pipeline.finetuning.options import BLEND, EMA, EPOCHS, FinetuneOptions
+from pipeline.finetuning.choosing.depth import choose_depth, depths
 from pipeline.finetuning.outcome import Outcome, Scored, head_logits
-from pipeline.finetuning.prepare import Handover, check_handover, faster, load_trunk, make_network
-from pipeline.finetuning.result import commit
-from pipeline.finetuning.settings import Part, Settings
+from pipeline.finetuning.prepare import Handover, check_handover
+from pipeline.finetuning.settings import Epoch, Part
 from pipeline.finetuning.states import keep_state, take_up
-from pipeline.finetuning.task import Task, refit
+from pipeline.finetuning.task import Task
 from pipeline.finetuning.training import Diverged, Training
 from pipeline.heads.metrics import log_loss, softmax
 from pipeline.images.names import counted
@@ -31,7 +28,6 @@ from pipeline.progress import Progress
 from pipeline.store.cache import Cache
 from pipeline.store.result_records import ModelInfo
 from pipeline.store.timings import rate
-from pipeline.trunks.engines.devices import choose_device, choose_precision
 from pipeline.trunks.engines.products import products
 
 #: Training images of a class below which it is told.
@@ -62,45 +58,30 @@ def make_model(task: Task, cache: Cache, notes: list[str], progress: Progress) -
 
 
 def _make(task: Task, cache: Cache, notes: list[str], progress: Progress) -> ModelInfo:
-    options = task.options
     if few := few_images(task):
         progress.say(few)
-    device = choose_device(options.device)
-    precision = choose_precision(options.precision, device)
-    trunk = load_trunk(task, cache)
-    augmentation = choose_policy(task, cache, trunk, device=device, progress=progress)
-    head = refit(task, task.train)
-    start = None if options.chosen.start == "random" else head.linear
-    network = make_network(trunk, task, start)
-    prepared = make_source(
-        task, cache, trunk, rows=task.train if options.single else task.learners,
-        policy=augmentation.policy, after=network.cut.after, device=device, progress=progress,
-    )  # fmt: skip
-    task = task.without(prepared.lost, notes)
-    if prepared.rows is None and not options.live:
-        notes.append("There was no room for activations: they were computed anew in every epoch.")
-    network.to(torch.device(device)).to(memory_format=torch.channels_last)
-    example = bytes.fromhex(task.table.digests[task.select[0]])
-    fast = faster(network, prepared.source, example, device=device, precision=precision)
-    settings = settings_of(options, prepared, precision=precision)
-    bench = Bench(
-        task, network, fast, prepared.source, head, settings, cache.root / "training", progress,
-        notes,
-    )  # fmt: skip
-    keep = partial(commit, task, network, trunk=trunk, prepared=prepared, augmentation=augmentation)
+    setup = Setup.of(task, cache, notes, progress)
+    unfreeze, budget = task.options.unfreeze, budget_of(task, cache)
+    history: list[Epoch] = []
     try:
-        with products(precision):
-            if options.single:
+        with products(setup.precision):
+            if unfreeze == "auto":
+                asked = depths(setup.trunk.module, task.table.provenance.layer)
+                unfreeze, history, spent = choose_depth(asked, setup.bench, budget)
+                budget = max(budget - spent, budget / 2)
+                progress.say(f"What learns is {unfreeze}.")
+            bench = setup.bench(unfreeze)
+            keep = partial(setup.keep, bench, unfreeze=unfreeze, history=history)
+            if task.options.single:
                 written = _one_recipe(bench, keep)
             else:
-                written = _several(bench, keep, budget_of(task, cache))
+                written = _several(bench, keep, budget)
     except torch.OutOfMemoryError as error:
         raise PipelineError(
-            f"One image does not fit the memory of {device}; unfreeze fewer stages, or give "
+            f"One image does not fit the memory of {setup.device}; unfreeze fewer stages, or give "
             "--device cpu."
         ) from error
-    if prepared.rows is not None:
-        cache.end_run(prepared.rows.key.fingerprint, prepared.keys)  # the model names them now
+    setup.end()
     return written
 
 
@@ -260,31 +241,3 @@ def _epoch(tuner: Training, saved: Path, agreed: Handover | None, progress: Prog
         f"{last.seconds:.1f} s, {left:.0f} s left{mark}"
     )
     return True
-
-
-def settings_of(options: FinetuneOptions, prepared: Prepared, *, precision: str) -> Settings:
-    """Return how to train: the options with what was left open settled.
-
-    Args:
-        options: of `finetune`.
-        prepared: which views there are.
-        precision: of the arithmetic.
-    """
-    recipe = asdict(options.chosen)
-    start = recipe.pop("start")
-    blend = BLEND if options.blend is None else options.blend
-    return Settings(
-        **recipe,
-        epochs=options.epochs or EPOCHS,
-        batch_size=options.batch_size,
-        schedule=options.schedule or "cosine",
-        patience=options.patience,
-        # recipes that are compared end at a small rate: there is nothing to average
-        ema=0.0 if not options.single else EMA if options.ema is None else options.ema,
-        blend=blend if options.single and start == "head" else 0.0,
-        keep="best" if options.single else "last",
-        views=prepared.views,
-        fresh=prepared.fresh,
-        seed=options.seed,
-        precision=precision,
-    )

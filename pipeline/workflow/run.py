@@ -163,6 +163,7 @@ def run(
     weight_decay: float | None = None,
     schedule: str | None = None,
     label_smoothing: float | None = None,
+    mixup: float | None = None,
     views: int | None = None,
     augment: str = "auto",
     live: bool = False,
@@ -199,9 +200,9 @@ def run(
         fit_head_select_on, fit_head_views: `select_on` and `views` of `fit_head`.
         unfreeze: what learns in stage three, as in `finetune`; None for no stage three.
         recipe, budget, epochs, batch_size, lr, head_lr_factor, layer_decay, optimizer,
-            weight_decay, schedule, label_smoothing, views, augment, live, train_bn, ema, blend,
-            patience, select_on, start, from_scratch, standalone: as in `finetune`; an unfinished
-            run is always gone on with.
+            weight_decay, schedule, label_smoothing, mixup, views, augment, live, train_bn, ema,
+            blend, patience, select_on, start, from_scratch, standalone: as in `finetune`; an
+            unfinished run is always gone on with.
         report: write a page that shows it all, unless the one that is there does.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
 

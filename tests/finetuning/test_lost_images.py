@@ -6,7 +6,7 @@ from photos import Heard, tune
 
 from pipeline.errors import PipelineError
 from pipeline.extraction import compute, engines
-from pipeline.finetuning import boundary, training_run
+from pipeline.finetuning import bench, boundary, training_run
 from pipeline.finetuning.activations import LostImages
 from pipeline.trunks.engines.finite import reason
 
@@ -105,6 +105,6 @@ def test_too_few_that_are_left_are_refused(work, monkeypatch):
     def lose(task, *args, **options):
         raise LostImages({bytes.fromhex(d): "gone" for d in task.table.digests}, "x.png")
 
-    monkeypatch.setattr(training_run, "make_source", lose)
+    monkeypatch.setattr(bench, "make_source", lose)
     with pytest.raises(PipelineError, match=r"48 images could not be used .*Too few are left"):
         tune(work)

@@ -14,8 +14,9 @@ from pipeline.heads.metrics import log_loss, softmax, tempered
 
 SETTINGS = Settings(
     epochs=4, batch_size=8, lr=1e-3, head_lr_factor=10.0, layer_decay=1.0, optimizer="adamw",
-    weight_decay=0.01, schedule="cosine", label_smoothing=0.1, patience=None, ema=1.0, blend=0.0,
-    keep="best", views=(1, 2), fresh="", seed=0, precision="fp32",
+    weight_decay=0.01, schedule="cosine", label_smoothing=0.1, mixup=0.0,
+    train_bn=False, patience=None, ema=1.0, blend=0.0, keep="best", views=(1, 2), fresh="",
+    seed=0, precision="fp32",
 )  # fmt: skip
 
 
@@ -47,6 +48,7 @@ def training(loaded, settings=SETTINGS, *, select=12, train_bn=False) -> Trainin
         cut=cut(loaded.module, "layer4", layer="feature"), head=nn.Linear(512, 3),
         train_bn=train_bn,
     )  # fmt: skip
+    settings = replace(settings, train_bn=train_bn)
     return Training(net, net, Fixed(), part(0, 20), part(100, select), settings)
 
 
@@ -282,7 +284,8 @@ def test_memory_that_does_not_hold_one_image_is_an_error(trunk):
 
 def test_bf16_computes_under_autocast_and_keeps_fp32_weights(trunk):
     tuner = run(training(trunk(), replace(SETTINGS, precision="bf16")), 1)
-    assert {v.dtype for v in tuner.network.learned().values()} == {torch.float32}
+    floats = [v for v in tuner.network.learned().values() if v.is_floating_point()]
+    assert {v.dtype for v in floats} == {torch.float32}
     assert tuner.autocast().fast_dtype is torch.bfloat16
     exact = run(training(trunk()), 1)
     assert tuner.history[-1].train_loss == pytest.approx(exact.history[-1].train_loss, rel=0.05)
@@ -295,3 +298,33 @@ def test_a_damaged_state_is_named(tmp_path):
     with pytest.raises(DamagedError, match="is damaged"):
         read_state(tmp_path / "s.safetensors")
     assert read_state(tmp_path / "none.safetensors") is None
+
+
+def test_mixing_gives_each_image_a_share_of_its_own_and_labels_alike(trunk):
+    tuner = training(trunk(), replace(SETTINGS, mixup=0.4))
+    x, labels = torch.randn(8, 256, 4, 4), torch.arange(8) % 3
+    torch.manual_seed(1)
+    mixed, targets = tuner._mixed(x, labels)
+    torch.manual_seed(1)
+    share = torch.distributions.Beta(0.4, 0.4).sample((8,))
+    other = torch.randperm(8)
+    want = share[:, None, None, None] * x + (1 - share[:, None, None, None]) * x[other]
+    assert torch.allclose(mixed, want, atol=1e-6) and len(share.unique()) == 8
+    assert torch.allclose(targets.sum(1), torch.ones(8))
+    for row in range(8):
+        expected = torch.zeros(3)
+        expected[labels[row]] += share[row]
+        expected[labels[other[row]]] += 1 - share[row]
+        assert torch.allclose(targets[row], expected, atol=1e-6)
+    plain = training(trunk())
+    assert plain._mixed(x, labels) == (x, labels)
+
+
+def test_a_loss_of_shares_is_that_of_labels_where_an_image_is_all_its_own(trunk, monkeypatch):
+    x, labels = torch.randn(8, 256, 4, 4), torch.arange(8) % 3
+    plain = training(trunk())
+    plain.weights = torch.tensor([1.0, 2.0, 0.5])
+    whole = float(plain._gradients(x, labels))
+    classes = torch.nn.functional.one_hot(labels, 3).float()
+    monkeypatch.setattr(Training, "_mixed", lambda self, x, labels: (x, classes))
+    assert float(plain._gradients(x, labels)) == pytest.approx(whole, rel=1e-5)

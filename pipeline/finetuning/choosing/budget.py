@@ -87,8 +87,7 @@ def plan_for(cost: Cost, budget: float, recipes: Sequence[str] = FIRST) -> Plan:
         budget: seconds.
         recipes: that there are, in the order in which they are taken up.
     """
-    steps = math.ceil(cost.train / cost.batch_size)
-    short = max(EPOCHS, math.ceil(STEPS / steps))
+    short = short_schedule(cost.train, cost.batch_size)
     plan = None
     for count, times in SHAPES:
         plan = _plan(cost, recipes[:count], short, times)
@@ -97,6 +96,11 @@ def plan_for(cost: Cost, budget: float, recipes: Sequence[str] = FIRST) -> Plan:
     assert plan is not None
     epochs = max(1, int(plan.long * FILL * budget / plan.seconds))
     return _plan(cost, recipes[:1], epochs, 1)
+
+
+def short_schedule(images: int, batch_size: int) -> int:
+    """Return the epochs of a short schedule over so many images."""
+    return max(EPOCHS, math.ceil(STEPS / math.ceil(images / batch_size)))
 
 
 def last_rung(plan: Plan, cost: Cost, seconds: float) -> int:

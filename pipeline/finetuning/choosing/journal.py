@@ -49,8 +49,9 @@ class Journal:
             return cls(path, budget)
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
-            given = kept["plan"]
-            plan = Plan(**{**given, "recipes": tuple(given["recipes"])})
+            plan, given = None, kept["plan"]
+            if given is not None:
+                plan = Plan(**{**given, "recipes": tuple(given["recipes"])})
             return cls(path, float(kept["budget"]), plan, bool(kept["settled"]), kept["spent"])
         except (ValueError, KeyError, TypeError, OSError) as error:
             damaged = DamagedError(f"The plan of the unfinished run {path} is damaged ({error}).")
@@ -68,9 +69,8 @@ class Journal:
 
     def write(self) -> None:
         """Keep it."""
-        assert self.plan is not None
         held = {
-            "plan": asdict(self.plan),
+            "plan": None if self.plan is None else asdict(self.plan),
             "budget": self.budget,
             "settled": self.settled,
             "spent": self.spent,

@@ -51,8 +51,12 @@ class Trained:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Return shares of the way to the end: from a random layer there is nothing between."""
-        return (1.0,) if RECIPES[self.recipe].start == "random" else (BETWEEN, 1.0)
+        """Return shares of the way to the end that are tried.
+
+        From a random layer there is nothing between, nor between statistics of other features.
+        """
+        recipe = RECIPES[self.recipe]
+        return (1.0,) if recipe.start == "random" or recipe.train_bn else (BETWEEN, 1.0)
 
     def at(self, share: float) -> dict[str, Tensor]:
         """Return the tensors at a share of the way from the start to the end."""

@@ -1,11 +1,14 @@
 """A policy that destroys the label is refused, and one that keeps it is not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from photos import OPTIONS, Heard
 from PIL import Image
 
 import pipeline
+from pipeline.finetuning.choosing import augmentation
 from pipeline.finetuning.choosing.augmentation import PolicyScore, _boldest, choose_policy
 from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.prepare import load_trunk
@@ -84,3 +87,20 @@ def test_the_ladder_is_climbed_until_a_policy_harms():
     assert taken(mirror=0.1, shift=-0.1, crop=-0.05) == "shift"  # crops gain less than shifts do
     assert taken(mirror=0.0, shift=0.1, crop=0.1) == "mirror"
     assert taken(mirror=0.1, shift=0.1, crop=0.1) == "none"
+
+
+def test_with_room_for_a_part_of_the_views_only_nothing_is_tried(work, monkeypatch):
+    collect, ended = augmentation.collect, []
+
+    def poor(*arguments):
+        rows, fitting, lost = collect(*arguments)
+        return rows, replace(fitting, views=fitting.views[:-1]), lost
+
+    monkeypatch.setattr(augmentation, "collect", poor)
+    cache = Cache.at(work / "cache")
+    end_run = Cache.end_run
+    monkeypatch.setattr(Cache, "end_run", lambda *a: ended.append(a) or end_run(*a))
+    task, heard = find_task(cache, None, FinetuneOptions(), []), Heard()
+    found = choose_policy(task, cache, load_trunk(task, cache), device="cpu", progress=heard)
+    assert (found.policy, found.images) == ("shift", 0) and ended
+    assert any("no room" in line for line in heard.said)

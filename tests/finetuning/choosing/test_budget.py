@@ -5,7 +5,14 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.finetuning.choosing.budget import FILL, Cost, plan_for
+from pipeline.finetuning.choosing.budget import (
+    FILL,
+    FINALISTS,
+    Cost,
+    last_rung,
+    needed,
+    plan_for,
+)  # fmt: skip
 from pipeline.finetuning.choosing.recipes import FIRST, RECIPES
 
 COST = Cost(
@@ -43,3 +50,24 @@ def test_a_plan_fits_its_budget_or_is_the_least_there_is(budget, step, train, ha
 @given(st.floats(1.0, 1e4), st.floats(1.0, 3.0))
 def test_more_time_never_tries_fewer_recipes(budget, times):
     assert len(plan_for(COST, times * budget).recipes) >= len(plan_for(COST, budget).recipes)
+
+
+def test_what_is_left_counts_the_last_rung_and_the_decision():
+    plan = plan_for(COST, 1e6)
+    assert needed(COST, plan) == plan.seconds
+    after = needed(COST, plan, tried=len(plan.recipes))
+    assert after == FINALISTS * COST.seconds(plan.long) + COST.deciding(plan.long) > 0
+    assert needed(COST, plan, len(plan.recipes), FINALISTS) == COST.deciding(plan.long)
+
+
+@given(st.floats(0.0, 5000.0), st.floats(1e-4, 0.1))
+def test_the_last_rung_is_as_long_as_what_is_left_allows(seconds, step):
+    plan, cost = plan_for(COST, 1e6), replace(COST, step=step, score=step / 3)
+
+    def takes(epochs):
+        return FINALISTS * cost.seconds(epochs) + cost.deciding(epochs)
+
+    long = last_rung(plan, cost, seconds)
+    assert long == 0 or plan.short < long <= plan.long
+    assert takes(long or 0) <= seconds or long == 0
+    assert long == plan.long or takes(max(long, plan.short) + 1) > seconds

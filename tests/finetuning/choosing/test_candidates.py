@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 from photos import Heard, tune
 
+import pipeline
+from pipeline.errors import DamagedError
 from pipeline.finetuning.choosing import budget, candidates
+from pipeline.finetuning.choosing.journal import Journal
 from pipeline.finetuning.choosing.recipes import RECIPES
+from pipeline.finetuning.choosing.runs import Runs
 from pipeline.finetuning.training import Diverged, Training
 from pipeline.store.results import MODEL
 
 SEARCH = {"epochs": None, "budget": 60.0}
+COST = budget.Cost(800, 200, 1000, step=0.01, score=0.003, batch_size=32, halves=False)
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +35,7 @@ def test_recipes_are_tried_and_folds_of_train_decide(work):
     assert info.metrics["folds"].selected_on and not info.metrics["val"].selected_on
     assert info.beats_head == (info.best_epoch > 0) == (info.decision["share"] > 0)
     tried = list(dict.fromkeys(epoch["candidate"] for epoch in info.history))
-    assert tried[:3] == ["steady, 2 epochs", "bold, 2 epochs", "fresh, 2 epochs"]
+    assert tried[:3] == ["steady, 2 epochs", "bold, 2 epochs", "mixed, 2 epochs"]
     assert len([name for name in tried if name.endswith("4 epochs")]) == 2
     assert len([name for name in tried if "fold" in name]) == 3
     with (done.folder / "history.csv").open() as file:
@@ -128,8 +133,6 @@ def test_with_no_time_the_least_is_tried_and_told(work):
 
 
 def test_the_heads_class_weights_reach_the_loss_and_the_selection(work, monkeypatch):
-    import pipeline
-
     pipeline.fit_head(clf="linear", class_weight="balanced", cache=work / "cache")
     seen = []
     begin = Training.begin
@@ -140,9 +143,95 @@ def test_the_heads_class_weights_reach_the_loss_and_the_selection(work, monkeypa
 
 def test_a_head_that_interpolates_does_not_diverge(work):
     """Its training loss is nearly zero; the first steps may not throw it away."""
-    import pipeline
-
     pipeline.fit_head(clf="logreg", grid="1e4", cache=work / "cache")
     info = tune(work, epochs=3, recipe="gentle").info
     start = info.history[0]["loss"]
     assert all(epoch["loss"] < start + 0.2 for epoch in info.history)
+
+
+def test_where_every_recipe_diverges_the_head_is_scored_on_all_that_could_choose(work, monkeypatch):
+    def diverges(self):
+        raise Diverged
+
+    monkeypatch.setattr(candidates, "MANY", 4)
+    monkeypatch.setattr(Training, "epoch", diverges)
+    info = tune(work, **SEARCH).info
+    assert not info.beats_head and info.selected_on == "train-part"
+    half = tune(work, **SEARCH, seed=1)
+    assert info.metrics["train-part"].model.images > 2
+    assert info.metrics["train-part"] == half.info.metrics["train-part"]
+    assert any("head stays best" in note for note in info.notes)
+
+
+def _budget_ends_after(monkeypatch, told):
+    """Let the budget be spent once a run of this name has been trained."""
+    train, spent = Runs.train, []
+
+    def training(self, recipe, epochs, name, **rows):
+        found = train(self, recipe, epochs, name, **rows)
+        spent.extend([name] if told in name else [])
+        return found
+
+    monkeypatch.setattr(Runs, "train", training)
+    monkeypatch.setattr(Journal, "left", property(lambda self: -1.0 if spent else 1e6))
+
+
+def test_where_the_budget_ends_within_the_folds_those_decide_that_were_held_out(work, monkeypatch):
+    _budget_ends_after(monkeypatch, "fold 2")
+    info = tune(work, **SEARCH).info
+    tried = {epoch["candidate"] for epoch in info.history}
+    assert any("fold 2" in name for name in tried) and not any("fold 3" in name for name in tried)
+    assert info.decision["on"] == "folds" and info.decision["images"] == 16  # of 24
+    assert any("2 of 3 folds" in note for note in info.notes)
+    if info.beats_head:  # the winner itself, which learned from the part that did not choose
+        assert info.train_images < 24 and not any("all of train" in name for name in tried)
+        assert any("learned from the part of train" in note for note in info.notes)
+
+
+def test_where_the_budget_ends_with_the_rungs_those_decide_that_chose(work, monkeypatch):
+    _budget_ends_after(monkeypatch, "4 epochs")
+    info = tune(work, **SEARCH).info
+    assert info.decision["on"] == info.selected_on == "train-part"
+    assert any("no time for folds" in note for note in info.notes)
+
+
+def test_a_search_that_is_gone_on_with_has_the_time_that_was_left(tmp_path):
+    journal = Journal(tmp_path / "j.json", 100.0, budget.plan_for(COST, 100.0), before=40.0)
+    journal.write()
+    again = Journal.open(journal.path, 500.0, resume=True, progress=Heard())
+    assert (again.plan, again.budget) == (journal.plan, 100.0)
+    assert 40.0 <= again.before <= again.spent < 60.0 and again.left < 60.0
+    fresh = Journal.open(journal.path, 500.0, resume=False, progress=Heard())
+    assert (fresh.plan, fresh.budget, fresh.before) == (None, 500.0, 0.0)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"plan": {}}', '{"plan": 3, "budget": 1}'])
+def test_a_damaged_plan_is_told_and_passed_over_or_refused(tmp_path, text):
+    path = tmp_path / "j.json"
+    path.write_text(text)
+    heard = Heard()
+    assert Journal.open(path, 7.0, resume=None, progress=heard).plan is None
+    assert "Starting over" in heard.said[0] and "j.json" in heard.said[0]
+    with pytest.raises(DamagedError, match="without --resume"):
+        Journal.open(path, 7.0, resume=True, progress=heard)
+
+
+def test_auto_tries_the_last_stage_half_and_all_and_says_what_learns(work):
+    heard = Heard()
+    info = tune(work, heard=heard, unfreeze="auto", **SEARCH).info
+    tried = list(dict.fromkeys(epoch["candidate"] for epoch in info.history))
+    assert tried[:3] == [f"{depth}, bold, 2 epochs" for depth in ("layer4", "layer3,layer4", "all")]
+    assert info.unfreeze in ("layer4", "layer3,layer4", "all")
+    assert any(f"What learns is {info.unfreeze}" in line for line in heard.said)
+    assert info.recipe["unfreeze"] == "auto"
+    assert not list((work / "cache" / "training").iterdir())
+    model = pipeline.Model.open(info.folder, cache=work / "cache")
+    assert model.predict_proba([str(next((work / "photos").rglob("*.png")))]).shape == (1, 2)
+
+
+def test_auto_tries_no_depth_that_takes_more_than_a_quarter_of_the_budget(work, monkeypatch):
+    heard = Heard()
+    monkeypatch.setattr(Training, "time_a_step", lambda self: (100.0, 10.0))
+    info = tune(work, heard=heard, unfreeze="auto", **SEARCH).info
+    assert info.unfreeze == "layer4"
+    assert any("layer3,layer4 is not tried" in line for line in heard.said)
