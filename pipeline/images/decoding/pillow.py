@@ -250,22 +250,17 @@ def _turn(image: Image.Image, kind: str, header: headers.JpegHeader | None) -> i
     """
     if kind == "tiff":  # Pillow has turned it
         return 1
-    try:
-        exif = image_exif(image) if header is None else header.exif
-    except ValueError:
-        return None
-    return headers.exif_orientation(exif)
+    return headers.exif_orientation(exif_of(image) if header is None else header.exif)
 
 
-def image_exif(image: Image.Image) -> bytes:
-    """Return an image's EXIF from the TIFF header on, as it is; empty without.
-
-    Raises:
-        ValueError: a PNG holds it as text that is no number.
-    """
+def exif_of(image: Image.Image) -> bytes:
+    """Return a loaded image's EXIF, from the TIFF header on, as it is; empty without."""
     exif = image.info.get("exif")
     if exif is None and (text := image.info.get("Raw profile type exif")):
-        exif = bytes.fromhex("".join(text.split("\n")[3:]))  # as ImageMagick writes it
+        try:
+            exif = bytes.fromhex("".join(text.split("\n")[3:]))  # as ImageMagick writes it
+        except ValueError:  # junk, as a reader of EXIF will find
+            exif = text.encode()
     return bytes(exif or b"").removeprefix(b"Exif\0\0")
 
 
