@@ -157,59 +157,55 @@ def _size(width: int, height: int) -> tuple[int, int]:
     return int(width * by), int(height * by)
 
 
+def _crop() -> Callable[[Any], Any]:
+    """Return the project's own resize and crop, by torchvision."""
+    from pipeline.images.preprocess import Preprocess
+
+    return Preprocess(256, 224).apply
+
+
+def _pillow_crop(image: Any) -> Any:
+    import numpy as np
+    from PIL import Image
+
+    small = image.resize(_size(*image.size), Image.Resampling.BILINEAR)
+    left, top = (small.width - 224) // 2, (small.height - 224) // 2
+    return np.asarray(small.crop((left, top, left + 224, top + 224)))
+
+
 def _torchvision() -> Callable[[bytes], Any]:
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
-    from torchvision.transforms.v2 import functional as F
 
-    def crop(data: bytes) -> Any:
-        found = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
-        return F.center_crop(F.resize(found, [256], antialias=True), [224, 224])
-
+    crop = _crop()
     warnings.simplefilter("ignore")
-    return crop
+    return lambda data: crop(
+        decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+    )
 
 
 def _pillow() -> Callable[[bytes], Any]:
     import io
 
-    import numpy as np
     from PIL import Image
 
-    def crop(data: bytes) -> Any:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
-        small = image.resize(_size(*image.size), Image.Resampling.BILINEAR)
-        left, top = (small.width - 224) // 2, (small.height - 224) // 2
-        return np.asarray(small.crop((left, top, left + 224, top + 224)))
-
-    return crop
+    return lambda data: _pillow_crop(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def _simplejpeg() -> Callable[[bytes], Any]:
     """Decoded by simplejpeg (libjpeg-turbo's own interface), resized by Pillow."""
-    import numpy as np
     import simplejpeg
     from PIL import Image
 
-    def crop(data: bytes) -> Any:
-        image = Image.fromarray(simplejpeg.decode_jpeg(data))
-        small = image.resize(_size(*image.size), Image.Resampling.BILINEAR)
-        left, top = (small.width - 224) // 2, (small.height - 224) // 2
-        return np.asarray(small.crop((left, top, left + 224, top + 224)))
-
-    return crop
+    return lambda data: _pillow_crop(Image.fromarray(simplejpeg.decode_jpeg(data)))
 
 
 def _simplejpeg_torchvision() -> Callable[[bytes], Any]:
     import simplejpeg
     import torch
-    from torchvision.transforms.v2 import functional as F
 
-    def crop(data: bytes) -> Any:
-        found = torch.from_numpy(simplejpeg.decode_jpeg(data)).permute(2, 0, 1)
-        return F.center_crop(F.resize(found, [256], antialias=True), [224, 224])
-
-    return crop
+    crop = _crop()
+    return lambda data: crop(torch.from_numpy(simplejpeg.decode_jpeg(data)).permute(2, 0, 1))
 
 
 def _opencv() -> Callable[[bytes], Any]:

@@ -11,6 +11,18 @@ from pipeline.errors import BadImage
 from pipeline.images.decoding import decode as module
 from pipeline.images.decoding.quiet import quiet
 
+#: EXIF orientation → how a stored picture [H, W, 3] is shown (Exif 2.32, table 4.6.4 A).
+SHOWN = {
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored.transpose(1, 0, 2), 2),
+    8: np.rot90,
+}
+
 
 def decode(data, **options):
     """Decode as every caller does: quietly."""

@@ -51,3 +51,11 @@ def cmyk_profile():
     head = struct.pack(">I4xI12s", size, 0x02400000, b"prtrCMYKLab ").ljust(36, b"\0") + b"acsp"
     head = head.ljust(68, b"\0") + white[8:]
     return head.ljust(128, b"\0") + struct.pack(">I", 2) + tags + white + lut
+
+
+def camera_exif(index=b"R03\0", space=0xFFFF):
+    """Return EXIF with a colour space and an interoperability index."""
+    zero = struct.pack("<HHHIII", 1, 0x8769, 4, 1, 26, 0)
+    inner = struct.pack("<HHHIHHHHIII", 2, 0xA001, 3, 1, space, 0, 0xA005, 4, 1, 56, 0)
+    inter = struct.pack("<HHHI4sI", 1, 1, 2, 4, index, 0)
+    return b"Exif\0\0II*\0\x08\0\0\0" + zero + inner + inter

@@ -15,7 +15,7 @@ from pipeline.heads.head import Head
 from pipeline.heads.uncertainty import McNemar, mcnemar
 from pipeline.images.datasets.given import AnyData, Data, as_data
 from pipeline.images.names import counted, joined
-from pipeline.inference.evaluate import find_images, images_of
+from pipeline.inference.labelled import Answers, find_images, images_of, told
 from pipeline.inference.options import EvaluateOptions
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
@@ -88,12 +88,14 @@ class Comparison:
         predictors: the first and the second.
         on: the images' table or folder.
         splits: of the images.
+        bad: path and reason of every image that could not be read.
         notes: sentences for the person.
     """
 
     predictors: tuple[Predictor, Predictor]
     on: str
     splits: tuple[Compared, ...]
+    bad: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
 
     @property
@@ -108,6 +110,7 @@ class Comparison:
             "compared": [{"kind": p.kind, "id": p.id, "title": p.title} for p in self.predictors],
             "on": self.on,
             "splits": {one.split: one.to_json(self.names) for one in self.splits},
+            "bad": [{"path": path, "reason": reason} for path, reason in self.bad],
             "notes": list(self.notes),
         }
 
@@ -184,11 +187,13 @@ def compare_predictors(
     pair = open_predictor(first, cache), open_predictor(second, cache)
     labelled = find_images(cache, images, pair[0], options, progress or Silent())
     splits: list[Compared] = []
+    answers: list[Answers] = []
     notes = labelled.notes
     if labelled.unlabelled:
         notes.append(f"Left out {counted(labelled.unlabelled, 'image')} without a label.")
     for split, rows in labelled.parts().items():
         one, other = (labelled.answers(predictor, split, rows) for predictor in pair)
+        answers += [one, other]
         notes += [*one.notes, *other.notes]
         shared, of_one, of_other = np.intersect1d(one.rows, other.rows, return_indices=True)
         if not len(shared):
@@ -201,7 +206,11 @@ def compare_predictors(
         chosen_by = _chosen_by(cache, pair, digests)
         test = mcnemar(*right, labelled.draws(shared))
         splits.append(Compared(split, len(shared), accuracies, test, chosen_by))
-    return Comparison(pair, labelled.place, tuple(splits), tuple(dict.fromkeys(notes)))
+    bad, remarks = told(answers)
+    return Comparison(
+        pair, labelled.place, tuple(splits), (*labelled.unread, *bad),
+        tuple(dict.fromkeys([*notes, *remarks])),
+    )  # fmt: skip
 
 
 def _chosen_by(cache: Cache, pair: tuple[Predictor, ...], digests: set[bytes]) -> str:

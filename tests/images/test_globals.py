@@ -22,8 +22,8 @@ from pipeline.images.decoding import reading
 from pipeline.images.decoding.decode import decode
 from pipeline.images.decoding.loader import load
 from pipeline.images.decoding.quiet import quiet
-from pipeline.images.decoding.thumbnails import pictures, views
 from pipeline.images.preprocess import Preprocess
+from pipeline.images.thumbnails import pictures, views
 
 PRE = Preprocess(10, 8)
 C_STDERR = "__stderrp" if sys.platform == "darwin" else "stderr"

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from photos import OPTIONS, paint
+from PIL import Image
 from tables import make_table
 
 import pipeline
@@ -13,6 +14,7 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.heads.fit_head import fit_heads as fit
 from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.resolve import find
+from pipeline.images.names import counted
 from pipeline.inference.evaluate import evaluate_predictor, understand
 from pipeline.inference.options import EvaluateOptions
 from pipeline.store.cache import Cache
@@ -51,7 +53,7 @@ def test_a_head_on_its_table_scores_what_it_scored_and_reads_no_image(modelled, 
 def test_another_precision_than_the_tables_is_computed_and_a_device_that_is_not_needed_is_told(
     modelled, monkeypatch
 ):
-    from pipeline.inference import evaluate as module
+    from pipeline.inference import labelled as module
 
     folder, asked = only(HEAD, modelled), []
     real = module.through_trunk
@@ -194,3 +196,26 @@ def test_what_is_not_there_is_a_sentence(modelled, tmp_path):
 def test_in_python_it_gives_metrics_by_split(modelled):
     found = pipeline.evaluate(cache=modelled / "cache", split="val")
     assert found["val"].images == 24 and np.shape(found["val"].confusion) == (2, 2)
+
+
+def test_remarks_and_unreadable_images_are_told_once_by_both_commands(modelled, tmp_path):
+    paint(tmp_path / "p", splits=("train", "val"), each=4)
+    for split in ("train", "val"):
+        folder = tmp_path / "p" / split / "red"
+        (folder / "cut.png").write_bytes((folder / "00.png").read_bytes()[:-30])
+        with Image.open(folder / "00.png") as image:
+            image.save(folder / "odd.png", exif=b"Exif\0\0junk")
+    head, model = only(HEAD, modelled), only(MODEL, modelled)
+    data = str(tmp_path / "p")
+    bad = tuple((f"{split}/red/cut.png", "truncated") for split in ("train", "val"))
+    for split, unread in ((None, bad[1:]), ("all", bad)):
+        number = len(unread)
+        such = "such as 'train/red/odd.png'" if number > 1 else "'val/red/odd.png'"
+        told = (
+            f"Orientation ignored: {counted(number, 'image')}, {such} (EXIF that cannot be read)."
+        )
+        one = evaluate(modelled, head, data, EvaluateOptions(split=split))
+        both = pipeline.paired_test(head, model, data, split=split, cache=modelled / "cache")
+        assert one.bad == both.bad == unread
+        assert one.notes.count(told) == both.notes.count(told) == 1
+        assert both.to_json()["bad"] == [{"path": p, "reason": r} for p, r in unread]

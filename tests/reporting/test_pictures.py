@@ -7,7 +7,7 @@ from tables import make_table
 from pipeline.errors import PipelineError
 from pipeline.extraction.scan import of_table
 from pipeline.images.decoding.reading import ABSENT
-from pipeline.images.decoding.thumbnails import CHANGED, pictures
+from pipeline.images.thumbnails import CHANGED, pictures
 
 
 @pytest.fixture

@@ -108,13 +108,17 @@ def _print(done: Evaluation) -> None:
         echo(f"Unknown  {count:,} images of '{name}', a class that it does not know")
     if done.unlabelled:
         echo(f"Left out {counted(done.unlabelled, 'image')} without a label")
-    for path, reason in done.bad[:5]:
-        echo(f"Bad      {path}: {reason}")
-    if len(done.bad) > 5:
-        echo(f"         and {len(done.bad) - 5:,} more; --json lists all")
+    _print_bad(done.bad)
     for note in done.notes:
         echo(f"Note     {note}")
     echo(f"Time     {done.seconds:.1f} s")
+
+
+def _print_bad(bad: tuple[tuple[str, str], ...]) -> None:
+    for path, reason in bad[:5]:
+        echo(f"Bad      {path}: {reason}")
+    if len(bad) > 5:
+        echo(f"         and {len(bad) - 5:,} more; --json lists all")
 
 
 def _known(value: float | None) -> str:
@@ -145,5 +149,6 @@ def _print_comparison(both: Comparison) -> None:
     echo(f"on {both.on}")
     for one in both.splits:
         echo(one.sentence(both.names))
+    _print_bad(both.bad)
     for note in both.notes:
         echo(f"Note     {note}")

@@ -11,7 +11,6 @@ import io
 import os
 import re
 import stat
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -22,7 +21,7 @@ from pipeline.images.datasets import encodings
 from pipeline.images.datasets.columns import COLUMNS, columns_of
 from pipeline.images.datasets.imageset import Entry, ImageSet, class_notes
 from pipeline.images.datasets.labels import label_notes
-from pipeline.images.datasets.located import Located, Locator, why_missing
+from pipeline.images.datasets.located import Located, Locator, Rewrites, why_missing
 from pipeline.images.decoding.formats import HEAD, PILLOW_NAMES, sniff
 from pipeline.images.digest import NOT_REGULAR
 from pipeline.images.names import SPLIT_NAMES, SPLITS, class_name, counted, listed, shown
@@ -57,13 +56,11 @@ class _Row(Entry):
     Attributes:
         line: its number.
         written: its path, as it stands there.
-        ways: how that is written otherwise than here.
         gone: why there is no such image; else empty.
     """
 
     line: int
     written: str
-    ways: tuple[str, ...] = ()
     gone: str = ""
 
 
@@ -222,6 +219,7 @@ def _decoded(rows: list[_Row], title: str, locator: Locator, notes: list[str]) -
 def _located(rows: list[_Row], title: str, root: Path, notes: list[str]) -> list[_Row]:
     """Return the rows with the path of each file as it is here, or why there is none."""
     locator, faults, located = Locator(root), _Faults(), list[_Row]()
+    rewrites = Rewrites()
     for row in _decoded(rows, title, locator, notes):
         try:
             found = locator.find(row.path)
@@ -232,14 +230,10 @@ def _located(rows: list[_Row], title: str, root: Path, notes: list[str]) -> list
         if found.mode:
             gone = "" if stat.S_ISREG(found.mode) else NOT_REGULAR
         path, label = _relative(found.path, root), class_name(row.label)
-        located.append(replace(row, path=path, label=label, ways=found.ways, gone=gone))
+        rewrites.add(found.ways, row.written, path)
+        located.append(replace(row, path=path, label=label, gone=gone))
     faults.check(title)
-    for ways, count in Counter(row.ways for row in located if row.ways).items():
-        row = next(row for row in located if row.ways == ways)
-        notes.append(
-            f"Found, though written {' and '.join(ways)}: {counted(count, 'path')} "
-            f"('{shown(row.written)}' is {shown(row.path)})."
-        )
+    notes += [one.note for one in rewrites.found]
     return located
 
 

@@ -8,13 +8,14 @@ import re
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from pipeline.images.decoding.formats import SUFFIXES
-from pipeline.images.names import class_name, shown
+from pipeline.images.names import class_name, counted, shown
 
 #: Sub-folders that are looked into for a file that is not where a list says.
 _FOLDERS = 200
@@ -26,6 +27,49 @@ class Located(NamedTuple):
     path: str
     ways: tuple[str, ...]
     mode: int
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """Paths that were found though they are written otherwise, all in the same ways.
+
+    Attributes:
+        ways: how they are written, as `Located` has it.
+        written: the first of them, as it stands there.
+        path: what that is here.
+        count: how many.
+    """
+
+    ways: tuple[str, ...]
+    written: str
+    path: str
+    count: int = 1
+
+    @property
+    def note(self) -> str:
+        """Return the sentence for the person."""
+        return (
+            f"Found, though written {' and '.join(self.ways)}: {counted(self.count, 'path')} "
+            f"('{shown(self.written)}' is {shown(self.path)})."
+        )
+
+
+class Rewrites:
+    """What was rewritten, by the ways."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, ...], Rewritten] = {}
+
+    def add(self, ways: tuple[str, ...], written: str, path: str) -> None:
+        """Count a path that was found; one that is written as it is here has no ways."""
+        if ways:
+            first = self._found.get(ways, Rewritten(ways, written, path, 0))
+            self._found[ways] = replace(first, count=first.count + 1)
+
+    @property
+    def found(self) -> tuple[Rewritten, ...]:
+        """Return a record for each of the ways, in the order in which they were first met."""
+        return tuple(self._found.values())
 
 
 class Locator:

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, cast
 from pipeline.errors import PipelineError, UsageError
 from pipeline.images.datasets.builtin import BUILTIN, builtin
 from pipeline.images.datasets.encodings import ENCODINGS, decoded, is_utf8, read_as
-from pipeline.images.datasets.located import Locator
+from pipeline.images.datasets.located import Locator, Rewrites
 from pipeline.images.decoding.pictures import as_source, check_source
 from pipeline.images.digest import GONE
-from pipeline.images.names import counted, is_hidden, shown
+from pipeline.images.names import is_hidden, shown
 
 #: What stands for the list on standard input.
 LIST = "-"
@@ -55,13 +55,13 @@ class Picks:
 
     Attributes:
         empty: folders and patterns that gave nothing, as far as they were gone through.
-        found: how paths were written otherwise → an example, what it is here, and how many.
+        rewrites: paths that were found though written otherwise, so far.
     """
 
     def __init__(self, words: Iterable[Any], lines: Callable[[], Iterable[bytes]], home: Path):
         self.words, self.lines, self.home = list(words), lines, home
         self.empty: list[str] = []
-        self.found: dict[str, tuple[str, str, int]] = {}
+        self.rewrites = Rewrites()
         self._locator = Locator(".")
         for word in self.words:
             check_source(word)
@@ -121,20 +121,15 @@ class Picks:
             except OSError:
                 located = None
             if located is not None:
-                how = " and ".join(filter(None, (encoding and f"in {encoding}", *located.ways)))
-                example, path, count = self.found.get(how, (name, located.path, 0))
-                self.found[how] = example, path, count + 1
+                ways = (f"in {encoding}", *located.ways) if encoding else located.ways
+                self.rewrites.add(ways, name, located.path)
                 return Pick(located.path)
         return Pick(name)
 
     @property
     def notes(self) -> list[str]:
         """Return sentences on paths that were found though written otherwise, so far."""
-        return [
-            f"Found, though written {how}: {counted(count, 'path')} "
-            f"('{shown(example)}' is {shown(path)})."
-            for how, (example, path, count) in self.found.items()
-        ]
+        return [one.note for one in self.rewrites.found]
 
 
 def _readings(name: str) -> dict[str, str]:

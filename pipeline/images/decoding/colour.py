@@ -137,10 +137,28 @@ class _Conversions(threading.local):
 _threads = _Conversions()
 
 
-def of_exif(exif: Image.Exif) -> Colours:
-    """Return what EXIF says of colours: Adobe RGB where a camera says so (DCF 2.0: index R03)."""
-    inner = exif.get_ifd(_EXIF)
-    index = str(exif.get_ifd(_INTEROPERABILITY).get(_INDEX, "")).strip("\0 ")
+def of_jpeg(profile: bytes, exif: bytes) -> Colours:
+    """Return what a JPEG's segments say of colours; a profile counts more than EXIF."""
+    return Colours(profile) if profile else of_exif(exif)
+
+
+def of_exif(exif: bytes) -> Colours:
+    """Return what EXIF says of colours: Adobe RGB where a camera says so (DCF 2.0: index R03).
+
+    Args:
+        exif: from the TIFF header on; empty without.
+    """
+    if b"R03\0" not in exif:  # what nearly every camera's file lacks
+        return Colours()
+    try:
+        read = Image.Exif()
+        read.load(b"Exif\0\0" + exif)
+        inner = read.get_ifd(_EXIF)
+        index = str(read.get_ifd(_INTEROPERABILITY).get(_INDEX, "")).strip("\0 ")
+    except MemoryError:
+        raise
+    except Exception:  # hostile EXIF raises nearly anything; the pixels are fine
+        return Colours(remark="Colour space ignored (EXIF that cannot be read)")
     if index == "R03" and inner.get(_COLOUR_SPACE, _UNCALIBRATED) == _UNCALIBRATED:
         return Colours(matrix_profile(_ADOBE, _SRGB_WHITE, 563 / 256), "Adobe RGB, says EXIF")
     return Colours()

@@ -17,7 +17,8 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from pipeline.images.decoding.decode import Decoded, jpeg_header_of, picture, reduction
+from pipeline.images.decoding.decode import jpeg_header_of, picture, reduction
+from pipeline.images.decoding.pillow import Decoded
 from pipeline.images.preprocess import Preprocess
 from pipeline.images.views import ViewPolicy, policy_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -26,6 +27,10 @@ _ADAM7 = (
 )
 
 
+_ORIENTATION, _INTEGERS = 0x0112, {3: "H", 4: "I", 8: "h", 9: "i"}
+#: The entry of an item of EXIF: version, flags, number of the item and its protection before.
+_EXIF_ITEM = re.compile(rb"(infe[\2\3].{7}(?:..)?)Exif", re.DOTALL)
+_ITEMS = 1 << 16  # bytes within which the list of items is looked for
 #: In place of a profile of which a part is missing: no profile.
 INCOMPLETE = b"incomplete"
 
@@ -110,6 +115,50 @@ def other_process(header: JpegHeader) -> str:
     if header.frame in _HIERARCHICAL:
         return "of several resolutions"
     return "" if header.bits == 8 else f"of {header.bits} bits a sample"
+
+
+def exif_orientation(exif: bytes) -> int | None:
+    """Return a picture's orientation, 1 to 8; None where that cannot be read.
+
+    It is a short integer; other integers are taken as well (Exif 2.32, 4.6.4 A). Where nothing is
+    said, or 0, it is 1.
+
+    Args:
+        exif: from the TIFF header on; empty without.
+    """
+    if not exif:
+        return 1
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        return None
+    try:
+        (at,) = struct.unpack_from(f"{order}I", exif, 4)
+        (number,) = struct.unpack_from(f"{order}H", exif, at)
+        for entry in range(at + 2, at + 2 + 12 * number, 12):
+            tag, kind, count = struct.unpack_from(f"{order}HHI", exif, entry)
+            if tag == _ORIENTATION:
+                form = _INTEGERS.get(kind)
+                if form is None or count not in (1, 2):
+                    return None
+                return orientation(struct.unpack_from(f"{order}{form}", exif, entry + 8)[0])
+    except struct.error:  # it ends early
+        return None
+    return 1
+
+
+def orientation(number: int) -> int | None:
+    """Return a number as an orientation, 1 to 8; 0 says nothing. None for all others."""
+    return max(number, 1) if 0 <= number <= 8 else None
+
+
+def without_exif(data: bytes) -> bytes:
+    """Return an AVIF file whose EXIF has another type of item, so that no decoder looks into it.
+
+    libavif refuses a picture for EXIF that it cannot read. Its orientation counts for nothing: that
+    of the pictures stands in boxes of their own (ISO/IEC 23008-12, 6.5.10 and 6.5.12).
+    """
+    head = _EXIF_ITEM.sub(rb"\1exiF", data[:_ITEMS])
+    return head + data[_ITEMS:]
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:

@@ -21,16 +21,14 @@ from PIL import Image
 
 from pipeline.images.decoding import decode as cpu
 from pipeline.images.decoding.crops import Cut, crops
-from pipeline.images.decoding.headers import JpegHeader
+from pipeline.images.decoding.headers import JpegHeader, exif_orientation
+from pipeline.images.decoding.pillow import LARGE, Decoded, orientation_remark
 from pipeline.images.decoding.quiet import quiet
 from pipeline.images.preprocess import Preprocess
 
 #: Mean difference between both decoders' pixels, in levels of 255, up to which nvJPEG is taken to
 #: be right: the tolerance of torchvision's own tests.
 ALIKE = 2.0
-#: What brings a picture [3, H, W] upright: flips by EXIF orientation, 1 to 4; from 5 on the same
-#: after the sides are swapped (Exif 2.32, table 4.6.4 A).
-_FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-1, -2), (-2,))
 _threads = threading.local()
 
 
@@ -40,15 +38,13 @@ def crops_on_gpu(data: bytes, preprocess: Preprocess, digest: bytes, numbers: Se
     The thread works in a CUDA stream of its own, beside the trunk.
     """
     header = cpu.jpeg_header_of(data)
-    orientation = None if header is None else _orientation(data, header)
-    if header is not None and orientation is not None:
-        remark = cpu.jpeg_conversion(header).remark
+    if header is not None and _is_plain(data, header):
+        turn = exif_orientation(header.exif)
+        remarks = cpu.jpeg_conversion(header).remark, orientation_remark(turn)
         try:
             with torch.cuda.stream(_stream()):
-                stored = _nvjpeg(data)
-                sides = stored.mT if orientation > 4 else stored
-                pixels = sides.flip(_FLIPS[(orientation - 1) % 4])
-                picture = cpu.Decoded(pixels, tuple(filter(None, [remark])))
+                pixels = cpu.upright(_nvjpeg(data), turn or 1)
+                picture = Decoded(pixels, tuple(filter(None, remarks)))
                 found = crops(data, preprocess, digest, numbers, lambda *_, **__: picture)
                 return found._replace(crops=[crop.cpu() for crop in found.crops])
         except RuntimeError:  # a variant that it does not read, or no memory for it
@@ -63,24 +59,22 @@ def _nvjpeg(data: bytes) -> torch.Tensor:
     return picture
 
 
-def _orientation(data: bytes, header: JpegHeader) -> int | None:
-    """Return a plain JPEG's EXIF orientation, 1 to 8; None where it is no plain JPEG."""
-    fits = 0 < header.width * header.height <= cpu.LARGE
+def _is_plain(data: bytes, header: JpegHeader) -> bool:
+    """Tell whether a JPEG is one that nvJPEG reads as libjpeg-turbo does, in sRGB."""
+    fits = 0 < header.width * header.height <= LARGE
     if header.scans != 1 or not fits or not data.endswith(b"\xff\xd9"):
-        return None
+        return False
     if cpu.jpeg_conversion(header).apply is not None:  # LittleCMS works on the CPU
-        return None
+        return False
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
             stored: Any = getattr(image, "layer", [])  # (identifier, …) of each channel
             rgb = image.info.get("adobe_transform") == 0 or [c[0] for c in stored] == [*b"RGB"]
-            if image.mode not in ("L", "RGB") or (rgb and image.mode == "RGB"):
-                return None
-            return cpu.orientation(image)
+            return image.mode == "L" or (image.mode == "RGB" and not rgb)
     except MemoryError:
         raise
     except Exception:  # hostile headers raise nearly anything; the CPU's decoder sees to them
-        return None
+        return False
 
 
 def _stream() -> Any:

@@ -21,7 +21,11 @@ _LIKE = (
     "[H, W, 4], or uint16 [H, W]"
 )
 #: Modes that a PNG holds as they are.
-_AS_THEY_ARE = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+_PNG = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+#: Modes that a TIFF holds as they are, with the profile of their colours.
+_TIFF = ("CMYK", "F", "I", "LAB", "YCbCr")
+#: Other modes → one of the above that holds the same picture.
+_SAME = {"RGBa": "RGBA", "La": "LA", "PA": "RGBA"}
 
 
 def check_source(item: Any) -> None:
@@ -64,6 +68,9 @@ def as_source(item: Any) -> str | bytes:
     Raises:
         UsageError: it is anything else.
         PipelineError: a PIL image whose file is damaged.
+
+    A PIL image decodes as a file that holds it would: so floating point samples must lie within 0
+    to 1, and those of 32-bit integers are refused when it is decoded.
     """
     check_source(item)
     if isinstance(item, str | os.PathLike):
@@ -75,7 +82,7 @@ def as_source(item: Any) -> str | bytes:
         if not isinstance(data, bytes):
             raise UsageError(f"{_LIKE}; not a file that is open for text.")
         return data
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if not _is_pil(item):
         array = np.asarray(item.numpy(force=True) if hasattr(item, "detach") else item)
@@ -83,14 +90,38 @@ def as_source(item: Any) -> str | bytes:
             np.ascontiguousarray(array[..., 0] if array.shape[2:] == (1,) else array)
         )
     try:
-        item = ImageOps.exif_transpose(item)
-        if item.mode not in _AS_THEY_ARE:
-            item = item.convert("RGB")  # PNG has no such kind
-            item.info.pop("icc_profile", None)  # of the colours before
+        return _file_of(item)
     except (OSError, SyntaxError, ValueError) as error:
         raise PipelineError(f"A PIL image cannot be read: {error}.") from error
+
+
+def _file_of(image: Image.Image) -> bytes:
+    """Return a PIL image as the bytes of a PNG or TIFF that decodes as its own file would."""
+    from PIL import Image
+
+    from pipeline.images.decoding import colour, headers, pillow
+
+    kind = image.format  # lost by what follows
+    image.load()
+    exif = b"" if kind == "TIFF" else pillow.exif_of(image)  # Pillow has turned a TIFF
+    turn = headers.exif_orientation(exif)
+    upright = pillow.UPRIGHT.get(turn or 1)
+    image = image if upright is None else image.transpose(upright)
+    profile = image.info.get("icc_profile")
+    if profile is None and kind in ("JPEG", "MPO"):
+        profile = colour.of_exif(exif).profile or None
+    if image.mode.startswith("I;16") and image.mode != "I;16":  # in another byte order
+        samples: np.ndarray = np.array(image)
+        image = Image.fromarray(samples.astype(np.uint16))
+    elif image.mode not in (*_PNG, *_TIFF):
+        image = image.convert(_SAME.get(image.mode, "RGB"))
     buffer = io.BytesIO()
-    item.save(buffer, "PNG", compress_level=1)
+    if image.mode in _TIFF:
+        image.save(buffer, "TIFF", icc_profile=profile)
+    else:
+        # what cannot be read is passed on: decoding tells of it
+        junk = {"exif": exif} if turn is None else {}
+        image.save(buffer, "PNG", compress_level=1, icc_profile=profile, **junk)
     return buffer.getvalue()
 
 

@@ -51,7 +51,8 @@ def _dtype(page: Page) -> np.dtype[np.generic] | None:
 
 
 def image(page: Page) -> tuple[Image.Image, str]:
-    """Return the picture of a page for which `needed` holds, with eight bits a sample; a remark.
+    """Return the picture of a page for which `needed` holds, with eight bits a sample, as
+    it is stored; a remark.
 
     Raises:
         BadImage: floating point samples outside 0 to 1.
@@ -80,7 +81,6 @@ def image(page: Page) -> tuple[Image.Image, str]:
     made = Image.frombytes(mode, (width, height), np.ascontiguousarray(found).tobytes())
     if mode == "RGBa":
         made = made.convert("RGBA")
-    made.getexif()[tiffs.ORIENTATION] = page.value(tiffs.ORIENTATION, 1)
     return made, remark
 
 

@@ -68,8 +68,8 @@ def main() -> None:
 
 def _memory_for(data: bytes) -> bool:
     """Tell whether there is memory for the picture that a file's header promises."""
-    from pipeline.images.decoding.decode import MAX_PIXELS, fits, opened
     from pipeline.images.decoding.formats import HEAD, sniff
+    from pipeline.images.decoding.pillow import MAX_PIXELS, fits, opened
 
     try:
         with opened(data, sniff(data[:HEAD])) as image:

@@ -9,7 +9,7 @@ from itertools import islice
 
 import numpy as np
 
-from pipeline.images.decoding.thumbnails import Picture, thumbnail
+from pipeline.images.thumbnails import Picture, thumbnail
 
 #: Images on a page at most, and bytes of all their pictures: base64 makes 4 bytes of 3, and the
 #: page stays under 15 MB.

@@ -16,9 +16,9 @@ from pipeline.heads.leaderboard import Ranked, chosen_by, trained_on
 from pipeline.heads.resolve import Artefact
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.decoding.reading import Guard
-from pipeline.images.decoding.thumbnails import thumbnail, views
 from pipeline.images.names import shown
 from pipeline.images.preprocess import Preprocess
+from pipeline.images.thumbnails import thumbnail, views
 from pipeline.reporting.page import advice, album, choice, contents, findings
 from pipeline.reporting.page.album import Album
 from pipeline.reporting.page.answers import Answers

@@ -24,11 +24,11 @@ from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import rank_heads, rank_models
 from pipeline.heads.resolve import Artefact
+from pipeline.images import thumbnails
 from pipeline.images.datasets.imageset import ImageSet
-from pipeline.images.decoding import thumbnails
 from pipeline.images.decoding.reading import Guard
-from pipeline.images.decoding.thumbnails import Picture
 from pipeline.images.names import counted
+from pipeline.images.thumbnails import Picture
 from pipeline.progress import Progress, Silent
 from pipeline.reporting.options import ReportOptions
 from pipeline.reporting.page import album as albums

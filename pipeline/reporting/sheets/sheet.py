@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.images.decoding.thumbnails import Picture
+from pipeline.images.thumbnails import Picture
 from pipeline.reporting.sheets.contents import Content, Item
 from pipeline.reporting.sheets.lettering import Lettering
 

@@ -18,12 +18,12 @@ from pipeline.extraction.options import ExtractOptions
 from pipeline.heads import predictions, resolve
 from pipeline.heads.head import Head
 from pipeline.heads.resolve import Artefact
+from pipeline.images import thumbnails
 from pipeline.images.datasets.imageset import ImageSet
-from pipeline.images.decoding import thumbnails
 from pipeline.images.decoding.reading import Guard
-from pipeline.images.decoding.thumbnails import Picture
 from pipeline.images.names import counted, safe, shown
 from pipeline.images.preprocess import Preprocess
+from pipeline.images.thumbnails import Picture
 from pipeline.progress import Progress, Silent
 from pipeline.reporting.options import ShowOptions
 from pipeline.reporting.sheets import contents, sheet

@@ -9,7 +9,7 @@ import pytest
 import torch
 from decoded import decode, distance, pixels, png
 from PIL import Image, ImageCms
-from profiles import ADOBE, P3, PROPHOTO, SRGB, SRGB_BYTES, cmyk_profile, grey_profile
+from profiles import ADOBE, P3, PROPHOTO, SRGB, SRGB_BYTES, camera_exif, cmyk_profile, grey_profile
 
 from pipeline.images.decoding import colour
 from pipeline.images.decoding import decode as module
@@ -167,20 +167,12 @@ def test_a_palette_is_converted_too(photo, encode):
     assert np.array_equal(found, want)
 
 
-def exif(index=b"R03\0", space=0xFFFF):
-    """Return EXIF with a colour space and an interoperability index."""
-    zero = struct.pack("<HHHIII", 1, 0x8769, 4, 1, 26, 0)
-    inner = struct.pack("<HHHIHHHHIII", 2, 0xA001, 3, 1, space, 0, 0xA005, 4, 1, 56, 0)
-    inter = struct.pack("<HHHI4sI", 1, 1, 2, 4, index, 0)
-    return b"Exif\0\0II*\0\x08\0\0\0" + zero + inner + inter
-
-
 def test_adobe_rgb_that_a_camera_names_without_a_profile_is_believed(photo, encode):
     image = to(ADOBE, photo)
-    data = encode(image, "JPEG", quality=98, subsampling=0, exif=exif())
+    data = encode(image, "JPEG", quality=98, subsampling=0, exif=camera_exif())
     assert distance(pixels(data), photo) < 1.5
     assert remarks(data) == ("Converted to sRGB (Adobe RGB, says EXIF)",)
-    for other in (exif(index=b"R98\0"), exif(space=1)):
+    for other in (camera_exif(index=b"R98\0"), camera_exif(space=1)):
         assert remarks(encode(image, "JPEG", exif=other)) == ()
 
 

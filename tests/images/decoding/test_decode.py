@@ -16,6 +16,7 @@ from PIL import Image
 
 from pipeline.errors import BadImage
 from pipeline.images.decoding import decode as module
+from pipeline.images.decoding import pillow
 from pipeline.images.decoding.formats import WAYS
 from pipeline.images.decoding.quiet import quiet
 
@@ -76,7 +77,7 @@ def test_torchvision_and_pillow_give_the_same_pixels_of_a_jpeg(picture, encode):
         for options in ({}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 2}):
             data = encode(image, "JPEG", **options)
             with quiet():
-                assert torch.equal(module._jpeg(data), module._pillow(data, "jpeg").pixels)
+                assert torch.equal(module._jpeg(data), pillow.picture(data, "jpeg").pixels)
 
 
 def test_a_cmyk_jpeg_has_the_colours_of_the_picture(encode):
@@ -316,7 +317,7 @@ def test_a_codec_out_of_memory_is_the_files_fault_only_where_there_is_memory(
     data = encode(picture, "TIFF")
     monkeypatch.setattr("PIL.TiffImagePlugin.TiffImageFile.load", fail)
     assert reason(data) == "asks for more memory than its size needs"
-    monkeypatch.setattr(module, "fits", lambda pixels: False)
+    monkeypatch.setattr(pillow, "fits", lambda pixels: False)
     with pytest.raises(MemoryError):
         decode(data)
 
@@ -336,19 +337,19 @@ def test_many_threads_give_what_one_gives(picture, encode):
 
 
 def test_large_pictures_are_decoded_one_at_a_time(picture, encode, monkeypatch):
-    monkeypatch.setattr(module, "LARGE", 100)
+    monkeypatch.setattr(pillow, "LARGE", 100)
     held = []
     real = module._jpeg
 
     def look(data):
-        held.append(module._one_large.locked())
+        held.append(pillow._one_large.locked())
         return real(data)
 
     monkeypatch.setattr(module, "_jpeg", look)
     decode(encode(picture, "JPEG"))
     decode(encode(picture[:5, :5], "JPEG"))
     assert held == [True, False]
-    assert not module._one_large.locked()
+    assert not pillow._one_large.locked()
 
 
 def test_nothing_is_printed_or_warned_about(picture, encode, capfd):

@@ -121,7 +121,7 @@ def test_the_cpu_says_what_is_a_bad_image(gpu, picture, encode, kind):
 
 
 def test_very_large_pictures_stay_on_the_cpu(gpu, picture, encode, monkeypatch):
-    monkeypatch.setattr(cpu, "LARGE", 48 * 64 - 1)
+    monkeypatch.setattr(nvjpeg, "LARGE", 48 * 64 - 1)
     assert same(encode(picture, "JPEG")) and gpu.decoded == 0
 
 

@@ -4,12 +4,11 @@ import io
 
 import numpy as np
 import pytest
-from decoded import distance, pixels, reason
+from decoded import SHOWN, distance, pixels, reason
 from PIL import Image, ImageCms, features
 
 from pipeline.images.decoding import decode as module
 from pipeline.images.decoding.colour import matrix_profile
-from pipeline.images.decoding.decode import _UPRIGHT
 from pipeline.images.decoding.quiet import quiet
 
 P3 = matrix_profile(((0.68, 0.32), (0.265, 0.69), (0.15, 0.06)), (0.3127, 0.3290), None)
@@ -64,8 +63,7 @@ def test_it_is_turned_upright_once(kind, photo, orientation):
         data = as_plugin(heif, photo, exif)
     else:
         data = coded(kind, stored, exif=exif.tobytes())
-    turn = _UPRIGHT.get(orientation)
-    want = np.asarray(photo if turn is None else photo.transpose(turn))
+    want = SHOWN[orientation](np.asarray(photo))
     found = pixels(data)
     assert found.shape == want.shape and distance(found, want) < 1.5
 

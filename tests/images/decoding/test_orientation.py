@@ -2,19 +2,8 @@
 
 import numpy as np
 import pytest
-from decoded import pixels
+from decoded import SHOWN, pixels
 from PIL import Image
-
-SHOWN = {
-    1: lambda stored: stored,
-    2: np.fliplr,
-    3: lambda stored: np.rot90(stored, 2),
-    4: np.flipud,
-    5: lambda stored: stored.transpose(1, 0, 2),
-    6: lambda stored: np.rot90(stored, -1),
-    7: lambda stored: np.rot90(stored.transpose(1, 0, 2), 2),
-    8: np.rot90,
-}
 
 
 @pytest.mark.parametrize("orientation", SHOWN)

@@ -4,10 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from decoded import decode, pixels, reason
 from PIL import Image
+from profiles import camera_exif, cmyk_profile
 
 from pipeline.errors import PipelineError, UsageError
+from pipeline.images.decoding.decode import picture as decoded
+from pipeline.images.decoding.modes import BEYOND_ONE, NO_RANGE
 from pipeline.images.decoding.pictures import as_source, check_source
+from pipeline.images.decoding.quiet import quiet
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (9, 7, 3), np.uint8)
@@ -51,15 +56,109 @@ def test_a_pil_image_is_brought_upright_as_its_file_would_be():
         assert again.size == (9, 7) and not again.getexif().get(0x0112)
 
 
-def test_what_a_png_cannot_hold_is_converted_without_the_profile_of_the_colours_before():
-    picture = Image.fromarray(RGB).convert("CMYK")
-    picture.info["icc_profile"] = b"of inks"
-    with Image.open(io.BytesIO(as_source(picture))) as again:
-        assert again.mode == "RGB" and "icc_profile" not in again.info
-    assert picture.info["icc_profile"] == b"of inks" and picture.mode == "CMYK"
-    for mode in ("F", "I", "HSV", "YCbCr", "LAB", "RGBX", "PA", "RGBa"):
-        with Image.open(io.BytesIO(as_source(Image.new(mode, (3, 2))))) as again:
-            assert again.size == (3, 2)
+def of(mode):
+    """Return a picture in memory, 9×7 pixels of noise with transparency, in a mode."""
+    alpha = np.random.default_rng(1).integers(0, 256, (9, 7), np.uint8)
+    clear = Image.fromarray(np.dstack([RGB, alpha]))
+    deep = np.random.default_rng(2).integers(0, 65536, (9, 7), np.uint16)
+    if mode == "F":
+        return Image.fromarray(alpha.astype(np.float32) / 255)
+    if mode == "I;16":
+        return Image.fromarray(deep)
+    if mode == "I;16B":
+        return Image.frombytes(mode, (7, 9), (65535 - deep).astype(">u2").tobytes())
+    if mode == "PA":
+        return clear.quantize(20).convert("PA")
+    if mode.startswith("P "):
+        few = Image.fromarray(RGB).quantize(20)
+        few.info["transparency"] = 3 if mode == "P key" else bytes(range(0, 200, 10))
+        return few
+    if mode in ("LA", "La"):
+        grey = Image.fromarray(RGB[..., int(mode == "La")].copy())
+        return Image.merge("LA", [grey, Image.fromarray(alpha)]).convert(mode)
+    return (clear if mode == "RGBa" else Image.fromarray(RGB)).convert(mode)
+
+
+#: Mode → the format that holds it, and the mode that it has there.
+HELD = {
+    "F": ("TIFF", "F"),
+    "I;16": ("TIFF", "I;16"),
+    "I;16B": ("TIFF", "I;16B"),
+    "CMYK": ("TIFF", "CMYK"),
+    "LAB": ("TIFF", "LAB"),
+    "YCbCr": ("TIFF", "YCbCr"),
+    "LA": ("PNG", "LA"),
+    "P key": ("PNG", "P"),
+    "P keys": ("PNG", "P"),
+    "La": ("PNG", "LA"),
+    "RGBa": ("PNG", "RGBA"),
+    "PA": ("PNG", "RGBA"),
+    "HSV": ("PNG", "RGB"),
+}
+
+
+@pytest.mark.parametrize("mode", HELD)
+def test_a_mode_decodes_as_a_file_that_holds_it(encode, mode):
+    image = of(mode)
+    kind, there = HELD[mode]
+    before = image.mode, image.info.copy(), image.tobytes()
+    held = image if image.mode == there else image.convert(there)
+    with quiet():
+        found = decoded(as_source(image))
+        want = decoded(encode(held, kind))
+    assert torch.equal(found.pixels, want.pixels) and found.remarks == want.remarks == ()
+    assert (image.mode, image.info, image.tobytes()) == before
+
+
+def test_modes_differ_so_that_the_test_before_can_fail():
+    shown = {mode: decode(as_source(of(mode))).numpy().tobytes() for mode in HELD}
+    assert len({*shown.values()}) >= len(HELD) - 2  # conversions of one picture may agree
+
+
+@pytest.mark.parametrize("largest", [200, 100_000])
+def test_32_bit_integers_are_refused_as_in_a_file(largest):
+    assert reason(as_source(Image.fromarray(np.full((9, 7), largest, np.int32)))) == NO_RANGE
+
+
+def test_floats_beyond_one_are_refused_as_in_a_file():
+    assert reason(as_source(Image.new("F", (3, 2), 2.0))) == BEYOND_ONE
+
+
+def test_the_profile_of_inks_counts_as_in_a_file(encode):
+    inks = Image.fromarray(RGB).convert("CMYK")
+    inks.info["icc_profile"] = cmyk_profile()
+    found = pixels(as_source(inks))
+    assert np.array_equal(found, pixels(encode(inks, "TIFF", icc_profile=cmyk_profile())))
+    del inks.info["icc_profile"]
+    assert not np.array_equal(found, pixels(as_source(inks)))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_what_a_cameras_exif_says_of_colours_counts_as_in_its_file(encode, kind):
+    data = encode(Image.fromarray(RGB), kind, exif=camera_exif())
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(pixels(as_source(image)), pixels(data))
+    plain = pixels(encode(Image.fromarray(RGB), kind))
+    assert np.array_equal(pixels(data), plain) == (kind == "PNG")
+
+
+@pytest.mark.parametrize("junk", [b"junk", b"II+\0\x08\0\0\0\x10\0\0\0"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_junk_exif_of_a_pil_image_is_ignored_and_told(encode, kind, junk):
+    data = encode(Image.fromarray(RGB), kind, exif=b"Exif\0\0" + junk)
+    with Image.open(io.BytesIO(data)) as image, quiet():
+        found = decoded(as_source(image))
+        assert torch.equal(found.pixels, decoded(data).pixels)
+    assert found.remarks == ("Orientation ignored (EXIF that cannot be read)",)
+
+
+def test_a_tiff_that_pillow_has_turned_is_not_turned_again(encode):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(Image.fromarray(RGB), "TIFF", exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(pixels(as_source(image)), pixels(data))
+    assert pixels(data).shape == (7, 9, 3)
 
 
 @pytest.mark.parametrize(

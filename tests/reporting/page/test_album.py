@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.images.decoding.thumbnails import Picture
+from pipeline.images.thumbnails import Picture
 from pipeline.reporting.page import album as albums
 from pipeline.reporting.page.album import Album
 

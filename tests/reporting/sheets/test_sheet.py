@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import PipelineError
-from pipeline.images.decoding.thumbnails import Picture
+from pipeline.images.thumbnails import Picture
 from pipeline.reporting.sheets.contents import Content, Item
 from pipeline.reporting.sheets.lettering import ELLIPSIS, MISSING, Lettering
 from pipeline.reporting.sheets.sheet import draw

@@ -11,8 +11,8 @@ from pipeline.errors import DamagedError, PipelineError, UsageError
 from pipeline.heads import predictions
 from pipeline.images.decoding.loader import load
 from pipeline.images.decoding.reading import ABSENT, unguarded
-from pipeline.images.decoding.thumbnails import CHANGED
 from pipeline.images.preprocess import Preprocess
+from pipeline.images.thumbnails import CHANGED
 from pipeline.reporting.options import ShowOptions
 from pipeline.reporting.sheets import show
 from pipeline.store.cache import Cache

@@ -13,9 +13,9 @@ from PIL import Image
 
 from pipeline.errors import PipelineError
 from pipeline.images.decoding import reading
-from pipeline.images.decoding.decode import TRUNCATED
 from pipeline.images.decoding.formats import NOT_AN_IMAGE
-from pipeline.images.decoding.thumbnails import AHEAD, CHANGED, pictures, shrink, thumbnail
+from pipeline.images.decoding.pillow import TRUNCATED
+from pipeline.images.thumbnails import AHEAD, CHANGED, pictures, shrink, thumbnail
 
 
 def noise(height, width, seed=0):
