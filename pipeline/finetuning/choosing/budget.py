@@ -11,7 +11,7 @@ from pipeline.finetuning.choosing.recipes import FIRST, RECIPES
 #: Epochs and steps of a short schedule, at least: few images need steps, not epochs.
 EPOCHS, STEPS = 4, 120
 #: (recipes, how many times as long the last rung is), from rich to poor.
-SHAPES = ((6, 3), (4, 3), (3, 3), (3, 2), (2, 2), (2, 1), (1, 1))
+SHAPES = ((6, 3), (4, 3), (3, 3), (3, 2), (2, 2), (1, 3), (1, 2), (1, 1))
 #: Candidates of the last rung.
 FINALISTS = 2
 #: Folds of train that decide where few images choose.
@@ -54,12 +54,20 @@ class Cost:
         return learned * epochs + 2 / FOLDS * self.learners * self.score
 
     def last(self, epochs: int) -> float:
-        """Return what the fit on all images to learn from takes."""
-        return self.learners * self.step * epochs
+        """Return what the fit on all images to learn from takes; 0 where all were learned from."""
+        return self.learners * self.step * epochs if self.learners > self.train else 0.0
 
-    def deciding(self, epochs: int) -> float:
-        """Return what deciding takes, the last fit included."""
-        return 0.0 if self.halves else FOLDS * self.fold(epochs) + self.last(epochs)
+    def deciding(self, epochs: int, recipes: int = FINALISTS) -> float:
+        """Return what deciding takes, the last fit included.
+
+        Args:
+            epochs: of the winner.
+            recipes: that were tried: where one was, the images that would choose decide.
+        """
+        if self.halves:
+            return 0.0
+        folds = FOLDS * self.fold(epochs) if recipes > 1 else 0.0
+        return folds + self.last(epochs)
 
 
 @dataclass(frozen=True)
@@ -138,4 +146,4 @@ def needed(cost: Cost, plan: Plan, tried: int = 0, finals: int = 0) -> float:
     """
     first = (len(plan.recipes) - tried) * cost.seconds(plan.short) if plan.short else 0.0
     last = (min(FINALISTS, len(plan.recipes)) - finals) * cost.seconds(plan.long)
-    return first + last + cost.deciding(plan.long)
+    return first + last + cost.deciding(plan.long, len(plan.recipes))

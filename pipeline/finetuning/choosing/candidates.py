@@ -89,11 +89,12 @@ class Candidates:
             self.bench.notes.append("No recipe kept its loss finite: the head stays best.")
             return self.verdict.head_stays()
         winner = self._winner(tried)
+        cost, alone = self._cost(winner), len(plan.recipes) == 1
         self.bench.progress.say(
             f"Recipe {winner.recipe}: deciding between it and the head, about "
-            f"{minutes(self._cost(winner).deciding(winner.epochs))}."
+            f"{minutes(cost.deciding(winner.epochs, len(plan.recipes)))}."
         )
-        return self.verdict.of(winner, self._cost(winner))
+        return self.verdict.of(winner, cost, alone=alone)
 
     def early(self) -> Outcome:
         """Return what can be said of the best whole candidate of a run that was ended early."""

@@ -42,23 +42,25 @@ class Verdict:
     choosing: np.ndarray
     deciding: np.ndarray | None
 
-    def of(self, winner: Trained, cost: Cost) -> Outcome:
+    def of(self, winner: Trained, cost: Cost, *, alone: bool) -> Outcome:
         """Decide about the winner, as far as time allows, and return what is kept.
 
         Args:
             winner: of the search.
             cost: of its steps.
+            alone: whether it was the only recipe: then the images that would choose chose nothing,
+                and decide.
         """
         if self.deciding is not None:
             return self._on_half(winner)
-        if self.journal.left < ENOUGH * cost.fold(winner.epochs):
+        if not alone and self.journal.left < ENOUGH * cost.fold(winner.epochs):
             self.bench.notes.append(
                 "The budget had no time for folds of train to decide: the images that chose the "
                 "recipe decided, too."
             )
             return self.early(winner)
         try:
-            return self._on_folds(winner, cost)
+            return self._on_choosing(winner, cost) if alone else self._on_folds(winner, cost)
         except Diverged:
             self.bench.notes.append(
                 f"The recipe {winner.recipe} was given up: its loss was not finite."
@@ -71,11 +73,7 @@ class Verdict:
             return self.head_stays()
         if self.deciding is not None:
             return self._on_half(best)
-        rows, task = self.choosing, self.bench.task
-        head = head_logits(self.bench.head, task, rows)
-        models = {share: self.runs.logits(best.at(share), rows) for share in best.shares}
-        decision = self._decide(task.selects, rows, head, models)
-        return self._made(best, self.bench.head, task.train, decision, rows, head, models)
+        return self._on_choosing(best, None)
 
     def head_stays(self) -> Outcome:
         """Return the head alone, where there is no model to decide about."""
@@ -86,6 +84,17 @@ class Verdict:
         nothing = Trained("", self.bench.settings, start, start, 0.0)
         decision = Decision(on, len(rows), 0.0, 0.0, 0.0, 0, 0)
         return self._made(nothing, self.bench.head, task.train, decision, rows, head, {})
+
+    def _on_choosing(self, winner: Trained, cost: Cost | None) -> Outcome:
+        """Decide by the images that choose, and train on all of train where there is a cost."""
+        rows, task = self.choosing, self.bench.task
+        before = head_logits(self.bench.head, task, rows)
+        after = {share: self.runs.logits(winner.at(share), rows) for share in winner.shares}
+        decision = self._decide(task.selects, rows, before, after)
+        head, fitted = self.bench.head, task.train
+        if cost is not None:
+            winner, head, fitted = self._on_all(winner, decision, cost)
+        return self._made(winner, head, fitted, decision, rows, before, after)
 
     def _on_half(self, winner: Trained) -> Outcome:
         """Decide on the half of the images that chose nothing; the share is the choosing half's."""
@@ -140,20 +149,36 @@ class Verdict:
         before = np.concatenate(heads)[order]
         after = {share: np.concatenate(of)[order] for share, of in models.items()}
         decision = self._decide("folds", held[order], before, after)
-        head, fitted = bench.head, task.train
-        if not decision.kept or journal.left >= ENOUGH * cost.last(epochs):
-            head, fitted = refit(task, rows), rows
-            if decision.kept:
-                winner = runs.train(
-                    name, epochs, f"{name}, all of train", train=rows, select=rows[:0],
-                    start=runs.start_from(head),
-                )  # fmt: skip
-        else:
-            notes.append(
+        winner, head, fitted = self._on_all(winner, decision, cost)
+        return self._made(winner, head, fitted, decision, held[order], before, after)
+
+    def _on_all(
+        self, winner: Trained, decision: Decision, cost: Cost
+    ) -> tuple[Trained, SearchResult, np.ndarray]:
+        """Return the winner trained on all of train, its head, and which rows these are.
+
+        Where nothing is kept the head alone is fitted on them; where the budget is spent, both stay
+        as they are.
+
+        Raises:
+            Diverged: the loss is no longer finite.
+        """
+        bench, task, rows = self.bench, self.bench.task, self.bench.task.learners
+        if len(rows) == len(task.train):
+            return winner, bench.head, rows
+        if decision.kept and self.journal.left < ENOUGH * cost.last(winner.epochs):
+            bench.notes.append(
                 "The budget was spent: what is kept learned from the part of train that did not "
                 "choose the recipe."
             )
-        return self._made(winner, head, fitted, decision, held[order], before, after)
+            return winner, bench.head, task.train
+        head = refit(task, rows)
+        if decision.kept:
+            winner = self.runs.train(
+                winner.recipe, winner.epochs, f"{winner.recipe}, all of train", train=rows,
+                select=rows[:0], start=self.runs.start_from(head),
+            )  # fmt: skip
+        return winner, head, rows
 
     def _decide(
         self, on: str, rows: np.ndarray, head: np.ndarray, models: dict[float, np.ndarray]

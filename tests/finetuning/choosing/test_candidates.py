@@ -235,3 +235,13 @@ def test_auto_tries_no_depth_that_takes_more_than_a_quarter_of_the_budget(work, 
     info = tune(work, heard=heard, unfreeze="auto", **SEARCH).info
     assert info.unfreeze == "layer4"
     assert any("layer3,layer4 is not tried" in line for line in heard.said)
+
+
+def test_where_one_recipe_was_tried_the_images_that_would_choose_decide(work, monkeypatch):
+    monkeypatch.setattr(budget, "SHAPES", ((1, 2),))
+    info = tune(work, **SEARCH).info
+    assert info.decision["on"] == info.selected_on == "train-part"
+    tried = {epoch["candidate"] for epoch in info.history}
+    assert tried <= {"bold, 4 epochs", "bold, all of train"}
+    if info.beats_head:  # then it learned from those that decided, too
+        assert "bold, all of train" in tried and info.train_images == 24
