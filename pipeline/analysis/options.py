@@ -28,10 +28,13 @@ class AuditOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class AdviseOptions(Options):
-    """The options of `advise`. Equal options on one table and one cache give the same advice.
+    """The options of `advise`. Equal options on one table and one cache give the same advice,
+    but for what takes too long to be tried.
 
     Args:
         sample: Training images that random weights are compared on; 0 leaves it out.
+        trial: Training images that fine-tuning is tried on, where it takes a minute at most; 0
+            leaves it out.
         data: Where the images of the table lie now.
         workers: Decoding threads. [default: the cores that the process may use]
         seed: Of folds, samples and permutations.
@@ -39,6 +42,7 @@ class AdviseOptions(Options):
     """
 
     sample: int = option(1000, metavar="N", least=0)
+    trial: int = option(400, metavar="N", least=0)
     data: str | None = shared("data")
     device: str = shared("device")
     workers: int | None = shared("workers")

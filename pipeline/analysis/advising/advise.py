@@ -15,6 +15,7 @@ from pipeline.analysis.advising import learning_curve, quadrant, similarity
 from pipeline.analysis.advising.learning_curve import LEAST_SIZES, Curve, Trial, forecast
 from pipeline.analysis.advising.quadrant import Gain, Recommendation
 from pipeline.analysis.advising.similarity import Reference, Similarity
+from pipeline.analysis.advising.trial import try_out
 from pipeline.analysis.options import AdviseOptions
 from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation.search import SearchResult
@@ -64,7 +65,7 @@ class Advice:
         reference: None where there are no features with random weights.
         similarity: to the source task.
         curve: None where nothing can be held out.
-        gains: of fine-tuning, where it was tried.
+        gains: of fine-tuning, where it was tried, on a part of train too.
         recommendation: what to run.
         notes: sentences for the person.
         seconds: of the whole run.
@@ -121,6 +122,7 @@ def advise(
     table: FeatureTable | str | Path | None = None,
     *,
     sample: int = 1000,
+    trial: int = 400,
     data: str | Path | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -136,6 +138,8 @@ def advise(
         table: a table, its file, name or id; the cache's current one without it.
         sample: most training images whose features are also computed with random weights; 0
             leaves that comparison out.
+        trial: most training images that fine-tuning is tried on, two thirds to learn from and the
+            rest to measure on, where it takes a minute at most; 0 leaves it out.
         data: folder in which the table's images lie now; None for where they lay.
         device: `auto`, `cpu`, `cuda` or `mps`, for the random weights.
         workers: decoding threads; None for the cores that the process may use.
@@ -218,8 +222,11 @@ def advise_on_table(
     images, median = len(train), float(np.median(counts))
     models, damaged = MODEL.every(cache.root)
     tried = quadrant.find_gains(models, table.table_id, images=images)
+    there = at_hand(table, cache)
+    known = [gain.unfreeze for gain in tried]
+    tried += try_out(cache, table, there["head"], options, progress, notes, known)
     recommendation = quadrant.recommend(
-        table, images, similar, near=near, linear=linear, gains=tried, **at_hand(table, cache)
+        table, images, similar, near=near, linear=linear, gains=tried, **there
     )
     advice = Advice(
         table=table,

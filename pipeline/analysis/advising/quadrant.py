@@ -30,7 +30,7 @@ class Gain:
     """A fine-tuned model beside the head that it started from, on images that chose nothing.
 
     Attributes:
-        model: its id.
+        model: its id; empty for a short training on a part of train, of which nothing is kept.
         unfreeze: what learned; `from scratch` where everything did, from random weights.
         split: that both are measured on.
         chose: whether that split chose the model's epoch, so that the gain is too good.
@@ -81,9 +81,20 @@ class Gain:
         sure = self.log_loss_fell > SURE * self.log_loss_error
         return "gained" if sure else "unclear"
 
+    @property
+    def whole(self) -> bool:
+        """Tell whether all of train was learned from, and not a part."""
+        return bool(self.model)
+
+    @property
+    def where(self) -> str:
+        """Return which model it is, or how much was learned from."""
+        return self.model or f"tried with {self.train_images:,} images"
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {**vars(self), "gained": self.gained, "verdict": self.verdict}
+        values = {"gained": self.gained, "verdict": self.verdict, "where": self.where}
+        return {**vars(self), **values}
 
 
 def find_gains(models: Sequence[ModelInfo], table_id: str, *, images: int) -> tuple[Gain, ...]:
@@ -233,7 +244,8 @@ def recommend(
     """Return what to run on a table.
 
     What was measured outranks the rule of thumb. What gained more than chance is what to do, the
-    most first. Where the rule's own way was tried and gained nothing, the head stays.
+    most first, a whole model before a trial on a part. Where the rule's own way was tried and
+    gained nothing, the head stays.
 
     Args:
         table: that the advice is on.
@@ -268,12 +280,17 @@ def recommend(
         )
     outranks = "That outranks the rule of thumb"
     won = [gain for gain in gains if gain.verdict == "gained" and not gain.chose]
-    lost = [gain for gain in gains if gain.verdict == "nothing" and _action(gain) == action]
+    # that a part gains nothing does not say that all of train would not
+    lost = [
+        gain
+        for gain in gains
+        if gain.verdict == "nothing" and gain.whole and _action(gain) == action
+    ]
     if carries and won:
-        gain = max(won, key=lambda gain: gain.gained)
+        gain = max(won, key=lambda gain: (gain.whole, gain.gained))
         action = _action(gain)
         reasons.append(
-            f"It was tried: {gain.unfreeze} brought {_points(gain)} ({gain.model}), more than "
+            f"It was tried: {gain.unfreeze} brought {_points(gain)} ({gain.where}), more than "
             f"chance by log-loss. {outranks}."
         )
     elif carries and lost:

@@ -25,7 +25,8 @@ def command(table: str | None, cache: str | None, as_json: bool, **values: Any) 
     Without TABLE the current one: that of the last extract. Measures how large it is, how similar
     to what the trunk was trained on, what more labels would bring and what fine-tuning gained.
     The cached features are all it needs; where the images are at hand, some of them go through
-    the trunk with random weights once, to compare. What it found is kept for `pipeline report`.
+    the trunk with random weights once, to compare, and fine-tuning is tried on some. What it found
+    is kept for `pipeline report`.
 
     \b
     Examples:
@@ -71,7 +72,7 @@ def _print(found: Advice) -> None:
     for gain in found.gains:
         echo(
             f"Fine-tuning      {gain.unfreeze}: {_percent(gain.head, gain.head_interval)} → "
-            f"{_percent(gain.accuracy, gain.interval)} on {gain.split}, {gain.model}"
+            f"{_percent(gain.accuracy, gain.interval)} on {gain.split}, {gain.where}"
         )
     advice = found.recommendation
     echo(f"Quadrant         {advice.size}, {advice.similarity}")

@@ -10,8 +10,16 @@ from pipeline.finetuning.choosing.recipes import FIRST, RECIPES
 
 #: Epochs and steps of a short schedule, at least: few images need steps, not epochs.
 EPOCHS, STEPS = 4, 120
-#: (recipes, how many times as long the last rung is), from rich to poor.
-SHAPES = ((6, 3), (4, 3), (3, 3), (3, 2), (2, 2), (1, 3), (1, 2), (1, 1))
+#: (recipes, how many times as long the last rung is, what decides), from rich to poor. `folds` of
+#: train; `half` of the images that choose, where these are enough; or all of them (`select`), which
+#: have chosen nothing where there is one recipe.
+SHAPES = (
+    (6, 3, "folds"), (4, 3, "folds"), (3, 3, "folds"), (3, 2, "folds"), (2, 2, "folds"),
+    (2, 2, "half"), (1, 2, "select"), (1, 1, "select"),
+)  # fmt: skip
+#: Images that choose from which on half of them may decide where there is no time for folds, and
+#: from which on they always do.
+SOME, MANY = 400, 1000
 #: Candidates of the last rung.
 FINALISTS = 2
 #: Folds of train that decide where few images choose.
@@ -33,7 +41,6 @@ class Cost:
         step: seconds for an image that is learned from.
         score: seconds for an image that is scored.
         batch_size: images a step.
-        halves: whether half of the images that choose decide; else folds of the learners.
     """
 
     train: int
@@ -42,7 +49,6 @@ class Cost:
     step: float
     score: float
     batch_size: int
-    halves: bool
 
     def seconds(self, epochs: int) -> float:
         """Return what a candidate of so many epochs takes."""
@@ -57,17 +63,14 @@ class Cost:
         """Return what the fit on all images to learn from takes; 0 where all were learned from."""
         return self.learners * self.step * epochs if self.learners > self.train else 0.0
 
-    def deciding(self, epochs: int, recipes: int = FINALISTS) -> float:
+    def deciding(self, epochs: int, by: str) -> float:
         """Return what deciding takes, the last fit included.
 
         Args:
             epochs: of the winner.
-            recipes: that were tried: where one was, the images that would choose decide.
+            by: what decides: `folds`, `half` or `select`.
         """
-        if self.halves:
-            return 0.0
-        folds = FOLDS * self.fold(epochs) if recipes > 1 else 0.0
-        return folds + self.last(epochs)
+        return self.last(epochs) + (FOLDS * self.fold(epochs) if by == "folds" else 0.0)
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,14 @@ class Plan:
         recipes: names, from gentle to bold.
         short: epochs of the first rung; 0: there is none, since all are finalists.
         long: epochs of the last rung.
+        decides: `folds` of train, `half` of the images that choose, or all of these: `select`.
         seconds: that all of it is estimated to take.
     """
 
     recipes: tuple[str, ...]
     short: int
     long: int
+    decides: str
     seconds: float
 
 
@@ -97,13 +102,16 @@ def plan_for(cost: Cost, budget: float, recipes: Sequence[str] = FIRST) -> Plan:
     """
     short = short_schedule(cost.train, cost.batch_size)
     plan = None
-    for count, times in SHAPES:
-        plan = _plan(cost, recipes[:count], short, times)
+    for count, times, by in SHAPES:
+        if by == "half" and cost.select < SOME:
+            continue
+        by = "half" if cost.select >= MANY else by
+        plan = _plan(cost, recipes[:count], short, times, by)
         if plan.seconds <= FILL * budget:
             return plan
     assert plan is not None
     epochs = max(1, int(plan.long * FILL * budget / plan.seconds))
-    return _plan(cost, recipes[:1], epochs, 1)
+    return _plan(cost, recipes[:1], epochs, 1, plan.decides)
 
 
 def short_schedule(images: int, batch_size: int) -> int:
@@ -122,16 +130,16 @@ def last_rung(plan: Plan, cost: Cost, seconds: float) -> int:
         cost: of the steps, as the first rung had them.
         seconds: that are left of the budget.
     """
-    most = plan.short * max(times for _, times in SHAPES)
+    most = plan.short * max(times for _, times, _ in SHAPES)
     for epochs in range(most, plan.short, -1):
-        if FINALISTS * cost.seconds(epochs) + cost.deciding(epochs) <= seconds:
+        if FINALISTS * cost.seconds(epochs) + cost.deciding(epochs, plan.decides) <= seconds:
             return epochs
     return 0
 
 
-def _plan(cost: Cost, names: Sequence[str], short: int, times: int) -> Plan:
+def _plan(cost: Cost, names: Sequence[str], short: int, times: int, by: str) -> Plan:
     recipes = tuple(name for name in RECIPES if name in names)
-    plan = Plan(recipes, 0 if len(names) <= FINALISTS else short, short * times, 0.0)
+    plan = Plan(recipes, 0 if len(names) <= FINALISTS else short, short * times, by, 0.0)
     return replace(plan, seconds=needed(cost, plan))
 
 
@@ -146,4 +154,4 @@ def needed(cost: Cost, plan: Plan, tried: int = 0, finals: int = 0) -> float:
     """
     first = (len(plan.recipes) - tried) * cost.seconds(plan.short) if plan.short else 0.0
     last = (min(FINALISTS, len(plan.recipes)) - finals) * cost.seconds(plan.long)
-    return first + last + cost.deciding(plan.long, len(plan.recipes))
+    return first + last + cost.deciding(plan.long, plan.decides)

@@ -28,15 +28,12 @@ from pipeline.finetuning.choosing.runs import Runs, Trained
 from pipeline.finetuning.choosing.verdict import Verdict, tempered_loss
 from pipeline.finetuning.outcome import Outcome
 from pipeline.finetuning.prepare import Handover
-from pipeline.finetuning.task import class_weights
+from pipeline.finetuning.task import Task, class_weights
 from pipeline.finetuning.training import Diverged
 from pipeline.heads import metrics
 from pipeline.heads.task import make_folds
 from pipeline.heads.uncertainty import draws, mean_error
 from pipeline.images.names import counted
-
-#: Images that choose, from which on half of them decide.
-MANY = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +65,14 @@ class Candidates:
 
     def __init__(self, bench: Bench, handover: Handover | None, budget: float):
         self.bench, self.task = bench, bench.task
-        self.choosing, deciding = _halves(bench)
         path = bench.state(suffix=".json")
         resume = bench.task.options.resume
         self.journal = Journal.open(path, budget, resume=resume, progress=bench.progress)
         self.runs = Runs(bench, self.journal, handover)
+        self.plan = self._plan()
+        self.choosing, deciding = bench.task.select, None
+        if self.plan.decides == "half":
+            self.choosing, deciding = _halves(bench.task)
         self.verdict = Verdict(bench, self.runs, self.journal, self.choosing, deciding)
         self.best: Trial | None = None
 
@@ -81,7 +81,7 @@ class Candidates:
 
         A KeyboardInterrupt leaves the best whole candidate to `early`.
         """
-        plan = self._plan()
+        plan = self.plan
         tried = self._rung(plan.recipes, plan.short or plan.long, plan)
         if plan.short and tried:
             tried = self._finals(plan, tried)
@@ -89,12 +89,12 @@ class Candidates:
             self.bench.notes.append("No recipe kept its loss finite: the head stays best.")
             return self.verdict.head_stays()
         winner = self._winner(tried)
-        cost, alone = self._cost(winner), len(plan.recipes) == 1
+        cost = self._cost(winner)
         self.bench.progress.say(
             f"Recipe {winner.recipe}: deciding between it and the head, about "
-            f"{minutes(cost.deciding(winner.epochs, len(plan.recipes)))}."
+            f"{minutes(cost.deciding(winner.epochs, plan.decides))}."
         )
-        return self.verdict.of(winner, cost, alone=alone)
+        return self.verdict.of(winner, cost, by=plan.decides)
 
     def early(self) -> Outcome:
         """Return what can be said of the best whole candidate of a run that was ended early."""
@@ -198,25 +198,23 @@ class Candidates:
 
     def _cost(self, trained: Trained) -> Cost:
         """Return what steps cost, from a candidate's own."""
-        images = len(self.task.train) + len(self.choosing) / 3
+        images = len(self.task.train) + len(self.task.select) / 3
         step = trained.seconds / images
         return self._cost_of(step, step / 3)
 
     def _cost_of(self, step: float, score: float) -> Cost:
         task = self.task
         return Cost(
-            len(task.train), len(self.choosing), len(task.learners), step, score,
-            self.bench.settings.batch_size, self.verdict.deciding is not None,
+            len(task.train), len(task.select), len(task.learners), step, score,
+            self.bench.settings.batch_size,
         )  # fmt: skip
 
 
-def _halves(bench: Bench) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the rows that choose and those that decide; None: all that there are choose."""
-    task = bench.task
-    if len(task.select) >= MANY:
-        labels, groups = task.table.labels[task.select], task.group_ids[task.select]
-        for choosing, deciding in make_folds(task.select, labels, groups, count=2, seed=0)[:1]:
-            return choosing, deciding
+def _halves(task: Task) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the rows that choose and those that decide; None where they cannot be parted."""
+    labels, groups = task.table.labels[task.select], task.group_ids[task.select]
+    for choosing, deciding in make_folds(task.select, labels, groups, count=2, seed=0)[:1]:
+        return choosing, deciding
     return task.select, None
 
 

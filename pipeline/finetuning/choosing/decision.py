@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.heads.metrics import losses, softmax
-from pipeline.heads.uncertainty import mean_error
+from pipeline.heads.uncertainty import mcnemar, mean_error
 
 #: A gain counts that exceeds so many of its standard errors: chance alone does that once in twenty
-#: times.
-LEVEL = 1.65
+#: times. So does one in images that are right which chance makes less often than this.
+LEVEL, ONE_SIDED = 1.65, 0.01
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ def better(
 ) -> tuple[bool, float, float, int, int]:
     """Tell whether logits are better than a head's by more than chance explains.
 
+    They are where their log-loss is lower and one of two holds: it is lower by more than chance
+    explains, and they are not more often wrong; or they are more often right by more than chance
+    explains. (Where a few per cent of the labels are wrong, a model that fits well is sure and
+    wrong there: its log-loss gains little where its accuracy gains much.)
+
     Args:
         labels: int64 [n].
         head: logits [n, K].
@@ -72,7 +77,9 @@ def better(
     gain, error = float(each.mean()), mean_error(each, groups)
     right = before.argmax(1) == labels, after.argmax(1) == labels
     alone = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-    return gain > LEVEL * error and gain > 0 and alone[1] >= alone[0], gain, error, *alone
+    surer = gain > LEVEL * error and alone[1] >= alone[0]
+    righter = alone[1] > alone[0] and mcnemar(*right, groups).p / 2 < ONE_SIDED
+    return gain > 0 and (surer or righter), gain, error, *alone
 
 
 def decide(

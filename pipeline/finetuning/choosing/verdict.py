@@ -33,7 +33,7 @@ class Verdict:
         runs: that train.
         journal: of the search: the time that is left.
         choosing: rows of the table that chose the recipe.
-        deciding: rows that did not, and decide; None: folds of train do.
+        deciding: rows that did not, and decide; None: folds of train do, or what would choose.
     """
 
     bench: Bench
@@ -42,25 +42,24 @@ class Verdict:
     choosing: np.ndarray
     deciding: np.ndarray | None
 
-    def of(self, winner: Trained, cost: Cost, *, alone: bool) -> Outcome:
+    def of(self, winner: Trained, cost: Cost, *, by: str) -> Outcome:
         """Decide about the winner, as far as time allows, and return what is kept.
 
         Args:
             winner: of the search.
             cost: of its steps.
-            alone: whether it was the only recipe: then the images that would choose chose nothing,
-                and decide.
+            by: what decides, as `Plan.decides` has it.
         """
-        if self.deciding is not None:
-            return self._on_half(winner)
-        if not alone and self.journal.left < ENOUGH * cost.fold(winner.epochs):
+        if by == "folds" and self.journal.left < ENOUGH * cost.fold(winner.epochs):
             self.bench.notes.append(
                 "The budget had no time for folds of train to decide: the images that chose the "
                 "recipe decided, too."
             )
             return self.early(winner)
         try:
-            return self._on_choosing(winner, cost) if alone else self._on_folds(winner, cost)
+            if self.deciding is not None:
+                return self._on_half(winner, cost)
+            return (self._on_folds if by == "folds" else self._on_choosing)(winner, cost)
         except Diverged:
             self.bench.notes.append(
                 f"The recipe {winner.recipe} was given up: its loss was not finite."
@@ -72,7 +71,7 @@ class Verdict:
         if best is None:
             return self.head_stays()
         if self.deciding is not None:
-            return self._on_half(best)
+            return self._on_half(best, None)
         return self._on_choosing(best, None)
 
     def head_stays(self) -> Outcome:
@@ -91,12 +90,10 @@ class Verdict:
         before = head_logits(self.bench.head, task, rows)
         after = {share: self.runs.logits(winner.at(share), rows) for share in winner.shares}
         decision = self._decide(task.selects, rows, before, after)
-        head, fitted = self.bench.head, task.train
-        if cost is not None:
-            winner, head, fitted = self._on_all(winner, decision, cost)
+        winner, head, fitted = self._on_all(winner, decision, cost)
         return self._made(winner, head, fitted, decision, rows, before, after)
 
-    def _on_half(self, winner: Trained) -> Outcome:
+    def _on_half(self, winner: Trained, cost: Cost | None) -> Outcome:
         """Decide on the half of the images that chose nothing; the share is the choosing half's."""
         assert self.deciding is not None
         task, rows = self.bench.task, self.deciding
@@ -108,9 +105,10 @@ class Verdict:
 
         share = min(winner.shares, key=loss)
         model = {share: self.runs.logits(winner.at(share), rows)}
-        head = head_logits(self.bench.head, task, rows)
-        decision = self._decide(f"{task.selects}-half", rows, head, model)
-        return self._made(winner, self.bench.head, task.train, decision, rows, head, model)
+        before = head_logits(self.bench.head, task, rows)
+        decision = self._decide(f"{task.selects}-half", rows, before, model)
+        winner, head, fitted = self._on_all(winner, decision, cost)
+        return self._made(winner, head, fitted, decision, rows, before, model)
 
     def _on_folds(self, winner: Trained, cost: Cost) -> Outcome:
         """Decide by predictions of folds of train, and train on all of it.
@@ -153,19 +151,19 @@ class Verdict:
         return self._made(winner, head, fitted, decision, held[order], before, after)
 
     def _on_all(
-        self, winner: Trained, decision: Decision, cost: Cost
+        self, winner: Trained, decision: Decision, cost: Cost | None
     ) -> tuple[Trained, SearchResult, np.ndarray]:
         """Return the winner trained on all of train, its head, and which rows these are.
 
-        Where nothing is kept the head alone is fitted on them; where the budget is spent, both stay
-        as they are.
+        Where nothing is kept the head alone is fitted on them; where the budget is spent, or a run
+        was ended early (without a cost), both stay as they are.
 
         Raises:
             Diverged: the loss is no longer finite.
         """
         bench, task, rows = self.bench, self.bench.task, self.bench.task.learners
-        if len(rows) == len(task.train):
-            return winner, bench.head, rows
+        if cost is None or len(rows) == len(task.train):
+            return winner, bench.head, task.train
         if decision.kept and self.journal.left < ENOUGH * cost.last(winner.epochs):
             bench.notes.append(
                 "The budget was spent: what is kept learned from the part of train that did not "

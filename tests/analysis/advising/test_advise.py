@@ -12,7 +12,7 @@ from tables import digest, make_table
 
 import pipeline
 from pipeline.analysis.advising import advise as module
-from pipeline.analysis.advising import learning_curve
+from pipeline.analysis.advising import learning_curve, trial
 from pipeline.analysis.advising.advise import advise_on_table
 from pipeline.analysis.advising.learning_curve import sizes
 from pipeline.analysis.options import AdviseOptions
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def ask(table, cache, **options):
-    return advise_on_table(table, AdviseOptions(**options), cache)
+    return advise_on_table(table, AdviseOptions(**{"trial": 0, **options}), cache)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -69,7 +69,7 @@ def test_what_was_found_is_kept_with_its_time_and_its_recipe(found, tmp_path):
     advice = ask(found.table, cache, seed=3, sample=0, data=tmp_path)
     values = kept.read(cache, found.table.table_id)
     assert {name: values[name] for name in advice.to_json()} == advice.to_json()
-    asked = {**vars(AdviseOptions(seed=3, sample=0)), "data": str(tmp_path)}
+    asked = {**vars(AdviseOptions(seed=3, sample=0, trial=0)), "data": str(tmp_path)}
     assert values["recipe"] == {name: asked[name] for name in asked if name != "output"}
     assert values["created"].endswith("Z")
     ask(found.table, cache)
@@ -275,7 +275,9 @@ def test_images_that_are_gone_leave_the_comparison_out_and_that_is_said(
 
 def test_what_fine_tuning_did_is_told(work):
     done = tune(work, epochs=1, views=1)
-    advice = advise_on_table(None, AdviseOptions(sample=0), Cache.at(work / "cache"), Heard())
+    advice = advise_on_table(
+        None, AdviseOptions(sample=0, trial=0), Cache.at(work / "cache"), Heard()
+    )
     (gain,) = advice.gains
     assert (
         kept.read(Cache.at(work / "cache"), done.info.table_id)["gains"]
@@ -285,3 +287,35 @@ def test_what_fine_tuning_did_is_told(work):
     paired = done.info.metrics["val"].paired
     assert paired.model_alone - paired.head_alone == round(24 * gain.gained)
     assert gain.log_loss_error == paired.log_loss_error >= 0
+
+
+def test_fine_tuning_is_tried_on_a_part_of_train_and_leaves_nothing(work, monkeypatch):
+    monkeypatch.setattr(trial, "SECONDS", 1e9)
+    cache = Cache.at(work / "cache")
+    before = sorted(path for path in (work / "cache" / "models").rglob("*"))
+    advice = advise_on_table(None, AdviseOptions(sample=0, trial=18), cache, Heard())
+    assert [gain.unfreeze for gain in advice.gains] == ["layer4", "all"]
+    for gain in advice.gains:
+        assert not gain.whole and gain.train_images + gain.images == 18
+        assert gain.where == f"tried with {gain.train_images} images"
+    assert not list((work / "cache" / "training").iterdir())
+    assert sorted(path for path in (work / "cache" / "models").rglob("*")) == before
+    monkeypatch.setattr(trial, "SECONDS", 0.0)
+    dear = advise_on_table(None, AdviseOptions(sample=0), cache, Heard())
+    assert dear.gains == () and any("would take about" in note for note in dear.notes)
+
+
+def test_a_trial_without_images_or_head_is_told(work, moved_photos):
+    cache = Cache.at(work / "cache")
+    gone = advise_on_table(None, AdviseOptions(sample=0), cache, Heard())
+    tried = {gain.unfreeze for gain in gone.gains}  # the cache may hold activations
+    assert "all" not in tried and any("was not tried" in note for note in gone.notes)
+    for head in (work / "cache" / "heads").iterdir():
+        shutil.rmtree(head)
+    none = advise_on_table(None, AdviseOptions(sample=0), cache, Heard())
+    assert any("takes a head" in note for note in none.notes)
+
+
+@pytest.fixture
+def moved_photos(work):
+    (work / "photos").rename(work / "elsewhere")

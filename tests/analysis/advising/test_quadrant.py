@@ -166,3 +166,13 @@ def test_of_each_way_the_model_counts_that_is_best_where_the_epoch_was_chosen():
     assert found[0].verdict == "gained" and found[0].to_json()["verdict"] == "gained"
     (chose,) = find_gains([model("b", 0.5, splits=["train-part"])], "t", images=100)
     assert chose.split == "train-part" and chose.chose
+
+
+def test_a_trial_on_a_part_counts_where_it_gains_and_says_nothing_where_not():
+    tried = replace(GAIN, model="", train_images=266, split="a held-out part of train")
+    won = ask(100, similar(0.9), gains=[tried])
+    assert won.action == "layer4" and "tried with 266 images" in won.reasons[-1]
+    lost = replace(tried, accuracy=0.7)
+    assert ask(5000, similar(0.9), gains=[lost]).action == "layer4"
+    whole = replace(GAIN, unfreeze="all", accuracy=0.77)
+    assert ask(100, similar(0.9), gains=[tried, whole]).action == "more stages"

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 from pipeline.finetuning.choosing.budget import (
     FILL,
     FINALISTS,
+    MANY,
+    SOME,
     Cost,
     last_rung,
     needed,
     plan_for,
-)  # fmt: skip
+)
 from pipeline.finetuning.choosing.recipes import FIRST, RECIPES
 
-COST = Cost(
-    train=800, select=200, learners=1000, step=0.01, score=0.003, batch_size=32, halves=False
-)
+COST = Cost(train=800, select=200, learners=1000, step=0.01, score=0.003, batch_size=32)
 
 
 def test_every_recipe_is_named_among_the_first():
@@ -39,9 +39,9 @@ def test_with_little_time_fewer_are_tried_and_the_bold_first():
     assert plan_for(COST, 1.0).recipes == ("bold",) and plan_for(COST, 1.0).long == 1
 
 
-@given(st.floats(1.0, 1e5), st.floats(1e-4, 1.0), st.integers(20, 50_000), st.booleans())
-def test_a_plan_fits_its_budget_or_is_the_least_there_is(budget, step, train, halves):
-    cost = Cost(train, train // 4, train, step, step / 3, 32, halves)
+@given(st.floats(1.0, 1e5), st.floats(1e-4, 1.0), st.integers(20, 50_000))
+def test_a_plan_fits_its_budget_or_is_the_least_there_is(budget, step, train):
+    cost = Cost(train, train // 4, train, step, step / 3, 32)
     plan = plan_for(cost, budget)
     assert plan.seconds <= FILL * budget or (len(plan.recipes) == 1 and plan.long >= 1)
     assert plan.long >= plan.short
@@ -55,9 +55,9 @@ def test_more_time_never_tries_fewer_recipes(budget, times):
 def test_what_is_left_counts_the_last_rung_and_the_decision():
     plan = plan_for(COST, 1e6)
     assert needed(COST, plan) == plan.seconds
-    after = needed(COST, plan, tried=len(plan.recipes))
-    assert after == FINALISTS * COST.seconds(plan.long) + COST.deciding(plan.long) > 0
-    assert needed(COST, plan, len(plan.recipes), FINALISTS) == COST.deciding(plan.long)
+    after, deciding = needed(COST, plan, len(plan.recipes)), COST.deciding(plan.long, plan.decides)
+    assert after == FINALISTS * COST.seconds(plan.long) + deciding > deciding > 0
+    assert needed(COST, plan, len(plan.recipes), FINALISTS) == deciding
 
 
 @given(st.floats(0.0, 5000.0), st.floats(1e-4, 0.1))
@@ -65,9 +65,20 @@ def test_the_last_rung_is_as_long_as_what_is_left_allows(seconds, step):
     plan, cost = plan_for(COST, 1e6), replace(COST, step=step, score=step / 3)
 
     def takes(epochs):
-        return FINALISTS * cost.seconds(epochs) + cost.deciding(epochs)
+        return FINALISTS * cost.seconds(epochs) + cost.deciding(epochs, plan.decides)
 
     long = last_rung(plan, cost, seconds)
     assert long == 0 or plan.short < long <= plan.long
     assert long == 0 or takes(long) <= seconds
     assert long == plan.long or takes(max(long, plan.short) + 1) > seconds
+
+
+def test_what_decides_follows_from_the_images_that_choose_and_the_time():
+    assert plan_for(COST, 1e6).decides == "folds"
+    assert plan_for(replace(COST, select=MANY), 1e6).decides == "half"
+    folds = COST.seconds(2 * 5) * 2 + COST.deciding(2 * 5, "folds")
+    assert plan_for(COST, 0.9 * folds / FILL).decides == "select"  # 200 are too few for halves
+    more = replace(COST, select=SOME)
+    less = 0.9 * (more.seconds(10) * 2 + more.deciding(10, "folds")) / FILL
+    assert plan_for(more, less).decides == "half" and len(plan_for(more, less).recipes) == 2
+    assert plan_for(more, 1.0).decides == "select" and len(plan_for(more, 1.0).recipes) == 1

@@ -8,7 +8,7 @@ from photos import Heard, tune
 
 import pipeline
 from pipeline.errors import DamagedError
-from pipeline.finetuning.choosing import budget, candidates
+from pipeline.finetuning.choosing import budget
 from pipeline.finetuning.choosing.journal import Journal
 from pipeline.finetuning.choosing.recipes import RECIPES
 from pipeline.finetuning.choosing.runs import Runs
@@ -16,14 +16,14 @@ from pipeline.finetuning.training import Diverged, Training
 from pipeline.store.results import MODEL
 
 SEARCH = {"epochs": None, "budget": 60.0}
-COST = budget.Cost(800, 200, 1000, step=0.01, score=0.003, batch_size=32, halves=False)
+COST = budget.Cost(800, 200, 1000, step=0.01, score=0.003, batch_size=32)
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     monkeypatch.setattr(budget, "EPOCHS", 2)
     monkeypatch.setattr(budget, "STEPS", 2)
-    monkeypatch.setattr(budget, "SHAPES", ((3, 2), (1, 1)))
+    monkeypatch.setattr(budget, "SHAPES", ((3, 2, "folds"), (1, 1, "select")))
 
 
 def test_recipes_are_tried_and_folds_of_train_decide(work):
@@ -52,7 +52,7 @@ def test_a_second_call_with_another_recipe_computes_no_activation(work):
 
 
 def test_where_many_choose_half_of_them_decide(work, monkeypatch):
-    monkeypatch.setattr(candidates, "MANY", 4)
+    monkeypatch.setattr(budget, "MANY", 4)
     info = tune(work, **SEARCH).info
     assert info.decision["on"] == info.selected_on == "train-part-half"
     assert 1 <= info.decision["images"] <= 4
@@ -153,7 +153,7 @@ def test_where_every_recipe_diverges_the_head_is_scored_on_all_that_could_choose
     def diverges(self):
         raise Diverged
 
-    monkeypatch.setattr(candidates, "MANY", 4)
+    monkeypatch.setattr(budget, "MANY", 4)
     monkeypatch.setattr(Training, "epoch", diverges)
     info = tune(work, **SEARCH).info
     assert not info.beats_head and info.selected_on == "train-part"
@@ -238,7 +238,7 @@ def test_auto_tries_no_depth_that_takes_more_than_a_quarter_of_the_budget(work, 
 
 
 def test_where_one_recipe_was_tried_the_images_that_would_choose_decide(work, monkeypatch):
-    monkeypatch.setattr(budget, "SHAPES", ((1, 2),))
+    monkeypatch.setattr(budget, "SHAPES", ((1, 2, "select"),))
     info = tune(work, **SEARCH).info
     assert info.decision["on"] == info.selected_on == "train-part"
     tried = {epoch["candidate"] for epoch in info.history}

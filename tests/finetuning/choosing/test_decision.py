@@ -73,3 +73,17 @@ def test_a_model_that_is_its_head_is_never_kept(seed, count):
     head = logits(rng, labels, 1.0)
     found = decide("folds", labels, head, {0.5: head, 1.0: head})
     assert not found.kept and found.gain == pytest.approx(0.0)
+
+
+def test_a_model_that_is_right_more_often_is_kept_where_its_log_loss_is_no_worse():
+    labels = np.zeros(600, int)
+    head = np.tile([0.4, 0.0], (600, 1))
+    head[:120] = [-0.4, 0.0]
+    model = head.copy()
+    model[:40] = [0.4, 0.0]  # right now
+    model[100:120] = [-1.2, 0.0]  # sure of what is wrong
+    found = decide("folds", labels, head, {1.0: model})
+    assert 0 < found.gain < 1.65 * found.error and found.model_alone == 40
+    assert found.kept
+    model[100:120] = [-6.0, 0.0]
+    assert not decide("folds", labels, head, {1.0: model}).kept  # its log-loss is worse

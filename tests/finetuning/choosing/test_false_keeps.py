@@ -71,7 +71,7 @@ def one_thread():
 def test_where_the_head_is_the_truth_a_model_is_kept_in_at_most_a_tenth(tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "EPOCHS", 2)
     monkeypatch.setattr(budget, "STEPS", 2)
-    monkeypatch.setattr(budget, "SHAPES", ((2, 1),))
+    monkeypatch.setattr(budget, "SHAPES", ((2, 1, "folds"),))
     loaded = registry.load("timm/test_resnet", "random", state_dir=tmp_path)
     own = cut(loaded.module, "layer4", layer="feature")
     with torch.no_grad():
