@@ -172,7 +172,7 @@ def compute_part(
     keys = iter(part.keys)
     for batch, rows in islice(computed, part.batches):
         slots = list(islice(keys, batch.count))
-        bad = [writer.take(rows, slots, batch.bad, batch.remarks) for writer in writers]
+        bad = [writer.take(rows, slots, batch) for writer in writers]
         progress.advance(batch.count, max(bad))
     for writer in writers:
         writer.commit()
@@ -238,36 +238,30 @@ class ShardWriter:
         self.blocks: list[np.ndarray] = []
         self.remarks: dict[Key, tuple[str, ...]] = {}
 
-    def take(
-        self,
-        computed: np.ndarray,
-        keys: Sequence[Key],
-        bad: Mapping[int, str],
-        remarks: Mapping[int, tuple[str, ...]],
-    ) -> int:
+    def take(self, computed: np.ndarray, keys: Sequence[Key], batch: Batch) -> int:
         """Take a batch's rows, slot by slot those of `keys`; return how many of these are bad.
 
         Args:
             computed: [B, …]; what is behind the last of `keys` is padding.
             keys: (digest, view) of each slot.
-            bad: slot to the reason why there is no row.
-            remarks: slot to remarks on its decoding.
+            batch: which of them are bad, and what was found when they were decoded.
 
         Raises:
             PipelineError: so many rows are not finite that the trunk is to blame.
             HalfRangeError: as `stored`.
         """
         own = [slot for slot, key in enumerate(keys) if key in self.lacking]
-        slots = [slot for slot in own if slot not in bad]
+        slots = [slot for slot in own if slot not in batch.bad]
         rows = computed[slots][:, self.columns]
         names = [_name(self.sources[keys[slot]]) for slot in slots]
         lost = self.finite.bad(rows, names)
-        bad = {**bad, **{slots[at]: reason for at, reason in lost.items()}}
+        bad = {**batch.bad, **{slots[at]: reason for at, reason in lost.items()}}
         if kept := [at for at in range(len(slots)) if at not in lost]:
             self.blocks.append(stored(rows[kept] if lost else rows, self.rows.key))
         self.good += [keys[slots[at]] for at in kept]
         self.bad += [(keys[slot], bad[slot]) for slot in own if slot in bad]
-        self.remarks |= {keys[slot]: remarks[slot] for slot in slots if slot in remarks}
+        self.remarks |= {keys[slot]: batch.remarks[slot] for slot in slots if slot in batch.remarks}
+        self.rows.sides += [side for slot, side in batch.sides.items() if not keys[slot][1]]
         if sum(block.nbytes for block in self.blocks) >= SHARD_BYTES:
             self.commit()
         return sum(slot in bad for slot in range(len(keys)))

@@ -16,6 +16,7 @@ from pipeline.extraction.compute import fill
 from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
 from pipeline.extraction.plan import Rows, WantedImages, feature_key, find_rows, first
 from pipeline.extraction.scan import gather
+from pipeline.extraction.small import small_notes
 from pipeline.images.datasets.given import AnyData, Data, as_data
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.decoding.reading import PASSING
@@ -288,6 +289,7 @@ def _table(
             cache.end_run(rows.key.fingerprint, list(keys))
     told = _unread_notes(unread, rows.key.precision)
     told += [*flat_notes(table.features), *Remarks(remarks).notes]
+    told += small_notes(rows.sides, rows.key.preprocess)
     notes = [*kept.images.notes, *facts.notes, *told, *rows.notes, *unwritten]
     if "+" in (engines := table.provenance.engine):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")

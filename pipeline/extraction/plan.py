@@ -32,6 +32,7 @@ class Rows:
         store: where they are.
         index: what is there, the images that could not be decoded included.
         computed: (digest, view) of those that this run tried to compute.
+        sides: short side, in pixels, of each image that this run decoded.
         notes: sentences for the person.
         seconds: that computing took, loading the trunk included.
     """
@@ -40,6 +41,7 @@ class Rows:
     store: RowStore
     index: Index
     computed: list[Key] = field(default_factory=list)
+    sides: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 

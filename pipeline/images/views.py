@@ -41,6 +41,8 @@ POLICIES: dict[str, ViewPolicy] = {
     "none": ViewPolicy(None, count=0),
 }
 _NAMES = tuple(POLICIES)
+#: The policy of views where none is named.
+CLASSIC = "crop+mirror"
 
 
 def numbers(policy: str, count: int) -> tuple[int, ...]:

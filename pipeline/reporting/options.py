@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.images.names import shown
+from pipeline.images.views import POLICIES
 from pipeline.options import Options, option, output_option, shared
 
 KINDS = ("classes", "views", "predictions")
@@ -23,6 +24,7 @@ class ShowOptions(Options):
         classes: Only this class, or these.
         count: Images of each class, of all, or of right and wrong each. [default: what fits]
         seed: A random choice, in place of the first or the surest.
+        augment: Policy of the views. [default: the MODEL's; else crop+mirror]
         wrong: Of predictions the mistakes alone, the surest first.
         data: Where the images of a table lie now.
         output: The picture to write. [default: in the cache]
@@ -34,6 +36,7 @@ class ShowOptions(Options):
     classes: tuple[str, ...] = option((), metavar="NAME", flags=("--class",))
     count: int | None = option(None, metavar="N", least=1)
     seed: int | None = option(None, metavar="N", least=0)
+    augment: str | None = option(None, choices=tuple(POLICIES))
     wrong: bool = option(False)
     data: str | None = shared("data")
     output: str | None = output_option("FILE.png")

@@ -365,6 +365,12 @@ class ModelInfo(ResultInfo):
             raise ValueError(f"lacks {', '.join(sorted(f'seconds.{part}' for part in lost))}")
 
     @property
+    def policy(self) -> str | None:
+        """Return the name of the policy whose views were drawn; None where it does not say."""
+        name = self.augmentation.get("policy")
+        return name if isinstance(name, str) else None
+
+    @property
     def kept(self) -> str:
         """Return what of the training is kept, for people."""
         recipe = f"{self.kept_recipe}, " if self.kept_recipe else ""

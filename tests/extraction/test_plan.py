@@ -142,11 +142,11 @@ class Listing:
     def __init__(self):
         self.rows, self.commits = {}, []
 
-    def take(self, computed, keys, bad, remarks):
+    def take(self, computed, keys, batch):
         pairs = zip(keys, computed[: len(keys)], strict=True)
-        good = {key: row for slot, (key, row) in enumerate(pairs) if slot not in bad}
+        good = {key: row for slot, (key, row) in enumerate(pairs) if slot not in batch.bad}
         self.rows.update(good)
-        return len(bad)
+        return len(batch.bad)
 
     def commit(self):
         self.commits.append(len(self.rows))

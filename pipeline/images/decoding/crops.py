@@ -34,10 +34,12 @@ class Cut(NamedTuple):
     Attributes:
         crops: uint8 [3, crop, crop] of each.
         remarks: on its decoding, as in `Decoded`.
+        side: the image's short side as its file has it, pixels.
     """
 
     crops: list[torch.Tensor]
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...]
+    side: int
 
 
 #: Decodes and crops, with the first four arguments of `crops` and its result; see there, and
@@ -65,7 +67,7 @@ def crops(
         BadImage, MemoryError, OSError: as `decode`.
     """
     make, header = decoder or picture, jpeg_header_of(data)
-    pictures: dict[int, Decoded] = {}  # by how much it is reduced → picture
+    by, pictures = 1, dict[int, Decoded]()  # by how much it is reduced → picture
     found = []
     for number in numbers:
         least = least_side(preprocess, number)
@@ -74,7 +76,9 @@ def crops(
             pictures[by] = make(data, least=least, header=header)
         found.append(view(pictures[by].pixels, preprocess, digest=digest, number=number))
     remarks = (remark for one in pictures.values() for remark in one.remarks)
-    return Cut(found, tuple(dict.fromkeys(remarks)))
+    # only a JPEG is reduced, and its header has the whole size
+    size = pictures[by].pixels.shape[-2:] if header is None else (header.width, header.height)
+    return Cut(found, tuple(dict.fromkeys(remarks)), min(size))
 
 
 def view(

@@ -24,7 +24,13 @@ AHEAD = 2
 HEAD_START = 64 << 20
 
 
-_Filled = tuple[dict[int, str], dict[int, tuple[str, ...]]]
+@dataclass(frozen=True)
+class _Filled:
+    """What came of an image's views: as in `Batch`."""
+
+    bad: dict[int, str] = field(default_factory=dict)
+    remarks: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    sides: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -37,6 +43,7 @@ class Batch:
         crops: uint8 [B, 3, S, S], channels_last; a bad image leaves zeros.
         bad: slot to the reason why the image has no crop.
         remarks: slot to what decoding converted, assumed or passed over, where it did.
+        sides: slot to the short side of the image as its file has it, pixels.
     """
 
     start: int
@@ -44,6 +51,7 @@ class Batch:
     crops: torch.Tensor
     bad: dict[int, str] = field(default_factory=dict)
     remarks: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    sides: dict[int, int] = field(default_factory=dict)
 
 
 def load(
@@ -89,11 +97,7 @@ def load(
         wanted: list[tuple[int, int]],
         into: torch.Tensor,
     ) -> _Filled:
-        """Put the crops of an image's views, (slot, number), into their slots of a batch.
-
-        Returns:
-            slot to the reason why there is none, and slot to remarks.
-        """
+        """Put the crops of an image's views, (slot, number), into their slots of a batch."""
         name = shown(source) if isinstance(source, str) else "a picture"
         changed = BadImage(reading.CHANGED)
         try:
@@ -102,14 +106,15 @@ def load(
             else:
                 data = reading.read(source) if expected else reading.read_unknown(source)
             digest = reading.admit(data, expected, name, guard=guard, changed=changed)
-            views, remarks = cut(data, preprocess, digest, [number for _, number in wanted])
-            for (slot, _), crop in zip(wanted, views, strict=True):
+            found = cut(data, preprocess, digest, [number for _, number in wanted])
+            for (slot, _), crop in zip(wanted, found.crops, strict=True):
                 into[slot].copy_(crop.permute(1, 2, 0))
         except BadImage as error:
-            return {slot: str(error) for slot, _ in wanted}, {}
+            return _Filled(bad={slot: str(error) for slot, _ in wanted})
         except (MemoryError, OSError) as error:
             raise reading.machine_error("decode", name, error) from error
-        return {}, {slot: remarks for slot, _ in wanted} if remarks else {}
+        remarks = {slot: found.remarks for slot, _ in wanted if found.remarks}
+        return _Filled(remarks=remarks, sides={slot: found.side for slot, _ in wanted})
 
     def begin() -> Iterator[tuple[Batch, list[Future[_Filled]]]]:
         """Begin batch after batch, each when it is asked for."""
@@ -130,8 +135,9 @@ def load(
         while pending:
             batch, futures = pending.popleft()
             for future in futures:
-                bad, remarks = future.result()
-                batch.bad.update(bad)
-                batch.remarks.update(remarks)
+                filled = future.result()
+                batch.bad.update(filled.bad)
+                batch.remarks.update(filled.remarks)
+                batch.sides.update(filled.sides)
             pending.extend(islice(begun, max(0, AHEAD - len(pending))))
             yield batch

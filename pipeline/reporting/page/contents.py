@@ -17,8 +17,8 @@ from pipeline.store.table import FeatureTable
 SAMPLES, EACH = 240, 8
 #: Classes of which an image is shown as the trunk sees it, evaluated and augmented.
 STRIPS = 12
-#: Views that are shown of it; 0 is the evaluation transform.
-VIEWS = (0, 1, 2, 3, 4)
+#: Augmented views that are shown of it, where the policy has so many.
+VIEWS = 4
 #: Files left out that are listed; the file beside the table lists all.
 LISTED = 200
 

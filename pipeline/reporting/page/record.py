@@ -19,6 +19,7 @@ from pipeline.images.decoding.reading import Guard
 from pipeline.images.names import shown
 from pipeline.images.preprocess import Preprocess
 from pipeline.images.thumbnails import thumbnail, views
+from pipeline.images.views import CLASSIC, POLICIES, numbers
 from pipeline.reporting.page import advice, album, choice, contents, findings
 from pipeline.reporting.page.album import Album
 from pipeline.reporting.page.answers import Answers
@@ -88,7 +89,7 @@ def record(
     place = {row: number for number, row in enumerate(pictures.rows)}
     classes, samples = contents.classes(table), contents.samples(table)
     counts = np.array([line["counts"] for line in classes]).reshape(-1, len(table.split_counts))
-    size = given.preprocess
+    size, policy = given.preprocess, _policy(models)
     return {
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "version": version("headstart"),
@@ -104,7 +105,8 @@ def record(
         "splits": [split or "unlabelled" for split in table.split_counts],
         "classes": classes,
         "samples": samples,
-        "strips": _strips(found, samples, pictures, workers, guard),
+        "strips": _strips(found, samples, pictures, policy, workers, guard),
+        "drawn_views": _drawn(policy, learned=bool(models)),
         "totals": counts.sum(0).tolist(),
         "largest": counts.max(0, initial=1).tolist(),
         "unlabelled": int((table.labels < 0).sum()),
@@ -156,23 +158,43 @@ def _learning(info: ModelInfo, number: int) -> dict[str, Any]:
     return {"info": info, "sentence": sentence, "svg": svg}
 
 
+def _policy(models: list[ModelInfo]) -> str:
+    """Return the policy that the best model learned from, or the one where nothing is said."""
+    named = next((one.policy for one in models), None)
+    return named if named in POLICIES else CLASSIC
+
+
+def _drawn(policy: str, *, learned: bool) -> str:
+    """Return what a strip shows behind the evaluation view, in words."""
+    if policy == "none":
+        return "alone: the best model learned from no others"
+    how = "which the best model learned from" if learned else "as fine-tuning may use them"
+    return f"then augmented views of the policy {policy}, {how}"
+
+
 def _strips(
-    found: Found, samples: dict[int, list[int]], pictures: Album, workers: int, guard: Guard
+    found: Found,
+    samples: dict[int, list[int]],
+    pictures: Album,
+    policy: str,
+    workers: int,
+    guard: Guard,
 ) -> dict[int, dict[str, Any]]:
     """Return for some classes the views of one image, put into the album."""
     table = found.table
     part = [(label, rows[0]) for label, rows in samples.items() if rows][: contents.STRIPS]
     preprocess = Preprocess.from_json(table.provenance.preprocess)
     side = min(preprocess.crop, album.side(len(pictures.rows)))
+    drawn = (0, *numbers(policy, contents.VIEWS))
     wanted = (
         (found.images.file(row), found.images.digests[row], view)
         for _, row in part
-        for view in contents.VIEWS
+        for view in drawn
     )
     crops = views(wanted, preprocess.with_size(side), workers=workers, guard=guard)
     strips: dict[int, dict[str, Any]] = {}
     for label, row in part:
-        own = [next(crops) for _ in contents.VIEWS]
+        own = [next(crops) for _ in drawn]
         strips[label] = {
             "path": table.paths[row],
             "pictures": [pictures.add(thumbnail(c.rgb, side)) for c in own if c.rgb is not None],

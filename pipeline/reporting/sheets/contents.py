@@ -10,12 +10,14 @@ import numpy as np
 
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.names import counted
+from pipeline.images.views import CLASSIC, numbers
 from pipeline.reporting.options import MOST
 
 #: Up to so many classes each has its own section; beyond, the pictures stand side by side with
 #: their classes' names.
 SECTIONS = 20
-#: Random views that are shown of an image, beside the evaluation view: as many as `finetune` keeps.
+#: Views of the policy that are shown of an image, beside the evaluation view, where it has so many:
+#: as many as `finetune` keeps.
 VIEWS = 4
 
 
@@ -101,10 +103,16 @@ def classes(images: ImageSet, rows: np.ndarray, *, count: int | None, seed: int 
 
 
 def views(
-    images: ImageSet, rows: np.ndarray, *, count: int | None, seed: int | None, trunk: str
+    images: ImageSet,
+    rows: np.ndarray,
+    *,
+    count: int | None,
+    seed: int | None,
+    trunk: str,
+    policy: str = CLASSIC,
 ) -> Content:
-    """Return images as a trunk sees them: the evaluation view, and the random views that it learns
-    from when it is fine-tuned.
+    """Return images as a trunk sees them: the evaluation view, and the views of a policy that it
+    learns from when it is fine-tuned.
 
     Args:
         images: the images.
@@ -112,20 +120,23 @@ def views(
         count: images; None for 6.
         seed: of a random choice; None for the first of each class in turn.
         trunk: its name.
+        policy: of `pipeline.images.views.POLICIES`.
     """
+    drawn = (0, *numbers(policy, VIEWS))
     rng = None if seed is None else np.random.default_rng(seed)
     most = MOST // (VIEWS + 1)
     chosen = _some(_in_turn(images.labels, rows), min(count or 6, most), rng)
     sections = []
     for row in chosen:
         items = tuple(
-            Item(row, (f"view {view}" if view else "evaluation",), view, facts=(("view", view),))
-            for view in range(VIEWS + 1)
+            Item(row, (f"view {at}" if at else "evaluation",), number, facts=(("view", at),))
+            for at, number in enumerate(drawn)
         )
         sections.append((f"{images.title(int(images.labels[row]))}   {images.paths[row]}", items))
     title = f"{images.name}: as {trunk} sees {counted(len(chosen), 'image')}"
-    note = "View 0 is evaluated; the others are crops, some mirrored, that are always the same."
-    return Content(title, (note,), tuple(sections), columns=VIEWS + 1)
+    others = "has no others" if len(drawn) == 1 else "gives the others, always the same ones"
+    note = f"View 0 is evaluated; the policy {policy} {others}."
+    return Content(title, (note,), tuple(sections), columns=len(drawn))
 
 
 def predictions(

@@ -24,13 +24,14 @@ from pipeline.images.decoding.reading import Guard
 from pipeline.images.names import counted, safe, shown
 from pipeline.images.preprocess import Preprocess
 from pipeline.images.thumbnails import Picture
+from pipeline.images.views import CLASSIC, POLICIES
 from pipeline.progress import Progress, Silent
 from pipeline.reporting.options import ShowOptions
 from pipeline.reporting.sheets import contents, sheet
 from pipeline.reporting.sheets.contents import Content
 from pipeline.store.cache import Cache
 from pipeline.store.outputs import DRAWN, output_path, write_output
-from pipeline.store.result_records import HeadInfo
+from pipeline.store.result_records import HeadInfo, ModelInfo
 from pipeline.store.table import FeatureTable
 from pipeline.trunks import spec
 
@@ -97,6 +98,7 @@ def show(
     classes: tuple[str, ...] = (),
     count: int | None = None,
     seed: int | None = None,
+    augment: str | None = None,
     wrong: bool = False,
     data: str | Path | None = None,
     output: str | Path | None = None,
@@ -116,6 +118,8 @@ def show(
         count: images of each class, of all, or of the right and the wrong each; None for what
             fits the kind.
         seed: of a random choice, from 0; None for the first images, or the surest mistakes.
+        augment: policy of the views, one of `pipeline.images.views.POLICIES`; None for the one that
+            a model learned from, and else `crop+mirror`.
         wrong: mistakes alone.
         data: folder in which the images of a table lie now; None for where they were.
         output: the PNG to write; None for one in the cache.
@@ -152,6 +156,8 @@ def draw_sheet(
     kind = options.kind or ("classes" if artefact is None else "predictions")
     if options.wrong and kind != "predictions":
         raise UsageError("--wrong is for predictions: name a head or model, or --kind predictions.")
+    if options.augment is not None and kind != "views":
+        raise UsageError("--augment says which views are shown: add --kind views.")
     table = _table(cache, word, artefact)
     if table is None:
         assert word is not None
@@ -173,7 +179,10 @@ def draw_sheet(
         preprocess, trunk = _preprocessing(table, cache)
         split = options.split or ("train" if "train" in images.split_names else None)
         rows = images.rows(split=split, labels=labels)
-        content = contents.views(images, rows, count=options.count, seed=options.seed, trunk=trunk)
+        content = contents.views(
+            images, rows, count=options.count, seed=options.seed, trunk=trunk,
+            policy=options.augment or _policy(artefact),
+        )  # fmt: skip
     else:
         rows = images.rows(split=options.split, labels=labels)
         content = contents.classes(images, rows, count=options.count, seed=options.seed)
@@ -231,6 +240,13 @@ def _predictions(
         images, stored.rows[kept], probabilities, count=options.count, seed=options.seed,
         wrong=options.wrong, title=f"{images.name} {split}: {name} ({how} {info.trunk})",
     )  # fmt: skip
+
+
+def _policy(artefact: Artefact | None) -> str:
+    """Return the policy that a model learned from, or the one where nothing is said."""
+    info = None if artefact is None else artefact.kind.read(artefact.folder)
+    policy = info.policy if isinstance(info, ModelInfo) else None
+    return policy if policy in POLICIES else CLASSIC
 
 
 def _preprocessing(table: FeatureTable | None, cache: Cache) -> tuple[Preprocess, str]:

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -13,13 +14,15 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.errors import PipelineError
 from pipeline.images.decoding import probe
+from pipeline.images.views import numbers
 from pipeline.reporting.options import ReportOptions
 from pipeline.reporting.page import album, contents
+from pipeline.reporting.page import record as record_module
 from pipeline.reporting.page.report import current, write_report
 from pipeline.store import advice as kept
 from pipeline.store.cache import Cache
 from pipeline.store.in_flight import InFlightJournal
-from pipeline.store.results import HEAD
+from pipeline.store.results import HEAD, MODEL
 
 
 @pytest.fixture(autouse=True)
@@ -248,6 +251,31 @@ def test_markup_in_names_is_text(cache, tmp_path):
     for text in (HOSTILE, "b\n\t&amp;", "<u onload=x>\ufffd", "<s>why</s>", "<i>photos"):
         assert text in shown
     assert json.loads(json.dumps(done.to_json()))["images"] == 60
+
+
+@pytest.mark.parametrize(("policy", "views"), [("shift", 4), ("mirror", 1), ("none", 0)])
+def test_the_strips_are_of_the_policy_that_the_best_model_learned_from(
+    modelled, tmp_path, monkeypatch, policy, views
+):
+    shutil.copytree(modelled / "cache", tmp_path / "cache")
+    cache = Cache.at(tmp_path / "cache")
+    (folder,) = MODEL.folders(cache.root)
+    info = json.loads((folder / "model.json").read_text())
+    info["augmentation"]["policy"] = policy
+    (folder / "model.json").write_text(json.dumps(info))
+    drawn = set()
+    real = record_module.views
+
+    def noting(files, *args, **options):
+        wanted = list(files)
+        drawn.update(number for _, _, number in wanted)
+        return real(iter(wanted), *args, **options)
+
+    monkeypatch.setattr(record_module, "views", noting)
+    _, html = report(cache, data=modelled / "photos", output=tmp_path / "page.html")
+    assert drawn == {0, *numbers(policy, 4)} and len(drawn) == 1 + views
+    said = "learned from no others" if policy == "none" else f"of the policy {policy}, which the"
+    assert said in " ".join(text_of(html).split())
 
 
 def test_a_model_is_shown_beside_its_head_with_its_curve(modelled, tmp_path):

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from pipeline.images.decoding.loader import load
 from pipeline.images.decoding.reading import ABSENT, unguarded
 from pipeline.images.preprocess import Preprocess
 from pipeline.images.thumbnails import CHANGED
+from pipeline.images.views import POLICIES, numbers
 from pipeline.reporting.options import ShowOptions
 from pipeline.reporting.sheets import show
 from pipeline.store.cache import Cache
+from pipeline.store.results import MODEL
 
 
 def run(work, word=None, **options):
@@ -112,6 +115,34 @@ def test_a_model_shows_its_stored_predictions(modelled):
                     Cache.at(modelled / "cache"))  # fmt: skip
     assert len(done.to_json()["images"]) >= 16 and f"model {folder.name}" in done.content.title
     assert not any(done.reasons)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_views_of_a_named_policy_are_shown(work, policy):
+    done = run(work, kind="views", count=1, augment=policy)
+    wanted = (0, *numbers(policy, 4))
+    assert tuple(item.view for item in done.content.items) == wanted
+    assert [one["view"] for one in done.to_json()["images"]] == list(range(len(wanted)))
+    assert f"the policy {policy} " in done.content.notes[0] and not any(done.reasons)
+
+
+def test_the_views_of_a_model_are_of_the_policy_that_it_learned_from(modelled, tmp_path):
+    shutil.copytree(modelled / "cache", tmp_path / "cache")
+    cache = Cache.at(tmp_path / "cache")
+    (folder,) = MODEL.folders(cache.root)
+    assert MODEL.read(folder).policy == MODEL.read(folder).augmentation["policy"]
+    options = ShowOptions(kind="views", count=1, data=str(modelled / "photos"))
+    for policy in ("shift", "mirror"):
+        record = json.loads((folder / "model.json").read_text())
+        record["augmentation"]["policy"] = policy
+        (folder / "model.json").write_text(json.dumps(record))
+        done = show.draw_sheet(folder.name, options, cache)
+        assert tuple(item.view for item in done.content.items) == (0, *numbers(policy, 4))
+
+
+def test_a_policy_is_for_views_alone(work):
+    with pytest.raises(UsageError, match="--augment says which views are shown: add --kind views"):
+        run(work, augment="shift")
 
 
 def test_a_folder_is_shown_before_it_is_extracted(work):
