@@ -44,7 +44,7 @@ CALLS = {
         "logreg", format="safetensors", head_only=True, output=at / "exported", cache=at
     ),
     "audit": lambda w, at: pipeline.audit(cache=at),
-    "advise": lambda w, at: pipeline.advise(data=w / "photos", sample=16, cache=at,
+    "advise": lambda w, at: pipeline.advise(data=w / "photos", sample=16, trial=8, cache=at,
                                             output=at / "curve.png"),
     "compare_trunks": lambda w, at: pipeline.compare_trunks(
         w / "photos", trunks="squeezenet1_1:random", clf="ncm", folds=2, image_size=64,

@@ -17,6 +17,7 @@ from pipeline.analysis.advising.advise import advise_on_table
 from pipeline.analysis.advising.learning_curve import sizes
 from pipeline.analysis.options import AdviseOptions
 from pipeline.errors import PipelineError, UsageError
+from pipeline.finetuning.choosing import budget
 from pipeline.store import advice as kept
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
@@ -291,6 +292,7 @@ def test_what_fine_tuning_did_is_told(work):
 
 def test_fine_tuning_is_tried_on_a_part_of_train_and_leaves_nothing(work, monkeypatch):
     monkeypatch.setattr(trial, "SECONDS", 1e9)
+    monkeypatch.setattr(budget, "STEPS", 2)
     cache = Cache.at(work / "cache")
     before = sorted(path for path in (work / "cache" / "models").rglob("*"))
     advice = advise_on_table(None, AdviseOptions(sample=0, trial=18), cache, Heard())
@@ -305,7 +307,8 @@ def test_fine_tuning_is_tried_on_a_part_of_train_and_leaves_nothing(work, monkey
     assert dear.gains == () and any("would take about" in note for note in dear.notes)
 
 
-def test_a_trial_without_images_or_head_is_told(work, moved_photos):
+def test_a_trial_without_images_or_head_is_told(work, moved_photos, monkeypatch):
+    monkeypatch.setattr(budget, "STEPS", 2)
     cache = Cache.at(work / "cache")
     gone = advise_on_table(None, AdviseOptions(sample=0), cache, Heard())
     tried = {gain.unfreeze for gain in gone.gains}  # the cache may hold activations
