@@ -133,7 +133,8 @@ def extract(
         keys: match a weights file's tensors by `name` or by `order`.
         layer: `stem`, `layer1` … `layer4` or `neck`, or several with commas, side by side; None
             for the trunk's own feature.
-        pool: `avg`, `max`, `gem` or `flat`, of the layers' activations.
+        pool: `avg`, `max`, `gem` or `flat`, of the layers' activations; `cls` or `cls+avg` where
+            there is a class token.
         views: random crops and flips of each training image that are kept besides.
         image_size: side of the input in pixels; None for the weights' own.
         precision: `auto`, `fp32`, `tf32`, `bf16` or `fp16`.
@@ -180,8 +181,9 @@ def extract_table(
     options.check()
     make_folder(cache.root)  # its memo remembers from here on
     facts, loaded = spec.resolve(
-        options.trunk, options.weights, options.keys, memo=cache.memo, state_dir=cache.weights
-    )
+        options.trunk, options.weights, options.keys, size=options.image_size, memo=cache.memo,
+        state_dir=cache.weights,
+    )  # fmt: skip
     feature_key(facts, options)  # a layer that is not there is refused before a file is read
     gathered = gather(data, options, cache, progress)
     (done,) = extract_tables(
@@ -290,6 +292,7 @@ def _table(
     told = _unread_notes(unread, rows.key.precision)
     told += [*flat_notes(table.features), *Remarks(remarks).notes]
     told += small_notes(rows.sides, rows.key.preprocess)
+    told += _pooling_note(facts, rows.key.pool)
     notes = [*kept.images.notes, *facts.notes, *told, *rows.notes, *unwritten]
     if "+" in (engines := table.provenance.engine):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
@@ -308,6 +311,25 @@ def _table(
         seconds=rows.seconds,
         images_per_second=(computed + more) / rows.seconds if rows.seconds else 0.0,
     )
+
+
+_POOLINGS = {
+    "cls": "the class token behind the final norm",
+    "avg": "the mean of the image's tokens",
+    "attention": "what an attention pool, the neck, makes of all tokens",
+}
+
+
+def _pooling_note(facts: TrunkFacts, pool: str) -> list[str]:
+    """Return what the feature of a trunk of tokens is, where the trunk's own was asked for."""
+    if pool != "own" or not facts.own_pool:
+        return []
+    what = _POOLINGS.get(facts.own_pool, facts.own_pool)
+    others = [name for name in spec.POOLS if facts.class_token or "cls" not in name]
+    return [
+        f"The feature of {facts.name} is {what}, as its library has it; --pool takes another of "
+        f"{', '.join(others)}."
+    ]
 
 
 _READ_ONLY = "may only be read"

@@ -152,8 +152,9 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         sources = dict(zip(keys, given, strict=True))
         make_folder(cache.root)
         facts, trunk = spec.resolve(
-            options.trunk, options.weights, options.keys, memo=cache.memo, state_dir=cache.weights
-        )
+            options.trunk, options.weights, options.keys, size=options.image_size,
+            memo=cache.memo, state_dir=cache.weights,
+        )  # fmt: skip
         asked = feature_key(facts, options)
         with cache.reading(asked.fingerprints, keys):
             rows = find_rows(cache, asked, keys, device=options.device, engine=options.engine)

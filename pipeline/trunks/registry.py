@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.arguments import path_of
@@ -106,7 +106,7 @@ def find(name: str) -> Architecture:
     """Return the architecture of a name.
 
     Raises:
-        UsageError: there is none, or it is no CNN.
+        UsageError: there is none, or it cannot be cut into stages.
     """
     for source in SOURCES:
         architecture: Architecture | None = source.find(name)
@@ -119,7 +119,12 @@ def find(name: str) -> Architecture:
 
 
 def load(
-    name: str, weights: str | Path = "default", *, keys: str = "name", state_dir: Path
+    name: str,
+    weights: str | Path = "default",
+    *,
+    keys: str = "name",
+    size: int | None = None,
+    state_dir: Path,
 ) -> LoadedTrunk:
     """Return a trunk with its weights.
 
@@ -127,10 +132,13 @@ def load(
         name: of `names()`; timm's may carry a tag (`timm/resnet18.a1_in1k`).
         weights: `default`, the name of pretrained weights, `random`, or a file.
         keys: how a file's tensors are matched: `name` or `order`.
+        size: side of the input, in pixels; None for the weights' own. A transformer's position
+            embeddings are resampled as its library does it.
         state_dir: where calibrated random weights are kept.
 
     Raises:
-        UsageError: no such trunk, weights or file, or weights that do not fit.
+        UsageError: no such trunk, weights or file, weights that do not fit, or a size that the
+            trunk does not take.
         PipelineError: a download that fails, a damaged file, a network that cannot be cut.
     """
     if keys not in KEYS:
@@ -147,6 +155,8 @@ def load(
         sets = read_sets(path)  # before the network is built
     else:
         label = source = "random" if weights == "random" else architecture.label(str(weights))
+        if label not in ("random", architecture.default):  # its input may have another size
+            architecture = find(f"{architecture.name}.{label}") if "/" in name else architecture
     with random_weights.seeded(random_weights.SEED):
         model = architecture.build().float().eval()
     trunk = stage_trunk(architecture, model)
@@ -166,7 +176,7 @@ def load(
         preprocess, given = pretrained.preprocess, pretrained.fetch()
         wanted = replace(wanted, keys=pretrained.keys)
     fill(wanted, given, source=source)
-    return LoadedTrunk(
+    loaded = LoadedTrunk(
         name=architecture.name,
         weights=label,
         weights_asked=str(weights if path is None else path.absolute()),
@@ -175,6 +185,35 @@ def load(
         preprocess=preprocess,
         module=trunk,
     )
+    if size in (None, preprocess.crop):
+        return loaded
+    return replace(loaded, module=_resized(architecture, model, trunk, size))
+
+
+def _resized(
+    architecture: Architecture, model: nn.Module, trunk: StagedTrunk, size: int
+) -> StagedTrunk:
+    """Return a trunk for an input of another side, cut as before.
+
+    Args:
+        architecture: of the trunk.
+        model: the library's, with its weights; it may be changed.
+        trunk: made of it.
+        size: the side, in pixels.
+
+    Raises:
+        UsageError: it does not take that side.
+    """
+    try:
+        with torch.no_grad():
+            other = architecture.resize(model, size)
+        return trunk if other is None else stage_trunk(architecture, other.eval(), size)
+    except (ValueError, AssertionError, RuntimeError, PipelineError) as error:
+        reason = (str(error) or "what it computes does not fit").split("\n")[0].rstrip(".")
+        raise UsageError(
+            f"{architecture.name} does not take images of {size} px: {reason}. Give another "
+            f"--image-size, or leave it out for its own {architecture.preprocess.crop} px."
+        ) from error
 
 
 def _zero(trunk: StagedTrunk, source: str) -> list[str]:

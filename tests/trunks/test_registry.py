@@ -39,7 +39,8 @@ def test_names_hold_all_three_sources_and_no_transformer() -> None:
     every = names()
     assert {"efficientnet_lite0", "resnet18", "convnext_tiny", "timm/resnet10t"} <= set(every)
     assert len(every) == len(set(every))
-    assert not [n for n in every if n.startswith("vit") or "swin" in n or "quantized" in n]
+    assert not [n for n in every if "quantized" in n or "crossvit" in n]
+    assert {"vit_b_16", "swin_t", "maxvit_t", "timm/vit_small_patch16_dinov3"} <= set(every)
     assert names("resnet1?") == ["resnet18"]
     assert set(names("LITE0")) == {
         "efficientnet_lite0",
@@ -55,14 +56,10 @@ def test_names_hold_all_three_sources_and_no_transformer() -> None:
         ("resnet81", "no trunk 'resnet81'. Did you mean resnet18"),
         ("resnet10t", "Did you mean timm/resnet10t?"),
         ("timm/resnet10x", "Did you mean timm/resnet10t"),
-        ("vit_b_16", "vision transformer; trunks are CNNs"),
-        ("swin_t", "vision transformer"),
-        ("maxvit_t", "vision transformer"),
         ("quantized_resnet18", "quantized"),
         ("fcn_resnet50", "no image classifier"),
-        ("timm/vit_tiny_patch16_224", "vision transformer"),
-        ("timm/mixer_b16_224", "MLP mixer"),
-        ("timm/caformer_s18", "vision transformer"),
+        ("timm/sequencer2d_s", "it is a recurrent network"),
+        ("timm/volo_d1_224", "its class token joins late"),
         ("timm/resnet18.a9_in1k", "no weights 'a9_in1k' of timm/resnet18. There are: a1_in1k"),
     ],
 )
@@ -271,9 +268,9 @@ def test_describe_agrees_with_the_trunk_it_describes(name: str) -> None:
     assert info.parameters == sum(p.numel() for p in trunk.parameters())
 
 
-def test_a_network_that_is_no_chain_of_maps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(from_timm, "NOT_CNN", {})
-    for name in ("timm/test_vit", "timm/deit_tiny_patch16_224", "timm/mambaout_femto"):
+def test_a_network_that_is_no_chain_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(from_timm, "REFUSED", {})
+    for name in ("timm/cait_xxs24_224", "timm/coat_tiny", "timm/twins_svt_small"):
         with pytest.raises(PipelineError, match="cannot be cut into stages"):
             describe(name)
 
