@@ -39,7 +39,7 @@ SMALL: dict[str, tuple[int, dict[str, Any]]] = {
     "tiny_vit_5m_224": (64, {}),
     "test_mambaout": (64, {}),
 }
-TRANSFORMERS = [f"timm/{name}" for name in SMALL]
+TRANSFORMERS = [f"timm/{name}" for name in SMALL if timm.is_model(name)]
 
 
 def member(name: str) -> tuple[Architecture, int]:
