@@ -129,7 +129,8 @@ def extract(
     Args:
         data: a folder, a CSV or TSV file, or the name of a built-in set; `digits` without it.
         trunk: built-in, torchvision's name, or `timm/NAME`.
-        weights: `default`, a name of the library's, `random`, or a file.
+        weights: `default`, a name of the library's, `random`, or a file; `FILE::KEY` for one of
+            several networks in it.
         keys: match a weights file's tensors by `name` or by `order`.
         layer: `stem`, `layer1` … `layer4` or `neck`, or several with commas, side by side; None
             for the trunk's own feature.

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.arguments import file_and_key
 from pipeline.errors import PipelineError
 from pipeline.store.cache import Cache
 from pipeline.trunks import registry
@@ -76,7 +77,7 @@ def load_recorded(given: Recorded, cache: Cache, *, made: str, otherwise: str) -
             return trunk
         except PipelineError as error:
             faults.append(error)
-    if asked.exists():
+    if file_and_key(asked)[0].exists():
         raise faults[0]
     raise PipelineError(
         f"The weights file {asked} of {made} does not exist any more, and no table of {cache.root} "
@@ -94,6 +95,6 @@ def _places(given: Recorded, cache: Cache) -> Iterator[tuple[Path, str]]:
             continue
         moved_along = Path(os.path.normpath(cache.root / os.path.relpath(path, known.cache)))
         for place in (path, moved_along):
-            if place not in seen and place.is_file():
+            if place not in seen and file_and_key(place)[0].is_file():
                 seen.add(place)
                 yield place, known.keys

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.arguments import path_of
+from pipeline.arguments import file_and_key, path_of
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.sources import builtin, from_timm, from_torchvision, random_weights
@@ -130,7 +130,8 @@ def load(
 
     Args:
         name: of `names()`; timm's may carry a tag (`timm/resnet18.a1_in1k`).
-        weights: `default`, the name of pretrained weights, `random`, or a file.
+        weights: `default`, the name of pretrained weights, `random`, a file, or `FILE::KEY` for
+            one of several sets of tensors in it.
         keys: how a file's tensors are matched: `name` or `order`.
         size: side of the input, in pixels; None for the weights' own. A transformer's position
             embeddings are resampled as its library does it.
@@ -145,13 +146,14 @@ def load(
         raise UsageError(f"--keys is name or order, not {keys!r}.{nearest(keys, KEYS)}")
     architecture = find(name)
     path = _as_path(weights, architecture)
+    path, key = (None, None) if path is None else file_and_key(path)
     if keys == "order" and (path is None or is_safetensors(path)):
         raise UsageError(
             "--keys order is for weights files of torch.save: a safetensors file keeps its "
             "tensors sorted by name, and other weights are matched by name."
         )
     if path is not None:
-        label, source = path.name, f"Weights file {path}"
+        label, source = _address(Path(path.name), key, whole=False), f"Weights file {path}"
         sets = read_sets(path)  # before the network is built
     else:
         label = source = "random" if weights == "random" else architecture.label(str(weights))
@@ -166,7 +168,7 @@ def load(
     notes = []
     given: Mapping[str, Tensor]
     if path is not None:
-        choice, note = choose(sets, wanted, path)
+        choice, note = choose(sets, wanted, path, key)
         given, notes = choice.tensors, [note] * bool(note)
     elif weights == "random":
         file = state_dir / f"{_random_id(architecture)}.safetensors"
@@ -179,7 +181,7 @@ def load(
     loaded = LoadedTrunk(
         name=architecture.name,
         weights=label,
-        weights_asked=str(weights if path is None else path.absolute()),
+        weights_asked=str(weights) if path is None else _address(path, key),
         weights_digest=digest(own),
         notes=(*notes, *_zero(trunk, source)),
         preprocess=preprocess,
@@ -260,8 +262,15 @@ def _as_path(weights: str | Path, architecture: Architecture) -> Path | None:
     if weights in ("default", "random") or weights in architecture.weights:
         return None
     path = path_of(weights, "--weights")
-    looks = path.suffix.lower() in SUFFIXES or "/" in weights or "\\" in weights or path.exists()
+    file, key = file_and_key(path)
+    looks = file.suffix.lower() in SUFFIXES or file.exists() or key is not None
+    looks = looks or "/" in weights or "\\" in weights
     return path if looks else None
+
+
+def _address(path: Path, key: str | None, *, whole: bool = True) -> str:
+    """Return a file, absolute where the `whole` path is wanted, and the key in it."""
+    return f"{path.absolute() if whole else path}{'' if key is None else f'::{key}'}"
 
 
 def _random_id(architecture: Architecture) -> str:

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.arguments import path_of
+from pipeline.arguments import file_and_key, path_of
 from pipeline.database import Database
 from pipeline.errors import UsageError, nearest
 from pipeline.images.preprocess import DECODE_POLICY, VIEW_POLICY, Preprocess
@@ -259,7 +259,7 @@ def _text(weights: str | Path) -> str:
 
 
 def _stat(weights: str) -> list[Any] | None:
-    path = path_of(weights, "--weights")
+    path, _ = file_and_key(path_of(weights, "--weights"))
     try:
         stat = path.stat()
     except (OSError, ValueError):
