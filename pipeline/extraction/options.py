@@ -17,7 +17,8 @@ class ExtractOptions(Options):
     """The options of `extract`. Equal options over equal files give equal tables.
 
     Args:
-        trunk: Pretrained network: built-in, torchvision's name, or timm/NAME.
+        trunk: Pretrained network: built-in, torchvision's name, timm/NAME, or module:function,
+            which makes one's own.
         weights: default, a name of the library's, random, or a file of torch.save or safetensors;
             FILE::KEY for one of several networks in it.
         keys: Match a file's tensors by name, or by order where all shapes agree.

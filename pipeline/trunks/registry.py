@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.arguments import file_and_key, path_of
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.preprocess import Preprocess
-from pipeline.trunks.sources import builtin, from_timm, from_torchvision, random_weights
+from pipeline.trunks.sources import builtin, from_timm, from_torchvision, own, random_weights
 from pipeline.trunks.sources.checkpoint import read_sets
 from pipeline.trunks.sources.choosing import choose
 from pipeline.trunks.sources.containers import SUFFIXES, is_safetensors
@@ -26,7 +26,7 @@ from pipeline.trunks.staging.cutting import stage_trunk
 from pipeline.trunks.staging.stages import StagedTrunk
 
 #: Where trunks come from, asked in this order. A module with `names()` and `find(name)`.
-SOURCES = (builtin, from_torchvision, from_timm)
+SOURCES = (builtin, from_torchvision, from_timm, own)
 #: Part of the name under which random weights are kept: raise it when they would be others.
 _RECIPE = 1
 
@@ -158,13 +158,14 @@ def load(
     else:
         label = source = "random" if weights == "random" else architecture.label(str(weights))
         if label not in ("random", architecture.default):  # its input may have another size
-            architecture = find(f"{architecture.name}.{label}") if "/" in name else architecture
+            timms = name.startswith(from_timm.PREFIX)
+            architecture = find(f"{architecture.name}.{label}") if timms else architecture
     with random_weights.seeded(random_weights.SEED):
         model = architecture.build().float().eval()
     trunk = stage_trunk(architecture, model)
-    own = trunk.native_state()
+    tensors = trunk.native_state()
     preprocess = architecture.preprocess
-    wanted = Wanted({**model.state_dict(), **own}, set(own), keys, architecture.rename)
+    wanted = Wanted({**model.state_dict(), **tensors}, set(tensors), keys, architecture.rename)
     notes = []
     given: Mapping[str, Tensor]
     if path is not None:
@@ -182,7 +183,7 @@ def load(
         name=architecture.name,
         weights=label,
         weights_asked=str(weights) if path is None else _address(path, key),
-        weights_digest=digest(own),
+        weights_digest=_identity(tensors, architecture.structure),
         notes=(*notes, *_zero(trunk, source)),
         preprocess=preprocess,
         module=trunk,
@@ -266,6 +267,14 @@ def _as_path(weights: str | Path, architecture: Architecture) -> Path | None:
     looks = file.suffix.lower() in SUFFIXES or file.exists() or key is not None
     looks = looks or "/" in weights or "\\" in weights
     return path if looks else None
+
+
+def _identity(tensors: Mapping[str, Tensor], structure: str) -> str:
+    """Return what tells a trunk from others of its name."""
+    of_tensors = digest(tensors)
+    if not structure:
+        return of_tensors
+    return hashlib.sha256(f"{of_tensors}\0{structure}".encode()).hexdigest()
 
 
 def _address(path: Path, key: str | None, *, whole: bool = True) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.finetuning.model import Predictor
 from pipeline.inference.exporting.graph import linear_of
+from pipeline.trunks import permitted
 from pipeline.trunks.sources import builtin
 
 FILE = "model.safetensors"
@@ -67,6 +68,8 @@ def made(library: dict[str, str], classes: int) -> nn.Module:
 
 def _library(predictor: Predictor, own: dict[str, Tensor], layer: nn.Linear) -> Any:
     """Return what takes these tensors exactly, its classifier's name with it; else None."""
+    if permitted.is_own(predictor.info.trunk):
+        return None
     library = maker(predictor.info.trunk)
     model = made(library, len(predictor.classes))
     theirs = model.state_dict()

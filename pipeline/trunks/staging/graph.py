@@ -97,6 +97,32 @@ def trace_forward(model: nn.Module, *, ends_at: str | None = None) -> fx.Graph:
     return _ended(graph, model, linear[-1].args[0])
 
 
+def trace_own(model: nn.Module) -> fx.Graph:
+    """Return the graph of a person's own network up to its feature.
+
+    Where what it gives comes from a Linear, that is the classifier, and its input the feature;
+    else what it gives is the feature. Modules that hold more than half of all parameters are
+    opened: a network often stands in a wrapper.
+
+    Args:
+        model: in eval mode; takes [B, 3, S, S] and gives one tensor.
+    """
+    total = sum(p.numel() for p in model.parameters())
+    opened = {
+        name
+        for name, module in model.named_modules()
+        if name and not type(module).__module__.startswith("torch.nn.")
+        and 2 * sum(p.numel() for p in module.parameters()) > total
+    }  # fmt: skip
+    graph = _traced(_Tracer(opened, ()), model)
+    feature = graph.output_node().args[0]
+    while isinstance(feature, fx.Node) and runs(model, feature, nn.Identity, nn.Dropout):
+        feature = feature.all_input_nodes[0]
+    if isinstance(feature, fx.Node) and runs(model, feature, nn.Linear):
+        feature = feature.args[0]
+    return _ended(graph, model, feature)
+
+
 def trace_pre_logits(model: nn.Module) -> fx.Graph:
     """Return the graph of `model.forward_head(model.forward_features(x), pre_logits=True)`.
 
