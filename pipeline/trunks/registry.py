@@ -69,6 +69,10 @@ class TrunkInfo:
         parameters: of stages, pooling and neck, without the classifier.
         multiply_adds: for one image of `input_size`, without the classifier.
         input_size: side that the default weights want, in pixels.
+        patch: side of a patch in pixels; None where activations are maps.
+        tokens: T for one image of `input_size`, class and register tokens included; else None.
+        blocks: of a transformer of one resolution; 0 for other trunks.
+        licence: of the default weights, where the library tells it; else empty.
         weights: names of pretrained weights, the default first.
         at_hand: whether the default weights need no download.
     """
@@ -83,6 +87,10 @@ class TrunkInfo:
     parameters: int
     multiply_adds: int
     input_size: int
+    patch: int | None
+    tokens: int | None
+    blocks: int
+    licence: str
     weights: tuple[str, ...]
     at_hand: bool
 
@@ -320,7 +328,8 @@ def describe(name: str) -> TrunkInfo:
         place: tuple(name for name, where in trunk.native.items() if where == place)
         for place in (*trunk.stages, "neck")
     }
-    default = architecture.default
+    default, patch = architecture.default, trunk.strides["stem"]
+    tokens = None if trunk.prefix is None else trunk.prefix + (size // patch) ** 2
     return TrunkInfo(
         name=architecture.name,
         family=architecture.family,
@@ -332,6 +341,10 @@ def describe(name: str) -> TrunkInfo:
         parameters=sum(p.numel() for p in trunk.parameters()),
         multiply_adds=counter.get_total_flops() // 2,
         input_size=size,
+        patch=None if tokens is None else patch,
+        tokens=tokens,
+        blocks=len(trunk.blocks),
+        licence=architecture.licence,
         weights=tuple(sorted(architecture.weights, key=lambda label: label != default)),
         at_hand=default is not None and architecture.pretrained(default).at_hand(),
     )

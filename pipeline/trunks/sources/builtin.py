@@ -111,6 +111,7 @@ def find(name: str) -> Architecture | None:
         default=_LABEL,
         pretrained=lambda _: pretrained,
         preprocess=given.preprocess,
+        licence="apache-2.0",
     )
 
 

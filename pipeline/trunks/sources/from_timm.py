@@ -81,6 +81,7 @@ def find(name: str) -> Architecture | None:
         pretrained=lambda label: _pretrained(base, label, tags[label]),
         preprocess=preprocess,
         resize=_resize,
+        licence=getattr(tags.get(default or ""), "license", None) or "",
     )
     if tag:
         architecture.label(tag)  # complains where there is no such tag

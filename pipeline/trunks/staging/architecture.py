@@ -47,6 +47,7 @@ class Architecture:
         rename: from tensor names in the library's own old files to present ones.
         resize: gives a model, with its weights, for an input of another side; None where the model
             takes any. It says in a `ValueError` what side is allowed.
+        licence: of the default weights, where the library tells it.
         structure: what besides the tensors tells two networks of one name apart.
     """
 
@@ -60,6 +61,7 @@ class Architecture:
     preprocess: Preprocess
     rename: Callable[[str], str] = str
     resize: Callable[[nn.Module, int], nn.Module | None] = lambda model, side: None
+    licence: str = ""
     structure: str = ""
 
     def label(self, weights: str) -> str:
