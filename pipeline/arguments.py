@@ -48,6 +48,15 @@ def plain(value: Any, kind: type) -> Any:
     return value
 
 
+def file_and_key(path: Path) -> tuple[Path, str | None]:
+    """Return the file and the key of `FILE::KEY`; the key is None where there is none.
+
+    A file that is really called so is a file.
+    """
+    name, mark, key = str(path).rpartition("::")
+    return (path, None) if not mark or path.exists() else (Path(name), key)
+
+
 def named(value: Any) -> str:
     """Return a value for a sentence: as Python writes it where that is short, else its type."""
     text = ""

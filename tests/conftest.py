@@ -75,7 +75,7 @@ def fake_trunk(monkeypatch):
 
     engine = FakeEngine()
 
-    def resolve(name, weights, keys, *, memo, state_dir):
+    def resolve(name, weights, keys, *, size, memo, state_dir):
         stages = ("stem", "layer1", "layer2", "layer3", "layer4")
         digest = "d" * 64 if weights == "default" else "e" * 64
         size = Preprocess(10, 8)

@@ -52,7 +52,18 @@ FUNCTIONS = {
 KINDS = {kind.__name__: (kind, command) for kind, command in FUNCTIONS.values()}
 EVERY = [(kind, f.name) for kind, _ in KINDS.values() for f in fields(kind)]
 #: What functions take besides options, and what commands do.
-SUBJECTS = {"data", "table", "images", "model", "head", "what", "first", "second", "cache"}
+SUBJECTS = {
+    "preprocess",
+    "data",
+    "table",
+    "images",
+    "model",
+    "head",
+    "what",
+    "first",
+    "second",
+    "cache",
+}
 OF_COMMANDS = {"cache", "as_json", "model", "every", "opens", "form", "compare", "report"}
 
 
@@ -67,7 +78,7 @@ def command_of(name):
 def plain(annotation):
     """Return an annotation without what is only another way to give the same."""
     several = (" | Sequence[str]", " | Sequence[float]", " | Sequence[str | BaseEstimator]")
-    for other in (" | Path", " | int", *several, " | BaseEstimator"):
+    for other in (" | Path", " | int", *several, " | BaseEstimator", " | nn.Module"):
         if annotation.startswith("str"):
             annotation = annotation.replace(other, "")
     return annotation

@@ -104,8 +104,9 @@ def _load(key: FeatureKey, options: ExtractOptions, cache: Cache) -> LoadedTrunk
     from pipeline.trunks import registry
 
     trunk = registry.load(
-        options.trunk, options.weights, keys=options.keys, state_dir=cache.weights
-    )
+        options.trunk, options.weights, keys=options.keys, size=key.preprocess.crop,
+        state_dir=cache.weights,
+    )  # fmt: skip
     _check(trunk, key, options, cache)
     return trunk
 
@@ -115,7 +116,8 @@ def _check(trunk: LoadedTrunk, key: FeatureKey, options: ExtractOptions, cache: 
     from pipeline.trunks.registry import check_weights
 
     if trunk.weights_digest != key.weights_digest:
-        spec.remember(trunk, options.trunk, options.weights, options.keys, memo=cache.memo)
+        asked = (options.trunk, options.weights, options.keys)
+        spec.remember(trunk, *asked, size=options.image_size, memo=cache.memo)
     check_weights(
         trunk, key.weights_digest, asked=options.weights, made="the rows in the cache",
         otherwise="run the same command again for rows of the new ones",

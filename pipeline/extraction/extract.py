@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,11 +27,13 @@ from pipeline.store.atomic import make_folder, may_only_be_read
 from pipeline.store.cache import Cache
 from pipeline.store.records import PassCost
 from pipeline.store.table import FeatureTable, flat_notes
-from pipeline.trunks import spec
+from pipeline.trunks import permitted, spec
 from pipeline.trunks.engines import finite
 from pipeline.trunks.spec import TrunkFacts
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pipeline.trunks.registry import LoadedTrunk
 
 
@@ -101,7 +103,7 @@ class Extraction:
 def extract(
     data: AnyData = None,
     *,
-    trunk: str = DEFAULT_TRUNK,
+    trunk: str | nn.Module = DEFAULT_TRUNK,
     weights: str | Path = "default",
     keys: str = "name",
     layer: str | Sequence[str] | None = None,
@@ -120,6 +122,7 @@ def extract(
     wait: bool = True,
     max_bad: int | None = None,
     rehash: bool = False,
+    preprocess: Mapping[str, Any] | None = None,
     cache: str | Path | None = None,
 ) -> FeatureTable:
     """Run a frozen trunk over the images of `data` and return the table of their features.
@@ -128,12 +131,16 @@ def extract(
 
     Args:
         data: a folder, a CSV or TSV file, or the name of a built-in set; `digits` without it.
-        trunk: built-in, torchvision's name, or `timm/NAME`.
-        weights: `default`, a name of the library's, `random`, or a file.
+        trunk: built-in, torchvision's name, `timm/NAME`, `module:function` that makes one's own,
+            or such a network itself, with `name` and `preprocess`. Its last Linear is the
+            classifier; without one, what it gives is the feature.
+        weights: `default`, a name of the library's, `random`, or a file; `FILE::KEY` for one of
+            several networks in it.
         keys: match a weights file's tensors by `name` or by `order`.
         layer: `stem`, `layer1` … `layer4` or `neck`, or several with commas, side by side; None
             for the trunk's own feature.
-        pool: `avg`, `max`, `gem` or `flat`, of the layers' activations.
+        pool: `avg`, `max`, `gem` or `flat`, of the layers' activations; `cls` or `cls+avg` where
+            there is a class token.
         views: random crops and flips of each training image that are kept besides.
         image_size: side of the input in pixels; None for the weights' own.
         precision: `auto`, `fp32`, `tf32`, `bf16` or `fp16`.
@@ -141,13 +148,16 @@ def extract(
         engine: `auto`, `torch` or `openvino`: what runs the trunk.
         batch_size: images at once; None for the device's default.
         workers: decoding threads; None for the cores that the process may use.
-        name: the table's name; None for the data's.
+        name: the table's name; None for the data's. Of a network given itself, also its name: with
+            its tensors and its printed structure it stands for its code, which cannot be hashed.
         val_fraction: share of val, in [0, 1), where the data have no splits; None for 0.15.
         test_fraction: share of test, likewise.
         seed: of the automatic splits, from 0.
         wait: for another process that computes the same rows, and take its rows.
         max_bad: most images that may be undecodable; None for no limit.
         rehash: read every file again, and try bad images again.
+        preprocess: of a network given itself: `size`, `mean`, `std` and `interpolation`, perhaps
+            `resize` (else the size) and `squash`.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
 
     Returns:
@@ -165,7 +175,20 @@ def extract(
         >>> table.features.shape
         (1797, 1280)
     """
+    if not isinstance(trunk, str):
+        trunk = _given(trunk, name, preprocess)
+    elif preprocess is not None:
+        raise UsageError("preprocess is of a network given itself; a library's has its own.")
     return extract_table(as_data(data), ExtractOptions.of(locals()), Cache.at(cache)).table
+
+
+def _given(trunk: Any, name: str | None, preprocess: Any) -> str:
+    """Return the name under which a network given in Python is found."""
+    from torch import nn
+
+    from pipeline.trunks.sources import own
+
+    return own.give(trunk, name, preprocess) if isinstance(trunk, nn.Module) else trunk
 
 
 def extract_table(
@@ -178,10 +201,12 @@ def extract_table(
     began = time.monotonic()
     progress = progress or Silent()
     options.check()
+    permitted.permit(options.trunk)
     make_folder(cache.root)  # its memo remembers from here on
     facts, loaded = spec.resolve(
-        options.trunk, options.weights, options.keys, memo=cache.memo, state_dir=cache.weights
-    )
+        options.trunk, options.weights, options.keys, size=options.image_size, memo=cache.memo,
+        state_dir=cache.weights,
+    )  # fmt: skip
     feature_key(facts, options)  # a layer that is not there is refused before a file is read
     gathered = gather(data, options, cache, progress)
     (done,) = extract_tables(
@@ -290,6 +315,7 @@ def _table(
     told = _unread_notes(unread, rows.key.precision)
     told += [*flat_notes(table.features), *Remarks(remarks).notes]
     told += small_notes(rows.sides, rows.key.preprocess)
+    told += _pooling_note(facts, rows.key.pool)
     notes = [*kept.images.notes, *facts.notes, *told, *rows.notes, *unwritten]
     if "+" in (engines := table.provenance.engine):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
@@ -308,6 +334,25 @@ def _table(
         seconds=rows.seconds,
         images_per_second=(computed + more) / rows.seconds if rows.seconds else 0.0,
     )
+
+
+_POOLINGS = {
+    "cls": "the class token behind the final norm",
+    "avg": "the mean of the image's tokens",
+    "attention": "what an attention pool, the neck, makes of all tokens",
+}
+
+
+def _pooling_note(facts: TrunkFacts, pool: str) -> list[str]:
+    """Return what the feature of a trunk of tokens is, where the trunk's own was asked for."""
+    if pool != "own" or not facts.own_pool:
+        return []
+    what = _POOLINGS.get(facts.own_pool, facts.own_pool)
+    others = [name for name in spec.POOLS if facts.class_token or "cls" not in name]
+    return [
+        f"The feature of {facts.name} is {what}, as its library has it; --pool takes another of "
+        f"{', '.join(others)}."
+    ]
 
 
 _READ_ONLY = "may only be read"

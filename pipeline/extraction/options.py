@@ -17,8 +17,10 @@ class ExtractOptions(Options):
     """The options of `extract`. Equal options over equal files give equal tables.
 
     Args:
-        trunk: Pretrained network: built-in, torchvision's name, or timm/NAME.
-        weights: default, a name of the library's, random, or a file of torch.save or safetensors.
+        trunk: Pretrained network: built-in, torchvision's name, timm/NAME, or module:function,
+            which makes one's own.
+        weights: default, a name of the library's, random, or a file of torch.save or safetensors;
+            FILE::KEY for one of several networks in it.
         keys: Match a file's tensors by name, or by order where all shapes agree.
         layer: Pool the end of this stage, or of several, side by side. [default: what enters
             the last Linear]
@@ -40,7 +42,7 @@ class ExtractOptions(Options):
     """
 
     trunk: str = option(DEFAULT_TRUNK, metavar="NAME")
-    weights: str = option("default", metavar="NAME|FILE")
+    weights: str = option("default", metavar="NAME|FILE[::KEY]")
     keys: str = option("name", choices=("name", "order"))
     layer: str | None = option(None, metavar="stem|layer1|…|layer4|neck[,…]")
     pool: str | None = option(None, choices=spec.POOLS)

@@ -26,7 +26,7 @@ from pipeline.progress import Silent
 from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
-from pipeline.trunks import spec
+from pipeline.trunks import permitted, spec
 
 #: Threads of a grid search take turns: loading a trunk seeds torch, and cutting it into stages
 #: changes what calling a module does (torch.fx), for every thread of the process.
@@ -150,10 +150,12 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise PipelineError("TrunkFeatures was given no images.")
         keys: list[Key] = [(hashlib.sha256(_bytes(source)).digest(), 0) for source in given]
         sources = dict(zip(keys, given, strict=True))
+        permitted.permit(options.trunk)
         make_folder(cache.root)
         facts, trunk = spec.resolve(
-            options.trunk, options.weights, options.keys, memo=cache.memo, state_dir=cache.weights
-        )
+            options.trunk, options.weights, options.keys, size=options.image_size,
+            memo=cache.memo, state_dir=cache.weights,
+        )  # fmt: skip
         asked = feature_key(facts, options)
         with cache.reading(asked.fingerprints, keys):
             rows = find_rows(cache, asked, keys, device=options.device, engine=options.engine)

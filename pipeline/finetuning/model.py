@@ -286,7 +286,8 @@ class Model(Predictor):
         except (SafetensorError, OSError) as error:
             raise DamagedError(f"The model {folder} is damaged: {error}") from error
         if info.standalone:
-            trunk = registry.load(info.trunk, "random", state_dir=store.weights)
+            size = int(info.preprocess["crop"])
+            trunk = registry.load(info.trunk, "random", size=size, state_dir=store.weights)
         else:
             made = f"the frozen part of the model {info.id}"
             trunk = load_recorded(info, store, made=made, otherwise="fine-tune again")

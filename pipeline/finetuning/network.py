@@ -39,7 +39,7 @@ def cut(trunk: StagedTrunk, asked: str, *, layer: str) -> Cut:
     Args:
         trunk: cut into stages.
         asked: `all`, `none`, a number of last stages, or names with commas: stages, `neck`, or
-            native modules (`layer4.1`, `features.7`).
+            native modules (`layer4.1`, `features.7`), or `blockN` of a transformer.
         layer: where the features end: a stage, `feature`, or several joined by `+`.
 
     Raises:
@@ -66,7 +66,7 @@ def cut(trunk: StagedTrunk, asked: str, *, layer: str) -> Cut:
             raise UsageError(f"'{name}' has no parameters: there is nothing to unfreeze in it.")
         learns += own
         root = place if place == "neck" else f"stages.{place}"
-        roots.append(root if name == place else f"{root}.{name}")
+        roots.append(root if name == place else f"{root}.{trunk.native_name(name)}")
     order = [place for place in places if place in held]
     if not order:
         return Cut("feature", (), ())
@@ -167,8 +167,8 @@ class Network(nn.Module):
         """Return logits [B, K], float32.
 
         Args:
-            x: uint8 crops [B, 3, S, S], activations [B, C, H, W] or features [B, D], as the
-                cut's boundary has it.
+            x: uint8 crops [B, 3, S, S], activations [B, C, H, W] or [B, T, C], or features
+                [B, D], as the cut's boundary has it.
         """
         return self.classify(self.body(x))
 

@@ -39,7 +39,8 @@ def load_trunk(task: Task, cache: Cache) -> LoadedTrunk:
     """
     given, options = task.table.provenance, task.options
     if options.from_scratch:
-        return registry.load(given.trunk, "random", state_dir=cache.weights)
+        size = int(given.preprocess["crop"])
+        return registry.load(given.trunk, "random", size=size, state_dir=cache.weights)
     return load_recorded(
         given, cache, made="the table",
         otherwise="run `pipeline extract` and `pipeline fit-head` again",

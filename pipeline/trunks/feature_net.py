@@ -13,7 +13,7 @@ from pipeline.trunks.staging.stages import StagedTrunk
 
 GEM_POWER = 3.0  # Radenović et al. 2018, "Fine-tuning CNN Image Retrieval with No Human Annotation"
 
-#: Pooling → what it makes of an activation, float32 [B, C, H, W].
+#: Pooling → what it makes of an activation, float32 [B, C, H, W]; of tokens, [B, C, N, 1].
 _POOLS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "avg": lambda x: x.mean((2, 3)),
     "max": lambda x: x.amax((2, 3)),
@@ -21,8 +21,10 @@ _POOLS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         F.adaptive_avg_pool2d(x.clamp_min(1e-6) ** GEM_POWER, 1).flatten(1) ** (1 / GEM_POWER)
     ),
     "flat": lambda x: x.flatten(1),
-    "map": lambda x: x.permute(0, 2, 3, 1),
+    "map": lambda x: x.permute(0, 2, 3, 1) if x.ndim == 4 else x,
 }
+#: Poolings that see class and register tokens too.
+_WHOLE = ("flat", "map")
 
 
 class FeatureNet(nn.Module):
@@ -36,7 +38,9 @@ class FeatureNet(nn.Module):
         preprocess: its mean and std are applied here.
         layer: a stage, `feature` for what enters the library's last Linear, or several joined
             by `+`, from the pixels up.
-        pool: `avg`, `max`, `gem`, `flat`, `own` (only with `feature`), or `map` for none.
+        pool: `avg`, `max`, `gem`, `flat`, `own` (only with `feature`), or `map` for none; of
+            tokens also `cls` and `cls+avg`. `avg`, `max` and `gem` leave out class and register
+            tokens.
         after: run from the end of this stage on, of whose activation the input is then;
             `pixels` for crops, `feature` for what this network itself gives.
         also: (layer, pool) of other features that are to stand behind the first in every row.
@@ -66,11 +70,11 @@ class FeatureNet(nn.Module):
         self.register_buffer("std", (std * scale).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """Return float32 [B, D], or [B, H, W, C] with `map`.
+        """Return float32 [B, D]; [B, H, W, C] or [B, T, C] with `map`.
 
         Args:
-            crops: uint8 (or float, 0 to 255) [B, 3, S, S]; or the activation [B, C, H, W] that
-                `after` names.
+            crops: uint8 (or float, 0 to 255) [B, 3, S, S]; or the activation [B, C, H, W] or
+                [B, T, C] that `after` names.
         """
         parts = self.parts(crops)
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
@@ -100,7 +104,7 @@ class FeatureNet(nn.Module):
         return {block: self._pool(x.float(), block[1]) for block in sorted(wanted)}
 
     def _pool(self, x: torch.Tensor, pool: str) -> torch.Tensor:
-        return self.trunk.forward_head(x) if pool == "own" else _POOLS[pool](x)
+        return self.trunk.forward_head(x) if pool == "own" else pooled(x, pool, self.trunk.prefix)
 
     dtype: torch.dtype = torch.float32
 
@@ -115,6 +119,46 @@ class FeatureNet(nn.Module):
             if name != "stem":
                 stage.to(dtype)
         return self
+
+
+def pooled(activation: torch.Tensor, pool: str, prefix: int | None) -> torch.Tensor:
+    """Return what a pooling makes of an activation.
+
+    Args:
+        activation: float32, [B, C, H, W], or tokens [B, T, C].
+        pool: as in `FeatureNet`, `own` excepted.
+        prefix: class and register tokens in front of those of the image; None for maps.
+    """
+    if prefix is None or pool in _WHOLE:
+        return _POOLS[pool](activation)
+    patches = activation[:, prefix:].transpose(1, 2).unsqueeze(3)  # [B, C, N, 1]
+    parts = [activation[:, 0] if one == "cls" else _POOLS[one](patches) for one in pool.split("+")]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+@torch.no_grad()
+def own_pool(trunk: StagedTrunk) -> str:
+    """Return which pooling a trunk's own is: `cls`, `avg`, `attention`, …; empty for maps.
+
+    It is measured: what the trunk makes of random tokens is compared with what each would.
+    """
+    if trunk.prefix is None:
+        return ""
+    generator = torch.Generator().manual_seed(0)
+    side = trunk.side // trunk.strides["layer4"]
+    shape = (2, trunk.prefix + side**2, trunk.channels["layer4"])
+    tokens = torch.randn(shape, generator=generator)
+    found = trunk.pool(tokens)
+    if found is tokens or found.shape == tokens.shape:
+        return "attention"
+    names = ["avg", "max", *(["cls", "cls+avg"] if trunk.prefix else [])]
+    wanted = {name: pooled(tokens, name, trunk.prefix) for name in names}
+    wanted |= {"avg over all tokens": tokens.mean(1)}
+    near = (
+        name for name, value in wanted.items()
+        if value.shape == found.shape and torch.allclose(value, found, atol=1e-4)
+    )  # fmt: skip
+    return next(near, "the library's own")
 
 
 def stages_between(trunk: StagedTrunk, after: str, last: str) -> list[str]:

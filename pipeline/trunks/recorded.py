@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from pipeline.arguments import file_and_key
 from pipeline.errors import PipelineError
 from pipeline.store.cache import Cache
 from pipeline.trunks import registry
@@ -30,6 +31,10 @@ class Recorded(Protocol):
         """The sha256 of its tensors."""
 
     @property
+    def preprocess(self) -> dict[str, Any]:
+        """What the trunk sees, as JSON: its `crop` is the side of the input."""
+
+    @property
     def keys(self) -> str:
         """How a file is matched: by `name` or by `order`."""
 
@@ -49,10 +54,10 @@ def load_recorded(given: Recorded, cache: Cache, *, made: str, otherwise: str) -
     Raises:
         PipelineError: no file with those weights is found, or what is found is damaged.
     """
-    asked = Path(given.weights_asked)
+    asked, size = Path(given.weights_asked), int(given.preprocess["crop"])
     if not asked.is_absolute():
         trunk = registry.load(
-            given.trunk, given.weights_asked, keys=given.keys, state_dir=cache.weights
+            given.trunk, given.weights_asked, keys=given.keys, size=size, state_dir=cache.weights
         )
         registry.check_weights(
             trunk, given.weights_digest, asked=given.weights_asked, made=made, otherwise=otherwise
@@ -65,14 +70,14 @@ def load_recorded(given: Recorded, cache: Cache, *, made: str, otherwise: str) -
     faults = []
     for place, keys in chain([(asked, given.keys)], _places(given, cache)):
         try:
-            trunk = registry.load(given.trunk, place, keys=keys, state_dir=cache.weights)
+            trunk = registry.load(given.trunk, place, keys=keys, size=size, state_dir=cache.weights)
             registry.check_weights(
                 trunk, given.weights_digest, asked=str(place), made=made, otherwise=once
             )
             return trunk
         except PipelineError as error:
             faults.append(error)
-    if asked.exists():
+    if file_and_key(asked)[0].exists():
         raise faults[0]
     raise PipelineError(
         f"The weights file {asked} of {made} does not exist any more, and no table of {cache.root} "
@@ -90,6 +95,6 @@ def _places(given: Recorded, cache: Cache) -> Iterator[tuple[Path, str]]:
             continue
         moved_along = Path(os.path.normpath(cache.root / os.path.relpath(path, known.cache)))
         for place in (path, moved_along):
-            if place not in seen and place.is_file():
+            if place not in seen and file_and_key(place)[0].is_file():
                 seen.add(place)
                 yield place, known.keys

@@ -10,13 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.arguments import path_of
+from pipeline.arguments import file_and_key, path_of
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.preprocess import Preprocess
-from pipeline.trunks.sources import builtin, from_timm, from_torchvision, random_weights
+from pipeline.trunks.sources import builtin, from_timm, from_torchvision, own, random_weights
 from pipeline.trunks.sources.checkpoint import read_sets
 from pipeline.trunks.sources.choosing import choose
 from pipeline.trunks.sources.containers import SUFFIXES, is_safetensors
@@ -26,7 +26,7 @@ from pipeline.trunks.staging.cutting import stage_trunk
 from pipeline.trunks.staging.stages import StagedTrunk
 
 #: Where trunks come from, asked in this order. A module with `names()` and `find(name)`.
-SOURCES = (builtin, from_torchvision, from_timm)
+SOURCES = (builtin, from_torchvision, from_timm, own)
 #: Part of the name under which random weights are kept: raise it when they would be others.
 _RECIPE = 1
 
@@ -69,6 +69,10 @@ class TrunkInfo:
         parameters: of stages, pooling and neck, without the classifier.
         multiply_adds: for one image of `input_size`, without the classifier.
         input_size: side that the default weights want, in pixels.
+        patch: side of a patch in pixels; None where activations are maps.
+        tokens: T for one image of `input_size`, class and register tokens included; else None.
+        blocks: of a transformer of one resolution; 0 for other trunks.
+        licence: of the default weights, where the library tells it; else empty.
         weights: names of pretrained weights, the default first.
         at_hand: whether the default weights need no download.
     """
@@ -83,6 +87,10 @@ class TrunkInfo:
     parameters: int
     multiply_adds: int
     input_size: int
+    patch: int | None
+    tokens: int | None
+    blocks: int
+    licence: str
     weights: tuple[str, ...]
     at_hand: bool
 
@@ -106,7 +114,7 @@ def find(name: str) -> Architecture:
     """Return the architecture of a name.
 
     Raises:
-        UsageError: there is none, or it is no CNN.
+        UsageError: there is none, or it cannot be cut into stages.
     """
     for source in SOURCES:
         architecture: Architecture | None = source.find(name)
@@ -119,44 +127,57 @@ def find(name: str) -> Architecture:
 
 
 def load(
-    name: str, weights: str | Path = "default", *, keys: str = "name", state_dir: Path
+    name: str,
+    weights: str | Path = "default",
+    *,
+    keys: str = "name",
+    size: int | None = None,
+    state_dir: Path,
 ) -> LoadedTrunk:
     """Return a trunk with its weights.
 
     Args:
         name: of `names()`; timm's may carry a tag (`timm/resnet18.a1_in1k`).
-        weights: `default`, the name of pretrained weights, `random`, or a file.
+        weights: `default`, the name of pretrained weights, `random`, a file, or `FILE::KEY` for
+            one of several sets of tensors in it.
         keys: how a file's tensors are matched: `name` or `order`.
+        size: side of the input, in pixels; None for the weights' own. A transformer's position
+            embeddings are resampled as its library does it.
         state_dir: where calibrated random weights are kept.
 
     Raises:
-        UsageError: no such trunk, weights or file, or weights that do not fit.
+        UsageError: no such trunk, weights or file, weights that do not fit, or a size that the
+            trunk does not take.
         PipelineError: a download that fails, a damaged file, a network that cannot be cut.
     """
     if keys not in KEYS:
         raise UsageError(f"--keys is name or order, not {keys!r}.{nearest(keys, KEYS)}")
     architecture = find(name)
     path = _as_path(weights, architecture)
+    path, key = (None, None) if path is None else file_and_key(path)
     if keys == "order" and (path is None or is_safetensors(path)):
         raise UsageError(
             "--keys order is for weights files of torch.save: a safetensors file keeps its "
             "tensors sorted by name, and other weights are matched by name."
         )
     if path is not None:
-        label, source = path.name, f"Weights file {path}"
+        label, source = _address(Path(path.name), key, whole=False), f"Weights file {path}"
         sets = read_sets(path)  # before the network is built
     else:
         label = source = "random" if weights == "random" else architecture.label(str(weights))
+        if label not in ("random", architecture.default):  # its input may have another size
+            timms = name.startswith(from_timm.PREFIX)
+            architecture = find(f"{architecture.name}.{label}") if timms else architecture
     with random_weights.seeded(random_weights.SEED):
         model = architecture.build().float().eval()
     trunk = stage_trunk(architecture, model)
-    own = trunk.native_state()
+    tensors = trunk.native_state()
     preprocess = architecture.preprocess
-    wanted = Wanted({**model.state_dict(), **own}, set(own), keys, architecture.rename)
+    wanted = Wanted({**model.state_dict(), **tensors}, set(tensors), keys, architecture.rename)
     notes = []
     given: Mapping[str, Tensor]
     if path is not None:
-        choice, note = choose(sets, wanted, path)
+        choice, note = choose(sets, wanted, path, key)
         given, notes = choice.tensors, [note] * bool(note)
     elif weights == "random":
         file = state_dir / f"{_random_id(architecture)}.safetensors"
@@ -166,15 +187,44 @@ def load(
         preprocess, given = pretrained.preprocess, pretrained.fetch()
         wanted = replace(wanted, keys=pretrained.keys)
     fill(wanted, given, source=source)
-    return LoadedTrunk(
+    loaded = LoadedTrunk(
         name=architecture.name,
         weights=label,
-        weights_asked=str(weights if path is None else path.absolute()),
-        weights_digest=digest(own),
+        weights_asked=str(weights) if path is None else _address(path, key),
+        weights_digest=_identity(tensors, architecture.structure),
         notes=(*notes, *_zero(trunk, source)),
         preprocess=preprocess,
         module=trunk,
     )
+    if size in (None, preprocess.crop):
+        return loaded
+    return replace(loaded, module=_resized(architecture, model, trunk, size))
+
+
+def _resized(
+    architecture: Architecture, model: nn.Module, trunk: StagedTrunk, size: int
+) -> StagedTrunk:
+    """Return a trunk for an input of another side, cut as before.
+
+    Args:
+        architecture: of the trunk.
+        model: the library's, with its weights; it may be changed.
+        trunk: made of it.
+        size: the side, in pixels.
+
+    Raises:
+        UsageError: it does not take that side.
+    """
+    try:
+        with torch.no_grad():
+            other = architecture.resize(model, size)
+        return trunk if other is None else stage_trunk(architecture, other.eval(), size)
+    except (ValueError, AssertionError, RuntimeError, PipelineError) as error:
+        reason = (str(error) or "what it computes does not fit").split("\n")[0].rstrip(".")
+        raise UsageError(
+            f"{architecture.name} does not take images of {size} px: {reason}. Give another "
+            f"--image-size, or leave it out for its own {architecture.preprocess.crop} px."
+        ) from error
 
 
 def _zero(trunk: StagedTrunk, source: str) -> list[str]:
@@ -221,8 +271,23 @@ def _as_path(weights: str | Path, architecture: Architecture) -> Path | None:
     if weights in ("default", "random") or weights in architecture.weights:
         return None
     path = path_of(weights, "--weights")
-    looks = path.suffix.lower() in SUFFIXES or "/" in weights or "\\" in weights or path.exists()
+    file, key = file_and_key(path)
+    looks = file.suffix.lower() in SUFFIXES or file.exists() or key is not None
+    looks = looks or "/" in weights or "\\" in weights
     return path if looks else None
+
+
+def _identity(tensors: Mapping[str, Tensor], structure: str) -> str:
+    """Return what tells a trunk from others of its name."""
+    of_tensors = digest(tensors)
+    if not structure:
+        return of_tensors
+    return hashlib.sha256(f"{of_tensors}\0{structure}".encode()).hexdigest()
+
+
+def _address(path: Path, key: str | None, *, whole: bool = True) -> str:
+    """Return a file, absolute where the `whole` path is wanted, and the key in it."""
+    return f"{path.absolute() if whole else path}{'' if key is None else f'::{key}'}"
 
 
 def _random_id(architecture: Architecture) -> str:
@@ -263,7 +328,8 @@ def describe(name: str) -> TrunkInfo:
         place: tuple(name for name, where in trunk.native.items() if where == place)
         for place in (*trunk.stages, "neck")
     }
-    default = architecture.default
+    default, patch = architecture.default, trunk.strides["stem"]
+    tokens = None if trunk.prefix is None else trunk.prefix + (size // patch) ** 2
     return TrunkInfo(
         name=architecture.name,
         family=architecture.family,
@@ -275,6 +341,10 @@ def describe(name: str) -> TrunkInfo:
         parameters=sum(p.numel() for p in trunk.parameters()),
         multiply_adds=counter.get_total_flops() // 2,
         input_size=size,
+        patch=None if tokens is None else patch,
+        tokens=tokens,
+        blocks=len(trunk.blocks),
+        licence=architecture.licence,
         weights=tuple(sorted(architecture.weights, key=lambda label: label != default)),
         at_hand=default is not None and architecture.pretrained(default).at_hand(),
     )

@@ -14,18 +14,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.arguments import path_of
+from pipeline.arguments import file_and_key, path_of
 from pipeline.database import Database
 from pipeline.errors import UsageError, nearest
 from pipeline.images.preprocess import DECODE_POLICY, VIEW_POLICY, Preprocess
 from pipeline.store.records import FeatureSource
+from pipeline.trunks import permitted
 
 if TYPE_CHECKING:
     from pipeline.trunks.registry import LoadedTrunk
 
 SCHEMA = 1
 LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4", "neck")
-POOLS = ("avg", "max", "gem", "flat")
+POOLS = ("avg", "max", "gem", "flat", "cls", "cls+avg")
 #: Arithmetic classes. fp32 means IEEE products; those of TF32 have a class of their own.
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 #: What decodes plain JPEGs. nvJPEG, on a GPU, gives other pixels: more than fp32's rounding.
@@ -49,6 +50,8 @@ class TrunkFacts:
         weights_asked: what to ask for to load them again: `default`, a name, `random`, or the
             absolute path of a file.
         notes: sentences on what was taken of a weights file.
+        class_token: whether its activations begin with a class token.
+        own_pool: the pooling of the default feature, where activations are tokens; else empty.
     """
 
     name: str
@@ -60,13 +63,20 @@ class TrunkFacts:
     neck: bool
     weights_asked: str = field(compare=False)
     notes: tuple[str, ...] = field(compare=False)
+    class_token: bool = False
+    own_pool: str = ""
 
     @classmethod
     def of(cls, trunk: LoadedTrunk) -> TrunkFacts:
         """Return the facts of a loaded trunk."""
+        from pipeline.trunks.feature_net import own_pool
+
         shared = {name: value for name, value in vars(trunk).items() if name != "module"}
         net = trunk.module
-        return cls(**shared, dim=net.dim, stages=tuple(net.stages), neck=net.neck is not None)
+        return cls(
+            **shared, dim=net.dim, stages=tuple(net.stages), neck=net.neck is not None,
+            class_token=net.class_token, own_pool=own_pool(net),
+        )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -91,8 +101,8 @@ class FeatureKey:
         weights_digest: sha256 over its tensors.
         layer: the stage whose end is pooled, `feature` for the design's feature, several of
             these joined by `+`, or `pixels` for the crop itself.
-        pool: `avg`, `max`, `gem` (p = 3; Radenović et al. 2018), `flat`, `own` (the trunk's), or
-            `map` for the activation itself, [H, W, C].
+        pool: `avg`, `max`, `gem` (p = 3; Radenović et al. 2018), `flat`, `cls`, `cls+avg`, `own`
+            (the trunk's), or `map` for the activation itself, [H, W, C] or [T, C].
         preprocess: with the image size that is used.
         precision: `fp32`, `tf32`, `bf16` or `fp16`.
         dtype: numpy's name of how rows are stored.
@@ -170,6 +180,11 @@ def check_layer(facts: TrunkFacts, layer: str | None, pool: str | None) -> tuple
     if pool is not None and pool not in POOLS:
         allowed_pools = ", ".join(POOLS)
         raise UsageError(f"'{pool}' is not a pooling: {allowed_pools}.{nearest(pool, POOLS)}")
+    if pool is not None and "cls" in pool and not facts.class_token:
+        raise UsageError(
+            f"{facts.name} has no class token, so --pool {pool} means nothing here; give avg, max, "
+            "gem or flat."
+        )
     if set(asked) == {"neck"} and pool is not None:
         raise UsageError(
             "The neck comes after the trunk's own pooling: leave --pool out with --layer neck, "
@@ -182,7 +197,13 @@ def check_layer(facts: TrunkFacts, layer: str | None, pool: str | None) -> tuple
 
 
 def resolve(
-    name: str, weights: str | Path, keys: str, *, memo: Path, state_dir: Path
+    name: str,
+    weights: str | Path,
+    keys: str,
+    *,
+    size: int | None = None,
+    memo: Path,
+    state_dir: Path,
 ) -> tuple[TrunkFacts, LoadedTrunk | None]:
     """Return a trunk's facts, and the trunk itself where it had to be loaded for them.
 
@@ -190,40 +211,49 @@ def resolve(
         name: as the user gave it.
         weights: `default`, a name, `random` or a file.
         keys: `name` or `order`, how a file's tensors are matched.
+        size: side of the input, in pixels; None for the weights' own.
         memo: SQLite file that remembers; losing it costs a load and nothing else.
         state_dir: where calibrated random weights are kept.
     """
     weights = _text(weights)
-    request = _request(name, weights, keys)
-    remembered = _query(memo, "SELECT facts FROM trunks WHERE asked = ?", (request,))
+    request = _request(name, weights, keys, size)
+    remembered = None
+    if not permitted.is_own(name):  # whose code may be another since
+        remembered = _query(memo, "SELECT facts FROM trunks WHERE asked = ?", (request,))
     if remembered is not None:
         return TrunkFacts.from_json(json.loads(remembered[0])), None
     from pipeline.trunks.registry import load
 
-    trunk = load(name, weights, keys=keys, state_dir=state_dir)
-    return remember(trunk, name, weights, keys, memo=memo), trunk
+    trunk = load(name, weights, keys=keys, size=size, state_dir=state_dir)
+    return remember(trunk, name, weights, keys, size=size, memo=memo), trunk
 
 
 def remember(
-    trunk: LoadedTrunk, name: str, weights: str | Path, keys: str, *, memo: Path
+    trunk: LoadedTrunk,
+    name: str,
+    weights: str | Path,
+    keys: str,
+    *,
+    size: int | None = None,
+    memo: Path,
 ) -> TrunkFacts:
     """Return the facts of a trunk, which `resolve` gives from now on.
 
     Args:
         trunk: that was loaded.
-        name: as in `resolve`; likewise `weights`, `keys` and `memo`.
+        name: as in `resolve`; likewise `weights`, `keys`, `size` and `memo`.
     """
     facts = TrunkFacts.of(trunk)
-    row = (_request(name, weights, keys), json.dumps(facts.to_json()))
+    row = (_request(name, weights, keys, size), json.dumps(facts.to_json()))
     _query(memo, "INSERT OR REPLACE INTO trunks VALUES (?, ?)", row)
     return facts
 
 
-def _request(name: str, weights: str | Path, keys: str) -> str:
+def _request(name: str, weights: str | Path, keys: str, size: int | None) -> str:
     """Return what the memo finds facts by."""
     weights = _text(weights)
     known = [field.name for field in fields(TrunkFacts)]  # what another version kept is not asked
-    return json.dumps([name, weights, keys, _stat(weights), installed(), SCHEMA, known])
+    return json.dumps([name, weights, keys, size, _stat(weights), installed(), SCHEMA, known])
 
 
 def _text(weights: str | Path) -> str:
@@ -232,7 +262,7 @@ def _text(weights: str | Path) -> str:
 
 
 def _stat(weights: str) -> list[Any] | None:
-    path = path_of(weights, "--weights")
+    path, _ = file_and_key(path_of(weights, "--weights"))
     try:
         stat = path.stat()
     except (OSError, ValueError):

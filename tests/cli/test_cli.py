@@ -97,7 +97,7 @@ ERRORS = [
     (["extract", "{folder}", "--precision", "fp23"], 2, r"Did you mean fp32"),
     (["extract", "{folder}", "--pool", "mean"], 2, r"--pool 'mean' is not one of avg, max"),
     (["extract", "{folder}", "--trunk", "resnet81"], 2, r"no trunk 'resnet81'.*resnet18"),
-    (["extract", "{folder}", "--trunk", "vit_b_16"], 2, r"vision transformer"),
+    (["extract", "{folder}", "--trunk", "timm/twins_svt_small"], 2, r"cannot be cut"),
     (["extract", "{folder}", "--weights", "nowhere.pth"], 2, r"nowhere.pth"),
     (["extract", "{folder}", "--trunk", "resnet18", "--weights", "IMAGENET"], 2, r"IMAGENET1K_V1"),
     (["extract", "{folder}", "--layer", "neck"], 2, r"efficientnet_lite0 has no layer 'neck'"),

@@ -35,7 +35,7 @@ class Engine:
             yield np.concatenate([x.mean((2, 3)), x.mean((1, 3))], axis=1)
 
 
-def resolve(name, weights, keys, *, memo, state_dir):
+def resolve(name, weights, keys, *, size, memo, state_dir):
     size = Preprocess(10, 8)
     facts = spec.TrunkFacts(name, weights, "d" * 64, size, 11, ("layer4",), False, weights, ())
     return facts, None

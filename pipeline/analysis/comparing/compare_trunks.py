@@ -137,11 +137,13 @@ class _Running:
         first, weights = self.options.extraction(contenders[0]), self.cache.weights
         try:
             facts, loaded = spec.resolve(
-                first.trunk, first.weights, first.keys, memo=self.cache.memo, state_dir=weights
-            )
+                first.trunk, first.weights, first.keys, size=first.image_size,
+                memo=self.cache.memo, state_dir=weights,
+            )  # fmt: skip
             trunk = loaded or registry.load(
-                first.trunk, first.weights, keys=first.keys, state_dir=weights
-            )
+                first.trunk, first.weights, keys=first.keys, size=first.image_size,
+                state_dir=weights,
+            )  # fmt: skip
         except PipelineError as error:
             self._fail(contenders, error)
             return

@@ -167,13 +167,16 @@ def _text(name: str, facts: TrunkInfo | str) -> str:
     )
     at_hand = "at hand" if facts.at_hand else "not at hand"
     weights = f"{', '.join(facts.weights)} ({at_hand})" if facts.weights else "random, FILE"
+    tokens = f"   patch {facts.patch} px, {facts.tokens:,} tokens" if facts.tokens else ""
+    blocks = f"  block1 to block{facts.blocks}" if facts.blocks else ""
+    licence = f", licence {facts.licence}" if facts.licence else ""
     neck = f"  neck {', '.join(facts.neck)}" if facts.neck else ""
     return (
         f"{facts.name}  ({facts.family})\n"
-        f"  stages (channels/stride)  {stages}{neck}\n"
+        f"  stages (channels/stride)  {stages}{blocks}{neck}\n"
         f"  D {facts.dim:,}   parameters {facts.parameters / 1e6:.2f} M   "
-        f"multiply-adds {facts.multiply_adds / 1e9:.2f} G at {facts.input_size} px\n"
-        f"  weights {weights}"
+        f"multiply-adds {facts.multiply_adds / 1e9:.2f} G at {facts.input_size} px{tokens}\n"
+        f"  weights {weights}{licence}"
     )
 
 

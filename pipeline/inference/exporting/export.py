@@ -23,6 +23,7 @@ from pipeline.images.datasets.builtin import builtin
 from pipeline.images.decoding.decode import decode
 from pipeline.images.decoding.quiet import quiet
 from pipeline.images.decoding.reading import admit, read_unknown
+from pipeline.images.names import safe
 from pipeline.inference.exporting import onnx_file, openvino_file, safetensors_file
 from pipeline.inference.exporting.graph import linear_of, require
 from pipeline.inference.exporting.printed import check_lines
@@ -110,7 +111,7 @@ def export_predictor(
     require(options.format)
     predictor = open_predictor(artefact, cache)
     linear_of(predictor)  # says why not
-    trunk = predictor.info.trunk.replace("/", "-")
+    trunk = safe(predictor.info.trunk.replace("/", "-"))
     folder = path_of(options.output or f"{trunk}-{predictor.id}-{options.format}", "--output")
     _check_place(folder)
     progress.start("exporting", 0)

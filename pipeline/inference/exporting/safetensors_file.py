@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from pipeline.finetuning.model import Predictor
 from pipeline.inference.exporting.graph import linear_of
+from pipeline.trunks import permitted
+from pipeline.trunks.sources import builtin
 
 FILE = "model.safetensors"
 
@@ -50,8 +52,8 @@ def maker(trunk: str) -> dict[str, str]:
     """Return what makes a trunk's network in its library: `package`, `make` and `name`."""
     if trunk.startswith("timm/"):
         return {"package": "timm", "make": "timm.create_model", "name": trunk.removeprefix("timm/")}
-    if trunk == "efficientnet_lite0":
-        return {"package": "timm", "make": "timm.create_model", "name": "tf_efficientnet_lite0"}
+    if trunk in builtin.names():
+        return {"package": "timm", "make": "timm.create_model", "name": f"tf_{trunk}"}
     return {"package": "torchvision", "make": "torchvision.models.get_model", "name": trunk}
 
 
@@ -66,12 +68,16 @@ def made(library: dict[str, str], classes: int) -> nn.Module:
 
 def _library(predictor: Predictor, own: dict[str, Tensor], layer: nn.Linear) -> Any:
     """Return what takes these tensors exactly, its classifier's name with it; else None."""
+    if permitted.is_own(predictor.info.trunk):
+        return None
     library = maker(predictor.info.trunk)
     model = made(library, len(predictor.classes))
-    wanted = set(model.state_dict()) - set(own)
-    names = {name.rpartition(".")[0] for name in wanted}
-    if len(names) != 1 or set(own) - set(model.state_dict()):
+    theirs = model.state_dict()
+    names = {name.rpartition(".")[0] for name in set(theirs) - set(own)}
+    if len(names) != 1 or set(own) - set(theirs):
         return None
+    if any(theirs[name].shape != tensor.shape for name, tensor in own.items()):
+        return None  # position embeddings for another size of input
     name = names.pop()
     last = model.get_submodule(name)
     if not isinstance(last, nn.Linear) or last.weight.shape != layer.weight.shape:

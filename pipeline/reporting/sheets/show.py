@@ -256,8 +256,9 @@ def _preprocessing(table: FeatureTable | None, cache: Cache) -> tuple[Preprocess
         return Preprocess.from_json(given.preprocess), given.trunk
     options = ExtractOptions()
     facts, _ = spec.resolve(
-        options.trunk, options.weights, options.keys, memo=cache.memo, state_dir=cache.weights
-    )
+        options.trunk, options.weights, options.keys, size=options.image_size, memo=cache.memo,
+        state_dir=cache.weights,
+    )  # fmt: skip
     return facts.preprocess, facts.name
 
 

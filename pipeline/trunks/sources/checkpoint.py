@@ -18,8 +18,9 @@ from torch import Tensor
 from pipeline.errors import PipelineError
 from pipeline.trunks.sources.containers import is_safetensors
 
-#: Where training scripts keep the weights inside their checkpoint, the first that is there first.
-USUAL = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "net")
+#: Where training scripts keep the weights inside their checkpoint, the first that is there first:
+#: an average in front of the model that it is of, as timm's `load_state_dict` takes it.
+USUAL = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net")
 #: Where classes of networks are defined.
 _NETWORKS = ("torchvision.models.", "timm.models.", "torch.nn.modules.container.")
 _DEPTH = 3  # of mappings in mappings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, nearest
 from pipeline.images.names import counted
 from pipeline.trunks.sources.checkpoint import USUAL, Tensors
 from pipeline.trunks.sources.weights import COUNTER, Wanted, some, unfit
@@ -33,8 +33,18 @@ class Choice:
     tensors: Tensors
     beside: tuple[str, ...]
 
+    @property
+    def names(self) -> set[str]:
+        """Return what may stand behind `FILE::` for these tensors."""
+        prefix = self.prefix.rstrip(".")
+        if not prefix:
+            return {self.key}
+        return {prefix, f"{self.key}.{prefix}"} if self.beside else {self.key, prefix}
 
-def choose(sets: Mapping[str, Tensors], wanted: Wanted, path: Path) -> tuple[Choice, str]:
+
+def choose(
+    sets: Mapping[str, Tensors], wanted: Wanted, path: Path, key: str | None = None
+) -> tuple[Choice, str]:
     """Return the tensors of a checkpoint for a network, and what a person should know of it.
 
     The first set fits in most files. Where it does not, another set is taken if it is the only one
@@ -44,20 +54,24 @@ def choose(sets: Mapping[str, Tensors], wanted: Wanted, path: Path) -> tuple[Cho
         sets: from `read_sets`.
         wanted: of the network.
         path: of the file, for people.
+        key: of the tensors that are meant: the keys that lead to their set, joined by dots, or
+            what stands in front of their names; None for those that are usually meant.
 
     Raises:
-        UsageError: none fits, with what is wrong with the nearest; or several do, none of them the
-            usual one.
+        UsageError: none fits, with what is wrong with the nearest; several do, none of them the
+            usual one; or there is nothing under that key.
     """
+    if key is not None:
+        return _under(key, sets, wanted, path)
     fits = {
         key: found for key, tensors in sets.items()
         if (found := [c for c in _choices(key, tensors, wanted) if not wanted.faults(c.tensors)])
     }  # fmt: skip
     if not fits:
         every = [one for key, held in sets.items() for one in _choices(key, held, wanted)]
-        nearest = max(every, key=lambda one: wanted.fitting(one.tensors))
-        several = f" ({_quoted(nearest.key)} of {', '.join(map(_quoted, sets))})"
-        raise unfit(wanted, nearest.tensors, f"Weights file {path}{several * (len(sets) > 1)}")
+        best = max(every, key=lambda one: wanted.fitting(one.tensors))
+        several = f" ({_quoted(best.key)} of {', '.join(map(_quoted, sets))})"
+        raise unfit(wanted, best.tensors, f"Weights file {path}{several * (len(sets) > 1)}")
     usual = next((key for key in sets if not {*filter(None, key.split("."))} - {*USUAL}), None)
     if usual not in fits and len(fits) > 1:
         raise _ambiguous(path, [found[0] for found in fits.values()])
@@ -69,6 +83,23 @@ def choose(sets: Mapping[str, Tensors], wanted: Wanted, path: Path) -> tuple[Cho
         found = [*trained, *(one for one in found if one is not trained[0])]
     others = [other[0] for key, other in fits.items() if key != found[0].key]
     return found[0], _told(found[0], others, [key for key in sets if key not in fits], path)
+
+
+def _under(key: str, sets: Mapping[str, Tensors], wanted: Wanted, path: Path) -> tuple[Choice, str]:
+    """Return the tensors that a person names, and what they should know of it."""
+    every = [one for name, held in sets.items() for one in _choices(name, held, wanted)]
+    meant = [one for one in every if key in one.names]
+    if not meant:
+        known = dict.fromkeys(name for one in every for name in sorted(one.names) if name)
+        raise UsageError(
+            f"Weights file {path} holds no tensors under {key!r}; there are "
+            f"{', '.join(map(repr, known)) or 'none with a key'}.{nearest(key, known)}"
+        )
+    fits = [one for one in meant if not wanted.faults(one.tensors)]
+    if not fits:
+        best = max(meant, key=lambda one: wanted.fitting(one.tensors))
+        raise unfit(wanted, best.tensors, f"Weights file {path}::{key}")
+    return fits[0], _told(fits[0], [], [], path)
 
 
 def _choices(key: str, tensors: Tensors, wanted: Wanted) -> Iterator[Choice]:
@@ -92,8 +123,7 @@ def _ambiguous(path: Path, fitting: list[Choice]) -> UsageError:
     ]
     return UsageError(
         f"Weights file {path} holds several sets of tensors that fit this trunk: "
-        f"{', '.join(names)}. Save the one that you want by itself and give that file: "
-        f"{_alone(path, fitting[0])}."
+        f"{', '.join(names)}. Name the one that you want: --weights {_address(path, fitting[0])}."
     )
 
 
@@ -101,13 +131,10 @@ def _quoted(key: str) -> str:
     return f"'{key}'" if key else "the tensors beside them"
 
 
-def _alone(path: Path, one: Choice) -> str:
-    """Return the Python that makes a file of one set."""
-    held = f"torch.load({path.name!r}){''.join(f'[{key!r}]' for key in one.key.split('.') if key)}"
-    name = one.key or one.prefix.rstrip(".") or "one"
-    if one.beside and one.prefix:
-        held = f"{{k: v for k, v in {held}.items() if k.startswith({one.prefix!r})}}"
-    return f"torch.save({held}, '{name}.pth')"
+def _address(path: Path, one: Choice) -> str:
+    """Return what `--weights` takes for one of several."""
+    key = one.prefix.rstrip(".") if one.prefix and one.beside else one.key
+    return f"{path.name}::{key}"
 
 
 def _told(taken: Choice, others: list[Choice], unfit: list[str], path: Path) -> str:
@@ -125,8 +152,8 @@ def _told(taken: Choice, others: list[Choice], unfit: list[str], path: Path) -> 
     rest = [
         f"{counted(len(beside), 'tensor')} beside left out ({some(beside)})" if beside else "",
         f"{some([_quoted(key) for key in unfit])} left out, as it does not fit" if unfit else "",
-        f"{some([_quoted(one.key) for one in others])} fits too: to use it, give the file that "
-        f"{_alone(path, others[0])} makes" if others else "",
+        f"{some([_quoted(one.key) for one in others])} fits too: to use it, give --weights "
+        f"{_address(path, others[0])}" if others else "",
     ]  # fmt: skip
     if not (taken.key or any(used[1:]) or any(rest)):
         return ""

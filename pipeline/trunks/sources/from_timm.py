@@ -1,4 +1,4 @@
-"""timm's CNNs, as `timm/NAME` or, with the tag of pretrained weights, `timm/NAME.TAG`."""
+"""timm's networks, as `timm/NAME` or, with the tag of pretrained weights, `timm/NAME.TAG`."""
 
 from __future__ import annotations
 
@@ -24,29 +24,26 @@ from pipeline.trunks.staging.architecture import Architecture, Pretrained
 from pipeline.trunks.staging.graph import trace_pre_logits
 
 PREFIX = "timm/"
-#: What is no CNN → timm's modules, and patterns of `module.name` where only some of a module's
-#: networks are none. Convolutions with some attention among them (BoTNet, EdgeNeXt, EfficientViT
-#: of MIT, FastViT, MobileNet v4 hybrid) count as CNNs: their activations are C×H×W throughout.
-NOT_CNN = {
-    "a vision transformer": (
-        "beit cait coat convit crossvit davit deepseek_vit deit efficientformer efficientformer_v2 "
-        "efficientvit_msra eva gcvit gemma4_vit hiera hieradet_sam2 iformer levit maxxvit "
-        "metaformer.caformer* mobilevit mvitv2 naflexvit nest nextvit pit pvt_v2 qwen3_vit shvit "
-        "swiftformer swin_transformer swin_transformer_v2 swin_transformer_v2_cr tiny_vit tnt "
-        "twins visformer vision_transformer vision_transformer_hybrid vision_transformer_relpos "
-        "vision_transformer_sam vitamin volo xcit"
+#: Why a network is refused → timm's modules, and patterns of `module.name` where only some of a
+#: module's networks are. `scripts/make_trunks.py` tries every module against this table.
+REFUSED = {
+    "more than one tensor runs from block to block": (
+        "coat crossvit gemma4_vit mvitv2 naflexvit pit tnt efficientvim"
     ),
-    "an MLP mixer": "mlp_mixer",
-    "an encoder without a feature vector": "mobilenetv5.*_enc",
-    "a recurrent network": "sequencer",
-    "a state space model": "efficientvim",
-    "a network on H×W×C activations": "mambaout",
+    "its class token joins late, so that no block is followed by what the next one takes": (
+        "cait convit volo xcit"
+    ),
+    "all its blocks are one module, which cannot be parted": "deepseek_vit qwen3_vit",
+    "its last blocks turn maps into tokens": "efficientformer levit",
+    "what it does depends on its input's shape": "twins vision_transformer_sam",
+    "it is an encoder without a feature vector": "mobilenetv5.*_enc",
+    "it is a recurrent network": "sequencer",
 }
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def names() -> list[str]:
-    """Return the names of the CNNs, without tags."""
+    """Return the names of the networks that can be cut into stages, without tags."""
     return [PREFIX + name for name in timm.list_models() if not _refusal(name)]
 
 
@@ -57,13 +54,13 @@ def find(name: str) -> Architecture | None:
         name: with `timm/`, with or without a tag.
 
     Raises:
-        UsageError: timm has it, but it is no CNN or has no weights of that tag.
+        UsageError: timm has it, but it cannot be cut into stages, or has no weights of that tag.
     """
     base, _, tag = name.removeprefix(PREFIX).partition(".")
     if not name.startswith(PREFIX) or not timm.is_model(base):
         return None
     if refusal := _refusal(base):
-        raise UsageError(f"Trunk {PREFIX}{base} is {refusal}; trunks are CNNs on C×H×W maps.")
+        raise UsageError(f"Trunk {PREFIX}{base} cannot be cut into stages: {refusal}.")
     tags = {
         full.partition(".")[2] or "pretrained": config
         for full, config in get_arch_pretrained_cfgs(base).items()
@@ -73,19 +70,51 @@ def find(name: str) -> Architecture | None:
     default = tag or (usual.tag or "pretrained" if usual is not None else None)
     if default not in tags and not tag:
         default = next(iter(tags), None)
+    preprocess = _preprocess(tags.get(default or "", usual))
     architecture = Architecture(
         name=PREFIX + base,
         family=f"timm {_module(base)}",
-        build=partial(timm.create_model, base, pretrained=False),
+        build=partial(_build, f"{base}.{tag}" if tag else base, preprocess.crop),
         trace=trace_pre_logits,
         weights=tuple(tags),
         default=default,
         pretrained=lambda label: _pretrained(base, label, tags[label]),
-        preprocess=_preprocess(tags.get(default or "", usual)),
+        preprocess=preprocess,
+        resize=_resize,
+        licence=getattr(tags.get(default or ""), "license", None) or "",
     )
     if tag:
         architecture.label(tag)  # complains where there is no such tag
     return architecture
+
+
+def _build(name: str, side: int) -> nn.Module:
+    """Return a fresh model; one that takes any size is built for this one.
+
+    What it would compute of the size in every pass (DINOv3's rotary positions) is then known
+    beforehand, and one tensor alone runs from block to block.
+    """
+    model: nn.Module = timm.create_model(name, pretrained=False)
+    if getattr(model, "dynamic_img_size", False):
+        fixed: dict[str, Any] = {"dynamic_img_size": False, "img_size": side}
+        model = timm.create_model(name, pretrained=False, **fixed)
+    return model
+
+
+def _resize(model: nn.Module, side: int) -> nn.Module | None:
+    """Return a model for an input of another side; None where it takes any.
+
+    Raises:
+        ValueError: it does not take that side.
+    """
+    own: Any = model
+    if not hasattr(model, "set_input_size"):  # one that is for one size says so when it runs
+        return model if own.pretrained_cfg.get("fixed_input_size") else None
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if patch and side % patch[0]:
+        raise ValueError(f"its patches are {patch[0]} px, and {side} is no multiple of that")
+    own.set_input_size(img_size=(side, side))
+    return model.requires_grad_(False)
 
 
 def _module(name: str) -> str:
@@ -94,9 +123,9 @@ def _module(name: str) -> str:
 
 
 def _refusal(name: str) -> str:
-    """Return what a model is instead of a CNN, an empty string for a CNN."""
+    """Return why a model is refused, an empty string where it is not."""
     module = _module(name)
-    for kind, patterns in NOT_CNN.items():
+    for kind, patterns in REFUSED.items():
         for pattern in patterns.split():
             if pattern == module or fnmatchcase(f"{module}.{name}", pattern):
                 return kind

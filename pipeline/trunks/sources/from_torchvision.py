@@ -1,4 +1,4 @@
-"""torchvision's classification CNNs, by their own names."""
+"""torchvision's classification networks, by their own names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 import torchvision
+from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from pipeline.errors import UsageError
 from pipeline.images.preprocess import Preprocess
@@ -40,14 +42,13 @@ FAMILIES = {
     "efficientnet_b*": "EfficientNet",
     "efficientnet_v2*": "EfficientNet v2",
     "convnext*": "ConvNeXt",
+    "vit_*": "Vision Transformer",
+    "swin_?": "Swin Transformer",
+    "swin_v2_*": "Swin Transformer v2",
+    "maxvit*": "MaxViT",
 }
-#: Patterns of names → what the network is instead of a CNN.
-NOT_CNN = {
-    "vit_*": "a vision transformer",
-    "swin_*": "a vision transformer",
-    "maxvit*": "a vision transformer",
-    "quantized_*": "a quantized network, which runs on integers",
-}
+#: Patterns of names → why the network is refused.
+REFUSED = {"quantized_*": "a quantized network, which runs on integers"}
 #: Modules whose averaged output is the feature: a classifier that is a convolution sees that.
 _FEATURE = {"SqueezeNet": "features"}
 #: What torchvision sets together with the ImageNet weights: they expect inputs scaled to ±1.
@@ -56,22 +57,22 @@ _ARGUMENTS = {"googlenet": _INCEPTION, "inception_v3": _INCEPTION}
 
 
 def names() -> list[str]:
-    """Return the names of the classification CNNs."""
-    return [name for name in list_models(module=torchvision.models) if not _matched(NOT_CNN, name)]
+    """Return the names of the classification networks."""
+    return [name for name in list_models(module=torchvision.models) if not _matched(REFUSED, name)]
 
 
 def find(name: str) -> Architecture | None:
     """Return the architecture of that name, None where torchvision has no such model.
 
     Raises:
-        UsageError: torchvision has it, but it is no classification CNN.
+        UsageError: torchvision has it, but it is no network that classifies images.
     """
     if name not in list_models():
         return None
-    refusal = _matched(NOT_CNN, name)
+    refusal = _matched(REFUSED, name)
     if refusal or name not in list_models(module=torchvision.models):
         kind = refusal or "no image classifier"
-        raise UsageError(f"Trunk {name} is {kind}; trunks are CNNs that classify images.")
+        raise UsageError(f"Trunk {name} is {kind}; trunks classify images.")
     weights = get_model_weights(name)
     default = weights.__members__.get("IMAGENET1K_V1", weights.DEFAULT)
     family = _matched(FAMILIES, name) or "torchvision"
@@ -85,7 +86,31 @@ def find(name: str) -> Architecture | None:
         pretrained=lambda label: _pretrained(name, weights[label]),
         preprocess=_preprocess(default),
         rename=_present_name,
+        resize=partial(_resize, name),
     )
+
+
+def _resize(name: str, model: nn.Module, side: int) -> nn.Module | None:
+    """Return a model for an input of another side; None where it takes any.
+
+    Raises:
+        ValueError: it does not take that side.
+    """
+    state = model.state_dict()
+    if name.startswith("vit_"):
+        own: Any = model
+        patch = int(own.patch_size)
+        if side % patch:
+            raise ValueError(f"its patches are {patch} px, and {side} is no multiple of that")
+        other = get_model(name, weights=None, image_size=side)
+        state = interpolate_embeddings(side, patch, state)
+    elif name.startswith("maxvit"):
+        other = get_model(name, weights=None, input_size=(side, side))
+    else:
+        return None
+    other.load_state_dict(state)
+    kept: nn.Module = other.requires_grad_(False)
+    return kept
 
 
 def _matched(table: Mapping[str, str], name: str) -> str:

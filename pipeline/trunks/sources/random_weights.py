@@ -54,7 +54,9 @@ def calibrate(trunk: nn.Module, *, side: int) -> None:
 
     Where there are none, convolutions and linear layers get He's initialisation (He et al. 2015,
     "Delving Deep into Rectifiers") instead: torch's own lets the signal of a deep network without
-    normalisation (AlexNet) shrink until little but the biases is left.
+    normalisation (AlexNet) shrink until little but the biases is left. Transformers, whose norms
+    keep no statistics, keep their library's own, with every layer scale at 1: as small as it
+    starts in training, a class token would hardly see the image.
 
     Args:
         trunk: freshly initialised, in eval mode; left in eval mode.
@@ -62,6 +64,9 @@ def calibrate(trunk: nn.Module, *, side: int) -> None:
     """
     norms = [m for m in trunk.modules() if isinstance(getattr(m, "running_var", None), Tensor)]
     if not norms:
+        if getattr(trunk, "prefix", None) is not None:
+            _open_scales(trunk)
+            return
         with seeded(SEED):
             _he(trunk)
         return
@@ -78,6 +83,12 @@ def calibrate(trunk: nn.Module, *, side: int) -> None:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.eval()
             setattr(norm, "momentum", momentum)  # noqa: B010  mypy takes it for a Tensor
+
+
+def _open_scales(trunk: nn.Module) -> None:
+    for name, parameter in trunk.named_parameters():
+        if parameter.ndim == 1 and "gamma" in name.rpartition(".")[2]:
+            nn.init.ones_(parameter)
 
 
 def _he(trunk: nn.Module) -> None:

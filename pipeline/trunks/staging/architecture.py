@@ -45,6 +45,10 @@ class Architecture:
         pretrained: describes the weights of a name.
         preprocess: for weights that do not say: a file's, or random ones.
         rename: from tensor names in the library's own old files to present ones.
+        resize: gives a model, with its weights, for an input of another side; None where the model
+            takes any. It says in a `ValueError` what side is allowed.
+        licence: of the default weights, where the library tells it.
+        structure: what besides the tensors tells two networks of one name apart.
     """
 
     name: str
@@ -56,6 +60,9 @@ class Architecture:
     pretrained: Callable[[str], Pretrained]
     preprocess: Preprocess
     rename: Callable[[str], str] = str
+    resize: Callable[[nn.Module, int], nn.Module | None] = lambda model, side: None
+    licence: str = ""
+    structure: str = ""
 
     def label(self, weights: str) -> str:
         """Return the canonical name of pretrained weights.

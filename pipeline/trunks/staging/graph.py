@@ -9,7 +9,7 @@ meta device, which computes nothing.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -20,6 +20,8 @@ from torch import Tensor, fx, nn
 
 from pipeline.errors import PipelineError
 
+#: An order of axes, as `permute` takes it.
+Axes = tuple[int, ...]
 #: The shape of what each node gives, None where that is no tensor.
 Shapes = dict[fx.Node, tuple[int, ...] | None]
 
@@ -81,7 +83,8 @@ def trace_forward(model: nn.Module, *, ends_at: str | None = None) -> fx.Graph:
     Returns:
         The graph; what it gives is the feature [B, D].
     """
-    graph = _traced(_Tracer(set(), ()), model)
+    encoder = {"encoder"} if hasattr(model, "class_token") else set()  # a VisionTransformer's
+    graph = _traced(_Tracer(encoder, ()), model)
     nodes = [node for node in graph.nodes if node.op == "call_module"]
     if ends_at is not None:
         last = [n for n in nodes if f"{n.target}.".startswith(f"{ends_at}.")][-1]
@@ -92,6 +95,32 @@ def trace_forward(model: nn.Module, *, ends_at: str | None = None) -> fx.Graph:
         return _ended(graph, model, feature)
     linear = [node for node in nodes if runs(model, node, nn.Linear)]
     return _ended(graph, model, linear[-1].args[0])
+
+
+def trace_own(model: nn.Module) -> fx.Graph:
+    """Return the graph of a person's own network up to its feature.
+
+    Where what it gives comes from a Linear, that is the classifier, and its input the feature;
+    else what it gives is the feature. Modules that hold more than half of all parameters are
+    opened: a network often stands in a wrapper.
+
+    Args:
+        model: in eval mode; takes [B, 3, S, S] and gives one tensor.
+    """
+    total = sum(p.numel() for p in model.parameters())
+    opened = {
+        name
+        for name, module in model.named_modules()
+        if name and not type(module).__module__.startswith("torch.nn.")
+        and 2 * sum(p.numel() for p in module.parameters()) > total
+    }  # fmt: skip
+    graph = _traced(_Tracer(opened, ()), model)
+    feature = graph.output_node().args[0]
+    while isinstance(feature, fx.Node) and runs(model, feature, nn.Identity, nn.Dropout):
+        feature = feature.all_input_nodes[0]
+    if isinstance(feature, fx.Node) and runs(model, feature, nn.Linear):
+        feature = feature.args[0]
+    return _ended(graph, model, feature)
 
 
 def trace_pre_logits(model: nn.Module) -> fx.Graph:
@@ -108,10 +137,12 @@ def trace_pre_logits(model: nn.Module) -> fx.Graph:
         if module is not classifier and any(inner is classifier for inner in module.modules())
     }
     opened = {"model", *around}
-    graph = _traced(_Tracer(opened, layers.get_notrace_functions()), PreLogits(model))
+    root = PreLogits(model)
+    graph = _traced(_Tracer(opened, layers.get_notrace_functions()), root)
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             node.target = str(node.target).removeprefix("model.")
+    _keep_constants(root, model)
     return _ended(graph, model, graph.output_node().args[0])
 
 
@@ -123,6 +154,13 @@ def _traced(tracer: fx.Tracer, model: nn.Module) -> fx.Graph:
             "This network cannot be cut into stages: what it does depends on its input's shape or "
             "values in a way that cannot be followed."
         ) from error
+
+
+def _keep_constants(root: nn.Module, model: nn.Module) -> None:
+    """Let a model hold, beside its state, the tensors that tracing found computed already."""
+    for name, value in vars(root).items():
+        if isinstance(value, Tensor) and name.startswith("_tensor_constant"):
+            model.register_buffer(name, value.detach(), persistent=False)
 
 
 def _ended(graph: fx.Graph, model: nn.Module, feature: Any) -> fx.Graph:
@@ -201,6 +239,9 @@ def measure(model: nn.Module, graph: fx.Graph, size: int) -> Shapes:
 def segments(graph: fx.Graph, shapes: Shapes) -> list[Segment]:
     """Part a graph wherever exactly one tensor is alive.
 
+    What does not depend on the input (rotary positions, a relative bias) is no boundary's matter:
+    every segment that reads it computes it for itself.
+
     Returns:
         The segments in order; what one gives is what the next takes.
     """
@@ -208,19 +249,53 @@ def segments(graph: fx.Graph, shapes: Shapes) -> list[Segment]:
     run: list[fx.Node] = []
     alive: set[fx.Node] = set()
     readers: dict[fx.Node, int] = {}  # of what each node gives, those that are still to come
+    constants = _constants(graph)
+    named: set[fx.Node] = set()  # constants whose modules a segment has already
     for node in graph.nodes:
+        if node in constants:
+            continue
         if node.op != "placeholder":
             run.append(node)
         readers[node] = len(node.users)
         for read in node.all_input_nodes:
-            readers[read] -= 1
+            if read not in constants:
+                readers[read] -= 1
         alive = {n for n in {*alive, node} if readers[n]}
         shape = shapes.get(node)
         if run and alive == {node} and shape is not None:
-            modules = dict.fromkeys(str(n.target) for n in run if n.op == "call_module")
-            found.append(Segment(tuple(run), shape, tuple(modules)))
+            whole = _with(constants, run)
+            first = [n for n in whole if n not in named]
+            named.update(n for n in whole if n in constants)
+            modules = dict.fromkeys(str(n.target) for n in first if n.op == "call_module")
+            found.append(Segment(tuple(whole), shape, tuple(modules)))
             run = []
     return found
+
+
+def _constants(graph: fx.Graph) -> dict[fx.Node, int]:
+    """Return the nodes that depend on no input, with their places in the graph."""
+    found: dict[fx.Node, int] = {}
+    for place, node in enumerate(graph.nodes):
+        if node.op not in ("placeholder", "output") and all(
+            n in found for n in node.all_input_nodes
+        ):
+            found[node] = place
+    return found
+
+
+def _with(constants: Mapping[fx.Node, int], run: Sequence[fx.Node]) -> list[fx.Node]:
+    """Return a run of nodes with the constants that it reads, each in front of its first reader."""
+    whole: dict[fx.Node, None] = {}
+
+    def add(node: fx.Node) -> None:
+        for read in node.all_input_nodes:
+            if read in constants and read not in whole:
+                add(read)
+        whole[node] = None
+
+    for node in run:
+        add(node)
+    return list(whole)
 
 
 def module_of(
@@ -230,6 +305,8 @@ def module_of(
     *,
     unflatten: bool = False,
     flatten: bool = False,
+    takes: Axes = (),
+    gives: Axes = (),
 ) -> fx.GraphModule:
     """Return a module that runs `nodes`, made of the model's own modules under their names.
 
@@ -239,6 +316,8 @@ def module_of(
         name: the class name, for people who print it.
         unflatten: turn [B, C] into [B, C, 1, 1] first.
         flatten: turn [B, C, H, W] into [B, C·H·W] last.
+        takes: order in which to put the axes of the input first; as they are where empty.
+        gives: likewise of the output, last.
     """
     graph = fx.Graph()
     inside = set(nodes)
@@ -246,9 +325,18 @@ def module_of(
     if unflatten:
         for _ in range(2):
             entry = graph.call_function(torch.unsqueeze, (entry, -1))
+    if takes:
+        entry = graph.call_method("permute", (entry, *takes))
     copies = {a: entry for node in nodes for a in node.all_input_nodes if a not in inside}
     for node in nodes:
         copies[node] = graph.node_copy(node, lambda n: copies[n])
     result = copies[nodes[-1]] if nodes else entry
+    if gives:
+        result = graph.call_method("permute", (result, *gives))
     graph.output(graph.call_function(torch.flatten, (result, 1)) if flatten else result)
-    return fx.GraphModule(model, graph, class_name=name)
+    made = fx.GraphModule(model, graph, class_name=name)
+    for path, part in made.named_modules():  # a copied buffer is as lasting as the original
+        theirs = model.get_submodule(path)
+        passing = theirs._non_persistent_buffers_set
+        part._non_persistent_buffers_set.update(passing & part._buffers.keys())
+    return made

@@ -55,6 +55,24 @@ def cut(pieces: Sequence[Piece]) -> dict[str, slice]:
     return {name: slice(a, b) for name, a, b in zip(names, opens, ends, strict=True)}
 
 
+def quarters(blocks: Sequence[int], pieces: int) -> dict[str, slice]:
+    """Cut a trunk of one resolution into quarters of its blocks; 12 blocks: three each.
+
+    Args:
+        blocks: places of its blocks among its pieces, in order; with fewer than four, each is a
+            stage of its own.
+        pieces: how many there are.
+
+    Returns:
+        As `cut`: what is in front of the first block is `stem`, what is behind the last is in
+        `layer4`.
+    """
+    count = min(len(blocks), len(STAGES) - 1)
+    opens = [0, *(blocks[stage * len(blocks) // count] for stage in range(count))]
+    names = ["stem", *STAGES[len(STAGES) - count :]]
+    return dict(zip(names, map(slice, opens, [*opens[1:], pieces]), strict=True))
+
+
 def _openings(pieces: Sequence[Piece]) -> list[int]:
     """Return where stages open, the first at 0."""
     opens, learned, closed = [0], False, False
@@ -70,19 +88,25 @@ def _openings(pieces: Sequence[Piece]) -> list[int]:
 
 
 class StagedTrunk(nn.Module):
-    """A pretrained CNN without its classifier, cut into stages.
+    """A pretrained network without its classifier, cut into stages.
 
     It holds the library's own modules, under `stages.<stage>.<native name>`, `pool.<native name>`
     and `neck.<native name>`.
 
     Args:
         stages: stage name → module, in order, `stem` first and `layer4` last.
-        pool: [B, C, H, W] → [B, D'], as the library does it.
+        pool: [B, C, H, W] or [B, T, C] → [B, D'], as the library does it; nothing where the neck
+            does, by attention.
         neck: [B, D'] → [B, D], what lies between pooling and the last Linear; part of the feature.
         native: native module name → name of its stage, `pool` or `neck`.
         channels: stage name → C of its activation.
         strides: stage name → input side divided by the side of its activation, nominally.
         dim: D.
+        prefix: class and register tokens in front of those of the image; None where activations
+            are maps.
+        class_token: whether the first of these is one.
+        blocks: native names of the blocks of a transformer of one resolution, in order.
+        side: of the input that it is built for.
     """
 
     def __init__(
@@ -95,6 +119,10 @@ class StagedTrunk(nn.Module):
         channels: Mapping[str, int],
         strides: Mapping[str, int],
         dim: int,
+        prefix: int | None = None,
+        class_token: bool = False,
+        blocks: Sequence[str] = (),
+        side: int = 0,
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleDict(stages)
@@ -104,6 +132,10 @@ class StagedTrunk(nn.Module):
         self.channels = dict(channels)
         self.strides = dict(strides)
         self.dim = dim
+        self.prefix = prefix
+        self.class_token = class_token
+        self.blocks = tuple(blocks)
+        self.side = side
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the feature [B, D] of normalised images [B, 3, S, S]."""
@@ -112,8 +144,12 @@ class StagedTrunk(nn.Module):
         return self.forward_head(x)
 
     def forward_head(self, activation: Tensor) -> Tensor:
-        """Return the feature [B, D] of the activation [B, C, H, W] at the end of `layer4`."""
-        feature: Tensor = self.pool(activation)  # [B, D']
+        """Return the feature [B, D] of the activation at the end of `layer4`.
+
+        Args:
+            activation: [B, C, H, W] or [B, T, C].
+        """
+        feature: Tensor = self.pool(activation)  # [B, D']; tokens where the neck pools
         if self.neck is not None:
             feature = self.neck(feature)  # [B, D]
         return feature
@@ -122,7 +158,8 @@ class StagedTrunk(nn.Module):
         """Return the stage (or `neck`) that a stage or native module name means.
 
         Args:
-            name: `layer4`, or a native module such as `features.7` or `blocks.5.0.conv_pw`.
+            name: `layer4`, `block12`, or a native module such as `features.7` or
+                `blocks.5.0.conv_pw`.
 
         Raises:
             UsageError: there is no such name, or it spans several stages.
@@ -130,6 +167,7 @@ class StagedTrunk(nn.Module):
         known = [*self.stages, *(["neck"] if self.neck is not None else [])]
         if name in known:
             return name
+        name = self.native_name(name)
         pairs = [place_and_name(key) for key, _ in self.named_modules()]
         owners = {place for place, native in pairs if native and _within(native, name)}
         if owners == {"pool"}:
@@ -143,11 +181,22 @@ class StagedTrunk(nn.Module):
                 f"or a module within one: {_listed(self.native)}."
             )
         modules = [native for _, native in pairs if native]
+        blocks = f", the blocks block1 to block{len(self.blocks)}" if self.blocks else ""
         raise UsageError(
-            f"This trunk has no stage or module {name!r}. It has the stages {', '.join(known)} "
-            f"and the modules {_listed(self.native)}."
+            f"This trunk has no stage or module {name!r}. It has the stages {', '.join(known)}"
+            f"{blocks} and the modules {_listed(self.native)}."
             f"{nearest(name, dict.fromkeys([*known, *self.native, *modules]))}"
         )
+
+    def native_name(self, name: str) -> str:
+        """Return the native name of `block1`, `block2`, …, from the pixels up; others as given.
+
+        Trunks of several resolutions have no such names.
+        """
+        number = name.removeprefix("block")
+        if name.startswith("block") and number.isdigit() and 0 < int(number) <= len(self.blocks):
+            return self.blocks[int(number) - 1]
+        return name
 
     def parameters_of(self, name: str) -> dict[str, nn.Parameter]:
         """Return the parameters of a stage, the neck or a native module, by state-dict name.
@@ -157,7 +206,7 @@ class StagedTrunk(nn.Module):
         """
         place = self.stage_of(name)
         root = f"stages.{place}" if place in self.stages else place
-        prefix = root if name == place else f"{root}.{name}"
+        prefix = root if name == place else f"{root}.{self.native_name(name)}"
         return {key: value for key, value in self.named_parameters() if _within(key, prefix)}
 
     def native_state(self) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import resnet34
 from weights_files import loaded, saved
@@ -34,23 +35,76 @@ def others(model: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("first", ["model", "model_ema"])
-def test_of_a_model_and_its_average_the_model_is_used_and_the_other_told(
-    model: nn.Module, own_digest: str, tmp_path: Path, first: str
+def test_of_a_model_and_its_average_the_average_is_used_as_timm_does_and_the_other_told(
+    model: nn.Module,
+    own_digest: str,
+    tmp_path: Path,
+    first: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sets = {"model": model.state_dict(), "model_ema": others(model)}
+    sets = {"model": others(model), "model_ema": model.state_dict()}
     held = {name: sets[name] for name in sorted(sets, reverse=first != "model")}
-    trunk = loaded(saved(tmp_path / "two.pth", held))
+    path = saved(tmp_path / "two.pth", held)
+    trunk = loaded(path)
     assert trunk.weights_digest == own_digest
     (note,) = trunk.notes
-    assert "'model' is used" in note and "'model_ema' fits too" in note
-    assert "torch.save(torch.load('two.pth')['model_ema'], 'model_ema.pth')" in note
+    assert "'model_ema' is used" in note and "'model' fits too" in note
+    assert note.endswith("to use it, give --weights two.pth::model.")
+    other = loaded(Path(f"{path}::model"))
+    assert other.weights_digest != own_digest and "'model' is used" in other.notes[0]
+    assert (other.weights, other.weights_asked) == ("two.pth::model", f"{path}::model")
+    assert loaded(Path(f"{path}::model_ema")).weights_digest == own_digest
+    with pytest.raises(UsageError, match=r"no tensors under 'modle'; there are .*mean model\?"):
+        loaded(Path(f"{path}::modle"))
+    monkeypatch.chdir(tmp_path)
+    assert loaded(Path("two.pth::model")).weights_digest == other.weights_digest
+
+
+def test_a_key_in_a_file_takes_teacher_student_or_the_other_encoder(
+    model: nn.Module, own_digest: str, tmp_path: Path
+) -> None:
+    def prefixed(before: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {before + name: tensor for name, tensor in state.items()}
+
+    own, other = model.state_dict(), others(model)
+    dino = {
+        "teacher": prefixed("module.backbone.", own),
+        "student": prefixed("module.backbone.", other),
+    }
+    path = saved(tmp_path / "dino.pth", dino)
+    assert loaded(Path(f"{path}::teacher")).weights_digest == own_digest
+    assert loaded(Path(f"{path}::student")).weights_digest != own_digest
+    both = prefixed("module.encoder_q.", other) | prefixed("module.encoder_k.", own)
+    path = saved(tmp_path / "moco.pth", {"state_dict": both})
+    assert loaded(path).weights_digest != own_digest
+    assert loaded(Path(f"{path}::module.encoder_k")).weights_digest == own_digest
+    averaged = saved(tmp_path / "beside.pth", other | prefixed("ema.", own))
+    assert loaded(Path(f"{averaged}::ema")).weights_digest == own_digest
+    assert loaded(Path(f"{averaged}::")).weights_digest != own_digest
+    with pytest.raises(UsageError, match=r"dino\.pth::teacher does not fit this trunk"):
+        loaded(Path(f"{tmp_path}/dino.pth::teacher"), "resnet50")
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_files_in_half_precision_are_read_and_told(
+    model: nn.Module, tmp_path: Path, kind: torch.dtype
+) -> None:
+    half = {k: v.to(kind) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    (note,) = loaded(saved(tmp_path / "half.pth", {"state_dict": half})).notes
+    assert f"from {str(kind).removeprefix('torch.')} to float32" in note
+    save_file(half, tmp_path / "half.safetensors")
+    kept = loaded(tmp_path / "half.safetensors").module.native_state()["conv1.0.weight"]
+    assert kept.equal(half["conv1.0.weight"].float())
 
 
 def test_sets_under_other_names_are_listed_where_several_fit(
     model: nn.Module, tmp_path: Path
 ) -> None:
     held = {"teacher": model.state_dict(), "student": others(model)}
-    with pytest.raises(UsageError, match=r"several sets .*: 'teacher', 'student'\. Save the one"):
+    with pytest.raises(
+        UsageError,
+        match=r"several sets .*: 'teacher', 'student'\. Name .*dino\.pth::teacher",
+    ):
         loaded(saved(tmp_path / "dino.pth", held))
     averaged = {**model.state_dict(), **{f"ema.{n}": t for n, t in others(model).items()}}
     with pytest.raises(UsageError, match=r"several sets .*: 'ema\.…', names without it\."):

@@ -1,0 +1,159 @@
+"""A person's own networks: `mypackage.mymodule:make`, or a module given in Python as `own/NAME`.
+
+Their code cannot be hashed. What stands for it is the digest of the tensors, the structure as
+PyTorch prints it, and the name.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch import fx, nn
+
+from pipeline.errors import PipelineError, UsageError
+from pipeline.images.names import safe
+from pipeline.images.preprocess import Preprocess
+from pipeline.trunks import permitted
+from pipeline.trunks.sources.random_weights import SEED, seeded
+from pipeline.trunks.staging.architecture import Architecture, Pretrained
+from pipeline.trunks.staging.graph import trace_own, trace_pre_logits
+
+LABEL = "own"
+_WANTED = ("size", "mean", "std", "interpolation")
+_FURTHER = ("resize", "squash")
+#: Name to the networks that were given in this process, with their preprocessing.
+_GIVEN: dict[str, tuple[nn.Module, Preprocess]] = {}
+
+
+def names() -> list[str]:
+    """Return none: one's own are not listed."""
+    return []
+
+
+def give(module: nn.Module, name: str | None, preprocess: Any) -> str:
+    """Keep a network for this process and return the name under which trunks find it.
+
+    Args:
+        module: whose last Linear is the classifier, or whose output is the feature.
+        name: of the person's choice: two networks of one name, structure and tensors are one.
+        preprocess: a mapping with `size`, `mean`, `std` and `interpolation`, perhaps `resize` and
+            `squash`; or a `Preprocess`.
+
+    Raises:
+        UsageError: the name is missing, or the preprocessing not complete.
+    """
+    if not name or name != safe(name):
+        raise UsageError(
+            "A network given as an object needs a name, since its code cannot be hashed: pass "
+            "name='my-network', which can be part of a file's name."
+        )
+    key = permitted.PREFIX + name
+    _GIVEN[key] = (copy.deepcopy(module), as_preprocess(preprocess, "preprocess"))
+    permitted.permit(key)
+    return key
+
+
+def find(name: str) -> Architecture | None:
+    """Return the architecture of a person's own network, None for any other name.
+
+    Raises:
+        UsageError: there is no such function, it makes no network, or it says nothing of how
+            images are prepared.
+        PipelineError: nobody permitted it, or it fails.
+    """
+    if not permitted.is_own(name):
+        return None
+    if name.startswith(permitted.PREFIX):
+        if name not in _GIVEN:
+            raise PipelineError(
+                f"The network {name} was given as an object in Python, in another process: give it "
+                f"again (pipeline.extract(data, trunk=module, name=…)), or use a function that "
+                "makes it: --trunk mypackage.mymodule:make."
+            )
+        module, preprocess = _GIVEN[name]
+    else:
+        module, preprocess = _made(name)
+    pretrained = Pretrained(preprocess, module.state_dict, lambda: True)
+    return Architecture(
+        name=name,
+        family="own",
+        build=lambda: copy.deepcopy(module),
+        trace=_trace,
+        weights=(LABEL,),
+        default=LABEL,
+        pretrained=lambda _: pretrained,
+        preprocess=preprocess,
+        structure=str(module),
+    )
+
+
+def as_preprocess(given: Any, what: str) -> Preprocess:
+    """Return preprocessing from a mapping.
+
+    Raises:
+        UsageError: something of it is missing, unknown, or cannot be right.
+    """
+    if isinstance(given, Preprocess):
+        return given
+    example = "{'size': 224, 'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225), "
+    example += "'interpolation': 'bicubic'}"
+    if not isinstance(given, Mapping) or not set(_WANTED) <= set(given) <= {*_WANTED, *_FURTHER}:
+        raise UsageError(f"{what} says how images are prepared, such as {example}.")
+    try:
+        size = int(given["size"])
+        mean, std = ([float(v) for v in given[key]] for key in ("mean", "std"))
+        resize = int(given.get("resize", size))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{what} cannot be read: {error}; give {example}.") from error
+    kernel = given["interpolation"]
+    fits = len(mean) == len(std) == 3 and min(std) > 0 and 0 < size <= resize
+    if not fits or kernel not in ("bilinear", "bicubic"):
+        raise UsageError(
+            f"{what} needs three means, three positive stds, a size that is not above resize, and "
+            f"bilinear or bicubic; such as {example}."
+        )
+    (red, green, blue), (r, g, b) = mean, std
+    squash = bool(given.get("squash", False))
+    return Preprocess(resize, size, kernel, (red, green, blue), (r, g, b), squash)
+
+
+def _made(name: str) -> tuple[nn.Module, Preprocess]:
+    """Import a function and return what it makes, and how images are prepared for that."""
+    permitted.check(name)
+    where, _, function = name.partition(":")
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)  # as `python -m` has it
+    try:
+        make = getattr(import_module(where), function)
+        with seeded(SEED):
+            module = make()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"--trunk {name}: {error}. Give module:function, of a module that Python finds here or "
+            "that is installed."
+        ) from error
+    except Exception as error:  # whatever a person's own code raises
+        raise PipelineError(f"--trunk {name} fails: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(folder)
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"--trunk {name} returns {type(module).__name__} and no nn.Module.")
+    said = getattr(module, "preprocess", None) or getattr(make, "preprocess", None)
+    if said is None:
+        raise UsageError(
+            f"--trunk {name} does not say how images are prepared: set `preprocess` on the network "
+            f"or on {function}, a dictionary with {', '.join(_WANTED)}."
+        )
+    return module, as_preprocess(said, f"preprocess of {name}")
+
+
+def _trace(model: nn.Module) -> fx.Graph:
+    like_timm = all(
+        hasattr(model, part) for part in ("forward_features", "forward_head", "get_classifier")
+    )
+    return trace_pre_logits(model) if like_timm else trace_own(model)
