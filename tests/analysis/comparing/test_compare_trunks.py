@@ -97,7 +97,7 @@ def test_all_faults_of_the_options_come_in_one_message():
         recipe.check()
     for part in (
         "--workers 0 is below 1", "--layers 'layr3' is not one of own, stem", "'x' is not one of",
-        "--pools 'mx' is not one of avg, max, gem, flat. Did you mean max?",
+        "--pools 'mx' is not one of avg, max, gem, flat, cls, cls+avg. Did you mean max?",
         "--trunks ':random': give names with commas", "'linera' is not a head",
     ):  # fmt: skip
         assert part in str(error.value)
