@@ -49,7 +49,7 @@ def tarred() -> bytes:
         (zipped("m/archive_format", "m/x.json"), "a program of torch.export", "torch.export.load"),
         (zipped("notes.txt"), "a ZIP archive", "Unpack it"),
         (tarred(), "a tar archive", "Unpack it"),
-        (gzip.compress(b"x"), "compressed by gzip", "Unpack it"),
+        (gzip.compress(b"x", mtime=0), "compressed by gzip", "Unpack it"),
         (pickle.dumps({"a": 1}), "a Python pickle that torch.save did not write", "was run"),
         (b"<!DOCTYPE html><html>", "a web page", "download that failed"),
         (b"\xef\xbb\xbf\n <?xml version", "a web page", "download that failed"),
