@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from pipeline.reporting.page.report import report as report
     from pipeline.reporting.sheets.show import show as show
     from pipeline.store.result_records import HeadInfo as HeadInfo
-    from pipeline.store.result_records import Metrics as Metrics
     from pipeline.store.result_records import ModelInfo as ModelInfo
+    from pipeline.store.score_records import Metrics as Metrics
     from pipeline.store.table import FeatureTable as FeatureTable
     from pipeline.workflow.listings import TableSummary as TableSummary
     from pipeline.workflow.listings import list_heads as list_heads
@@ -66,7 +66,8 @@ _DEFINED_IN = {
     "pipeline.inference.predict": ("predict", "predict_stream", "Prediction"),
     "pipeline.reporting.page.report": ("report",),
     "pipeline.reporting.sheets.show": ("show",),
-    "pipeline.store.result_records": ("Metrics", "HeadInfo", "ModelInfo"),
+    "pipeline.store.result_records": ("HeadInfo", "ModelInfo"),
+    "pipeline.store.score_records": ("Metrics",),
     "pipeline.store.table": ("FeatureTable",),
     "pipeline.workflow.listings": (
         "list_tables",

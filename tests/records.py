@@ -2,16 +2,9 @@
 
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.records import FeatureSource
-from pipeline.store.result_records import (
-    Calibration,
-    HeadInfo,
-    Metrics,
-    ModelInfo,
-    ModelScores,
-    Paired,
-    SplitMetrics,
-)
+from pipeline.store.result_records import HeadInfo, ModelInfo
 from pipeline.store.results import HEAD, MODEL
+from pipeline.store.score_records import Calibration, Metrics, ModelScores, Paired, SplitMetrics
 
 SOURCE = {
     "trunk": "fake",

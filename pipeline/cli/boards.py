@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 from pipeline.cli.log import shown
 from pipeline.heads.leaderboard import Ranked
-from pipeline.store.result_records import HeadInfo, Metrics, ModelInfo, SplitMetrics
+from pipeline.store.result_records import HeadInfo, ModelInfo
+from pipeline.store.score_records import Metrics, SplitMetrics
 
 
 def aligned(rows: list[list[str]], *, right: Collection[int] = ()) -> list[str]:

@@ -26,8 +26,9 @@ from pipeline.heads.metrics import softmax
 from pipeline.plotting import plain_figure, png
 from pipeline.store.atomic import commit_folder
 from pipeline.store.records import FeatureSource
-from pipeline.store.result_records import EpochFigures, ModelInfo, ModelScores, Paired
+from pipeline.store.result_records import EpochFigures, ModelInfo
 from pipeline.store.results import MODEL
+from pipeline.store.score_records import ModelScores, Paired
 from pipeline.store.table import FeatureTable
 from pipeline.trunks.registry import LoadedTrunk
 

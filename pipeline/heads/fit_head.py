@@ -38,8 +38,9 @@ from pipeline.progress import Progress, Silent
 from pipeline.store.atomic import commit_folder
 from pipeline.store.cache import Cache
 from pipeline.store.records import FeatureSource
-from pipeline.store.result_records import HeadInfo, HeadOptions, HeadTrial, Repeats, SplitMetrics
+from pipeline.store.result_records import HeadInfo, HeadOptions, HeadTrial, Repeats
 from pipeline.store.results import HEAD
+from pipeline.store.score_records import SplitMetrics
 from pipeline.store.table import FeatureTable
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pipeline.heads.uncertainty import interval
-from pipeline.store.result_records import Calibration, Metrics
+from pipeline.store.score_records import Calibration, Metrics
 
 BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
 #: Probabilities are kept from 0 and 1 by this much in the log-loss (float32's epsilon).

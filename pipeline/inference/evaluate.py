@@ -19,7 +19,7 @@ from pipeline.inference.labelled import Answers, find_images, told
 from pipeline.inference.options import EvaluateOptions
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
-from pipeline.store.result_records import Metrics
+from pipeline.store.score_records import Metrics
 from pipeline.store.table import FeatureTable
 
 

@@ -17,8 +17,8 @@ from pipeline.finetuning.options import FinetuneOptions
 from pipeline.finetuning.result import beats
 from pipeline.progress import Silent
 from pipeline.store.cache import Cache
-from pipeline.store.result_records import Paired
 from pipeline.store.results import MODEL
+from pipeline.store.score_records import Paired
 
 
 def test_it_starts_from_the_head_and_keeps_all_that_it_found(work):

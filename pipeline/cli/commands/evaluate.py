@@ -16,7 +16,7 @@ from pipeline.errors import UsageError
 from pipeline.images.names import counted
 from pipeline.inference.options import ComputeOptions, EvaluateOptions
 from pipeline.store.cache import Cache
-from pipeline.store.result_records import Metrics
+from pipeline.store.score_records import Metrics
 
 if TYPE_CHECKING:
     from pipeline.inference.evaluate import Evaluation

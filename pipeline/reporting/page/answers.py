@@ -12,7 +12,8 @@ from pipeline import plotting
 from pipeline.heads import predictions
 from pipeline.heads.metrics import measure, reliability, softmax
 from pipeline.heads.uncertainty import draws
-from pipeline.store.result_records import HeadInfo, Metrics, ModelInfo
+from pipeline.store.result_records import HeadInfo, ModelInfo
+from pipeline.store.score_records import Metrics
 from pipeline.store.table import FeatureTable
 
 #: Pictures in each gallery.

@@ -8,8 +8,9 @@ from typing import Any
 from pipeline.heads.leaderboard import Ranked
 from pipeline.store import timings
 from pipeline.store.cache import Cache
-from pipeline.store.result_records import HeadInfo, HeadTrial, Metrics, ModelInfo
+from pipeline.store.result_records import HeadInfo, HeadTrial, ModelInfo
 from pipeline.store.results import Info
+from pipeline.store.score_records import Metrics
 from pipeline.store.table import FeatureTable
 
 #: Penalty curves are drawn of so many heads at most, one of each kind, and learning curves of so
