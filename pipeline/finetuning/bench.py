@@ -135,9 +135,7 @@ class Setup:
         trunk = load_trunk(task, cache)
         augmentation = choose_policy(task, cache, trunk, device=device, progress=progress)
         head = refit(task, task.train)
-        return cls(
-            task, cache, trunk, augmentation, head, device, precision, notes, progress
-        )  # fmt: skip
+        return cls(task, cache, trunk, augmentation, head, device, precision, notes, progress)
 
     def bench(self, unfreeze: str) -> Bench:
         """Return a network at its start, with the activations in front of what learns.

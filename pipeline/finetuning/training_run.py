@@ -75,7 +75,7 @@ def _make(task: Task, cache: Cache, notes: list[str], progress: Progress) -> Mod
             if task.options.single:
                 written = _one_recipe(bench, keep)
             else:
-                written = _several(bench, keep, budget)
+                written = _several(bench, keep, budget, used=bool(history))
     except torch.OutOfMemoryError as error:
         raise PipelineError(
             f"One image does not fit the memory of {setup.device}; unfreeze fewer stages, or give "
@@ -109,10 +109,12 @@ def budget_of(task: Task, cache: Cache) -> float:
     return max(LEAST, TIMES * each * len(task.table.digests))
 
 
-def _several(bench: Bench, keep: Callable[[Outcome], ModelInfo], budget: float) -> ModelInfo:
+def _several(
+    bench: Bench, keep: Callable[[Outcome], ModelInfo], budget: float, *, used: bool
+) -> ModelInfo:
     """Try several recipes, decide, and keep what won."""
     agreed = _check(bench.training(), bench)
-    candidates = Candidates(bench, agreed, budget)
+    candidates = Candidates(bench, agreed, budget, used=used)
     try:
         found = candidates.outcome()
     except KeyboardInterrupt:

@@ -92,19 +92,25 @@ class Plan:
     seconds: float
 
 
-def plan_for(cost: Cost, budget: float, recipes: Sequence[str] = FIRST) -> Plan:
+def plan_for(
+    cost: Cost, budget: float, recipes: Sequence[str] = FIRST, *, used: bool = False
+) -> Plan:
     """Return the richest plan that fits the budget; the poorest, shortened, where none does.
 
     Args:
         cost: of the steps.
         budget: seconds.
         recipes: that there are, in the order in which they are taken up.
+        used: whether images that choose a recipe have chosen something already: then they cannot
+            decide.
     """
     short = short_schedule(cost.train, cost.batch_size)
     plan = None
     for count, times, by in SHAPES:
         if by == "half" and cost.select < SOME:
             continue
+        if by == "select" and used:
+            by = "half" if cost.select >= SOME else "folds"
         by = "half" if cost.select >= MANY else by
         plan = _plan(cost, recipes[:count], short, times, by)
         if plan.seconds <= FILL * budget:

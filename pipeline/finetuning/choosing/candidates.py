@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.finetuning.bench import Bench
 from pipeline.finetuning.choosing.budget import (
     FINALISTS,
+    SOME,
     Cost,
     Plan,
     last_rung,
@@ -58,18 +59,21 @@ class Candidates:
         bench: what trainings share.
         handover: how exactly the head was carried over.
         budget: seconds.
+        used: whether images that choose a recipe have chosen something already.
 
     Raises:
         DamagedError: an unfinished run is to be gone on with, and its plan cannot be read.
     """
 
-    def __init__(self, bench: Bench, handover: Handover | None, budget: float):
+    def __init__(
+        self, bench: Bench, handover: Handover | None, budget: float, *, used: bool = False
+    ):
         self.bench, self.task = bench, bench.task
         path = bench.state(suffix=".json")
         resume = bench.task.options.resume
         self.journal = Journal.open(path, budget, resume=resume, progress=bench.progress)
         self.runs = Runs(bench, self.journal, handover)
-        self.plan = self._plan()
+        self.plan = self._plan(used=used)
         self.choosing, deciding = bench.task.select, None
         if self.plan.decides == "half":
             self.choosing, deciding = _halves(bench.task)
@@ -101,14 +105,14 @@ class Candidates:
         found = self.verdict.early(None if self.best is None else self.best.trained)
         return replace(found, finished=False)
 
-    def _plan(self) -> Plan:
+    def _plan(self, *, used: bool) -> Plan:
         """Return what to try, as an unfinished run had it, and tell it."""
         plan, budget = self.journal.plan, self.journal.budget
         if plan is None:
             several = len(self.bench.network.cut.places) > 1
             # with one stage unfrozen there is none that learns more slowly
             able = [one for one in FIRST if several or RECIPES[one].layer_decay == 1]
-            plan = plan_for(self._cost_of(*self.runs.time_a_step()), budget, able)
+            plan = plan_for(self._cost_of(*self.runs.time_a_step()), budget, able, used=used)
             self._settle(plan, settled=not plan.short)
         short = f"{counted(plan.short, 'epoch')}, the best {FINALISTS} for " if plan.short else ""
         least = "" if plan.seconds <= budget else ", the least there is"
@@ -208,6 +212,11 @@ class Candidates:
             len(task.train), len(task.select), len(task.learners), step, score,
             self.bench.settings.batch_size,
         )  # fmt: skip
+
+
+def choosing_rows(task: Task) -> np.ndarray:
+    """Return rows of the table that may choose whatever decides later."""
+    return _halves(task)[0] if len(task.select) >= SOME else task.select
 
 
 def _halves(task: Task) -> tuple[np.ndarray, np.ndarray | None]:

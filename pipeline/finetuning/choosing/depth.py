@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.finetuning.bench import Bench
 from pipeline.finetuning.choosing.budget import short_schedule
-from pipeline.finetuning.choosing.candidates import minutes
+from pipeline.finetuning.choosing.candidates import choosing_rows, minutes
 from pipeline.finetuning.choosing.journal import Journal
 from pipeline.finetuning.choosing.runs import Runs
 from pipeline.finetuning.network import places_of
@@ -25,19 +24,6 @@ from pipeline.trunks.staging.stages import StagedTrunk
 RECIPE, SHARE = "bold", 0.25
 
 
-@dataclass(frozen=True)
-class Depth:
-    """What learns, and what that scored.
-
-    Attributes:
-        unfreeze: stages, as `--unfreeze` has them.
-        log_loss: of the images that choose, at the temperature that suits them best.
-    """
-
-    unfreeze: str
-    log_loss: float
-
-
 def depths(trunk: StagedTrunk, layer: str) -> list[str]:
     """Return what is tried: the last stage, the last half of the stages, all."""
     stages = [place for place in places_of(trunk, layer) if place != "neck"]
@@ -51,7 +37,7 @@ def choose_depth(
     """Return how many stages learn best in a short schedule, its history, and the seconds it took.
 
     Within one paired standard error fewer stages win. What takes more than a quarter of the budget
-    is not tried.
+    is not tried. Images that may decide later do not choose here.
 
     Args:
         asked: from `depths`, fewest first.
@@ -77,24 +63,26 @@ def choose_depth(
                 f"{minutes(seconds)} of a budget of {minutes(budget)}."
             )
             break
+        rows = choosing_rows(task)
         told = f"{unfreeze}, {RECIPE}, {counted(steps, 'epoch')}"
         try:
-            trained = runs.train(RECIPE, steps, told, train=task.train, select=task.select)
+            trained = runs.train(RECIPE, steps, told, train=task.train, select=rows)
         except Diverged:
             progress.say(f"{unfreeze} is given up: its loss was not finite.")
             continue
         finally:
             bench.network.put(runs.start)  # the trunk's tensors are shared
-        labels = task.table.labels[task.select]
-        logits = runs.logits(trained.tensors, task.select)
+        labels, groups = task.table.labels[rows], draws(task.table.groups_of(rows))
+        logits = runs.logits(trained.tensors, rows)
         own = metrics.softmax(metrics.tempered(logits, labels))
         found[unfreeze] = metrics.losses(labels, own, class_weights(task, task.train))
         history += runs.history
         spent += journal.spent
         progress.say(f"{told}: log-loss {found[unfreeze].mean():.4f}")
         bench.network.put(runs.start)
+    if not found:
+        return asked[0], history, spent
     best = min(found, key=lambda one: float(found[one].mean()))
-    groups = draws(task.table.groups_of(task.select))
     for unfreeze, losses in found.items():  # fewest stages first
         behind = losses - found[best]
         if behind.mean() <= mean_error(behind, groups):

@@ -82,3 +82,9 @@ def test_what_decides_follows_from_the_images_that_choose_and_the_time():
     less = 0.9 * (more.seconds(10) * 2 + more.deciding(10, "folds")) / FILL
     assert plan_for(more, less).decides == "half" and len(plan_for(more, less).recipes) == 2
     assert plan_for(more, 1.0).decides == "select" and len(plan_for(more, 1.0).recipes) == 1
+
+
+@given(st.floats(1.0, 1e5), st.integers(10, 2000))
+def test_images_that_have_chosen_something_never_decide(seconds, select):
+    plan = plan_for(replace(COST, select=select), seconds, used=True)
+    assert plan.decides == ("folds" if select < SOME else plan.decides) != "select"

@@ -245,3 +245,12 @@ def test_where_one_recipe_was_tried_the_images_that_would_choose_decide(work, mo
     assert tried <= {"bold, 4 epochs", "bold, all of train"}
     if info.beats_head:  # then it learned from those that decided, too
         assert "bold, all of train" in tried and info.train_images == 24
+
+
+def test_where_every_depth_diverges_the_last_stage_is_taken(work, monkeypatch):
+    def diverges(self):
+        raise Diverged
+
+    monkeypatch.setattr(Training, "epoch", diverges)
+    info = tune(work, unfreeze="auto", **SEARCH).info
+    assert info.unfreeze == "layer4" and not info.beats_head
