@@ -157,9 +157,7 @@ def test_where_every_recipe_diverges_the_head_is_scored_on_all_that_could_choose
     monkeypatch.setattr(Training, "epoch", diverges)
     info = tune(work, **SEARCH).info
     assert not info.beats_head and info.selected_on == "train-part"
-    half = tune(work, **SEARCH, seed=1)
-    assert info.metrics["train-part"].model.images > 2
-    assert info.metrics["train-part"] == half.info.metrics["train-part"]
+    assert info.metrics["train-part"].model.images == 24 - info.train_images > 2
     assert any("head stays best" in note for note in info.notes)
 
 
