@@ -314,7 +314,8 @@ def _table(
             cache.end_run(rows.key.fingerprint, list(keys))
     told = _unread_notes(unread, rows.key.precision)
     told += [*flat_notes(table.features), *Remarks(remarks).notes]
-    told += small_notes(rows.sides, rows.key.preprocess)
+    if not facts.own_pool:  # of tokens, whose number cannot be any
+        told += small_notes(rows.sides, rows.key.preprocess)
     told += _pooling_note(facts, rows.key.pool)
     notes = [*kept.images.notes, *facts.notes, *told, *rows.notes, *unwritten]
     if "+" in (engines := table.provenance.engine):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
-from statistics import median
 
 from pipeline.images.preprocess import Preprocess
 
@@ -25,7 +24,7 @@ def small_notes(sides: Sequence[int], preprocess: Preprocess) -> tuple[str, ...]
     """
     if not sides:
         return ()
-    side = round(median(sides))
+    side = sorted(sides)[len(sides) // 2]
     wanted = side * preprocess.crop / preprocess.resize
     size = max(_LEAST, _STRIDE * ceil(wanted / _STRIDE))
     if side > SMALL * preprocess.resize or size >= preprocess.crop:

@@ -293,6 +293,8 @@ def _address(path: Path, key: str | None, *, whole: bool = True) -> str:
 def _random_id(architecture: Architecture) -> str:
     parts = [architecture.name, _RECIPE, random_weights.SEED, architecture.preprocess.crop]
     parts += [version(package) for package in ("torch", "torchvision", "timm")]
+    if architecture.structure:  # a name of a person's own may be that of another network now
+        parts.append(architecture.structure)
     sha = hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
     return f"random-{architecture.name.replace('/', '-')}-{sha[:12]}"
 

@@ -221,8 +221,9 @@ def features_of_random_weights(
     """
     device, workers = options.device, options.workers
     asked = ExtractOptions(
-        trunk=table.provenance.trunk, weights="random", device=device, workers=workers
-    )
+        trunk=table.provenance.trunk, weights="random", device=device, workers=workers,
+        image_size=int(table.provenance.preprocess["crop"]),
+    )  # fmt: skip
     facts, trunk = spec.resolve(
         asked.trunk, asked.weights, asked.keys, size=asked.image_size, memo=cache.memo,
         state_dir=cache.weights,

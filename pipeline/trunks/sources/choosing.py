@@ -37,9 +37,8 @@ class Choice:
     def names(self) -> set[str]:
         """Return what may stand behind `FILE::` for these tensors."""
         prefix = self.prefix.rstrip(".")
-        if not prefix:
-            return {self.key}
-        return {prefix, f"{self.key}.{prefix}"} if self.beside else {self.key, prefix}
+        whole = ".".join(filter(None, (self.key, prefix)))
+        return {prefix, whole} if prefix and self.beside else {self.key, prefix or self.key}
 
 
 def choose(
@@ -96,6 +95,10 @@ def _under(key: str, sets: Mapping[str, Tensors], wanted: Wanted, path: Path) ->
             f"{', '.join(map(repr, known)) or 'none with a key'}.{nearest(key, known)}"
         )
     fits = [one for one in meant if not wanted.faults(one.tensors)]
+    if not fits and any(not wanted.faults(one.tensors) for one in every if one.key == key):
+        return choose({key: sets[key]}, wanted, path)  # tensors beside them, such as a head's
+    if len({one.key for one in fits}) > 1:
+        raise _ambiguous(path, fits)
     if not fits:
         best = max(meant, key=lambda one: wanted.fitting(one.tensors))
         raise unfit(wanted, best.tensors, f"Weights file {path}::{key}")
@@ -133,8 +136,8 @@ def _quoted(key: str) -> str:
 
 def _address(path: Path, one: Choice) -> str:
     """Return what `--weights` takes for one of several."""
-    key = one.prefix.rstrip(".") if one.prefix and one.beside else one.key
-    return f"{path.name}::{key}"
+    prefix = one.prefix.rstrip(".") if one.beside else ""
+    return f"{path.name}::{'.'.join(filter(None, (one.key, prefix)))}"
 
 
 def _told(taken: Choice, others: list[Choice], unfit: list[str], path: Path) -> str:

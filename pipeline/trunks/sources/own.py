@@ -1,12 +1,14 @@
 """A person's own networks: `mypackage.mymodule:make`, or a module given in Python as `own/NAME`.
 
-Their code cannot be hashed. What stands for it is the digest of the tensors, the structure as
-PyTorch prints it, and the name.
+Their code cannot be hashed whole: it may call anything. What stands for it is the digest of the
+tensors, the structure as PyTorch prints it, the source of the modules' classes, and the name.
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
+import re
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -88,7 +90,7 @@ def find(name: str) -> Architecture | None:
         default=LABEL,
         pretrained=lambda _: pretrained,
         preprocess=preprocess,
-        structure=str(module),
+        structure=_structure(module),
     )
 
 
@@ -129,14 +131,17 @@ def _made(name: str) -> tuple[nn.Module, Preprocess]:
     folder = str(Path.cwd())
     sys.path.insert(0, folder)  # as `python -m` has it
     try:
-        make = getattr(import_module(where), function)
+        try:
+            make = getattr(import_module(where), function)
+        except (ImportError, AttributeError) as error:
+            raise UsageError(
+                f"--trunk {name}: {error}. Give module:function, of a module that Python finds "
+                "here or that is installed."
+            ) from error
         with seeded(SEED):
             module = make()
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"--trunk {name}: {error}. Give module:function, of a module that Python finds here or "
-            "that is installed."
-        ) from error
+    except UsageError:
+        raise
     except Exception as error:  # whatever a person's own code raises
         raise PipelineError(f"--trunk {name} fails: {type(error).__name__}: {error}") from error
     finally:
@@ -150,6 +155,24 @@ def _made(name: str) -> tuple[nn.Module, Preprocess]:
             f"or on {function}, a dictionary with {', '.join(_WANTED)}."
         )
     return module, as_preprocess(said, f"preprocess of {name}")
+
+
+def _structure(module: nn.Module) -> str:
+    """Return a network as PyTorch prints it, and the source of those of its classes that are known.
+
+    Addresses in memory are left out: they are others in each process. Classes of torch, torchvision
+    and timm are known by the versions of these.
+    """
+    own = {type(one) for one in module.modules()}
+    sources = []
+    for kind in sorted(own, key=lambda one: (one.__module__, one.__qualname__)):
+        if kind.__module__.partition(".")[0] in ("torch", "torchvision", "timm"):
+            continue
+        try:
+            sources.append(inspect.getsource(kind))
+        except (OSError, TypeError):  # typed at a prompt, or compiled
+            sources.append(kind.__qualname__)
+    return "\0".join([re.sub(r" at 0x[0-9a-fA-F]+", "", str(module)), *sources])
 
 
 def _trace(model: nn.Module) -> fx.Graph:

@@ -74,6 +74,19 @@ def test_a_key_in_a_file_takes_teacher_student_or_the_other_encoder(
     path = saved(tmp_path / "dino.pth", dino)
     assert loaded(Path(f"{path}::teacher")).weights_digest == own_digest
     assert loaded(Path(f"{path}::student")).weights_digest != own_digest
+    heads = {"head.mlp.weight": torch.ones(3), "head.mlp.bias": torch.ones(3)}
+    real = {
+        name: prefixed("backbone.", state) | heads
+        for name, state in (("student", other), ("teacher", own))
+    }
+    path = saved(tmp_path / "real.pth", real)
+    with pytest.raises(UsageError, match=r"--weights real\.pth::student\.backbone\."):
+        loaded(path)
+    with pytest.raises(UsageError, match="several sets"):
+        loaded(Path(f"{path}::backbone"))
+    for key in ("teacher", "teacher.backbone"):
+        assert loaded(Path(f"{path}::{key}")).weights_digest == own_digest
+    assert loaded(Path(f"{path}::student.backbone")).weights_digest != own_digest
     both = prefixed("module.encoder_q.", other) | prefixed("module.encoder_k.", own)
     path = saved(tmp_path / "moco.pth", {"state_dict": both})
     assert loaded(path).weights_digest != own_digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,47 @@ def test_an_object_goes_through_all_stages_and_stays_as_it_was(tmp_path: Path) -
     assert (folder / "model.safetensors").is_file()
     with pytest.raises(UsageError, match="a library's has its own"):
         pipeline.extract("digits", preprocess=PREPROCESS, cache=tmp_path / "c")
+
+
+def test_the_code_of_its_classes_counts_and_addresses_in_memory_do_not(
+    mine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    first = tmp_path / f"{mine}.py"
+    other = tmp_path / f"{mine}_other.py"
+    other.write_text(first.read_text().replace("self.head(self.body(x)", "self.head(-self.body(x)"))
+    # equal tensors: only the code differs
+    torch.manual_seed(0)
+    made = [import_module(module).make() for module in (mine, other.stem)]
+    made[1].load_state_dict(made[0].state_dict())
+    digests = []
+    for one in made:
+        own.give(one, "one", PREPROCESS)
+        digests.append(load("own/one", state_dir=tmp_path).weights_digest)
+    assert digests[0] != digests[1]
+
+    class Printed(nn.Identity):
+        def extra_repr(self) -> str:
+            return repr(object())
+
+    assert own._structure(Printed()) == own._structure(Printed())
+
+
+def test_random_weights_are_those_of_the_network_that_has_the_name_now(tmp_path: Path) -> None:
+    for width in (8, 12):
+        module = nn.Sequential(
+            nn.Conv2d(3, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, 16, 3, 2, 1), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        )  # fmt: skip
+        name = own.give(module, "grown", PREPROCESS)
+        trunk = load(name, "random", state_dir=tmp_path)
+        assert {p.shape[0] for p in trunk.module.parameters()} == {width, 16}
+
+
+def test_what_fails_within_a_persons_function_is_no_wrong_name(mine: str, tmp_path: Path) -> None:
+    with (tmp_path / f"{mine}.py").open("a") as file:
+        file.write("\ndef typo():\n    return nn.Linar(3, 4)\n")
+    permitted.permit(f"{mine}:typo")
+    with pytest.raises(PipelineError, match=r"fails: AttributeError.*Linar") as caught:
+        load(f"{mine}:typo", state_dir=tmp_path)
+    assert not isinstance(caught.value, UsageError)
