@@ -64,7 +64,7 @@ def interval(right: np.ndarray, group_ids: np.ndarray | None) -> tuple[float, fl
     if good.sum() in (0, len(right)):
         return wilson(len(sizes) if good.any() else 0, len(sizes))
     if len(sizes) > MANY_GROUPS:
-        share = good.sum() / len(right)
+        share = float(good.sum() / len(right))
         half = Z * standard_error((good - share * sizes) / len(right))
         return max(0.0, share - half), min(1.0, share + half)
     rng, count = np.random.default_rng(0), len(sizes)

@@ -41,8 +41,13 @@ POLICIES: dict[str, ViewPolicy] = {
     "none": ViewPolicy(None, count=0),
 }
 _NAMES = tuple(POLICIES)
-#: The policy of views where none is named.
+#: The policy of views where none is named, nor chosen by data.
 CLASSIC = "crop+mirror"
+
+
+def known(policy: str | None) -> str:
+    """Return a policy's name, or the classic one's where a record names none that there is."""
+    return policy if policy in POLICIES else CLASSIC
 
 
 def numbers(policy: str, count: int) -> tuple[int, ...]:

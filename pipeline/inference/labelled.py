@@ -100,7 +100,7 @@ class Labelled:
         return [(path, reason) for path, reason in self.images.left_out if reason in UNREAD]
 
     def draws(self, rows: np.ndarray) -> np.ndarray | None:
-        """Return which of some rows come together, as `metrics.draws` has it."""
+        """Return which of some rows come together, as `uncertainty.draws` has it."""
         groups = self.images.groups
         return draws(None if groups is None else [groups[row] for row in rows])
 

@@ -26,7 +26,8 @@ class Metrics(Record):
     Attributes:
         images: N, labelled images that were scored.
         accuracy: share of right predictions.
-        interval: 95% interval of the accuracy: Wilson's over images, or resampled over groups.
+        interval: 95% interval of the accuracy: Wilson's over images, or resampled over groups
+            (of many, as if normal).
         groups: how many groups of images it is resampled over; None where it is over images.
         balanced_accuracy: mean recall over the classes that occur.
         f1_macro: mean F1 over the classes that occur or are predicted.
@@ -89,7 +90,7 @@ class Paired(Record):
     Attributes:
         head_alone: images that are right with the head alone.
         model_alone: with the model alone.
-        p: of McNemar's exact test, or of a sign-flip test over groups.
+        p: of McNemar's exact test, or of a sign-flip test over groups (of many, as if normal).
         log_loss_error: standard error of the difference of their log-losses.
         groups: how many groups of images both are over; None where they are over images.
     """

@@ -19,7 +19,7 @@ from pipeline.heads.cross_validation.search import Plan, search
 from pipeline.heads.registry import HEADS
 from pipeline.heads.task import make_folds, subsample
 from pipeline.heads.uncertainty import mean_error
-from pipeline.images.views import numbers
+from pipeline.images.views import CLASSIC, numbers
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
 from pipeline.trunks.registry import LoadedTrunk
@@ -30,7 +30,7 @@ IMAGES, VIEWS = 400, 2
 #: Folds that score the policies.
 FOLDS = 3
 #: What is taken untried where a head cannot tell: from scratch, and where nothing is frozen.
-UNTRIED = "crop+mirror"
+UNTRIED = CLASSIC
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,10 @@ def check_source(item: Any) -> None:
 def as_source(item: Any) -> str | bytes:
     """Return a path, or the bytes of an encoded picture.
 
+    A PIL image decodes as a file that holds it would: so floating point samples must lie within 0
+    to 1, and those of 32-bit integers are refused when it is decoded. Remarks on its EXIF are the
+    file's own, and not all are told again.
+
     Args:
         item: as a path: text or a `Path`; a file that is open for bytes, or its bytes; an array or
             tensor, uint8 [H, W] (grey), [H, W, 3] (RGB) or [H, W, 4] (with transparency), or uint16
@@ -68,9 +72,6 @@ def as_source(item: Any) -> str | bytes:
     Raises:
         UsageError: it is anything else.
         PipelineError: a PIL image whose file is damaged.
-
-    A PIL image decodes as a file that holds it would: so floating point samples must lie within 0
-    to 1, and those of 32-bit integers are refused when it is decoded.
     """
     check_source(item)
     if isinstance(item, str | os.PathLike):
@@ -102,14 +103,21 @@ def _file_of(image: Image.Image) -> bytes:
     from pipeline.images.decoding import colour, headers, pillow
 
     kind = image.format  # lost by what follows
-    image.load()
+    xmp = image.info.pop("xmp", None)  # Pillow would turn a TIFF by it
+    try:
+        image.load()
+    finally:
+        image.info.update({} if xmp is None else {"xmp": xmp})
     exif = b"" if kind == "TIFF" else pillow.exif_of(image)  # Pillow has turned a TIFF
     turn = headers.exif_orientation(exif)
     upright = pillow.UPRIGHT.get(turn or 1)
     image = image if upright is None else image.transpose(upright)
     profile = image.info.get("icc_profile")
-    if profile is None and kind in ("JPEG", "MPO"):
+    if profile is None and kind in ("JPEG", "MPO", None):  # None: what was made of one, perhaps
         profile = colour.of_exif(exif).profile or None
+    if profile is None and "srgb" not in image.info:
+        named = colour.of_png(image.info.get("gamma"), image.info.get("chromaticity"))
+        profile = named.profile or None
     if image.mode.startswith("I;16") and image.mode != "I;16":  # in another byte order
         samples: np.ndarray = np.array(image)
         image = Image.fromarray(samples.astype(np.uint16))
@@ -117,7 +125,8 @@ def _file_of(image: Image.Image) -> bytes:
         image = image.convert(_SAME.get(image.mode, "RGB"))
     buffer = io.BytesIO()
     if image.mode in _TIFF:
-        image.save(buffer, "TIFF", icc_profile=profile)
+        # not as the file was compressed that it came from, perhaps with loss
+        image.save(buffer, "TIFF", icc_profile=profile, compression="raw")
     else:
         # what cannot be read is passed on: decoding tells of it
         junk = {"exif": exif} if turn is None else {}

@@ -109,6 +109,7 @@ def picture(data: bytes, kind: str, header: headers.JpegHeader | None = None) ->
             held = room(width, height)
             image.verify()
         with held, opened(data, kind) as image:
+            image.info.pop("xmp", None)  # Pillow would turn a TIFF by it
             image.load()
             if kind == "png" and _may_be_short(image) and not headers.holds_every_row(data):
                 raise BadImage(TRUNCATED)
@@ -118,7 +119,7 @@ def picture(data: bytes, kind: str, header: headers.JpegHeader | None = None) ->
             )
             colours = _colours(image, data, kind, header)
             more = [_frames(image, kind)] if page is None else _passed_over(page)
-            return _finished(plain, _turn(image, kind, header), colours, remark, *more)
+            return _finished(plain, _turn(image, page, header), colours, remark, *more)
     except (BadImage, MemoryError):
         raise
     except Exception as error:
@@ -243,13 +244,16 @@ def _passed_over(page: tiffs.Page) -> list[str]:
     return found
 
 
-def _turn(image: Image.Image, kind: str, header: headers.JpegHeader | None) -> int | None:
+def _turn(
+    image: Image.Image, page: tiffs.Page | None, header: headers.JpegHeader | None
+) -> int | None:
     """Return the orientation of a loaded image, 1 to 8; None where EXIF cannot be read.
 
     XMP may name one as well, which few programs heed and releases of Pillow differently.
     """
-    if kind == "tiff":  # Pillow has turned it
-        return 1
+    if image.format == "TIFF":  # Pillow has turned it
+        turned = page is None or headers.orientation(page.value(tiffs.ORIENTATION, 1))
+        return 1 if turned else None
     return headers.exif_orientation(exif_of(image) if header is None else header.exif)
 
 

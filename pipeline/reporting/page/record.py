@@ -19,7 +19,7 @@ from pipeline.images.decoding.reading import Guard
 from pipeline.images.names import shown
 from pipeline.images.preprocess import Preprocess
 from pipeline.images.thumbnails import thumbnail, views
-from pipeline.images.views import CLASSIC, POLICIES, numbers
+from pipeline.images.views import POLICIES, known, numbers
 from pipeline.reporting.page import advice, album, choice, contents, findings
 from pipeline.reporting.page.album import Album
 from pipeline.reporting.page.answers import Answers
@@ -89,7 +89,7 @@ def record(
     place = {row: number for number, row in enumerate(pictures.rows)}
     classes, samples = contents.classes(table), contents.samples(table)
     counts = np.array([line["counts"] for line in classes]).reshape(-1, len(table.split_counts))
-    size, policy = given.preprocess, _policy(models)
+    size, policy = given.preprocess, known(models[0].policy if models else None)
     return {
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "version": version("headstart"),
@@ -106,7 +106,7 @@ def record(
         "classes": classes,
         "samples": samples,
         "strips": _strips(found, samples, pictures, policy, workers, guard),
-        "drawn_views": _drawn(policy, learned=bool(models)),
+        "drawn_views": _drawn(policy, learned=bool(models) and models[0].policy in POLICIES),
         "totals": counts.sum(0).tolist(),
         "largest": counts.max(0, initial=1).tolist(),
         "unlabelled": int((table.labels < 0).sum()),
@@ -158,16 +158,10 @@ def _learning(info: ModelInfo, number: int) -> dict[str, Any]:
     return {"info": info, "sentence": sentence, "svg": svg}
 
 
-def _policy(models: list[ModelInfo]) -> str:
-    """Return the policy that the best model learned from, or the one where nothing is said."""
-    named = next((one.policy for one in models), None)
-    return named if named in POLICIES else CLASSIC
-
-
 def _drawn(policy: str, *, learned: bool) -> str:
     """Return what a strip shows behind the evaluation view, in words."""
     if policy == "none":
-        return "alone: the best model learned from no others"
+        return "and nothing else, since the best model learned from no augmented views"
     how = "which the best model learned from" if learned else "as fine-tuning may use them"
     return f"then augmented views of the policy {policy}, {how}"
 

@@ -24,7 +24,7 @@ from pipeline.images.decoding.reading import Guard
 from pipeline.images.names import counted, safe, shown
 from pipeline.images.preprocess import Preprocess
 from pipeline.images.thumbnails import Picture
-from pipeline.images.views import CLASSIC, POLICIES
+from pipeline.images.views import known
 from pipeline.progress import Progress, Silent
 from pipeline.reporting.options import ShowOptions
 from pipeline.reporting.sheets import contents, sheet
@@ -246,7 +246,7 @@ def _policy(artefact: Artefact | None) -> str:
     """Return the policy that a model learned from, or the one where nothing is said."""
     info = None if artefact is None else artefact.kind.read(artefact.folder)
     policy = info.policy if isinstance(info, ModelInfo) else None
-    return policy if policy in POLICIES else CLASSIC
+    return known(policy)
 
 
 def _preprocessing(table: FeatureTable | None, cache: Cache) -> tuple[Preprocess, str]:

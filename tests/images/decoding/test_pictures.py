@@ -1,4 +1,5 @@
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 from decoded import decode, pixels, reason
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from profiles import camera_exif, cmyk_profile
 
 from pipeline.errors import PipelineError, UsageError
@@ -193,3 +195,27 @@ def test_a_pil_image_of_a_damaged_file_is_a_sentence():
     picture = Image.open(io.BytesIO(buffer.getvalue()[:800]))
     with pytest.raises(PipelineError, match="A PIL image cannot be read: "):
         as_source(picture)
+
+
+def test_a_picture_of_a_lossy_tiff_is_not_compressed_again(encode):
+    smooth = np.cumsum(RNG.integers(0, 3, (48, 56, 4)), 1).astype(np.uint8)
+    data = encode(Image.fromarray(smooth, "CMYK"), "TIFF", compression="jpeg")
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.info["compression"] == "jpeg"
+        assert np.array_equal(pixels(as_source(image)), pixels(data))
+
+
+@pytest.mark.parametrize("change", [Image.Image.copy, lambda image: image.convert("RGB")])
+def test_what_is_made_of_a_cameras_picture_keeps_its_colour_space(encode, change):
+    data = encode(Image.fromarray(RGB), "JPEG", exif=camera_exif())
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(pixels(as_source(change(image))), pixels(data))
+
+
+def test_the_gamma_of_a_png_counts_as_in_its_file(encode):
+    chunks = PngInfo()
+    chunks.add(b"gAMA", struct.pack(">I", 100_000))
+    data = encode(Image.fromarray(RGB), "PNG", pnginfo=chunks)
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(pixels(as_source(image)), pixels(data))
+    assert not np.array_equal(pixels(data), pixels(encode(Image.fromarray(RGB), "PNG")))
