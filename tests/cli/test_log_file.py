@@ -49,7 +49,7 @@ def test_it_holds_command_version_all_that_is_told_and_the_exit_code(
 def test_errors_and_wrong_usage_are_told_too(folder, tmp_path):
     path = tmp_path / "l.txt"
     call("extract", folder, "--pool", "mean", "--log-file", path)
-    assert "Error: --pool 'mean' is not one of avg, max, gem, flat." in told(path)
+    assert "Error: --pool 'mean' is not one of avg, max, gem, flat, cls, cls+avg." in told(path)
     assert told(path)[-1] == "exit code 2"
     call("--log-file", path, "extract", "--nosuch")
     assert "Error: No such option '--nosuch'." in told(path) and told(path)[-1] == "exit code 2"
