@@ -165,9 +165,8 @@ def load(
         sets = read_sets(path)  # before the network is built
     else:
         label = source = "random" if weights == "random" else architecture.label(str(weights))
-        if label not in ("random", architecture.default):  # its input may have another size
-            timms = name.startswith(from_timm.PREFIX)
-            architecture = find(f"{architecture.name}.{label}") if timms else architecture
+        if label not in ("random", architecture.default) and architecture.built_for:
+            architecture = architecture.built_for(label)
     with random_weights.seeded(random_weights.SEED):
         model = architecture.build().float().eval()
     trunk = stage_trunk(architecture, model)

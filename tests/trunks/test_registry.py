@@ -20,6 +20,7 @@ from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.registry import describe, find, load, names
 from pipeline.trunks.sources import builtin, from_timm, from_torchvision
 from pipeline.trunks.sources.downloads import download
+from pipeline.trunks.staging.architecture import Weightless
 from pipeline.trunks.staging.cutting import stage_trunk
 
 
@@ -316,3 +317,23 @@ def test_an_architecture_builds_the_librarys_own_class() -> None:
     assert isinstance(model, nn.Module)
     assert type(model).__module__ == "torchvision.models.resnet"
     assert "pipeline.trunks.registry" in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "side"),
+    [
+        ("vit_h_14", "default", 518),  # its ImageNet weights are for no other
+        ("vit_b_16", "default", 224),
+        ("vit_b_16", "IMAGENET1K_SWAG_E2E_V1", 384),
+    ],
+)
+def test_a_transformer_is_built_for_the_input_of_its_weights(name, weights, side):
+    architecture = find(name)
+    label = architecture.label(weights)
+    built = architecture.built_for(label)
+    assert built.preprocess.crop == side and built.default == architecture.default
+    with Weightless():
+        model = built.build()
+    assert model.encoder.pos_embedding.shape[1] == (side // model.patch_size) ** 2 + 1
+    if weights == "default":
+        assert architecture.preprocess == built.preprocess

@@ -81,11 +81,19 @@ def find(name: str) -> Architecture | None:
         pretrained=lambda label: _pretrained(base, label, tags[label]),
         preprocess=preprocess,
         resize=_resize,
+        built_for=partial(_tagged, base),
         licence=getattr(tags.get(default or ""), "license", None) or "",
     )
     if tag:
         architecture.label(tag)  # complains where there is no such tag
     return architecture
+
+
+def _tagged(base: str, tag: str) -> Architecture:
+    """Return the architecture of a network with a tag that it has."""
+    found = find(f"{PREFIX}{base}.{tag}")
+    assert found is not None
+    return found
 
 
 def _build(name: str, side: int) -> nn.Module:

@@ -53,7 +53,7 @@ REFUSED = {"quantized_*": "a quantized network, which runs on integers"}
 _FEATURE = {"SqueezeNet": "features"}
 #: What torchvision sets together with the ImageNet weights: they expect inputs scaled to ±1.
 _INCEPTION = {"transform_input": True, "init_weights": True}
-_ARGUMENTS = {"googlenet": _INCEPTION, "inception_v3": _INCEPTION}
+_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {"googlenet": _INCEPTION, "inception_v3": _INCEPTION}
 
 
 def names() -> list[str]:
@@ -73,20 +73,30 @@ def find(name: str) -> Architecture | None:
     if refusal or name not in list_models(module=torchvision.models):
         kind = refusal or "no image classifier"
         raise UsageError(f"Trunk {name} is {kind}; trunks classify images.")
+    return _architecture(name, None)
+
+
+def _architecture(name: str, label: str | None) -> Architecture:
+    """Return the architecture as the weights of a name want it; None: as the default ones do."""
     weights = get_model_weights(name)
     default = weights.__members__.get("IMAGENET1K_V1", weights.DEFAULT)
     family = _matched(FAMILIES, name) or "torchvision"
+    preprocess = _preprocess(default if label is None else weights[label])
+    arguments = dict(_ARGUMENTS.get(name, {}))
+    if family == "Vision Transformer":  # as many position embeddings as the input has patches
+        arguments["image_size"] = preprocess.crop
     return Architecture(
         name=name,
         family=family,
-        build=partial(get_model, name, weights=None, **_ARGUMENTS.get(name, {})),
+        build=partial(get_model, name, weights=None, **arguments),
         trace=partial(trace_forward, ends_at=_FEATURE.get(family)),
         weights=tuple(member.name for member in weights),
         default=default.name,
         pretrained=lambda label: _pretrained(name, weights[label]),
-        preprocess=_preprocess(default),
+        preprocess=preprocess,
         rename=_present_name,
         resize=partial(_resize, name),
+        built_for=partial(_architecture, name),
     )
 
 

@@ -47,6 +47,8 @@ class Architecture:
         rename: from tensor names in the library's own old files to present ones.
         resize: gives a model, with its weights, for an input of another side; None where the model
             takes any. It says in a `ValueError` what side is allowed.
+        built_for: gives the architecture as weights of another name than the default want it, where
+            they have an input of another size; None: it is the same for all.
         licence: of the default weights, where the library tells it.
         structure: what besides the tensors tells two networks of one name apart.
     """
@@ -61,6 +63,7 @@ class Architecture:
     preprocess: Preprocess
     rename: Callable[[str], str] = str
     resize: Callable[[nn.Module, int], nn.Module | None] = lambda model, side: None
+    built_for: Callable[[str], Architecture] | None = None
     licence: str = ""
     structure: str = ""
 
