@@ -191,7 +191,7 @@ def load(
         weights=label,
         weights_asked=str(weights) if path is None else _address(path, key),
         weights_digest=_identity(tensors, architecture.structure),
-        notes=(*notes, *_zero(trunk, source)),
+        notes=(*notes, *filter(None, [architecture.feature(tensors)]), *_zero(trunk, source)),
         preprocess=preprocess,
         module=trunk,
     )

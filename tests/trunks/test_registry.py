@@ -37,7 +37,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_names_hold_all_three_sources_and_no_transformer() -> None:
+def test_names_hold_all_three_sources_and_nothing_that_is_refused() -> None:
     every = names()
     assert {"efficientnet_lite0", "resnet18", "convnext_tiny", "timm/resnet10t"} <= set(every)
     assert len(every) == len(set(every))

@@ -10,7 +10,8 @@ import copy
 import inspect
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ def find(name: str) -> Architecture | None:
         pretrained=lambda _: pretrained,
         preprocess=preprocess,
         structure=_structure(module),
+        feature=partial(_feature, name, module),
     )
 
 
@@ -155,6 +157,23 @@ def _made(name: str) -> tuple[nn.Module, Preprocess]:
             f"or on {function}, a dictionary with {', '.join(_WANTED)}."
         )
     return module, as_preprocess(said, f"preprocess of {name}")
+
+
+def _feature(name: str, module: nn.Module, kept: Collection[str]) -> str:
+    """Return what of a network was taken for the feature, in a sentence.
+
+    Args:
+        name: of the network.
+        module: it.
+        kept: names of the tensors of the trunk.
+    """
+    dropped = [
+        path for path, one in module.named_modules()
+        if isinstance(one, nn.Linear) and f"{path}.weight" not in kept
+    ]  # fmt: skip
+    if dropped:
+        return f"{name}: the feature is what enters {dropped[-1]}, taken for its classifier."
+    return f"{name}: the feature is what it gives; no Linear at its end was taken for a classifier."
 
 
 def _structure(module: nn.Module) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,8 @@ class Architecture:
             they have an input of another size; None: it is the same for all.
         licence: of the default weights, where the library tells it.
         structure: what besides the tensors tells two networks of one name apart.
+        feature: gives a sentence on what was taken for the feature, where that was a guess, from
+            the names of the tensors that the trunk kept; else an empty string.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Architecture:
     built_for: Callable[[str], Architecture] | None = None
     licence: str = ""
     structure: str = ""
+    feature: Callable[[Collection[str]], str] = lambda kept: ""
 
     def label(self, weights: str) -> str:
         """Return the canonical name of pretrained weights.

@@ -127,6 +127,8 @@ def test_networks_of_every_shape_end_in_their_feature(tmp_path: Path, kind: str)
     handle.remove()
     assert torch.allclose(trunk.module(x), seen[0], atol=1e-5)
     assert "layer4" in trunk.module.stages and trunk.name == f"own/mine-{kind}"
+    says = "is what it gives" if kind == "identity" else f"is what enters {last}"
+    assert [note for note in trunk.notes if f"the feature {says}" in note]
 
 
 def test_structure_counts_as_well_as_tensors(tmp_path: Path) -> None:
