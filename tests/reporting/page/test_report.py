@@ -274,7 +274,8 @@ def test_the_strips_are_of_the_policy_that_the_best_model_learned_from(
     monkeypatch.setattr(record_module, "views", noting)
     _, html = report(cache, data=modelled / "photos", output=tmp_path / "page.html")
     assert drawn == {0, *numbers(policy, 4)} and len(drawn) == 1 + views
-    said = "learned from no augmented views" if policy == "none" else f"of the policy {policy}, which the"
+    of_policy = f"of the policy {policy}, which the"
+    said = "learned from no augmented views" if policy == "none" else of_policy
     assert said in " ".join(text_of(html).split())
 
 
