@@ -14,7 +14,7 @@ from pipeline.finetuning.choosing.augmentation import Augmentation, choose_polic
 from pipeline.finetuning.network import Network
 from pipeline.finetuning.options import BLEND, EMA, EPOCHS, FinetuneOptions
 from pipeline.finetuning.outcome import Outcome
-from pipeline.finetuning.prepare import faster, load_trunk, make_network
+from pipeline.finetuning.prepare import faster, last_layer, load_trunk, make_network, softened
 from pipeline.finetuning.result import commit
 from pipeline.finetuning.settings import Epoch, Part, Settings
 from pipeline.finetuning.task import Task, class_weights, refit
@@ -76,6 +76,7 @@ class Bench:
         settings: Settings | None = None,
         train: np.ndarray | None = None,
         select: np.ndarray | None = None,
+        head: LinearHead | None = None,
     ) -> Training:
         """Return a training that starts from what the network holds.
 
@@ -83,15 +84,18 @@ class Bench:
             settings: those of the bench without.
             train: rows of the table to learn from; the task's without.
             select: rows that choose; the task's without.
+            head: that the network holds, fitted on `train`; None for a random last layer.
         """
-        task, table = self.task, self.task.table
+        task, table, soft = self.task, self.task.table, None
         train = task.train if train is None else train
         select = task.select if select is None else select
         settings = settings or self.settings
         run = self.following if settings.train_bn else self.fast
+        if head is not None:
+            soft = last_layer(self.network.head, head=softened(head, task, train))
         return Training(
             self.network, run, self.source, Part.of(table, train), Part.of(table, select),
-            settings, class_weights(task, train), notes=self.notes,
+            settings, class_weights(task, train), soft, notes=self.notes,
         )  # fmt: skip
 
 

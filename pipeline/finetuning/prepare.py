@@ -7,18 +7,20 @@ shares every tensor with the network.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.finetuning.activations import Source
 from pipeline.finetuning.network import Network, cut
-from pipeline.finetuning.task import Task
+from pipeline.finetuning.task import Task, class_weights
 from pipeline.heads.linear import LinearHead, unit_length
+from pipeline.heads.metrics import log_loss, softmax
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.cache import Cache
 from pipeline.trunks import registry
@@ -27,6 +29,9 @@ from pipeline.trunks.recorded import load_recorded
 from pipeline.trunks.registry import LoadedTrunk
 from pipeline.trunks.sources.random_weights import seeded
 
+#: Share of the log-loss of guessing that a head's training images leave before the first step, and
+#: the most that its temperature is raised to get there, as a logarithm.
+LEFT, MOST = 0.5, 15.0
 #: Logits that the class of no training image starts below the others.
 BELOW = 30.0
 
@@ -92,9 +97,37 @@ def last_layer(like: nn.Linear, *, head: LinearHead | None = None, seed: int = 0
             return nn.Linear(like.in_features, like.out_features)
     layer = head.to_linear()
     with torch.no_grad():  # a class without training images: as unlikely, but a number to learn
-        seen = layer.bias > UNSEEN
+        seen = torch.from_numpy(head.bias > UNSEEN)
         layer.bias[~seen] = layer.bias[seen].mean() - BELOW
     return layer
+
+
+def softened(head: LinearHead, task: Task, rows: np.ndarray) -> LinearHead:
+    """Return a head that is sure of none of the images that it was fitted on.
+
+    One that interpolates them leaves gradients that are noise, and AdamW takes full-sized steps
+    along them: with every layer unfrozen the first epoch destroys what the trunk knows. So its
+    logits are divided until its log-loss is a share of what guessing costs, `LEFT`. Which classes
+    it finds likelier stays, and so does a head that is not as sure.
+
+    Args:
+        head: fitted on the rows.
+        task: whose table they are of.
+        rows: to learn from.
+    """
+    table, weights = task.table, class_weights(task, rows)
+    labels, scores = table.labels[rows], head.scores(np.asarray(table.features[rows]))
+    counts = np.bincount(labels, minlength=scores.shape[1]) * (1.0 if weights is None else weights)
+    guess = np.broadcast_to(counts / counts.sum(), scores.shape)
+    goal = LEFT * log_loss(labels, guess, weights)
+
+    def missed(by: float) -> float:
+        return log_loss(labels, softmax(scores, head.temperature * np.exp(by)), weights) - goal
+
+    if missed(0) >= 0 or missed(MOST) <= 0:
+        return head
+    by = brentq(missed, 0, MOST, xtol=0.01)
+    return replace(head, temperature=float(head.temperature * np.exp(by)))
 
 
 def faster(

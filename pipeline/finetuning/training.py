@@ -49,11 +49,11 @@ class Training:
         select: images whose log-loss chooses the epoch; without any, the last one is kept.
         settings: how.
         class_weights: [K] that weigh each class in the loss and in the selection; None: all alike.
+        soft: the last layer with which the first step begins; None: the network's.
         history: of every epoch so far.
         start: the learned tensors before the first step.
-        average: exponential moving average of the learned tensors over the steps, from `start`
-            (Polyak and Juditsky 1992): what is scored and kept. It forgets by half in 0.7 `ema`
-            epochs.
+        average: exponential moving average of the learned tensors over the steps (Polyak and
+            Juditsky 1992): what is scored and kept. It forgets by half in 0.7 `ema` epochs.
         best: the average at the end of the epoch that is kept, or what lies between it and `start`.
         best_epoch: its number.
         notes: sentences for the person.
@@ -67,6 +67,7 @@ class Training:
     select: Part
     settings: Settings
     class_weights: np.ndarray | None = None
+    soft: nn.Linear | None = None
     history: list[Epoch] = field(default_factory=list)
     start: dict[str, Tensor] = field(default_factory=dict)
     average: dict[str, Tensor] = field(default_factory=dict)
@@ -135,6 +136,9 @@ class Training:
         """
         started = time.perf_counter()
         number, s = len(self.history), self.settings
+        if number == 1 and self.soft is not None:
+            self.network.start_from(self.soft)
+            self.average = self.network.copy()
         order, views = draw(
             len(self.train.digests), views=s.views, fresh=s.fresh, epoch=number, seed=s.seed
         )

@@ -137,7 +137,7 @@ def _again(task: Task) -> str:
 def _one_recipe(bench: Bench, keep: Callable[[Outcome], ModelInfo]) -> ModelInfo:
     """Train one recipe and keep its best epoch."""
     task, options, progress = bench.task, bench.task.options, bench.progress
-    tuner = bench.training()
+    tuner = bench.training(head=bench.start)
     agreed = _begin(tuner, bench)
     finite = True
     try:

@@ -1,9 +1,20 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 from pipeline.errors import PipelineError
-from pipeline.finetuning.prepare import HANDOVER_TOLERANCE, check_handover
+from pipeline.finetuning.prepare import (
+    HANDOVER_TOLERANCE,
+    LEFT,
+    check_handover,
+    last_layer,
+    softened,
+)
 from pipeline.heads.linear import LinearHead
+from pipeline.heads.metrics import log_loss, softmax
 
 RNG = np.random.default_rng(0)
 HEAD = LinearHead(
@@ -52,3 +63,39 @@ def test_a_class_that_was_never_seen_hides_no_difference():
 def test_features_that_are_not_finite_do_not_pass():
     with pytest.raises(PipelineError):
         checked(TABLE * np.nan)
+
+
+def task_of(labels, class_weight="none", classes=3):
+    table = SimpleNamespace(features=TABLE, labels=labels, classes=("a", "b", "c")[:classes])
+    head = SimpleNamespace(recipe={"class_weight": class_weight})
+    return SimpleNamespace(table=table, head=head)
+
+
+@pytest.mark.parametrize("class_weight", ["none", "balanced"])
+def test_a_head_that_is_sure_of_its_own_images_starts_unsure_of_them(class_weight):
+    labels = HEAD.scores(TABLE).argmax(1)
+    sure, every = replace(HEAD, temperature=0.01), np.arange(20)
+    task = task_of(labels, class_weight)
+    soft = softened(sure, task, every)
+    shares = np.bincount(labels, minlength=3) / 20
+    weights = 20 / (3 * 20 * shares) if class_weight == "balanced" else np.ones(3)
+    guess = (shares * weights) / (shares * weights).sum()
+    own = weights[labels] / weights[labels].mean()
+    left = -(own * np.log(softmax(soft.scores(TABLE), soft.temperature)[every, labels])).mean()
+    assert log_loss(labels, softmax(sure.scores(TABLE), 0.01)) < 0.01
+    assert left == pytest.approx(LEFT * -(own * np.log(guess[labels])).mean(), rel=0.05)
+    assert np.array_equal(soft.weight, sure.weight) and np.array_equal(soft.bias, sure.bias)
+
+
+def test_a_head_that_is_unsure_of_its_own_images_starts_as_it_is():
+    labels = RNG.integers(3, size=20)
+    assert softened(HEAD, task_of(labels), np.arange(20)) is HEAD
+
+
+def test_a_softened_head_still_knows_which_classes_had_no_images():
+    labels = HEAD.scores(TABLE)[:, :2].argmax(1)
+    bias = np.array([1, 2, -1e9], np.float32)
+    sure = LinearHead(HEAD.weight, bias, temperature=1e-3)
+    soft = softened(sure, task_of(labels), np.arange(20))
+    layer = last_layer(torch.nn.Linear(16, 3), head=replace(soft, temperature=1e5))
+    assert soft.temperature > 0.1 and -40 < float(layer.bias[2]) < -20

@@ -114,6 +114,24 @@ def copied(tuner: Training) -> dict:
     return {k: v.detach().clone() for k, v in tuner.network.learned().items()}
 
 
+def test_the_first_step_begins_with_the_soft_layer_and_epoch_0_is_the_head(trunk):
+    plain, soft = training(trunk()), training(trunk())
+    soft.soft = torch.nn.Linear(soft.network.head.in_features, soft.network.head.out_features)
+    with torch.no_grad():
+        for value in soft.soft.parameters():
+            value.zero_()
+    before = []
+    step = soft._step
+    soft._step = lambda x, labels, lr: before.append(copied(soft)) or step(x, labels, lr)
+    plain.begin(), soft.begin()
+    assert plain.history[0].loss == soft.history[0].loss
+    assert same(plain.start, soft.start)
+    soft.epoch()
+    weight = next(name for name in before[0] if name.endswith("weight") and "head" in name)
+    assert not before[0][weight].any() and before[1][weight].any()
+    assert soft.average[weight].norm() < plain.start[weight].norm()  # it begins there, too
+
+
 @pytest.mark.parametrize("train_bn", [False, True])
 def test_what_is_scored_and_kept_is_the_moving_average_over_all_steps(trunk, train_bn):
     tuner = training(trunk(), replace(SETTINGS, ema=0.5), train_bn=train_bn)

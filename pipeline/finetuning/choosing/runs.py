@@ -93,7 +93,7 @@ class Runs:
         *,
         train: np.ndarray,
         select: np.ndarray,
-        start: Mapping[str, Tensor] | None = None,
+        head: SearchResult | None = None,
     ) -> Trained:
         """Train to the end, from where an unfinished run was.
 
@@ -103,13 +103,13 @@ class Runs:
             told: what the run is called.
             train: rows of the table to learn from.
             select: rows that are scored after each epoch.
-            start: tensors before the first step; those of the bench's head without.
+            head: fitted on these, that it starts from; the bench's without.
 
         Raises:
             Diverged: the loss is no longer finite.
         """
         bench = self.bench
-        tuner = self._training(recipe, epochs, train, select, start or self.start)
+        tuner = self._training(recipe, epochs, train, select, head or bench.head)
         saved = bench.state(told)
         if bench.task.options.resume is False or not take_up(tuner, saved, None, bench.progress):
             tuner.begin()
@@ -157,10 +157,11 @@ class Runs:
         epochs: int,
         train: np.ndarray,
         select: np.ndarray,
-        start: Mapping[str, Tensor],
+        head: SearchResult,
     ) -> Training:
         bench, settings = self.bench, self.settings_of(recipe, epochs)
-        bench.network.put(start)
-        if RECIPES[recipe].start == "random":
-            bench.network.start_from(last_layer(bench.network.head, seed=settings.seed))
+        bench.network.put(self.start_from(head))
+        if RECIPES[recipe].start == "head":
+            return bench.training(settings, train, select, head.linear)
+        bench.network.start_from(last_layer(bench.network.head, seed=settings.seed))
         return bench.training(settings, train, select)

@@ -135,7 +135,7 @@ class Verdict:
             head = refit(task, fitted)
             fold = runs.train(
                 name, epochs, f"{name}, fold {number} of {len(folds)}", train=fitted,
-                select=held[:0], start=runs.start_from(head),
+                select=held[:0], head=head,
             )  # fmt: skip
             held_out.append(held)
             heads.append(head_logits(head, task, held))
@@ -174,7 +174,7 @@ class Verdict:
         if decision.kept:
             winner = self.runs.train(
                 winner.recipe, winner.epochs, f"{winner.recipe}, all of train", train=rows,
-                select=rows[:0], start=self.runs.start_from(head),
+                select=rows[:0], head=head,
             )  # fmt: skip
         return winner, head, rows
 
