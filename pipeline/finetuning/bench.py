@@ -191,9 +191,11 @@ class Setup:
             history: of what was tried before.
         """
         outcome = replace(outcome, unfreeze=unfreeze, history=[*history, *outcome.history])
+        drawn = outcome.settings.fresh or outcome.settings.views != (0,)
+        augmentation = self.augmentation if drawn else replace(self.augmentation, policy="none")
         return commit(
             bench.task, bench.network, outcome, trunk=self.trunk, prepared=self.prepared[unfreeze],
-            augmentation=self.augmentation,
+            augmentation=augmentation,
         )  # fmt: skip
 
     def end(self) -> None:

@@ -125,6 +125,15 @@ def short_schedule(images: int, batch_size: int) -> int:
     return max(EPOCHS, math.ceil(STEPS / math.ceil(images / batch_size)))
 
 
+def draws_views(epochs: int) -> bool:
+    """Tell whether a schedule draws augmented views.
+
+    One that had to be cut short shows no image often enough to be learned by heart; it has more to
+    learn from views that are alike.
+    """
+    return epochs >= EPOCHS
+
+
 def last_rung(plan: Plan, cost: Cost, seconds: float) -> int:
     """Return how many epochs the last rung has, once the first is done and its cost is known.
 

@@ -120,6 +120,11 @@ class Candidates:
             f"Trying {', '.join(plan.recipes)} for {short}{counted(plan.long, 'epoch')}: about "
             f"{minutes(plan.seconds)} of a budget of {minutes(budget)}{least}."
         )
+        if self.bench.settings.views != self.runs.settings_of(plan.recipes[0], plan.long).views:
+            self.bench.notes.append(
+                f"In {counted(plan.long, 'epoch')} no image is seen often enough to be learned by "
+                "heart: the evaluation views alone were drawn."
+            )
         return plan
 
     def _settle(self, plan: Plan, *, settled: bool) -> None:

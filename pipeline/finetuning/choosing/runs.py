@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.finetuning.bench import Bench
+from pipeline.finetuning.choosing.budget import draws_views
 from pipeline.finetuning.choosing.journal import Journal
 from pipeline.finetuning.choosing.recipes import RECIPES
 from pipeline.finetuning.network import between
@@ -146,9 +147,11 @@ class Runs:
         return network.copy()
 
     def settings_of(self, recipe: str, epochs: int) -> Settings:
-        """Return the settings of a recipe."""
+        """Return the settings of a recipe; a short schedule draws views that were named."""
         own = asdict(RECIPES[recipe])
         del own["start"]
+        if self.bench.task.options.augment == "auto" and not draws_views(epochs):
+            own |= {"views": (0,), "fresh": ""}
         return replace(self.bench.settings, epochs=epochs, **own)
 
     def _training(

@@ -132,6 +132,16 @@ def test_with_no_time_the_least_is_tried_and_told(work):
     assert any("the least there is" in line for line in heard.said)
 
 
+@pytest.mark.parametrize("augment", ["auto", "shift"])
+def test_a_schedule_that_is_cut_short_draws_views_only_where_they_are_named(work, augment):
+    done = tune(work, **{**SEARCH, "budget": 1e-4, "augment": augment})
+    drawn = done.info.settings["views"]
+    assert done.info.epochs == 1
+    assert (drawn == [0]) == (augment == "auto")
+    assert (done.info.policy == "none") == (augment == "auto")
+    assert any("evaluation views alone" in note for note in done.notes) == (augment == "auto")
+
+
 def test_the_heads_class_weights_reach_the_loss_and_the_selection(work, monkeypatch):
     pipeline.fit_head(clf="linear", class_weight="balanced", cache=work / "cache")
     seen = []
