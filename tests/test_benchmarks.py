@@ -9,20 +9,27 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 
-@pytest.mark.parametrize("form", [(), ("--json",)])
+@pytest.mark.parametrize("form", [(), ("--json",), ("--pass",)])
 def test_the_wide_benchmark_runs_on_a_small_table(tmp_path, monkeypatch, capsys, form):
     import bench_wide
 
-    monkeypatch.setattr(bench_wide, "PENALTIES", (0.001, 0.1))
-    arguments = ["--rows", "300", "--features", "20", "--folder", str(tmp_path), *form]
-    monkeypatch.setattr(sys, "argv", ["bench_wide.py", *arguments])
+    from pipeline.heads.cross_validation import search
+
+    monkeypatch.setattr(bench_wide, "HELD", 200)
+    monkeypatch.setattr(search, "LARGE", 3000)
+    monkeypatch.setattr(search, "PART", 300)
+    arguments = ["--rows", "600", "--features", "20", "--classes", "4", "--folder", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["bench_wide.py", *arguments, *form])
     bench_wide.main()
     out = capsys.readouterr().out
-    if form:
+    if form == ("--json",):
         found = json.loads(out)
-        assert found["rows"] == 300 and found["table_bytes"] == 300 * 20 * 4
-        assert found["accuracy"] > 0.2 and found["peak_bytes"] < 1 << 30
-    assert "300" in out and not list(tmp_path.iterdir())
+        assert found["rows"] == 600 and found["table_bytes"] == 800 * 20 * 2
+        assert found["accuracy"] > 0.9 and found["peak_bytes"] < 2 << 30
+        assert -0.02 < found["regret"] < 0.1 and found["regret_error"] < 0.02
+        assert found["log_loss"] - found["known_log_loss"] == pytest.approx(found["regret"])
+        assert found["notes"][0].startswith("linear: the penalties were tried on 24")
+    assert "600" in out and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)])

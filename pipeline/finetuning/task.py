@@ -29,7 +29,6 @@ from pipeline.heads.task import (
     check_table,
     check_views,
     learned,
-    make_folds,
     split_rows,
 )
 from pipeline.images.names import counted, listed
@@ -285,9 +284,8 @@ def _fitted_by(info: HeadInfo) -> FitHeadOptions:
 def refit(task: Task, rows: np.ndarray) -> SearchResult:
     """Return the head fitted on rows of the table, with the penalty that was chosen.
 
-    Its logits are divided by the temperature of the named head, which held-out images chose: a
+    Its logits are divided by the temperatures of the named head, which held-out images chose: a
     head that interpolates its images is sure of all of them, and leaves no gradient to learn from.
-    One that is not fitted by log-loss gets a temperature from folds of these images first.
     """
     info, table = task.head, task.table
     kind, options = HEADS[info.clf], _fitted_by(info)
@@ -299,18 +297,14 @@ def refit(task: Task, rows: np.ndarray) -> SearchResult:
         seed=options.seed,
         jobs=1,
     )
-    parts = []
-    if not kind.log_loss:
-        labels, group_ids = table.labels[rows], task.group_ids[rows]
-        parts = make_folds(rows, labels, group_ids, count=options.folds, seed=options.seed)
     check_views(table, options.views)
-    features, labels, train, folds = learned(table, options.views, rows, parts)
+    features, labels, train, _ = learned(table, options.views, rows, [])
     found = search(
-        solved_by(info.clf), features, labels, classes=len(table.classes), train=train, folds=folds,
+        solved_by(info.clf), features, labels, classes=len(table.classes), train=train, folds=[],
         plan=plan,
     )  # fmt: skip
     assert found.linear is not None
-    temperature = found.chosen.temperature * info.calibration_temperature
+    temperature = (info.temperature or 1.0) * info.calibration_temperature
     chosen = replace(found.chosen, temperature=temperature)
     return replace(found, chosen=chosen, linear=replace(found.linear, temperature=temperature))
 

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.errors import DamagedError
 from pipeline.heads.metrics import softmax
 from pipeline.store.atomic import cannot_read
+from pipeline.store.result_records import HeadInfo
 from pipeline.store.table import FeatureTable
 
 
@@ -85,6 +86,36 @@ def read_influence(folder: Path) -> np.ndarray | None:
     """Return `OutOfFold.influence` of a head's folder; None where nothing was held out."""
     path = folder / OUT_OF_FOLD
     return _tensor(path, "influence") if path.exists() else None
+
+
+def unseen(info: HeadInfo, table: FeatureTable) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a head says of the images that it was chosen and reported on.
+
+    Each was scored by a head that was not fitted on it: those of the folds, then val and test.
+
+    Args:
+        info: of a head that folds chose, in its folder.
+        table: that it was made on.
+
+    Returns:
+        Rows of the table [n] int64, and calibrated probabilities [n, K] float64.
+
+    Raises:
+        DamagedError: a file of the head is not what was written.
+    """
+    assert info.folder is not None
+    path = info.folder / OUT_OF_FOLD
+    kept = OutOfFold.read(path)
+    if kept.logits.shape != (len(kept.rows), len(info.classes)):
+        raise DamagedError(f"The predictions {path} are damaged: their shapes do not fit.")
+    temperature = info.calibration_temperature
+    files = [info.folder / f"predictions-{split}.csv" for split in info.metrics]
+    stored = [read(file, table) for file in files]
+    rows = [kept.rows, *(one.rows for one in stored)]
+    probabilities = [
+        softmax(kept.logits, temperature), *(one.calibrated(temperature) for one in stored)
+    ]  # fmt: skip
+    return np.concatenate(rows), np.concatenate(probabilities)
 
 
 def _tensor(path: Path, name: str) -> np.ndarray:

@@ -1,9 +1,9 @@
 """`FeatureTable`: one portable HDF5 file for a data set and a trunk. What stage two reads.
 
-Plain contiguous datasets, readable with h5py alone: `features` [N, D] float32, `labels` [N]
-int64 (-1: unknown), `splits`, `paths`, `digests` (hexadecimal sha256), `classes`, `groups`,
-`shards` (the manifest), `provenance` (JSON), perhaps `views` [T, V, D] float32, and `checksum`
-(sha256 over all of them).
+Plain contiguous datasets, readable with h5py alone: `features` [N, D] float32 (float16 where they
+were given so), `labels` [N] int64 (-1: unknown), `splits`, `paths`, `digests` (hexadecimal
+sha256), `classes`, `groups`, `shards` (the manifest), `provenance` (JSON), perhaps `views`
+[T, V, D] float32, and `checksum` (sha256 over all of them).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class FeatureTable:
     groups in the same order.
 
     Attributes:
-        features: [N, D] float32; a read-only memory map of the file once opened.
+        features: [N, D] float32 or float16; a read-only memory map of the file once opened.
         labels: [N] int64, index into `classes`; -1 where the label is unknown.
         splits: N names: `train`, `val`, `test`, or an empty string for unlabelled data.
         paths: N paths relative to `provenance.root`.
@@ -169,18 +169,23 @@ class FeatureTable:
         arrays: dict[str, np.ndarray] = {
             "provenance": hdf5.text(self.provenance.to_json()),
             "labels": self.labels.astype(np.int64),
-            "features": np.ascontiguousarray(self.features, np.float32),
+            "features": np.ascontiguousarray(self.features, _stored(self.features)),
         }
         for name in _STRINGS:
             values = getattr(self, name)
             if values is not None:
                 arrays[name] = hdf5.strings(values)
         if self.views is not None:
-            arrays["views"] = np.ascontiguousarray(self.views, np.float32)
+            arrays["views"] = np.ascontiguousarray(self.views, _stored(self.views))
         arrays["checksum"] = np.array(checksum(arrays).encode(), "S64")
         large = tuple(name for name in _FEATURES if name in arrays)
         write_pieces(path, hdf5.build(arrays, deferred=large), what="the table")
         return FeatureTable.open(path)
+
+
+def _stored(features: np.ndarray) -> type[np.floating[Any]]:
+    """Return the dtype that features are kept in: float16 if they have it, else float32."""
+    return np.float16 if features.dtype == np.float16 else np.float32
 
 
 #: Share of the features that must be the same in every image to be told.

@@ -9,8 +9,10 @@ from tables import make_table
 
 from pipeline.errors import PipelineError
 from pipeline.finetuning.options import FinetuneOptions
-from pipeline.finetuning.task import _aside, find_head, fitted_on
+from pipeline.finetuning.task import Task, _aside, find_head, fitted_on, refit
+from pipeline.heads.cross_validation.search import Plan, search
 from pipeline.heads.resolve import find
+from pipeline.heads.task import make_folds
 from pipeline.store.results import MODEL
 
 
@@ -103,3 +105,29 @@ def test_a_diverged_run_is_advised_a_rate_that_can_work(rate, next_one):
 def test_an_infinite_learning_rate_is_called_what_it_is():
     with pytest.raises(PipelineError, match="--lr inf is not a finite number"):
         FinetuneOptions(lr=float("inf")).check()
+
+
+@pytest.mark.parametrize("clf", ["ridge", "svm", "lda", "logreg"])
+def test_a_head_is_fitted_again_with_the_temperature_that_its_folds_chose(cache, monkeypatch, clf):
+    made = make_table(
+        cache.tables / "photos--fake--0123456789ab.h5", train=60, val=24, test=24, dim=24, apart=0.8
+    )
+    info = fitted(made, cache, clf, grid="0.1").heads[0].info
+    every = np.arange(60)
+    whole = Task(info, made, FinetuneOptions(), cache.root, every, every, "val", {}, every)
+    folds = make_folds(every, made.labels[:60], every, count=3, seed=0)
+    again = search(
+        clf, made.features, made.labels, classes=3, train=every, folds=folds, plan=Plan(grid=(0.1,))
+    ).chosen.temperature
+    searched = []
+
+    def spy(*given, **options):
+        searched.append(options["folds"])
+        return search(*given, **options)
+
+    monkeypatch.setattr("pipeline.finetuning.task.search", spy)
+    found = refit(whole, every)
+    assert found.linear.temperature == pytest.approx(again * info.calibration_temperature, rel=1e-6)
+    assert found.linear.temperature == found.chosen.temperature != 1.0
+    half = refit(whole, every[::2])
+    assert half.linear.temperature == found.linear.temperature and searched == [[], []]

@@ -37,6 +37,16 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
     assert back.rows("train").tolist() == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"), [(np.float16, np.float16), (np.float32, np.float32), (float, np.float32)]
+)
+def test_features_are_kept_in_float16_where_they_are_given_so(tmp_path, given, kept):
+    want = table()
+    back = replace(want, features=want.features.astype(given)).write(tmp_path / "t.h5")
+    assert back.features.dtype == kept and isinstance(back.features, np.memmap)
+    np.testing.assert_allclose(back.features, want.features, rtol=1e-3)
+
+
 def test_views_come_back_mapped_and_leave_the_id_alone(tmp_path):
     views = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
     back = table(views=views).write(tmp_path / "t.h5")

@@ -6,6 +6,7 @@ import csv
 import io
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.analysis.auditing import noise
+from pipeline.analysis.auditing.kept import judgement
 from pipeline.analysis.options import AuditOptions
 from pipeline.heads.cross_validation.near_duplicates import (
     ACROSS,
@@ -26,6 +28,8 @@ from pipeline.images.names import counted, joined
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.outputs import output_path, write_output
+from pipeline.store.result_records import HeadInfo
+from pipeline.store.results import HEAD
 from pipeline.store.table import FeatureTable
 
 #: Kinds of findings, in the order in which they are listed.
@@ -154,6 +158,7 @@ def find_faults(
     *,
     compare_all: bool = False,
     seed: int = 0,
+    heads: Sequence[HeadInfo] = (),
     progress: Progress | None = None,
 ) -> Audit:
     """Return what is suspicious in a table; reads its features alone, not the images.
@@ -162,6 +167,7 @@ def find_faults(
         table: with labels, for wrong labels; the rest is looked for without them too.
         compare_all: look for near-copies among more than 20,000 images too.
         seed: of the folds.
+        heads: whose search may have judged the images already, as `kept.judgement` has it.
         progress: told of the steps.
 
     Raises:
@@ -180,7 +186,7 @@ def find_faults(
     progress.start("judging", 0)
     findings = [*_copies(table), *_near(table, near)]
     group_ids = make_group_ids(table.digests, table.groups, ties)
-    findings += _suspects(table, group_ids, seed, notes)
+    findings += _suspects(table, group_ids, seed, heads, notes)
     progress.start("measuring", 0)
     # groups are the person's word on what belongs together, not that it is one picture
     findings += _outliers(table, make_group_ids(table.digests, None, ties))
@@ -202,7 +208,8 @@ def audit_table(
         place = table.path.with_name(f"{table.path.stem}.audit.csv")
     if options.output is not None:
         place = output_path(options.output, mark=MARK, what=LIST)
-    done = find_faults(table, compare_all=options.compare_all, progress=progress)
+    heads = HEAD.every(cache.root)[0]
+    done = find_faults(table, compare_all=options.compare_all, heads=heads, progress=progress)
     write_output(place, done.to_csv(), mark=MARK, what=LIST)
     return done, place
 
@@ -263,23 +270,34 @@ def _where(table: FeatureTable, rows: list[int]) -> str:
 
 
 def _suspects(
-    table: FeatureTable, group_ids: np.ndarray, seed: int, notes: list[str]
+    table: FeatureTable,
+    group_ids: np.ndarray,
+    seed: int,
+    heads: Sequence[HeadInfo],
+    notes: list[str],
 ) -> list[Finding]:
     """Return the images whose label looks wrong to heads that have not seen them."""
     rows = np.flatnonzero(table.labels >= 0)
     labels = table.labels[rows]
-    folds = []
-    if len(np.unique(labels)) > 1:
-        folds = make_folds(rows, labels, group_ids[rows], count=FOLDS, seed=seed)
-    if not folds:
+    if (found := judgement(table, group_ids, heads)) is not None:
+        judged, probabilities = noise.judgeable(table.labels, found.folds, found.probabilities)
         notes.append(
-            "Wrong labels were not looked for: that takes two classes of two different images "
-            "each at least."
+            f"Labels were judged by what the head {found.head.id} ({found.head.clf}) said of "
+            "images that it had not seen."
         )
-        return []
-    judged, probabilities = noise.judge(
-        table.features, table.labels, folds, classes=len(table.classes), seed=seed
-    )
+    else:
+        folds = []
+        if len(np.unique(labels)) > 1:
+            folds = make_folds(rows, labels, group_ids[rows], count=FOLDS, seed=seed)
+        if not folds:
+            notes.append(
+                "Wrong labels were not looked for: that takes two classes of two different images "
+                "each at least."
+            )
+            return []
+        judged, probabilities = noise.judge(
+            table.features, table.labels, folds, classes=len(table.classes), seed=seed
+        )
     if lost := len(rows) - len(judged):
         notes.append(
             f"The labels of {counted(lost, 'image')} could not be judged: their class has no other "

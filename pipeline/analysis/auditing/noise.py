@@ -45,13 +45,26 @@ def judge(
         The rows that were judged, [n], and their calibrated probabilities, [n, K] float64. A row
         whose class has no other image to learn from cannot be judged.
     """
-    rows = np.concatenate([held for _, held in folds])
-    used = np.unique(np.concatenate([rows, *(fitted for fitted, _ in folds)]))
+    used = np.unique(np.concatenate([rows for fold in folds for rows in fold]))
     plan = Plan(select="log-loss", grid=PENALTIES, seed=seed)
     head = search(HEAD, features, labels, classes=classes, train=used, folds=folds, plan=plan)
     assert head.held is not None
     logits, own, _ = head.held
     probabilities = softmax(logits, calibrate(logits, own, on="cv").temperature)
+    return judgeable(labels, folds, probabilities)
+
+
+def judgeable(
+    labels: np.ndarray, folds: Sequence[Fold], probabilities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the judged rows whose class was learned from, and their probabilities.
+
+    Args:
+        labels: int64 [N].
+        folds: (rows that were fitted on, rows that were judged).
+        probabilities: [n, K] of the judged rows, fold by fold.
+    """
+    rows = np.concatenate([held for _, held in folds])
     known = np.concatenate([np.isin(labels[held], labels[fitted]) for fitted, held in folds])
     return rows[known], probabilities[known]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +10,17 @@ import numpy as np
 from pipeline.heads.linear import unit_length
 
 #: Two images are nearly the same picture when the cosine of their centred features is at least
-#: `SURE`, or at least `LIKELY` while the next nearest image is over `MARGIN` times as far. Measured
+#: `SURE`, or at least `LIKELY` while the next nearest image is over `MARGIN` times as far; so are
+#: the two to four nearest of an image at `SEVERAL`, where the next is so far from it. Measured
 #: on flower photos of 128 px: re-encoded as JPEG of quality 70 the least cosine was 0.91, while
 #: different pictures of simple things (digits) reach 0.95 with many others as near.
-SURE, LIKELY, MARGIN = 0.97, 0.8, 3.0
+SURE, LIKELY, SEVERAL, MARGIN = 0.97, 0.8, 0.9, 3.0
 #: Images above which only files are compared, unless it is asked for: seconds on two cores.
 MOST_IMAGES = 20_000
 #: Near-copies of one picture that are always kept in one fold.
 FEW = 5
+#: How many of the nearest others are looked at for near-copies.
+NEIGHBOURS = 10
 _ROWS = 2048
 #: Whose images are compared with whose.
 ACROSS = (("val", "train"), ("test", "train"), ("test", "val"))
@@ -101,8 +104,9 @@ def find_near_duplicates(
 ) -> list[NearDuplicate]:
     """Return rows that are the same picture as another.
 
-    Of each row the nearest other is named, in each split that it is compared with. Where there are
-    `too_many`, equal files alone are found.
+    Across splits the nearest other of each row is named. Within a split so many pairs are named,
+    the surest ones, as join all that are the same picture, directly or through others. Where there
+    are `too_many`, equal files alone are found.
 
     Args:
         features: [N, D] float32.
@@ -122,12 +126,12 @@ def find_near_duplicates(
         same = _same_files(digests, own, others)
         if split == other:  # of equal files one is compared with the others
             own = others = np.setdiff1d(own, np.array(sorted(same), np.int64))
-        near = {} if files_alone else _near(features, mean, own, others)
-        for row in sorted({*same, *near}):
-            match, cosine = (same[row], 1.0) if row in same else near[row]
-            mutual = row not in same and split == other and near.get(match, (-1, 0))[0] == row
-            if not mutual or row < match:  # two that are each other's nearest are named once
-                duplicates.append(NearDuplicate(row, match, cosine, row in same))
+        found = [NearDuplicate(row, match, 1.0, True) for row, match in same.items()]
+        if not files_alone:
+            near = _near(features, mean, own, others)
+            near = _joining(near, len(splits)) if split == other else _first(near, same)
+            found += [NearDuplicate(row, match, cosine, False) for row, match, cosine in near]
+        duplicates += sorted(found, key=lambda one: (one.row, one.other))
     return duplicates
 
 
@@ -159,26 +163,95 @@ def _cosines(
             yield part, columns, left @ right.T
 
 
+def _nearest(
+    features: np.ndarray,
+    mean: np.ndarray,
+    rows: np.ndarray,
+    others: np.ndarray,
+    count: int,
+    *,
+    same: np.ndarray,
+    below: float = np.inf,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return each row's nearest others, the nearest first, and how many were passed over.
+
+    Args:
+        features: [N, D] float32, raw.
+        mean: [D], subtracted from them.
+        rows: int64 [n].
+        others: int64 [m].
+        count: k, how many are wanted.
+        same: int64 [N]; an other that has the same number as the row is passed over.
+        below: so is one with a cosine of so much or more.
+
+    Returns:
+        Rows int64 [n, k], −1 where there are no more; their cosines [n, k], then −∞; int64 [n].
+    """
+    near = np.full((len(rows), count), -1)
+    best = np.full((len(rows), count), -np.inf, np.float32)
+    passed = np.zeros(len(rows), np.int64)
+    for part, columns, cosines in _cosines(features, mean, rows, others):
+        out = (same[rows[part], None] == same[columns]) | (cosines >= below)
+        passed[part] += out.sum(1)
+        cosines[out] = -np.inf
+        both = np.concatenate([best[part], cosines], axis=1)
+        every, at = np.arange(len(both)), np.empty((len(both), count), np.int64)
+        for place in range(count):  # the first of equal ones, whatever the blocks
+            at[:, place] = both.argmax(1)
+            best[part, place] = both[every, at[:, place]]
+            both[every, at[:, place]] = -np.inf
+        before = np.take_along_axis(near[part], np.minimum(at, count - 1), 1)
+        near[part] = np.where(at < count, before, columns[np.maximum(at - count, 0)])
+    near[best == -np.inf] = -1
+    return near, best, passed
+
+
+#: Row, another that is nearly the same picture, cosine.
+_Pair = tuple[int, int, float]
+
+
 def _near(
     features: np.ndarray, mean: np.ndarray, rows: np.ndarray, others: np.ndarray
-) -> dict[int, tuple[int, float]]:
-    """Return row → (nearest other, cosine) for rows whose nearest is nearly the same picture."""
-    best = np.full((len(rows), 2), -1.0, np.float32)  # the two largest cosines
-    match = np.zeros(len(rows), np.int64)
-    for part, columns, cosines in _cosines(features, mean, rows, others):
-        if rows is others:
-            cosines[rows[part][:, None] == columns] = -1.0  # nothing is its own duplicate
-        nearest = cosines.argmax(1)
-        better = cosines.max(1) > best[part, 0]
-        match[part][better] = columns[nearest[better]]
-        both = np.concatenate([best[part], cosines], axis=1)
-        best[part] = -np.partition(-both, 1, axis=1)[:, :2]
-    first, second = best.T
-    alone = (first >= LIKELY) & (1 - second > MARGIN * (1 - first))
-    return {
-        int(rows[i]): (int(match[i]), float(first[i]))
-        for i in np.flatnonzero((first >= SURE) | alone)
-    }
+) -> list[_Pair]:
+    """Return rows with others that are nearly the same picture, each row's nearest first."""
+    near, cosines, _ = _nearest(
+        features, mean, rows, others, NEIGHBOURS, same=np.arange(len(features))
+    )
+    far = 1 - cosines
+    alone = far[:, 1:FEW] > MARGIN * far[:, : FEW - 1]  # so many of the nearest from all others
+    alone &= cosines[:, : FEW - 1] >= [LIKELY, *[SEVERAL] * (FEW - 2)]
+    alike = cosines >= SURE
+    alike[:, : FEW - 1] |= np.logical_or.accumulate(alone[:, ::-1], axis=1)[:, ::-1]
+    return [
+        (int(rows[i]), int(near[i, place]), float(cosines[i, place]))
+        for i, place in np.argwhere(alike)
+    ]
+
+
+def _first(pairs: Sequence[_Pair], without: Container[int]) -> list[_Pair]:
+    """Return the first pair of each row, without that of some rows."""
+    first: dict[int, _Pair] = {}
+    for pair in pairs:
+        first.setdefault(pair[0], pair)
+    return [pair for row, pair in first.items() if row not in without]
+
+
+def _joining(pairs: Sequence[_Pair], count: int) -> list[_Pair]:
+    """Return the surest pairs that join what all pairs of `count` rows join, the lower row first.
+
+    They are a spanning forest, in which each row still has its nearest.
+    """
+    if not pairs:
+        return []
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
+    both = {(min(a, b), max(a, b)): cosine for a, b, cosine in pairs}
+    graph = coo_array(([2 - cosine for cosine in both.values()], np.transpose([*both])),
+                      shape=(count, count))  # fmt: skip
+    forest = minimum_spanning_tree(graph.tocsr()).tocoo()
+    joined = sorted(zip(forest.row.tolist(), forest.col.tolist(), strict=True))
+    return [(a, b, both[a, b]) for a, b in joined]
 
 
 def nearest(
@@ -197,18 +270,11 @@ def nearest(
         int64 [N], −1 where there is no other image; bool [N].
     """
     every = np.arange(len(features))
-    neighbours, best = np.full(len(every), -1), np.full(len(every), -np.inf, np.float32)
-    copies = np.zeros(len(every), np.int64)  # the image itself counted in
-    for part, columns, cosines in _cosines(features, _mean(features, every), every, every):
-        same = group_ids[part, None] == group_ids[columns]
-        if near_duplicates:
-            same |= cosines >= SURE
-        copies[part] += same.sum(1)
-        cosines[same] = -np.inf
-        better = cosines.max(1) > best[part]
-        neighbours[part][better] = columns[cosines.argmax(1)[better]]
-        best[part] = np.maximum(best[part], cosines.max(1))
-    return neighbours, copies > 1
+    near, _, passed = _nearest(
+        features, _mean(features, every), every, every, 1, same=group_ids,
+        below=SURE if near_duplicates else np.inf,
+    )  # fmt: skip
+    return near[:, 0], passed > 1  # the image itself was passed over
 
 
 def ties(

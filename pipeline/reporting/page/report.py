@@ -151,7 +151,7 @@ def write_report(
     found = _find(table, cache, model, data)
     looked, info = found.looked, found.info
     read = [] if looked is None or info is None else answers.read(looked.folder, info, table)
-    audited = audit.find_faults(table, progress=progress)
+    audited = audit.find_faults(table, heads=[one.info for one in found.heads], progress=progress)
     with noted_apart(cache, progress) as guard:
         album = _album(table, found.images, read, audited, progress, guard)
         progress.start("drawing the map", 0)

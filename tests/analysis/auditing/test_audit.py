@@ -5,12 +5,15 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from fitting import fitted
 from tables import make_table
 
 import pipeline
 from pipeline.analysis.auditing.audit import COLUMNS, KINDS, find_faults
 from pipeline.cli import main
 from pipeline.errors import PipelineError
+from pipeline.heads.metrics import softmax
+from pipeline.heads.predictions import OUT_OF_FOLD, OutOfFold
 from pipeline.store.cache import Cache
 
 COUNT = {"train": 60, "val": 24, "test": 24, "dim": 32, "apart": 3.0}
@@ -174,3 +177,79 @@ def test_what_a_name_holds_is_shown_on_its_own_line_and_moves_no_cursor(tmp_path
 
 def test_the_public_function_takes_a_table():
     assert pipeline.audit(changed(copies={63: 3})).of_kind("copy")
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Return a table with wrong labels in train and val, in a cache, and that cache."""
+    cache = Cache.at(tmp_path / "cache")
+    made = changed(labels={10: 0, 71: 0}).write(cache.tables / "t--fake--0123456789ab.h5")
+    return made, cache
+
+
+def never(*_, **__):
+    raise AssertionError("it was computed again")
+
+
+def test_what_a_head_kept_of_its_folds_judges_the_labels_and_nothing_is_computed_again(
+    kept, monkeypatch
+):
+    table, cache = kept
+    fitted(table, cache, "ridge")
+    head = fitted(table, cache, "linear").heads[0]
+    monkeypatch.setattr("pipeline.analysis.auditing.noise.search", never)
+    done = pipeline.audit(table, cache=cache.root)
+    assert done.notes == (
+        f"Labels were judged by what the head {head.id} (linear) said of images that it had not "
+        "seen.",
+    )
+    scores = {one.rows[0]: one.score for one in done.of_kind("suspect-label")}
+    assert set([*scores][:2]) == {10, 71}
+    held = OutOfFold.read(head.folder / OUT_OF_FOLD)
+    place = held.rows.tolist().index(10)
+    temperature = head.info.calibration_temperature
+    assert scores[10] == pytest.approx(1 - softmax(held.logits, temperature)[place, 0], abs=1e-9)
+    of_val = softmax(head.linear.scores(table.features[[71]]), temperature)
+    assert scores[71] == pytest.approx(1 - of_val[0, 0], abs=2e-6)  # predictions have six digits
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"clf": "ridge"},
+        {"clf": "linear", "class_weight": "balanced"},
+        {"clf": "linear", "shots": 10},
+        {"clf": "linear", "select_on": "val"},
+    ],
+    ids=str,
+)
+def test_a_head_that_is_no_judge_of_labels_is_passed_over(kept, options):
+    table, cache = kept
+    want = pipeline.audit(table, cache=cache.root)
+    fitted(table, cache, **options)
+    found = pipeline.audit(table, cache=cache.root)
+    assert found.findings == want.findings and found.notes == want.notes == ()
+
+
+def test_a_head_judges_only_where_no_copy_of_an_image_was_fitted_on(tmp_path):
+    cache = Cache.at(tmp_path / "cache")
+    near = np.random.default_rng(0).normal(0, 0.02, 32)
+    for name, faults in {
+        "files": {"copies": {63: 3}},
+        "pictures": {"features": {70: lambda x: x[5] + near}},
+    }.items():
+        table = changed(**faults).write(cache.tables / f"{name}--fake--0123456789ab.h5")
+        fitted(table, cache, "linear")
+        assert pipeline.audit(table, cache=cache.root).notes == (), name
+    within = changed(copies={9: 12}, features={20: lambda x: x[8] + near})
+    within = within.write(cache.tables / "within--fake--0123456789ab.h5")
+    head = fitted(within, cache, "linear").heads[0]
+    assert head.id in pipeline.audit(within, cache=cache.root).notes[0]
+
+
+def test_a_head_whose_scores_are_damaged_judges_nothing(kept):
+    table, cache = kept
+    head = fitted(table, cache, "linear").heads[0]
+    for content in (b"", (head.folder / OUT_OF_FOLD).read_bytes()[:-9]):
+        (head.folder / OUT_OF_FOLD).write_bytes(content)
+        assert pipeline.audit(table, cache=cache.root).notes == ()

@@ -157,3 +157,41 @@ def test_blocks_within_a_split_find_what_one_block_finds(monkeypatch):
     monkeypatch.setattr(near_duplicates, "_ROWS", 7)
     assert [(one.row, one.other) for one in duplicates(made, within=True)] == whole
     assert sorted(whole) == [(0, 59), (8, 20), (40, 41)]
+
+
+def test_two_pairs_are_one_set_where_one_of_each_are_near_copies_too():
+    """Each is nearest to the other of its pair, so nearest images alone join no pair to another."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1, (60, 64)).astype(np.float32)
+    towards = rng.normal(0, 1, (2, 64)).astype(np.float32)
+    x[[21, 33, 50]] = x[3] + np.array([[0.05, 0], [0, 0.15], [0.05, 0.15]]) @ towards
+    made = make_table(features=x, splits=("train",) * 60)
+    found = [(one.row, one.other) for one in duplicates(made, pairs=[("train", "train")])]
+    (joining,) = set(found) - {(3, 21), (33, 50)}
+    assert len(found) == 3 and joining in [(3, 33), (3, 50), (21, 33), (21, 50)]
+    kept, large = near_duplicates.ties(
+        duplicates(made, pairs=[("train", "train")]), np.zeros(60, np.int64), np.arange(60)
+    )
+    assert sorted(kept) == sorted(found) and not large
+
+
+def test_a_picture_that_was_saved_again_several_times_is_told_in_train_and_across():
+    made = table(apart=0.2)
+    x = made.features.copy()
+    spread, rng = x[:60].std(0), np.random.default_rng(1)
+    x[[20, 40, 70, 100]] = x[5] + rng.normal(0, 0.3, (4, x.shape[1])) * spread
+    made = table(features=x, splits=made.splits)
+    assert {one.row for one in duplicates(made) if made.splits[one.other] == "train"} == {70, 100}
+    within = duplicates(made, pairs=[("train", "train")])
+    assert {row for one in within for row in (one.row, one.other)} == {5, 20, 40}
+    assert all(near_duplicates.SEVERAL <= one.cosine < near_duplicates.SURE for one in within)
+
+
+def test_a_few_images_of_a_compact_class_are_no_copies():
+    rng = np.random.default_rng(0)
+    labels = np.arange(30) // 3
+    x = rng.normal(0, 1, (10, 64))[labels] + rng.normal(0, 0.4, (30, 64))
+    made = make_table(features=x, splits=("train",) * 30)
+    left = near_duplicates.unit_length(x - x.mean(0))
+    assert np.median(np.sort(left @ left.T, axis=1)[:, -2]) > near_duplicates.LIKELY
+    assert duplicates(made, pairs=[("train", "train")]) == []

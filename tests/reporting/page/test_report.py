@@ -287,7 +287,8 @@ def test_a_model_is_shown_beside_its_head_with_its_curve(modelled, tmp_path):
     assert re.search(r"fine-tuning\s*[0-9a-f]{12}: activations of the frozen part", shown)
     assert re.search(r"pipeline finetune [0-9a-f]{12} --unfreeze layer4 .*--epochs 2", shown)
     assert re.search(r"48 images, \d+ passes a second", shown)
-    assert not done.notes
+    (note,) = done.notes
+    assert note.startswith("Labels were judged by what the head ") and note in shown
 
 
 def test_a_page_is_current_until_what_it_shows_changes(cache, photos, tmp_path):
