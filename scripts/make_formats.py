@@ -47,7 +47,9 @@ RULES = """
 - Conversions are LittleCMS's with perceptual intent. Those that move no colour by more than two
   levels are left out: profiles of sRGB are told by what they do. A profile of RGB on grey pixels is
   used on three equal channels; one of any other space than the pixels' is ignored. Profiles of GIF
-  and BMP are not looked for, and high dynamic range (PQ, HLG) is not tone-mapped.
+  and BMP are not looked for.
+- High dynamic range (PQ and HLG in code points, cICP, or a profile's `cicp`) is not tone-mapped,
+  and gain maps (Ultra HDR, ISO 21496-1, Apple's) are not applied. Both are told.
 - Where a large JPEG is decoded at a part of its size, colours are converted after that; always
   before the resize, and before transparency meets the white.
 - Of 16-bit samples the high byte counts. A file that declares fewer bits (PNG's sBIT, TIFF's
@@ -186,6 +188,9 @@ def rows() -> Iterator[Row]:
     yield Row(
         "JPEG", "ICC, broken", "YCbCr", "8", _file(IMAGE, "JPEG", icc_profile=b"?", **jpeg), RGB
     )
+    gain = _file(IMAGE, "JPEG", **jpeg)
+    iso = b"\xff\xe2\0\x22urn:iso:std:iso:ts:21496:-1\0\0\0\0\0"
+    yield Row("JPEG", "gain map", "YCbCr", "8", gain[:2] + iso + gain[2:], RGB)
     twelve = bytearray(_file(IMAGE, "JPEG", **jpeg))
     frame = twelve.index(b"\xff\xc0")
     twelve[frame + 1], twelve[frame + 4] = 0xC1, 12

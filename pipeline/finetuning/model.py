@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pipeline.arguments import path_of
@@ -347,5 +347,5 @@ def write(folder: Path, info: ModelInfo, tensors: dict[str, Tensor]) -> ModelInf
     Returns:
         `model.json` as it was written.
     """
-    save_file(tensors, folder / WEIGHTS)
+    (folder / WEIGHTS).write_bytes(save(tensors))  # by itself it tells no system error as such
     return MODEL.write(folder, info)

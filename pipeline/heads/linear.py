@@ -76,14 +76,14 @@ class LinearHead:
 
     def save(self, path: Path) -> None:
         """Write `weight`, `bias` and `temperature` as safetensors."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         tensors = {
             "weight": np.ascontiguousarray(self.weight),
             "bias": self.bias,
             "temperature": np.array([self.temperature], np.float64),
         }
-        save_file(tensors, path, metadata={"normalize": "l2" if self.l2 else "none"})
+        path.write_bytes(save(tensors, metadata={"normalize": "l2" if self.l2 else "none"}))
 
     @classmethod
     def load(cls, path: Path) -> LinearHead:

@@ -67,10 +67,10 @@ class OutOfFold:
 
     def write(self, folder: Path) -> None:
         """Write all of it into a result's folder."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-        save_file({name: np.ascontiguousarray(own) for name, own in vars(self).items()},
-                  folder / OUT_OF_FOLD)  # fmt: skip
+        tensors = {name: np.ascontiguousarray(own) for name, own in vars(self).items()}
+        (folder / OUT_OF_FOLD).write_bytes(save(tensors))
 
     @classmethod
     def read(cls, path: Path) -> OutOfFold:

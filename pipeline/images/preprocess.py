@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 #: Part of every fingerprint: raise it when `decode.decode` gives other pixels.
-DECODE_POLICY = "4"
+DECODE_POLICY = "5"
 #: Part of every fingerprint: raise it when `Preprocess.apply`, `crops.view` or a policy of
 #: `pipeline.images.views` gives other pixels.
 VIEW_POLICY = "centre-crop-1, crop+mirror-1, crop-1, shift+mirror-1, shift-1, mirror-1"

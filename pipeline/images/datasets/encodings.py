@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import unicodedata
 from collections.abc import Callable, Collection
 
@@ -22,8 +23,13 @@ ENCODINGS = (
 )  # fmt: skip
 #: Of Western Europe as well, and rare: where cp1252 reads a text it is that.
 _RARE = ("mac-roman", "cp850")
+#: A letter of English beside one of Greek, Cyrillic, Hebrew or Arabic.
+_OTHERS = "\u0370-\u04ff\u0590-\u06ff"
+_MIXED = re.compile(f"[A-Za-z][{_OTHERS}]|[{_OTHERS}][A-Za-z]")
 #: Words of a list that its encoding is told by.
 _WORDS = 2000
+#: Control characters of no text; the last two begin other scripts in encodings of seven bits.
+_NO_TEXT = "\0\1\2\3\4\x0e\x1b"
 #: Bytes of a file in which zeros are looked for.
 _HEAD = 1 << 16
 
@@ -45,7 +51,7 @@ def decoded(data: bytes) -> str | None:
         text = data.decode(encoding or "utf-8", lost)
     except UnicodeDecodeError:
         return None
-    return None if any(letter in text[:_HEAD] for letter in "\0\1\2\3\4") else text
+    return None if any(letter in text[:_HEAD] for letter in _NO_TEXT) else text
 
 
 def is_utf8(text: str) -> bool:
@@ -69,6 +75,7 @@ def encoding_of(words: Collection[str], fits: Callable[[str], int]) -> str:
 
     # some read every byte: there is always a candidate
     candidates = [encoding for encoding in ENCODINGS if _prints(words, encoding)]
+    candidates = [name for name in candidates if not _mixes(words, name)] or candidates
     if "cp1252" in candidates:
         candidates = [encoding for encoding in candidates if encoding not in _RARE]
     files = {encoding: fits(encoding) for encoding in candidates}
@@ -76,6 +83,12 @@ def encoding_of(words: Collection[str], fits: Callable[[str], int]) -> str:
     data = "\n".join(sorted(words)[:_WORDS]).encode("utf-8", "surrogateescape")
     found = chardet.detect(data, include_encodings=candidates, no_match_encoding=candidates[0])
     return codecs.lookup(found["encoding"] or candidates[0]).name
+
+
+def _mixes(words: Collection[str], encoding: str) -> bool:
+    """Tell whether an encoding reads most words with letters of two scripts side by side."""
+    found = sum(_MIXED.search(read_as(word, encoding)) is not None for word in words)
+    return 2 * found > len(words)
 
 
 def _prints(words: Collection[str], encoding: str) -> bool:

@@ -11,7 +11,7 @@ import io
 import struct
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +19,12 @@ from PIL import Image, ImageCms
 
 #: Levels of 255 by which a conversion may move colours and still be left out.
 ALIKE = 2
+_DAMAGED = "Colour profile ignored (damaged)"
+_UNREAD = "Colour space ignored (EXIF that cannot be read)"
+_NOT_MAPPED = "High dynamic range taken as it is (no tone mapping)"
+_REMARKS = {remark.encode(): remark for remark in (_UNREAD, _NOT_MAPPED)}
+#: More tags of a profile are not looked at.
+_MOST_TAGS = 100
 #: Conversions that each thread keeps.
 _KEPT = 16
 _SRGB_WHITE = (0.3127, 0.3290)
@@ -48,12 +54,10 @@ class Colours:
 
     Attributes:
         profile: ICC; empty where nothing is said, or sRGB.
-        source: what stands in its place in the file, for people; empty for a profile of its own.
         remark: on what cannot be taken into account; else empty.
     """
 
     profile: bytes = b""
-    source: str = ""
     remark: str = ""
 
 
@@ -81,16 +85,23 @@ def conversion(colours: Colours, space: str) -> Conversion:
         colours: of the file.
         space: of the pixels: `GRAY` (as three equal channels), `RGB` or `CMYK`.
     """
-    if not colours.profile:
-        return Conversion(remark=colours.remark) if colours.remark else NOTHING
-    return _threads.get(colours.profile, space, colours.source)
+    made = _threads.get(colours.profile, space) if colours.profile else NOTHING
+    return replace(made, remark=colours.remark) if colours.remark else made
 
 
-def _conversion(profile: bytes, space: str, source: str) -> Conversion:
+def as_profile(colours: Colours) -> bytes | None:
+    """Return what says the same as a file's profile; None for sRGB.
+
+    A remark alone is no profile, and told in its place.
+    """
+    return colours.profile or colours.remark.encode() or None
+
+
+def _conversion(profile: bytes, space: str) -> Conversion:
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         own = opened.profile.xcolor_space.strip()
-        name = source or _printable(ImageCms.getProfileDescription(opened)) or "without a name"
+        name = _printable(ImageCms.getProfileDescription(opened)) or "without a name"
         if own != space and (own, space) != ("RGB", "GRAY"):
             return Conversion(remark=f"Colour profile ignored ({own}, where pixels are {space})")
         mode = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}[own]
@@ -101,8 +112,20 @@ def _conversion(profile: bytes, space: str, source: str) -> Conversion:
     except MemoryError:
         raise
     except Exception:  # LittleCMS and Pillow raise many kinds; the pixels are fine without
-        return Conversion(remark="Colour profile ignored (damaged)")
+        return Conversion(remark=_REMARKS.get(profile, _DAMAGED))
+    if _transfer(profile) in _HIGH_RANGE:
+        return Conversion(apply, f"High dynamic range converted without tone mapping ({name})")
     return Conversion(apply, f"Converted to sRGB ({name})")
+
+
+def _transfer(profile: bytes) -> int:
+    """Return the transfer characteristics that a profile names (ICC.1:2022, 9.2.17); 0 without."""
+    (count,) = struct.unpack_from(">I", profile, 128)
+    for at in range(132, 132 + 12 * min(count, _MOST_TAGS), 12):
+        name, start, _ = struct.unpack_from(">4sII", profile, at)
+        if name == b"cicp":
+            return int(profile[start + 9])
+    return 0
 
 
 def _applied(made: ImageCms.ImageCmsTransform, mode: str) -> Callable[..., object]:
@@ -158,21 +181,21 @@ def of_exif(exif: bytes) -> Colours:
     except MemoryError:
         raise
     except Exception:  # hostile EXIF raises nearly anything; the pixels are fine
-        return Colours(remark="Colour space ignored (EXIF that cannot be read)")
+        return Colours(remark=_UNREAD)
     if index == "R03" and inner.get(_COLOUR_SPACE, _UNCALIBRATED) == _UNCALIBRATED:
-        return Colours(matrix_profile(_ADOBE, _SRGB_WHITE, 563 / 256), "Adobe RGB, says EXIF")
+        return Colours(matrix_profile(_ADOBE, _SRGB_WHITE, 563 / 256, name="Adobe RGB, says EXIF"))
     return Colours()
 
 
 def of_code_points(primaries: int, transfer: int) -> Colours:
     """Return what code points of ITU-T H.273 say of colours: PNG's cICP, AVIF's and HEIC's nclx."""
     if transfer in _HIGH_RANGE:
-        return Colours(remark="High dynamic range taken as it is (no tone mapping)")
+        return Colours(remark=_NOT_MAPPED)
     exponent = _EXPONENTS.get(transfer)
     if primaries not in _PRIMARIES or (primaries == 1 and exponent is None):
         return Colours()
     name = _NAMES.get(primaries, f"exponent {exponent}")
-    return Colours(matrix_profile(_PRIMARIES[primaries], _SRGB_WHITE, exponent), name)
+    return Colours(matrix_profile(_PRIMARIES[primaries], _SRGB_WHITE, exponent, name=name))
 
 
 def of_png(gamma: float | None, chromaticities: tuple[float, ...] | None) -> Colours:
@@ -186,20 +209,24 @@ def of_png(gamma: float | None, chromaticities: tuple[float, ...] | None) -> Col
         return Colours()
     plain = gamma is None or abs(gamma * 2.2 - 1) < 0.05
     if not plain and not (gamma and 0.1 < gamma < 10):
-        return Colours(remark="Colour profile ignored (damaged)")
+        return Colours(remark=_DAMAGED)
     exponent = None if plain or not gamma else 1 / gamma
     pairs = chromaticities or (*_SRGB_WHITE, *(value for xy in _PRIMARIES[1] for value in xy))
     white, *primaries = zip(pairs[::2], pairs[1::2], strict=True)
     try:
-        profile = matrix_profile(tuple(primaries), white, exponent)
-        return Colours(profile, "gAMA and cHRM of the PNG")
+        named = "gAMA and cHRM of the PNG"
+        return Colours(matrix_profile(tuple(primaries), white, exponent, name=named))
     except (ValueError, ZeroDivisionError, np.linalg.LinAlgError, struct.error):
-        return Colours(remark="Colour profile ignored (damaged)")
+        return Colours(remark=_DAMAGED)
 
 
 @lru_cache(64)
 def matrix_profile(
-    primaries: tuple[tuple[float, ...], ...], white: tuple[float, ...], exponent: float | None
+    primaries: tuple[tuple[float, ...], ...],
+    white: tuple[float, ...],
+    exponent: float | None,
+    *,
+    name: str = "",
 ) -> bytes:
     """Return an ICC profile of three primaries and a curve (ICC.1:2022, 8.3.3 and annex E).
 
@@ -207,6 +234,7 @@ def matrix_profile(
         primaries: CIE xy of red, green and blue.
         white: CIE xy of white.
         exponent: of decoding; None for sRGB's curve.
+        name: for people.
     """
 
     def tristimulus(xy: tuple[float, ...]) -> np.ndarray:
@@ -228,6 +256,10 @@ def matrix_profile(
     else:
         curve = b"para\0\0\0\0\0\0\0\0" + number(exponent)
     tags = {b"wtpt": b"XYZ \0\0\0\0" + b"".join(map(number, _D50))}
+    if name:
+        text = name.encode("utf-16-be")
+        head = struct.pack(">4s4xII4sII", b"mluc", 1, 12, b"enUS", len(text), 28)
+        tags[b"desc"] = head + text + bytes(-len(text) % 4)
     for letter, column in zip(b"rgb", adapted.T, strict=True):
         tags[bytes([letter]) + b"XYZ"] = b"XYZ \0\0\0\0" + b"".join(map(number, column))
         tags[bytes([letter]) + b"TRC"] = curve

@@ -10,6 +10,7 @@ What the pixels are (the decode policy; docs/formats.md has it format by format)
   be read costs no picture: it is ignored, and told.
 - Colours are converted to sRGB: from an ICC profile, PNG's cICP, gAMA and cHRM, AVIF's and HEIC's
   code points, and Adobe RGB where a camera's EXIF says so; see `colour`.
+- High dynamic range (PQ, HLG) is not tone-mapped, and a gain map not applied: both are told.
 - Transparency is composited on white.
 - Of 16-bit samples the high byte counts, as in libpng: 65535 becomes 255 and nothing is clipped.
   Where the file says that it uses fewer bits, and does, the highest eight of these.
@@ -103,7 +104,7 @@ def picture(
                 rgb: Any = convert.apply(pixels.permute(1, 2, 0).numpy())
                 pixels = pillow.tensor(rgb)
             turn = headers.exif_orientation(header.exif)
-            remarks = convert.remark, pillow.orientation_remark(turn)
+            remarks = convert.remark, header.remark, pillow.orientation_remark(turn)
             return Decoded(upright(pixels, turn or 1), tuple(filter(None, remarks)))
     if reason := formats.unread(kind):
         raise BadImage(reason)

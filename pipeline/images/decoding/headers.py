@@ -1,4 +1,4 @@
-"""What the headers of JPEG, WebP and PNG files say, and whether a PNG is whole."""
+"""What the headers of JPEG, WebP, PNG, AVIF and HEIC files say, and whether a PNG is whole."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ _ORIENTATION, _INTEGERS = 0x0112, {3: "H", 4: "I", 8: "h", 9: "i"}
 #: The entry of an item of EXIF: version, flags, number of the item and its protection before.
 _EXIF_ITEM = re.compile(rb"(infe[\2\3].{7}(?:..)?)Exif", re.DOTALL)
 _ITEMS = 1 << 16  # bytes within which the list of items is looked for
+#: How segments of a JPEG begin that tell of a gain map (Ultra HDR 1.1; ISO 21496-1, annex C), and
+#: of further pictures (CIPA DC-007); what Apple's gain map says of itself, and both in HEIC.
+_XMP, _GAIN_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"ns.adobe.com/hdr-gain-map/"
+_GAIN_ISO, _SEVERAL, _APPLE = b"urn:iso:std:iso:ts:21496:-1\0", b"MPF\0", b"HDRGainMap"
+_GAIN_ITEM = re.compile(rb"infe[\2\3].{7}(?:..)?tmap|aux:hdrgainmap", re.DOTALL)
+_GAIN_MAP = "Gain map passed over (the picture is taken in standard range)"
 #: In place of a profile of which a part is missing: no profile.
 INCOMPLETE = b"incomplete"
 
@@ -47,6 +53,7 @@ class JpegHeader(NamedTuple):
         components: 1 for grey, 3 for colour, 4 for CMYK.
         profile: ICC profile, its parts joined; `INCOMPLETE` where one is missing.
         exif: from the TIFF header on; empty without.
+        remark: where a map to a picture of high dynamic range comes with it; else empty.
     """
 
     width: int
@@ -57,6 +64,7 @@ class JpegHeader(NamedTuple):
     components: int
     profile: bytes
     exif: bytes
+    remark: str
 
 
 def jpeg_header(data: bytes) -> JpegHeader | None:
@@ -70,6 +78,7 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
     profile: dict[int, bytes] = {}
     parts = 0
     exif = b""
+    gain = False
     while True:
         at = data.find(b"\xff", at)  # anything between two segments is skipped
         if at < 0:
@@ -90,7 +99,8 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
             whole_profile = sorted(profile) == list(range(1, parts + 1))
             joined = b"".join(profile[number] for number in sorted(profile))
             joined = joined if whole_profile else INCOMPLETE
-            return JpegHeader(width, height, scans, frame, bits, components, joined, exif)
+            remark = _GAIN_MAP if gain else ""
+            return JpegHeader(width, height, scans, frame, bits, components, joined, exif, remark)
         length = int.from_bytes(data[at : at + 2], "big")
         if marker == 0xD9 or length < 2:
             return None
@@ -99,6 +109,12 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
             profile.setdefault(number, data[at + 16 : at + length])
         elif marker == 0xE1 and not exif and data.startswith(_EXIF, at + 2):
             exif = data[at + 8 : at + length]
+        elif marker == 0xE1 and data.startswith(_XMP, at + 2):
+            gain |= data.find(_GAIN_XMP, at, at + length) >= 0
+        elif marker == 0xE2 and data.startswith(_GAIN_ISO, at + 2):
+            gain = True
+        elif marker == 0xE2 and data.startswith(_SEVERAL, at + 2):
+            gain |= _APPLE in data
         elif marker in _FRAMES and width < 0:
             height = int.from_bytes(data[at + 3 : at + 5], "big")
             width = int.from_bytes(data[at + 5 : at + 7], "big")
@@ -159,6 +175,67 @@ def without_exif(data: bytes) -> bytes:
     """
     head = _EXIF_ITEM.sub(rb"\1exiF", data[:_ITEMS])
     return head + data[_ITEMS:]
+
+
+def heif_remark(data: bytes) -> str:
+    """Return a remark where a gain map lies in an AVIF or HEIC file; else empty."""
+    return _GAIN_MAP if _GAIN_ITEM.search(data, 0, _ITEMS) else ""
+
+
+def code_points(data: bytes) -> tuple[int, int] | None:
+    """Return the colour primaries and transfer characteristics of an AVIF's or HEIC's picture.
+
+    They stand with the primary item (ISO/IEC 14496-12, 8.11; 23008-12, 6.5.5 and 9.3), or in a
+    sequence's track; None where there are none. A gain map or a thumbnail may have others.
+    """
+    try:
+        meta = next(box for box in _boxes(data, 0, min(len(data), _ITEMS)) if box[0] == b"meta")
+        inner = {kind: (first, end) for kind, first, end in _boxes(data, meta[1] + 4, meta[2])}
+        of_items = {kind: (first, end) for kind, first, end in _boxes(data, *inner[b"iprp"])}
+        properties = [*_boxes(data, *of_items[b"ipco"])]
+        first = inner[b"pitm"][0]
+        (primary,) = struct.unpack_from(">I" if data[first] else ">H", data, first + 4)
+        found = _properties_of(primary, data, of_items[b"ipma"][0])
+        chosen = [properties[index - 1] for index in found if 0 < index <= len(properties)]
+    except (StopIteration, KeyError, struct.error, IndexError):
+        chosen = []
+    starts = [first for kind, first, _ in chosen if kind == b"colr"]
+    if not chosen and (at := data.find(b"colrnclx", 0, _ITEMS)) >= 0:
+        starts = [at + 4]
+    for first in starts:
+        if data.startswith(b"nclx", first) and len(data) >= first + 8:
+            return struct.unpack_from(">HH", data, first + 4)
+    return None
+
+
+def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of what boxes hold; ISO/IEC 14496-12, 4.2."""
+    while at + 8 <= end:
+        size, kind = struct.unpack_from(">I4s", data, at)
+        first = at + 8
+        if size == 1:
+            (size,) = struct.unpack_from(">Q", data, first)
+            first += 8
+        stop = at + size if size else end
+        if stop < first:
+            return
+        yield kind, first, min(stop, end)
+        at = stop
+
+
+def _properties_of(item: int, data: bytes, at: int) -> list[int]:
+    """Return the numbers of an item's properties, from a box `ipma` (23008-12, 9.3.1)."""
+    version, flags, count = struct.unpack_from(">B2xBI", data, at)
+    at += 8
+    name, wide = (">IB" if version else ">HB"), flags & 1
+    for _ in range(count):
+        one, number = struct.unpack_from(name, data, at)
+        at += struct.calcsize(name)
+        found = struct.unpack_from(f">{number}{'H' if wide else 'B'}", data, at)
+        if one == item:
+            return [index & (0x7FFF if wide else 0x7F) for index in found]
+        at += number << wide
+    return []
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:

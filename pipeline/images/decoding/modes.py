@@ -47,17 +47,18 @@ def eight_bits(
         raise BadImage(NO_RANGE)
     key = image.info.get("transparency")
     remark = ""
-    if image.mode == "F":
-        return _like(image, of_floats(np.array(image)), _clear(np.array(image), key)), ""
-    if image.mode.startswith("I;16"):
-        tags: Any = getattr(image, "tag_v2", {})
+    if image.mode == "F" or image.mode.startswith("I;16"):
         samples: np.ndarray = np.array(image)
-        twelve = tuple(tags.get(_BITS_PER_SAMPLE, ())) == (12,)
-        shift, remark = (4, "") if twelve else shift_of(int(samples.max()), declared)
-        grey = (samples >> shift).astype(np.uint8)
-        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts this up to 8 bits alone
-            grey = 255 - grey
-        return _like(image, grey, _clear(samples, key)), remark
+        if image.mode == "F":
+            grey = of_floats(samples)
+        else:
+            tags: Any = getattr(image, "tag_v2", {})
+            twelve = tuple(tags.get(_BITS_PER_SAMPLE, ())) == (12,)
+            shift, remark = (4, "") if twelve else shift_of(int(samples.max()), declared)
+            grey = (samples >> shift).astype(np.uint8)
+        return _like(
+            image, 255 - grey if is_negative(image) else grey, _clear(samples, key)
+        ), remark
     if bits == 16:
         image, remark = _of_colours(image, declared, low)
         if isinstance(key, tuple):
@@ -65,6 +66,13 @@ def eight_bits(
     elif bits in (2, 4) and image.mode == "L" and isinstance(key, int):
         image.info["transparency"] = key * 255 // (2**bits - 1)
     return image, remark
+
+
+def is_negative(image: Image.Image) -> bool:
+    """Tell whether white is zero in a TIFF that Pillow has opened: it inverts 8 bits alone."""
+    tags: Any = getattr(image, "tag_v2", {})
+    deep = image.mode == "F" or image.mode.startswith("I;16")
+    return deep and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
 def shift_of(largest: int, declared: int) -> tuple[int, str]:

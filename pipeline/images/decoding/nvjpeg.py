@@ -40,7 +40,8 @@ def crops_on_gpu(data: bytes, preprocess: Preprocess, digest: bytes, numbers: Se
     header = cpu.jpeg_header_of(data)
     if header is not None and _is_plain(data, header):
         turn = exif_orientation(header.exif)
-        remarks = cpu.jpeg_conversion(header).remark, orientation_remark(turn)
+        convert = cpu.jpeg_conversion(header)
+        remarks = convert.remark, header.remark, orientation_remark(turn)
         try:
             with torch.cuda.stream(_stream()):
                 pixels = cpu.upright(_nvjpeg(data), turn or 1)

@@ -61,8 +61,8 @@ def as_source(item: Any) -> str | bytes:
     """Return a path, or the bytes of an encoded picture.
 
     A PIL image decodes as a file that holds it would: so floating point samples must lie within 0
-    to 1, and those of 32-bit integers are refused when it is decoded. Remarks on its EXIF are the
-    file's own, and not all are told again.
+    to 1, and those of 32-bit integers are refused when it is decoded. What is told of its colours
+    and EXIF is told of it as well.
 
     Args:
         item: as a path: text or a `Path`; a file that is open for bytes, or its bytes; an array or
@@ -100,7 +100,7 @@ def _file_of(image: Image.Image) -> bytes:
     """Return a PIL image as the bytes of a PNG or TIFF that decodes as its own file would."""
     from PIL import Image
 
-    from pipeline.images.decoding import colour, headers, pillow
+    from pipeline.images.decoding import headers, modes, pillow
 
     kind = image.format  # lost by what follows
     xmp = image.info.pop("xmp", None)  # Pillow would turn a TIFF by it
@@ -108,16 +108,16 @@ def _file_of(image: Image.Image) -> bytes:
         image.load()
     finally:
         image.info.update({} if xmp is None else {"xmp": xmp})
+    if modes.is_negative(image):
+        whole: np.ndarray = np.array(image)
+        info = image.info
+        image = Image.fromarray((1 if image.mode == "F" else 65535) - whole)
+        image.info = info
     exif = b"" if kind == "TIFF" else pillow.exif_of(image)  # Pillow has turned a TIFF
     turn = headers.exif_orientation(exif)
     upright = pillow.UPRIGHT.get(turn or 1)
     image = image if upright is None else image.transpose(upright)
-    profile = image.info.get("icc_profile")
-    if profile is None and kind in ("JPEG", "MPO", None):  # None: what was made of one, perhaps
-        profile = colour.of_exif(exif).profile or None
-    if profile is None and "srgb" not in image.info:
-        named = colour.of_png(image.info.get("gamma"), image.info.get("chromaticity"))
-        profile = named.profile or None
+    profile = image.info.get("icc_profile") or _colours(image, kind, exif)
     if image.mode.startswith("I;16") and image.mode != "I;16":  # in another byte order
         samples: np.ndarray = np.array(image)
         image = Image.fromarray(samples.astype(np.uint16))
@@ -132,6 +132,20 @@ def _file_of(image: Image.Image) -> bytes:
         junk = {"exif": exif} if turn is None else {}
         image.save(buffer, "PNG", compress_level=1, icc_profile=profile, **junk)
     return buffer.getvalue()
+
+
+def _colours(image: Image.Image, kind: str | None, exif: bytes) -> bytes | None:
+    """Return a profile for what a loaded image says of its colours without one; None for sRGB."""
+    from pipeline.images.decoding import colour
+
+    said = colour.Colours()
+    if kind in ("JPEG", "MPO", None):  # None: what was made of one, perhaps
+        said = colour.of_exif(exif)
+    if points := image.info.get("nclx_profile"):  # as pillow-heif opens HEIC
+        said = colour.of_code_points(points["color_primaries"], points["transfer_characteristics"])
+    if said == colour.Colours() and "srgb" not in image.info:
+        said = colour.of_png(image.info.get("gamma"), image.info.get("chromaticity"))
+    return colour.as_profile(said)
 
 
 def _is_pil(item: Any) -> bool:

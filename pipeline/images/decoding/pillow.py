@@ -84,7 +84,8 @@ def reduced(data: bytes, header: headers.JpegHeader, by: int) -> Decoded | None:
             image.draft(None, (header.width // by, header.height // by))
             image.load()
             turn = headers.exif_orientation(header.exif)
-            return _finished(image, turn, colour.of_jpeg(header.profile, header.exif))
+            colours = colour.of_jpeg(header.profile, header.exif)
+            return _finished(image, turn, colours, header.remark)
     except MemoryError:
         raise
     except Exception:  # whether it is bad, and why, the whole picture shows
@@ -119,7 +120,8 @@ def picture(data: bytes, kind: str, header: headers.JpegHeader | None = None) ->
             )
             colours = _colours(image, data, kind, header)
             more = [_frames(image, kind)] if page is None else _passed_over(page)
-            return _finished(plain, _turn(image, page, header), colours, remark, *more)
+            gain = header.remark if header else headers.heif_remark(data) if kind == "avif" else ""
+            return _finished(plain, _turn(image, page, header), colours, remark, gain, *more)
     except (BadImage, MemoryError):
         raise
     except Exception as error:
@@ -144,7 +146,8 @@ def _heic(data: bytes) -> Decoded:
     with room(*heif.size):
         image: Image.Image = heif.to_pillow()
         more = f"Only the primary picture read ({len(heif)} pictures)" if len(heif) > 1 else ""
-        return _finished(image, 1, _colours(image, data, "heic", None), more)
+        colours = _colours(image, data, "heic", None)
+        return _finished(image, 1, colours, headers.heif_remark(data), more)
 
 
 def _tiff(page: tiffs.Page) -> Decoded | None:
@@ -211,16 +214,10 @@ def _colours(
             if b"sRGB" in chunks:
                 return Colours()
             return colour.of_png(image.info.get("gamma"), image.info.get("chromaticity"))
-    if profile := image.info.get("icc_profile"):
-        return Colours(bytes(profile))
-    if kind in ("avif", "heic"):
-        at = data.find(b"colrnclx", 0, 1 << 16)
-        if at >= 0:
-            points = data[at + 8 : at + 12]
-            return colour.of_code_points(
-                int.from_bytes(points[:2], "big"), int.from_bytes(points[2:], "big")
-            )
-    return Colours()
+    points = headers.code_points(data) if kind in ("avif", "heic") else None
+    said = Colours() if points is None else colour.of_code_points(*points)
+    profile = image.info.get("icc_profile")
+    return Colours(bytes(profile), remark=said.remark) if profile else said
 
 
 def _frames(image: Image.Image, kind: str) -> str:

@@ -27,7 +27,7 @@ def save(predictor: Predictor, folder: Path, *, head_only: bool) -> dict[str, st
     names are `trunk.<the library's>` and `head.weight`, `head.bias`. With `head_only`: `weight`
     [K, D] and `bias` [K].
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as packed
 
     layer = linear_of(predictor).to_linear()
     tensors: dict[str, Tensor] = {"weight": layer.weight, "bias": layer.bias}
@@ -44,7 +44,7 @@ def save(predictor: Predictor, folder: Path, *, head_only: bool) -> dict[str, st
             tensors = {f"head.{name}": value for name, value in tensors.items()}
             tensors |= {f"trunk.{name}": value for name, value in own.items()}
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    save_file(whole, folder / FILE)
+    (folder / FILE).write_bytes(packed(whole))
     return library
 
 

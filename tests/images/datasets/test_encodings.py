@@ -4,7 +4,14 @@ from pipeline.images.datasets import encodings
 
 #: Encoding → classes as people in its places name them.
 CLASSES = {
-    "cp1252": [["é"], ["Apfelbäume", "Löwenzahn"], ["señal", "niño"], ["L’été"], ["25 °C"]],
+    "cp1252": [
+        ["é"],
+        ["Apfelbäume", "Löwenzahn"],
+        ["señal", "niño"],
+        ["L’été"],
+        ["25 °C"],
+        ["été", "hiver à Noël", "œufs", "forêt", "maçon", "garçon"],
+    ],
     "cp1250": [["kůň", "žába", "želva"], ["świnia", "gęś"], ["gyűrű", "őz"]],
     "cp1251": [["кошка", "собака"], ["кіт", "їжак"], ["«кот»"]],
     "koi8-r": [["кошка", "собака"]],
@@ -52,6 +59,14 @@ def test_unicode_is_read_with_and_without_a_mark(encoding):
 
 
 def test_bytes_that_are_no_text_are_none():
-    for data in (b"\0\1", b"PK\3\4" + bytes(30), b"\xff\xfea", bytes(1000), b"a\0\0\0b" * 9):
+    for data in (
+        b"\0\1",
+        b"PK\3\4" + bytes(30),
+        b"\xff\xfea",
+        bytes(1000),
+        b"a\0\0\0b" * 9,
+        "猫,犬\n".encode("iso2022_jp"),
+        "고양이,개\n".encode("iso2022_kr"),
+    ):
         assert encodings.decoded(data) is None
     assert encodings.decoded(b"") == ""

@@ -138,8 +138,9 @@ def test_the_profile_of_inks_counts_as_in_a_file(encode):
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_what_a_cameras_exif_says_of_colours_counts_as_in_its_file(encode, kind):
     data = encode(Image.fromarray(RGB), kind, exif=camera_exif())
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data)) as image, quiet():
         assert np.array_equal(pixels(as_source(image)), pixels(data))
+        assert decoded(as_source(image)).remarks == decoded(data).remarks
     plain = pixels(encode(Image.fromarray(RGB), kind))
     assert np.array_equal(pixels(data), plain) == (kind == "PNG")
 
@@ -152,6 +153,15 @@ def test_junk_exif_of_a_pil_image_is_ignored_and_told(encode, kind, junk):
         found = decoded(as_source(image))
         assert torch.equal(found.pixels, decoded(data).pixels)
     assert found.remarks == ("Orientation ignored (EXIF that cannot be read)",)
+
+
+def test_a_colour_space_in_exif_that_cannot_be_read_is_told_of_a_pil_image(encode):
+    data = encode(Image.fromarray(RGB), "JPEG", exif=b"Exif\0\0junk R03\0")
+    with Image.open(io.BytesIO(data)) as image, quiet():
+        found = decoded(as_source(image))
+        assert found.remarks == decoded(data).remarks
+    what = "Colour space ignored", "Orientation ignored"
+    assert found.remarks == tuple(f"{one} (EXIF that cannot be read)" for one in what)
 
 
 def test_a_tiff_that_pillow_has_turned_is_not_turned_again(encode):
@@ -216,6 +226,7 @@ def test_the_gamma_of_a_png_counts_as_in_its_file(encode):
     chunks = PngInfo()
     chunks.add(b"gAMA", struct.pack(">I", 100_000))
     data = encode(Image.fromarray(RGB), "PNG", pnginfo=chunks)
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data)) as image, quiet():
         assert np.array_equal(pixels(as_source(image)), pixels(data))
+        assert decoded(as_source(image)).remarks == decoded(data).remarks
     assert not np.array_equal(pixels(data), pixels(encode(Image.fromarray(RGB), "PNG")))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from pipeline.images.decoding import decode as module
 from pipeline.images.decoding import tiffs
+from pipeline.images.decoding.pictures import as_source
 from pipeline.images.decoding.quiet import quiet
 
 tifffile = pytest.importorskip("tifffile")
@@ -161,11 +162,24 @@ def test_grey_of_sixteen_bits_marked_as_separate_planes(rgb):
 
 
 @pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
-@pytest.mark.parametrize("depth", [8, 16])
-def test_grey_begins_at_black_or_white(rgb, photometric, depth):
-    grey = rgb[..., 0] if depth == 8 else deep(rgb[..., 0])
-    found = pixels(tiff(grey, photometric=photometric))[..., 0]
-    assert np.array_equal(found, rgb[..., 0] if photometric == "minisblack" else 255 - rgb[..., 0])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("layout", [{}, {"byteorder": ">"}, {"compression": "zlib"}], ids=str)
+def test_grey_begins_at_black_or_white(rgb, photometric, dtype, layout):
+    grey = deep(rgb[..., 0]) if dtype is np.uint16 else rgb[..., 0].astype(dtype)
+    data = tiff(grey / dtype(255) if dtype(0.5) else grey, photometric=photometric, **layout)
+    if layout.get("compression") and dtype in (np.float16, np.float64):
+        assert "not read" in reason(data)
+        return
+    want = rgb[..., 0] if photometric == "minisblack" else 255 - rgb[..., 0]
+    assert np.abs(pixels(data)[..., 0].astype(int) - want).max() <= (dtype is np.float16)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_pil_image_of_white_that_is_zero_is_as_its_file(rgb, dtype):
+    grey = deep(rgb[..., 0]) if dtype is np.uint16 else rgb[..., 0].astype(dtype)
+    data = tiff(grey / dtype(255) if dtype is np.float32 else grey, photometric="miniswhite")
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(pixels(as_source(image)), pixels(data))
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint32])
