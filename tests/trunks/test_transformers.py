@@ -143,6 +143,14 @@ def test_another_size_has_the_same_weights_and_says_what_does_not_fit(tmp_path, 
             registry.load(name, "random", size=100, state_dir=tmp_path)
 
 
+def test_a_patch_that_is_a_plain_number_is_one_too(tmp_path):
+    name = "timm/efficientvit_m0"  # whose patch_embed.patch_size is 16 and no pair
+    trunk = registry.load(name, "random", size=192, state_dir=tmp_path)
+    assert trunk.module(noise(1, 192)).shape == (1, trunk.module.dim)
+    with pytest.raises(UsageError, match=r"does not take images of 200 px: its patches are 16"):
+        registry.load(name, "random", size=200, state_dir=tmp_path)
+
+
 def test_position_embeddings_are_resampled_as_the_library_does_it(tmp_path):
     loaded = registry.load("timm/test_vit", "random", size=96, state_dir=tmp_path)
     native = registry.load("timm/test_vit", "random", state_dir=tmp_path).module.native_state()

@@ -140,9 +140,10 @@ def resize(model: nn.Module, side: int) -> nn.Module | None:
     own: Any = model
     if not hasattr(model, "set_input_size"):  # one that is for one size says so when it runs
         return model if own.pretrained_cfg.get("fixed_input_size") else None
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    if patch and side % patch[0]:
-        raise ValueError(f"its patches are {patch[0]} px, and {side} is no multiple of that")
+    given = getattr(getattr(model, "patch_embed", None), "patch_size", None) or 1
+    patch = given if isinstance(given, int) else given[0]
+    if side % patch:
+        raise ValueError(f"its patches are {patch} px, and {side} is no multiple of that")
     own.set_input_size(img_size=(side, side))
     return model.requires_grad_(False)
 
