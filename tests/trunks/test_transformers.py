@@ -100,6 +100,13 @@ def test_blocks_have_numbers_and_native_names():
         trunk.stage_of("block13")
 
 
+def test_blocks_of_several_resolutions_have_native_names():
+    trunk, _ = made("timm/swin_tiny_patch4_window7_224")
+    assert trunk.stage_of("layers.2.blocks.1") == "layer3"
+    with pytest.raises(UsageError, match=r"'block3'.*not of one resolution.*layers\.2\.blocks\.3"):
+        trunk.stage_of("block3")
+
+
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_unfreezing_leaves_the_frozen_part_bit_equal_and_the_head_folds_in(name):
     trunk, preprocess = made(name)
