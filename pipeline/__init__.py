@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pipeline.store.result_records import ModelInfo as ModelInfo
     from pipeline.store.score_records import Metrics as Metrics
     from pipeline.store.table import FeatureTable as FeatureTable
+    from pipeline.trunks.sources.own import own_trunk as own_trunk
     from pipeline.workflow.listings import TableSummary as TableSummary
     from pipeline.workflow.listings import list_heads as list_heads
     from pipeline.workflow.listings import list_models as list_models
@@ -69,6 +70,7 @@ _DEFINED_IN = {
     "pipeline.store.result_records": ("HeadInfo", "ModelInfo"),
     "pipeline.store.score_records": ("Metrics",),
     "pipeline.store.table": ("FeatureTable",),
+    "pipeline.trunks.sources.own": ("own_trunk",),
     "pipeline.workflow.listings": (
         "list_tables",
         "list_heads",

@@ -73,8 +73,8 @@ def instead(value: Any) -> str:
     """Return the sentence on what to give in place of an object of torch; else nothing."""
     if hasattr(value, "state_dict") and hasattr(value, "parameters"):
         return (
-            " A network of one's own cannot be given yet: name a trunk that `pipeline trunks` "
-            "lists, and its weights as a file of torch.save."
+            " Name a network of your own with pipeline.own_trunk(network, name=…, preprocess=…) "
+            "and give that name as the trunk; weights alone are a file of torch.save."
         )
     tensors = isinstance(value, Mapping) and any(hasattr(one, "dtype") for one in value.values())
     return " Write the tensors with torch.save, and give the file." if tensors else ""

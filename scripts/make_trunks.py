@@ -47,7 +47,7 @@ def uncut() -> dict[str, str]:
     """Return the modules of timm a small member of which is not refused and cannot be cut."""
     members: dict[str, list[str]] = {}
     for name in registry.names("timm/*"):
-        module = from_timm._module(name.removeprefix(from_timm.PREFIX))
+        module = from_timm.module_of(name.removeprefix(from_timm.PREFIX))
         members.setdefault(module, []).append(name)
     found = {}
     for module, names in members.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from itertools import product
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
 from pipeline.heads.registry import parse_names
 from pipeline.options import Options, option, output_option, shared
 from pipeline.trunks import spec
+from pipeline.trunks.addresses import FOLDER, address_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,8 @@ class CompareOptions(Options):
     """The options of `compare`. Equal options over equal files give equal accuracies.
 
     Args:
-        trunks: Trunks, each perhaps with its weights: resnet18:random, resnet50:weights.pth.
+        trunks: Trunks, each perhaps with its weights: resnet18:random, resnet50:weights.pth; one's
+            own as module:function.
         layers: Layers to take features from; A+B for two side by side. [default: own, what
             enters the last Linear]
         pools: How to pool these layers.
@@ -155,8 +159,27 @@ def _words(text: str | None) -> list[str]:
 
 
 def _trunk(word: str) -> tuple[str, str]:
+    """Return the name and the weights of NAME[:WEIGHTS]; a name may hold a colon itself."""
+    address = address_of(word)
+    if address is not None and address.kind == FOLDER:
+        return word, "default"
     name, colon, weights = word.partition(":")
+    function, more, further = weights.partition(":")
+    if address is not None or _is_function(name, function):
+        name, colon, weights = f"{name}:{function}", more, further
     return name, weights if colon else "default"
+
+
+def _is_function(name: str, function: str) -> bool:
+    """Return whether `name:function` is one's own network, and no library's with its weights."""
+    words = [*name.split("."), function]
+    if function in ("default", "random") or not all(word.isidentifier() for word in words):
+        return False
+    if PathFinder.find_spec(words[0], [str(Path.cwd()), *sys.path]) is None:
+        return False
+    from pipeline.trunks import registry
+
+    return name not in registry.names()
 
 
 def _meant(layer: str | None, pool: str | None) -> tuple[str | None, str | None]:

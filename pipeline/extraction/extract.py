@@ -148,8 +148,8 @@ def extract(
         engine: `auto`, `torch` or `openvino`: what runs the trunk.
         batch_size: images at once; None for the device's default.
         workers: decoding threads; None for the cores that the process may use.
-        name: the table's name; None for the data's. Of a network given itself, also its name: with
-            its tensors and its printed structure it stands for its code, which cannot be hashed.
+        name: the table's name; None for the data's. A network given itself has the same name,
+            which stands for its code; `own_trunk` names it apart from its tables.
         val_fraction: share of val, in [0, 1), where the data have no splits; None for 0.15.
         test_fraction: share of test, likewise.
         seed: of the automatic splits, from 0.
@@ -188,7 +188,9 @@ def _given(trunk: Any, name: str | None, preprocess: Any) -> str:
 
     from pipeline.trunks.sources import own
 
-    return own.give(trunk, name, preprocess) if isinstance(trunk, nn.Module) else trunk
+    if isinstance(trunk, nn.Module):
+        return own.own_trunk(trunk, name=name, preprocess=preprocess)
+    return trunk  # type: ignore[no-any-return]  what it is, is checked with the other options
 
 
 def extract_table(

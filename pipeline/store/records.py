@@ -19,7 +19,7 @@ class FeatureSource(Record):
         trunk: its name.
         weights: the name of the weights that were loaded.
         weights_digest: sha256 of their tensors.
-        weights_asked: as they were asked for: `default`, a name, `random` or an absolute path.
+        weights_asked: what to ask for to load them again: a name, `random` or an absolute path.
         keys: how a weights file was matched: by `name` or by `order`.
         layer: where features are taken.
         pool: how they are pooled.

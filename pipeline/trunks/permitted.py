@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from pipeline.errors import PipelineError
+from pipeline.trunks.addresses import address_of
 
 #: What names a network that was given as an object in Python.
 PREFIX = "own/"
@@ -16,7 +17,7 @@ _PERMITTED: set[str] = set()
 
 def is_own(name: str) -> bool:
     """Return whether a trunk is a person's own: `mypackage.mymodule:make`, or `own/NAME`."""
-    return ":" in name or name.startswith(PREFIX)
+    return (":" in name and address_of(name) is None) or name.startswith(PREFIX)
 
 
 def permit(name: str) -> None:

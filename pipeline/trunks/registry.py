@@ -15,18 +15,26 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.arguments import file_and_key, path_of
 from pipeline.errors import PipelineError, UsageError, nearest
+from pipeline.images.names import safe
 from pipeline.images.preprocess import Preprocess
-from pipeline.trunks.sources import builtin, from_timm, from_torchvision, own, random_weights
+from pipeline.trunks.sources import (
+    builtin,
+    from_address,
+    from_timm,
+    from_torchvision,
+    own,
+    random_weights,
+)
 from pipeline.trunks.sources.checkpoint import read_sets
 from pipeline.trunks.sources.choosing import choose
-from pipeline.trunks.sources.containers import SUFFIXES, is_safetensors
+from pipeline.trunks.sources.containers import SUFFIXES, is_safetensors, kind_of
 from pipeline.trunks.sources.weights import KEYS, Wanted, digest, fill
 from pipeline.trunks.staging.architecture import Architecture, Weightless
 from pipeline.trunks.staging.cutting import stage_trunk
 from pipeline.trunks.staging.stages import StagedTrunk
 
 #: Where trunks come from, asked in this order. A module with `names()` and `find(name)`.
-SOURCES = (builtin, from_torchvision, from_timm, own)
+SOURCES = (builtin, from_torchvision, from_timm, from_address, own)
 #: Part of the name under which random weights are kept: raise it when they would be others.
 _RECIPE = 1
 
@@ -36,9 +44,10 @@ class LoadedTrunk:
     """A trunk with its weights, ready to run.
 
     Attributes:
-        name: canonical: `efficientnet_lite0`, `resnet18`, `timm/resnet10t`.
+        name: canonical: `efficientnet_lite0`, `resnet18`, `timm/resnet10t`; with timm's tag where
+            it was named with one and has other weights.
         weights: `IMAGENET1K_V1`, a timm tag, `random`, or a file's name.
-        weights_asked: what to ask for to load it again: as it was asked for, a file absolute.
+        weights_asked: what to ask for to load it again: their name, `random`, or a file, absolute.
         weights_digest: sha256 over the trunk's own tensors, wherever they came from.
         notes: sentences on what was taken of a file.
         preprocess: what the weights want.
@@ -153,7 +162,7 @@ def load(
     if keys not in KEYS:
         raise UsageError(f"--keys is name or order, not {keys!r}.{nearest(keys, KEYS)}")
     architecture = find(name)
-    path = _as_path(weights, architecture)
+    name, path = architecture.name, _as_path(weights, architecture)
     path, key = (None, None) if path is None else file_and_key(path)
     if keys == "order" and (path is None or is_safetensors(path)):
         raise UsageError(
@@ -162,22 +171,24 @@ def load(
         )
     if path is not None:
         label, source = _address(Path(path.name), key, whole=False), f"Weights file {path}"
-        sets = read_sets(path)  # before the network is built
+        kind_of(path)  # what is none is refused before the network is built
     else:
         label = source = "random" if weights == "random" else architecture.label(str(weights))
         if label not in ("random", architecture.default) and architecture.built_for:
             architecture = architecture.built_for(label)
+    if architecture.tag and (path is not None or label == "random"):
+        name = f"{name}.{architecture.tag}"
     with random_weights.seeded(random_weights.SEED):
         model = architecture.build().float().eval()
     trunk = stage_trunk(architecture, model)
     tensors = trunk.native_state()
     preprocess = architecture.preprocess
     wanted = Wanted({**model.state_dict(), **tensors}, set(tensors), keys, architecture.rename)
-    notes = []
-    given: Mapping[str, Tensor]
+    if convert := architecture.convert:
+        wanted = replace(wanted, convert=lambda given: convert(given, model))
+    given: Mapping[str, Tensor] | Path
     if path is not None:
-        choice, note = choose(sets, wanted, path, key)
-        given, notes = choice.tensors, [note] * bool(note)
+        given = path
     elif weights == "random":
         file = state_dir / f"{_random_id(architecture)}.safetensors"
         given = random_weights.load_or_make(file, lambda: _calibrated(architecture, trunk))
@@ -185,13 +196,17 @@ def load(
         pretrained = architecture.pretrained(label)
         preprocess, given = pretrained.preprocess, pretrained.fetch()
         wanted = replace(wanted, keys=pretrained.keys)
+    note, came = "", None
+    if isinstance(given, Path):
+        choice, note = choose(read_sets(given), wanted, given, key)
+        given, came = choice.tensors, choice.came
     fill(wanted, given, source=source)
     loaded = LoadedTrunk(
-        name=architecture.name,
+        name=name,
         weights=label,
-        weights_asked=str(weights) if path is None else _address(path, key),
-        weights_digest=_identity(tensors, architecture.structure),
-        notes=(*notes, *filter(None, [architecture.feature(tensors)]), *_zero(trunk, source)),
+        weights_asked=label if path is None else _address(path, key),
+        weights_digest=_identity(tensors if came is None else came, architecture.structure),
+        notes=(*filter(None, [note, architecture.feature(tensors)]), *_zero(trunk, source)),
         preprocess=preprocess,
         module=trunk,
     )
@@ -295,7 +310,7 @@ def _random_id(architecture: Architecture) -> str:
     if architecture.structure:  # a name of a person's own may be that of another network now
         parts.append(architecture.structure)
     sha = hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
-    return f"random-{architecture.name.replace('/', '-')}-{sha[:12]}"
+    return f"random-{safe(architecture.name.replace('/', '-'))}-{sha[:12]}"
 
 
 def _calibrated(architecture: Architecture, trunk: StagedTrunk) -> dict[str, Tensor]:

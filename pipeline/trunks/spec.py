@@ -20,6 +20,7 @@ from pipeline.errors import UsageError, nearest
 from pipeline.images.preprocess import DECODE_POLICY, VIEW_POLICY, Preprocess
 from pipeline.store.records import FeatureSource
 from pipeline.trunks import permitted
+from pipeline.trunks.addresses import FOLDER, address_of
 
 if TYPE_CHECKING:
     from pipeline.trunks.registry import LoadedTrunk
@@ -47,8 +48,8 @@ class TrunkFacts:
         dim: D of the default feature.
         stages: the stages that this trunk has, in order.
         neck: whether layers stand between pooling and the last Linear.
-        weights_asked: what to ask for to load them again: `default`, a name, `random`, or the
-            absolute path of a file.
+        weights_asked: what to ask for to load them again: a name, `random`, or the absolute path
+            of a file.
         notes: sentences on what was taken of a weights file.
         class_token: whether its activations begin with a class token.
         own_pool: the pooling of the default feature, where activations are tokens; else empty.
@@ -253,7 +254,17 @@ def _request(name: str, weights: str | Path, keys: str, size: int | None) -> str
     """Return what the memo finds facts by."""
     weights = _text(weights)
     known = [field.name for field in fields(TrunkFacts)]  # what another version kept is not asked
-    return json.dumps([name, weights, keys, size, _stat(weights), installed(), SCHEMA, known])
+    files = [_stat(weights), *map(_stat, _files_of(name))]
+    return json.dumps([name, weights, keys, size, files, installed(), SCHEMA, known])
+
+
+def _files_of(name: str) -> list[str]:
+    """Return the files of a trunk that a folder describes."""
+    address = address_of(name)
+    if address is None or address.kind != FOLDER:
+        return []
+    folder = path_of(address.where, "--trunk").absolute()
+    return sorted(str(path) for path in folder.glob("*") if path.is_file())
 
 
 def _text(weights: str | Path) -> str:

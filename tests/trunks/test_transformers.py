@@ -100,6 +100,13 @@ def test_blocks_have_numbers_and_native_names():
         trunk.stage_of("block13")
 
 
+def test_blocks_of_several_resolutions_have_native_names():
+    trunk, _ = made("timm/swin_tiny_patch4_window7_224")
+    assert trunk.stage_of("layers.2.blocks.1") == "layer3"
+    with pytest.raises(UsageError, match=r"'block3'.*not of one resolution.*layers\.2\.blocks\.3"):
+        trunk.stage_of("block3")
+
+
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_unfreezing_leaves_the_frozen_part_bit_equal_and_the_head_folds_in(name):
     trunk, preprocess = made(name)
@@ -141,6 +148,14 @@ def test_another_size_has_the_same_weights_and_says_what_does_not_fit(tmp_path, 
         assert other.module.side == 96 != native.module.side
         with pytest.raises(UsageError, match=r"patches are 16 px, and 100 is no multiple.*--image"):
             registry.load(name, "random", size=100, state_dir=tmp_path)
+
+
+def test_a_patch_that_is_a_plain_number_is_one_too(tmp_path):
+    name = "timm/efficientvit_m0"  # whose patch_embed.patch_size is 16 and no pair
+    trunk = registry.load(name, "random", size=192, state_dir=tmp_path)
+    assert trunk.module(noise(1, 192)).shape == (1, trunk.module.dim)
+    with pytest.raises(UsageError, match=r"does not take images of 200 px: its patches are 16"):
+        registry.load(name, "random", size=200, state_dir=tmp_path)
 
 
 def test_position_embeddings_are_resampled_as_the_library_does_it(tmp_path):

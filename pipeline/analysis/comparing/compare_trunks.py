@@ -24,7 +24,7 @@ from pipeline.progress import Progress, Silent
 from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.outputs import DRAWN, output_path
-from pipeline.trunks import spec
+from pipeline.trunks import permitted, spec
 from pipeline.trunks.spec import FeatureKey
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def compare_trunks(
 
     Args:
         data: as in `pipeline.extract`.
-        trunks: names with commas, each perhaps with its weights: `resnet18:random`.
+        trunks: names with commas, each perhaps with its weights: `resnet18:random`; one's own as
+            `module:function`, or as `own_trunk` names it.
         layers: with commas; several side by side joined by `+`; `own` for the trunk's own
             feature. None for that alone.
         pools: with commas; None for each layer's own.
@@ -99,6 +100,8 @@ def race(
     if options.output is not None:
         output_path(options.output, mark=DRAWN, what=PICTURE)
     contenders = options.contenders()
+    for one in contenders:
+        permitted.permit(one.trunk)
     options.extraction(contenders[0]).check()
     make_folder(cache.root)
     running = _Running(data, options, cache, progress)

@@ -19,8 +19,10 @@ from pipeline.errors import PipelineError
 from pipeline.trunks.sources.containers import is_safetensors
 
 #: Where training scripts keep the weights inside their checkpoint, the first that is there first:
-#: an average in front of the model that it is of, as timm's `load_state_dict` takes it.
-USUAL = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net")
+#: an average in front of the model that it is of, as timm's `load_state_dict` takes it. timm takes
+#: neither a teacher nor a student. The teacher is taken: in DINO, iBOT and DINOv2 it is the
+#: student's average, and what is evaluated (Caron et al. 2021, section 3.1).
+USUAL = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "teacher")
 #: Where classes of networks are defined.
 _NETWORKS = ("torchvision.models.", "timm.models.", "torch.nn.modules.container.")
 _DEPTH = 3  # of mappings in mappings

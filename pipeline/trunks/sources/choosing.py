@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from pipeline.errors import UsageError, nearest
 from pipeline.images.names import counted
 from pipeline.trunks.sources.checkpoint import USUAL, Tensors
-from pipeline.trunks.sources.weights import COUNTER, Wanted, some, unfit
+from pipeline.trunks.sources.weights import COUNTER, Wanted, shape_of, some, unfit
 
 #: Which of two encoders in one set is the one that was trained (MoCo v1 to v3).
 _TRAINED = ("encoder_q.", "base_encoder.")
@@ -26,12 +26,14 @@ class Choice:
         prefix: that their names had in front.
         tensors: by name, without it.
         beside: names in the set without the prefix.
+        came: as they stand in the file, where the library's loader converted them; else None.
     """
 
     key: str
     prefix: str
     tensors: Tensors
     beside: tuple[str, ...]
+    came: Tensors | None = None
 
     @property
     def names(self) -> set[str]:
@@ -47,7 +49,8 @@ def choose(
     """Return the tensors of a checkpoint for a network, and what a person should know of it.
 
     The first set fits in most files. Where it does not, another set is taken if it is the only one
-    that does. In a set, a prefix is taken off where exactly the tensors with it fit.
+    that does. In a set, a prefix is taken off where exactly the tensors with it fit. Where none
+    fits as it is, what the library's own loader makes of it may.
 
     Args:
         sets: from `read_sets`.
@@ -62,12 +65,9 @@ def choose(
     """
     if key is not None:
         return _under(key, sets, wanted, path)
-    fits = {
-        key: found for key, tensors in sets.items()
-        if (found := [c for c in _choices(key, tensors, wanted) if not wanted.faults(c.tensors)])
-    }  # fmt: skip
+    every = [one for key, held in sets.items() for one in _choices(key, held, wanted)]
+    fits = _fitting(every, wanted)
     if not fits:
-        every = [one for key, held in sets.items() for one in _choices(key, held, wanted)]
         best = max(every, key=lambda one: wanted.fitting(one.tensors))
         several = f" ({_quoted(best.key)} of {', '.join(map(_quoted, sets))})"
         raise unfit(wanted, best.tensors, f"Weights file {path}{several * (len(sets) > 1)}")
@@ -81,7 +81,8 @@ def choose(
             raise _ambiguous(path, found)
         found = [*trained, *(one for one in found if one is not trained[0])]
     others = [other[0] for key, other in fits.items() if key != found[0].key]
-    return found[0], _told(found[0], others, [key for key in sets if key not in fits], path)
+    unfit_keys = [key for key in sets if key not in fits]
+    return found[0], _told(found[0], others, unfit_keys, path, wanted)
 
 
 def _under(key: str, sets: Mapping[str, Tensors], wanted: Wanted, path: Path) -> tuple[Choice, str]:
@@ -94,15 +95,33 @@ def _under(key: str, sets: Mapping[str, Tensors], wanted: Wanted, path: Path) ->
             f"Weights file {path} holds no tensors under {key!r}; there are "
             f"{', '.join(map(repr, known)) or 'none with a key'}.{nearest(key, known)}"
         )
-    fits = [one for one in meant if not wanted.faults(one.tensors)]
-    if not fits and any(not wanted.faults(one.tensors) for one in every if one.key == key):
+    fits = [one for found in _fitting(meant, wanted).values() for one in found]
+    if not fits and _fitting([one for one in every if one.key == key], wanted):
         return choose({key: sets[key]}, wanted, path)  # tensors beside them, such as a head's
     if len({one.key for one in fits}) > 1:
         raise _ambiguous(path, fits)
     if not fits:
         best = max(meant, key=lambda one: wanted.fitting(one.tensors))
         raise unfit(wanted, best.tensors, f"Weights file {path}::{key}")
-    return fits[0], _told(fits[0], [], [], path)
+    return fits[0], _told(fits[0], [], [], path, wanted)
+
+
+def _fitting(every: list[Choice], wanted: Wanted) -> dict[str, list[Choice]]:
+    """Return those that fit by their key: as they are, else as the library's loader has them."""
+    found: dict[str, list[Choice]] = {}
+    for one in every:
+        if not wanted.faults(one.tensors):
+            found.setdefault(one.key, []).append(one)
+    if found or wanted.convert is None or wanted.keys == "order":
+        return found
+    for one in every:
+        try:
+            made = wanted.convert(one.tensors)
+        except Exception:  # code for certain files meets any file: what it cannot read does not fit
+            continue
+        if not wanted.faults(made):
+            found.setdefault(one.key, []).append(replace(one, tensors=made, came=one.tensors))
+    return found
 
 
 def _choices(key: str, tensors: Tensors, wanted: Wanted) -> Iterator[Choice]:
@@ -140,17 +159,19 @@ def _address(path: Path, one: Choice) -> str:
     return f"{path.name}::{'.'.join(filter(None, (one.key, prefix)))}"
 
 
-def _told(taken: Choice, others: list[Choice], unfit: list[str], path: Path) -> str:
+def _told(taken: Choice, others: list[Choice], unfit: list[str], path: Path, wanted: Wanted) -> str:
     """Return what was taken of a file, where it was not simply all of it."""
     kinds = {
         str(t.dtype).removeprefix("torch.") for t in taken.tensors.values()
         if t.is_floating_point() and t.dtype != torch.float32
     }  # fmt: skip
     beside = [name for name in taken.beside if not name.endswith(COUNTER)]
+    beside += wanted.left_out(taken.tensors)
     used = [
         f"'{taken.key}' is used" if taken.key else "its tensors are used",
         f" without '{taken.prefix}' in front of the names" if taken.prefix else "",
         f" from {' and '.join(sorted(kinds))} to float32" if kinds else "",
+        _converted(taken),
     ]
     rest = [
         f"{counted(len(beside), 'tensor')} beside left out ({some(beside)})" if beside else "",
@@ -161,3 +182,16 @@ def _told(taken: Choice, others: list[Choice], unfit: list[str], path: Path) -> 
     if not (taken.key or any(used[1:]) or any(rest)):
         return ""
     return f"Weights file {path.name}: {'; '.join(filter(None, [''.join(used), *rest]))}."
+
+
+def _converted(taken: Choice) -> str:
+    """Return what the library's loader made of tensors, where it had to."""
+    if taken.came is None:
+        return ""
+    resampled = [
+        f"{name} from {shape_of(taken.came[name])} to {shape_of(tensor)}"
+        for name, tensor in taken.tensors.items()
+        if name in taken.came and taken.came[name].shape != tensor.shape
+    ]
+    what = f": {some(resampled)}" if resampled else ""
+    return f" as its library's loader converts {len(taken.tensors)} of {len(taken.came)}{what}"

@@ -18,29 +18,39 @@ _AGENT = {"User-Agent": "headstart"}
 
 def failed(what: str, reason: object) -> PipelineError:
     """Return the error that says what to pass instead of what could not be downloaded."""
-    reason = getattr(reason, "reason", reason)  # urllib wraps the system's error
-    reason = getattr(reason, "strerror", None) or reason
     return PipelineError(
-        f"The weights {what} could not be downloaded ({reason}). Pass --weights FILE with a file "
-        "downloaded elsewhere, --weights random, or use the built-in trunk "
+        f"The weights {what} could not be downloaded ({reason_of(reason)}). Pass --weights FILE "
+        "with a file downloaded elsewhere, --weights random, or use the built-in trunk "
         "(--trunk efficientnet_lite0), which needs no download."
     )
 
 
+def reason_of(error: object) -> object:
+    """Return the system's own words for an error."""
+    error = getattr(error, "reason", error)  # urllib wraps the system's error
+    return getattr(error, "strerror", None) or error
+
+
 def check_reachable(url: str, what: str) -> None:
-    """Raise at once where there is no network, by asking for the head of a page.
+    """Raise at once where there is no network.
 
     Raises:
         PipelineError: no answer.
     """
+    if fault := unreachable(url):
+        raise failed(what, fault) from fault
+
+
+def unreachable(url: str) -> Exception | None:
+    """Return why nothing answers, found at once by asking for the head of a page; else None."""
     request = urllib.request.Request(url, method="HEAD", headers=_AGENT)
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT):
-            return
+            return None
     except urllib.error.HTTPError:
-        return  # the host answers; what it says about this page is for the one who fetches
+        return None  # the host answers; what it says about this page is for the one who fetches
     except (OSError, HTTPException) as error:
-        raise failed(what, error) from error
+        return error
 
 
 def download(url: str, target: Path, what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import partial
@@ -40,6 +41,8 @@ REFUSED = {
     "it is a recurrent network": "sequencer",
 }
 _FILES = ("model.safetensors", "pytorch_model.bin")
+#: Why nothing is downloaded, where huggingface_hub is told not to.
+OFFLINE = "HF_HUB_OFFLINE is set, and it is not in the hub's cache, whose place HF_HOME names"
 
 
 def names() -> list[str]:
@@ -59,8 +62,7 @@ def find(name: str) -> Architecture | None:
     base, _, tag = name.removeprefix(PREFIX).partition(".")
     if not name.startswith(PREFIX) or not timm.is_model(base):
         return None
-    if refusal := _refusal(base):
-        raise UsageError(f"Trunk {PREFIX}{base} cannot be cut into stages: {refusal}.")
+    check_allowed(base)
     tags = {
         full.partition(".")[2] or "pretrained": config
         for full, config in get_arch_pretrained_cfgs(base).items()
@@ -70,17 +72,19 @@ def find(name: str) -> Architecture | None:
     default = tag or (usual.tag or "pretrained" if usual is not None else None)
     if default not in tags and not tag:
         default = next(iter(tags), None)
-    preprocess = _preprocess(tags.get(default or "", usual))
+    preprocess = preprocess_of(tags.get(default or "", usual))
     architecture = Architecture(
         name=PREFIX + base,
-        family=f"timm {_module(base)}",
-        build=partial(_build, f"{base}.{tag}" if tag else base, preprocess.crop),
+        family=f"timm {module_of(base)}",
+        build=partial(build, f"{base}.{tag}" if tag else base, preprocess.crop),
         trace=trace_pre_logits,
+        tag=tag,
+        convert=partial(convert, base),
         weights=tuple(tags),
         default=default,
         pretrained=lambda label: _pretrained(base, label, tags[label]),
         preprocess=preprocess,
-        resize=_resize,
+        resize=resize,
         built_for=partial(_tagged, base),
         licence=getattr(tags.get(default or ""), "license", None) or "",
     )
@@ -96,20 +100,38 @@ def _tagged(base: str, tag: str) -> Architecture:
     return found
 
 
-def _build(name: str, side: int) -> nn.Module:
+def build(name: str, side: int, **options: Any) -> nn.Module:
     """Return a fresh model; one that takes any size is built for this one.
 
     What it would compute of the size in every pass (DINOv3's rotary positions) is then known
     beforehand, and one tensor alone runs from block to block.
+
+    Args:
+        name: timm's.
+        side: of the input, in pixels.
+        options: of timm's `create_model`.
     """
-    model: nn.Module = timm.create_model(name, pretrained=False)
+    model: nn.Module = timm.create_model(name, pretrained=False, **options)
     if getattr(model, "dynamic_img_size", False):
-        fixed: dict[str, Any] = {"dynamic_img_size": False, "img_size": side}
+        fixed = {**options, "dynamic_img_size": False, "img_size": side}
         model = timm.create_model(name, pretrained=False, **fixed)
     return model
 
 
-def _resize(model: nn.Module, side: int) -> nn.Module | None:
+def convert(base: str, tensors: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
+    """Return tensors as timm's own loader has them for a model; it may raise anything.
+
+    Args:
+        base: timm's name of the model.
+        tensors: of a file, by name.
+        model: that they are for.
+    """
+    module = sys.modules[timm.model_entrypoint(base).__module__]
+    given = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
+    return tensors if given is None else cast(Mapping[str, Tensor], given(dict(tensors), model))
+
+
+def resize(model: nn.Module, side: int) -> nn.Module | None:
     """Return a model for an input of another side; None where it takes any.
 
     Raises:
@@ -118,21 +140,22 @@ def _resize(model: nn.Module, side: int) -> nn.Module | None:
     own: Any = model
     if not hasattr(model, "set_input_size"):  # one that is for one size says so when it runs
         return model if own.pretrained_cfg.get("fixed_input_size") else None
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    if patch and side % patch[0]:
-        raise ValueError(f"its patches are {patch[0]} px, and {side} is no multiple of that")
+    given = getattr(getattr(model, "patch_embed", None), "patch_size", None) or 1
+    patch = given if isinstance(given, int) else given[0]
+    if side % patch:
+        raise ValueError(f"its patches are {patch} px, and {side} is no multiple of that")
     own.set_input_size(img_size=(side, side))
     return model.requires_grad_(False)
 
 
-def _module(name: str) -> str:
+def module_of(name: str) -> str:
     """Return the module of timm that defines a model."""
     return str(timm.model_entrypoint(name).__module__).rpartition(".")[2]
 
 
 def _refusal(name: str) -> str:
     """Return why a model is refused, an empty string where it is not."""
-    module = _module(name)
+    module = module_of(name)
     for kind, patterns in REFUSED.items():
         for pattern in patterns.split():
             if pattern == module or fnmatchcase(f"{module}.{name}", pattern):
@@ -140,7 +163,17 @@ def _refusal(name: str) -> str:
     return ""
 
 
-def _preprocess(config: Any) -> Preprocess:
+def check_allowed(base: str) -> None:
+    """Refuse a network of timm that cannot be cut into stages.
+
+    Raises:
+        UsageError: it cannot, and why.
+    """
+    if refusal := _refusal(base):
+        raise UsageError(f"Trunk {PREFIX}{base} cannot be cut into stages: {refusal}.")
+
+
+def preprocess_of(config: Any) -> Preprocess:
     """Return what timm's own evaluation does with the input (`resolve_data_config`)."""
     resolve = cast(Any, data).resolve_data_config
     values = config.to_dict() if config is not None else {}
@@ -164,9 +197,13 @@ def _pretrained(base: str, label: str, config: Any) -> Pretrained:
         file = _downloaded(config)
         if file is None:
             hub = config.hf_hub_id
+            if hub and constants.HF_HUB_OFFLINE:
+                raise failed(what, OFFLINE)
             check_reachable(f"{constants.ENDPOINT}/{hub}" if hub else config.url, what)
         # A file that is here is named outright: asking the hub about it takes a network.
-        overlay = {} if file is None else {"file": str(file)}
+        overlay: dict[str, Any] = {}
+        if file is not None:
+            overlay = {"file": str(file), "custom_load": file.suffix == ".npz"}
         try:
             model: nn.Module = timm.create_model(
                 full, pretrained=True, pretrained_cfg_overlay=overlay
@@ -178,7 +215,7 @@ def _pretrained(base: str, label: str, config: Any) -> Pretrained:
             raise failed(what, reason) from error
         return model.state_dict()
 
-    return Pretrained(_preprocess(config), fetch, lambda: _downloaded(config) is not None)
+    return Pretrained(preprocess_of(config), fetch, lambda: _downloaded(config) is not None)
 
 
 def _downloaded(config: Any) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import partial
@@ -95,6 +96,7 @@ def _architecture(name: str, label: str | None) -> Architecture:
         pretrained=lambda label: _pretrained(name, weights[label]),
         preprocess=preprocess,
         rename=_present_name,
+        convert=_interpolated if family == "Vision Transformer" else None,
         resize=partial(_resize, name),
         built_for=partial(_architecture, name),
     )
@@ -121,6 +123,12 @@ def _resize(name: str, model: nn.Module, side: int) -> nn.Module | None:
     other.load_state_dict(state)
     kept: nn.Module = other.requires_grad_(False)
     return kept
+
+
+def _interpolated(tensors: Mapping[str, torch.Tensor], model: nn.Module) -> Any:
+    """Return a ViT's tensors with position embeddings for the input that a model is built for."""
+    own: Any = model
+    return interpolate_embeddings(own.image_size, own.patch_size, OrderedDict(tensors))
 
 
 def _matched(table: Mapping[str, str], name: str) -> str:

@@ -38,17 +38,34 @@ def names() -> list[str]:
     return []
 
 
-def give(module: nn.Module, name: str | None, preprocess: Any) -> str:
-    """Keep a network for this process and return the name under which trunks find it.
+def own_trunk(
+    network: nn.Module,
+    *,
+    name: str | None,
+    preprocess: Mapping[str, Any] | Preprocess | None = None,
+) -> str:
+    """Name a network of one's own, and return what stands for it wherever a trunk is named.
+
+    It is copied, and known to this process alone: `extract`, `compare_trunks`, `TrunkFeatures` and
+    what follows them find it there.
 
     Args:
-        module: whose last Linear is the classifier, or whose output is the feature.
-        name: of the person's choice: two networks of one name, structure and tensors are one.
-        preprocess: a mapping with `size`, `mean`, `std` and `interpolation`, perhaps `resize` and
-            `squash`; or a `Preprocess`.
+        network: whose last Linear is the classifier, or whose output is the feature.
+        name: of the person's choice, which can be part of a file's name. Its code cannot be hashed:
+            two networks of one name, tensors, structure and classes' source are one.
+        preprocess: a mapping with `size`, `mean`, `std` and `interpolation`, perhaps `resize` (else
+            the size) and `squash`; None where the network has it as its attribute `preprocess`.
+
+    Returns:
+        `own/NAME`.
 
     Raises:
-        UsageError: the name is missing, or the preprocessing not complete.
+        UsageError: the name is missing, or the preprocessing is not complete; a `ValueError` too.
+
+    Example:
+        >>> import pipeline
+        >>> pipeline.own_trunk(net, name="mynet", preprocess=how)  # doctest: +SKIP
+        'own/mynet'
     """
     if not name or name != safe(name):
         raise UsageError(
@@ -56,7 +73,8 @@ def give(module: nn.Module, name: str | None, preprocess: Any) -> str:
             "name='my-network', which can be part of a file's name."
         )
     key = permitted.PREFIX + name
-    _GIVEN[key] = (copy.deepcopy(module), as_preprocess(preprocess, "preprocess"))
+    how: Any = preprocess or getattr(network, "preprocess", None)
+    _GIVEN[key] = (copy.deepcopy(network), as_preprocess(how, "preprocess"))
     permitted.permit(key)
     return key
 
@@ -75,8 +93,8 @@ def find(name: str) -> Architecture | None:
         if name not in _GIVEN:
             raise PipelineError(
                 f"The network {name} was given as an object in Python, in another process: give it "
-                f"again (pipeline.extract(data, trunk=module, name=…)), or use a function that "
-                "makes it: --trunk mypackage.mymodule:make."
+                f"again (pipeline.own_trunk(network, name={name.removeprefix(permitted.PREFIX)!r}, "
+                "preprocess=…)), or use a function that makes it: --trunk mypackage.mymodule:make."
             )
         module, preprocess = _GIVEN[name]
     else:

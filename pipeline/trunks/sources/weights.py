@@ -15,6 +15,12 @@ from pipeline.errors import UsageError
 from pipeline.trunks.sources.checkpoint import Tensors, read_sets
 
 KEYS = ("name", "order")
+#: How names begin of what pretraining learns beside the network: MAE's decoder, DINOv2's mask
+#: token, SimCLR's, BYOL's and SwAV's projections.
+_PRETRAINING = (
+    "mask_token", "decoder", "predictor", "projector", "projection", "prototypes", "queue",
+    "dino_head", "ibot_head",
+)  # fmt: skip
 COUNTER = "num_batches_tracked"  # how often BatchNorm was trained: no number of the forward pass
 
 
@@ -27,12 +33,14 @@ class Wanted:
         own: the names of the trunk's tensors; the others are the classifier's.
         keys: `name`, or `order`: the first with the first, whatever they are called.
         rename: from names of old files to present ones.
+        convert: gives tensors as the library's own loader has them, or None. It may raise anything.
     """
 
     target: Mapping[str, Tensor]
     own: Collection[str]
     keys: str = "name"
     rename: Callable[[str], str] = str
+    convert: Callable[[Tensors], Tensors] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -44,12 +52,12 @@ class Wanted:
         if self.keys == "order" and (fault := self._counts(given)):
             return fault
         matched, wanted = self.matched(given), set(self.names)
-        heads = _classifier_prefixes(self.target, self.own)
+        passed = (*_classifier_prefixes(self.target, self.own), *self._pretraining)
         missing = [name for name in self.names if name not in matched]
         spare = [
             name for name in matched
             if name not in self.target and not name.endswith(COUNTER)
-            and not name.startswith(heads)
+            and not name.startswith(passed)
         ]  # fmt: skip
         strange = [
             fault for name, (theirs, tensor) in matched.items()
@@ -66,6 +74,15 @@ class Wanted:
         """Return how many of the trunk's tensors are there under their names, in their shape."""
         matched = self.matched(given)
         return sum(n in matched and not self._strange(n, *matched[n]) for n in self.names)
+
+    def left_out(self, given: Tensors) -> list[str]:
+        """Return the names of tensors that only pretraining needed, which the network has not."""
+        return [name for name in given if name.startswith(self._pretraining)]
+
+    @property
+    def _pretraining(self) -> tuple[str, ...]:
+        own = {re.split(r"[._]", name)[0] for name in self.target}
+        return tuple(part for part in _PRETRAINING if re.split(r"[._]", part)[0] not in own)
 
     def matched(self, given: Tensors) -> dict[str, tuple[str, Tensor]]:
         """Return the model's names to the file's names and tensors."""
@@ -94,7 +111,7 @@ class Wanted:
         own = self.target[name]
         if tensor.shape != own.shape:
             instead = f", {name} is" if self.keys == "order" else " instead of"
-            return f"{theirs} is {_shape(tensor)}{instead} {_shape(own)}"
+            return f"{theirs} is {shape_of(tensor)}{instead} {shape_of(own)}"
         if tensor.is_quantized or (own.is_floating_point() and not tensor.is_floating_point()):
             kind = str(tensor.dtype).removeprefix("torch.")
             hint = (
@@ -155,7 +172,8 @@ def _classifier_prefixes(target: Mapping[str, Tensor], own: Collection[str]) -> 
     return tuple(p for p in prefixes if not any(name.startswith(p) for name in own))
 
 
-def _shape(tensor: Tensor) -> str:
+def shape_of(tensor: Tensor) -> str:
+    """Return a tensor's shape for people: `64×3×7×7`."""
     return "×".join(map(str, tensor.shape)) or "a scalar"
 
 

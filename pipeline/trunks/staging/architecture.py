@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,13 +21,13 @@ class Pretrained:
 
     Args:
         preprocess: how they want their input.
-        fetch: gives their tensors; downloads where it must.
+        fetch: gives their tensors, or a file that holds them; downloads where it must.
         at_hand: whether `fetch` would download nothing.
         keys: how they match the model's own: by `name`, or by `order`.
     """
 
     preprocess: Preprocess
-    fetch: Callable[[], Mapping[str, Tensor]]
+    fetch: Callable[[], Mapping[str, Tensor] | Path]
     at_hand: Callable[[], bool]
     keys: str = "name"
 
@@ -44,7 +45,11 @@ class Architecture:
         default: the name that `default` means; None where there are no weights.
         pretrained: describes the weights of a name.
         preprocess: for weights that do not say: a file's, or random ones.
+        tag: of weights that its name was given with, as which others are prepared, too.
         rename: from tensor names in the library's own old files to present ones.
+        convert: gives tensors of a file as the library's own loader has them for a model: those of
+            a paper's own code under the library's names, position embeddings for its input. What
+            it cannot convert may raise anything.
         resize: gives a model, with its weights, for an input of another side; None where the model
             takes any. It says in a `ValueError` what side is allowed.
         built_for: gives the architecture as weights of another name than the default want it, where
@@ -63,7 +68,9 @@ class Architecture:
     default: str | None
     pretrained: Callable[[str], Pretrained]
     preprocess: Preprocess
+    tag: str = ""
     rename: Callable[[str], str] = str
+    convert: Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]] | None = None
     resize: Callable[[nn.Module, int], nn.Module | None] = lambda model, side: None
     built_for: Callable[[str], Architecture] | None = None
     licence: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -182,9 +183,13 @@ class StagedTrunk(nn.Module):
             )
         modules = [native for _, native in pairs if native]
         blocks = f", the blocks block1 to block{len(self.blocks)}" if self.blocks else ""
+        native = "" if self.blocks or not re.fullmatch(r"block\d+", name) else (
+            " Its blocks are not of one resolution, so they have native names alone, such as "
+            "layers.2.blocks.3 in Swin."
+        )  # fmt: skip
         raise UsageError(
             f"This trunk has no stage or module {name!r}. It has the stages {', '.join(known)}"
-            f"{blocks} and the modules {_listed(self.native)}."
+            f"{blocks} and the modules {_listed(self.native)}.{native}"
             f"{nearest(name, dict.fromkeys([*known, *self.native, *modules]))}"
         )
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from pipeline.images import digest
 from pipeline.images.decoding import loader
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.cache import Cache
-from pipeline.trunks import registry
+from pipeline.trunks import permitted, registry
 from pipeline.trunks.engines.torch_engine import TorchEngine
 from pipeline.trunks.spec import FeatureKey
 
@@ -87,6 +88,55 @@ def test_every_trunk_meets_every_layer_and_pooling_once():
     twice = CompareOptions(layers="layer3+layer2,layer2+layer3+layer2,own,own").contenders()
     assert [one.layer for one in twice] == ["layer2+layer3", None]
     assert CompareOptions(trunks="r:w.pth").contenders()[0].weights == "w.pth"
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Return the name of a module in the working folder that makes a network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(permitted, "_PERMITTED", set())
+    name = f"raced_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1),\n"
+        "        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))\n"
+        "    net.preprocess = dict(size=32, mean=(.5,) * 3, std=(.5,) * 3,\n"
+        "        interpolation='bilinear')\n"
+        "    return net\n"
+    )
+    return name
+
+
+def test_a_colon_parts_weights_or_is_part_of_a_name(mine):
+    words = [f"{mine}:make", f"{mine}:make:random", "own/x:w.pth", "resnet18:IMAGENET1K_V1",
+             "timm/local-dir:/a:b", "timm/hf-hub:me/x", "timm/hf-hub:me/x:random", "json:random",
+             "resnet81:IMAGENET1K_V1"]  # fmt: skip
+    found = CompareOptions(trunks=",".join(words)).contenders()
+    assert [(one.trunk, one.weights) for one in found] == [
+        (f"{mine}:make", "default"), (f"{mine}:make", "random"), ("own/x", "w.pth"),
+        ("resnet18", "IMAGENET1K_V1"), ("timm/local-dir:/a:b", "default"),
+        ("timm/hf-hub:me/x", "default"), ("timm/hf-hub:me/x", "random"), ("json", "random"),
+        ("resnet81", "IMAGENET1K_V1"),
+    ]  # fmt: skip
+
+
+def test_ones_own_networks_are_compared_with_the_libraries(mine, tmp_path, monkeypatch):
+    paint(tmp_path / "photos", splits=("train", "val"), each=4)
+    monkeypatch.syspath_prepend(tmp_path)
+    net = import_module(mine).make()
+    given = pipeline.own_trunk(net, name="tiny")
+    with pytest.raises(UsageError, match=r"not .*Sequential.* pipeline\.own_trunk\(network, name="):
+        pipeline.compare_trunks(tmp_path / "photos", trunks=net)
+    done = pipeline.compare_trunks(
+        tmp_path / "photos", trunks=[f"{mine}:make", given, "timm/test_resnet:random"],
+        clf="ncm", folds=2, image_size=64, engine="torch", jobs=1, cache=tmp_path / "cache",
+    )  # fmt: skip
+    assert not done.failed
+    assert {one.contender.title: one.table.features.shape[1] for one in done.results} == {
+        f"{mine}:make own": 16, "own/tiny own": 16, "timm/test_resnet:random own": 96,
+    }  # fmt: skip
+    assert {one.table.path.name.split("--")[0] for one in done.results} == {"photos"}
 
 
 def test_all_faults_of_the_options_come_in_one_message():

@@ -117,7 +117,9 @@ def test_networks_of_every_shape_end_in_their_feature(tmp_path: Path, kind: str)
         "identity": Wrapped(bare, nn.Identity()),
         "vit": timm.create_model("test_vit", dynamic_img_size=False),
     }[kind].eval()
-    name = own.give(module, f"mine-{kind}", {**PREPROCESS, "size": 160 if kind == "vit" else 64})
+    name = own.own_trunk(
+        module, name=f"mine-{kind}", preprocess={**PREPROCESS, "size": 160 if kind == "vit" else 64}
+    )
     trunk = load(name, state_dir=tmp_path)
     x = torch.randn(2, 3, trunk.preprocess.crop, trunk.preprocess.crop)
     seen: list[torch.Tensor] = []
@@ -141,7 +143,9 @@ def test_structure_counts_as_well_as_tensors(tmp_path: Path) -> None:
     )  # fmt: skip
     second.load_state_dict(first.state_dict())
     digests = {
-        load(own.give(one, "same", PREPROCESS), state_dir=tmp_path).weights_digest
+        load(
+            own.own_trunk(one, name="same", preprocess=PREPROCESS), state_dir=tmp_path
+        ).weights_digest
         for one in (first, second)
     }
     assert len(digests) == 2
@@ -161,7 +165,7 @@ def test_structure_counts_as_well_as_tensors(tmp_path: Path) -> None:
 )
 def test_a_name_and_the_preprocessing_must_be_given(name, preprocess, text) -> None:
     with pytest.raises(UsageError, match=text):
-        own.give(nn.Linear(2, 2), name, preprocess)
+        own.own_trunk(nn.Linear(2, 2), name=name, preprocess=preprocess)
 
 
 def test_an_object_goes_through_all_stages_and_stays_as_it_was(tmp_path: Path) -> None:
@@ -181,6 +185,23 @@ def test_an_object_goes_through_all_stages_and_stays_as_it_was(tmp_path: Path) -
         pipeline.extract("digits", preprocess=PREPROCESS, cache=tmp_path / "c")
 
 
+def test_a_network_may_be_named_apart_from_its_tables(tmp_path: Path) -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="says how images are prepared"):
+        pipeline.own_trunk(net, name="apart")
+    setattr(net, "preprocess", PREPROCESS)  # noqa: B010  as what module:function makes has it
+    trunk = pipeline.own_trunk(net, name="apart")
+    table = pipeline.extract("digits", trunk=trunk, name="first", cache=tmp_path, engine="torch")
+    assert table.path is not None
+    assert table.path.name.startswith("first--own-apart--")
+    assert table.provenance.trunk == "own/apart"
+    features = pipeline.TrunkFeatures(trunk, cache=tmp_path)
+    assert features.get_params()["trunk"] == "own/apart"
+
+
 def test_the_code_of_its_classes_counts_and_addresses_in_memory_do_not(
     mine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +215,7 @@ def test_the_code_of_its_classes_counts_and_addresses_in_memory_do_not(
     made[1].load_state_dict(made[0].state_dict())
     digests = []
     for one in made:
-        own.give(one, "one", PREPROCESS)
+        own.own_trunk(one, name="one", preprocess=PREPROCESS)
         digests.append(load("own/one", state_dir=tmp_path).weights_digest)
     assert digests[0] != digests[1]
 
@@ -211,7 +232,7 @@ def test_random_weights_are_those_of_the_network_that_has_the_name_now(tmp_path:
             nn.Conv2d(3, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, 16, 3, 2, 1), nn.ReLU(),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         )  # fmt: skip
-        name = own.give(module, "grown", PREPROCESS)
+        name = own.own_trunk(module, name="grown", preprocess=PREPROCESS)
         trunk = load(name, "random", state_dir=tmp_path)
         assert {p.shape[0] for p in trunk.module.parameters()} == {width, 16}
 
