@@ -65,7 +65,7 @@ def prepare_model(root: Path, prepared: Path) -> Path:
     import shutil
 
     shutil.copytree(prepared, root / "m")
-    done = tune(root / "m", epochs=2, views=1, lr=1e-4, label_smoothing=0.0)
+    done = tune(root / "m", epochs=2, views=1, lr=1e-3, label_smoothing=0.0)
     assert done.info.best_epoch > 0  # its weights are no longer the trunk's
     return root / "m"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction.assemble import assemble, write_left_out
@@ -190,7 +190,7 @@ def _given(trunk: Any, name: str | None, preprocess: Any) -> str:
 
     if isinstance(trunk, nn.Module):
         return own.own_trunk(trunk, name=name, preprocess=preprocess)
-    return trunk  # type: ignore[no-any-return]  what it is, is checked with the other options
+    return cast(str, trunk)  # what it is, is checked with the other options
 
 
 def extract_table(
