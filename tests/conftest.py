@@ -1,8 +1,11 @@
 """Small images and a trunk that costs nothing, for the tests of everything around them."""
 
+import ctypes
+import gc
 import io
 import shutil
 import sys
+from collections import Counter
 from contextlib import contextmanager
 from functools import partialmethod
 from inspect import signature
@@ -23,6 +26,15 @@ if "mix_stderr" in signature(CliRunner).parameters:  # click 8.1, where it is on
 #: Tests import OpenVINO by themselves, too; see `pipeline.trunks.engines.openvino_import`.
 sys.modules.setdefault("openvino_telemetry", None)
 DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files: workers take whole ones, and wait for the last to end."""
+    weight = Counter()
+    for item in items:
+        weight[item.path] += 20 if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: (-weight[item.path], item.path))
 
 
 def shared(name: str) -> Path:
@@ -105,6 +117,24 @@ def torch_alone():
     """PyTorch runs every trunk; tests of OpenVINO put it back."""
     with without_openvino():
         yield
+
+
+def resident() -> int:
+    """Return the memory that this process holds, in MB; 0 where that is not told."""
+    told = Path("/proc/self/statm")
+    return int(told.read_text().split()[1]) >> 8 if told.exists() else 0  # pages of 4 KB
+
+
+@pytest.fixture(autouse=True, scope="module")
+def memory_given_back():
+    """Networks lie in cycles, which Python collects late: workers would grow to several GB."""
+    before = resident()
+    yield
+    if resident() > before + 100:
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+        if trim is not None:
+            trim(0)
 
 
 @pytest.fixture(scope="module")

@@ -257,7 +257,9 @@ def parse(command: click.Command, words: list[str]) -> None:
     """Parse a command line as the program does, up to where it would run."""
     with command.make_context("pipeline", list(words)) as context:
         while isinstance(command, click.Group):
-            rest = [*getattr(context, "_protected_args", []), *context.args]
+            kept = vars(context)  # with another name in click 8.1, and none from 9 on
+            protected = kept.get("_protected_args") or kept.get("protected_args") or []
+            rest = [*protected, *context.args]
             assert rest or not words, words
             if not rest:
                 return

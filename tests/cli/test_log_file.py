@@ -52,7 +52,9 @@ def test_errors_and_wrong_usage_are_told_too(folder, tmp_path):
     assert "Error: --pool 'mean' is not one of avg, max, gem, flat, cls, cls+avg." in told(path)
     assert told(path)[-1] == "exit code 2"
     call("--log-file", path, "extract", "--nosuch")
-    assert "Error: No such option '--nosuch'." in told(path) and told(path)[-1] == "exit code 2"
+    usage, end = told(path)[-2:]
+    assert re.fullmatch(r"Error: No such option:? '?--nosuch'?\.?", usage)  # click 8.1 and later
+    assert end == "exit code 2"
 
 
 def test_results_for_programs_are_left_out(folder, tmp_path, fake_trunk):

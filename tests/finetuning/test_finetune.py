@@ -131,7 +131,7 @@ def test_nothing_unfrozen_trains_the_head_on_the_tables_own_rows(work):
         ("resnet18", "layer4"),
         ("densenet121", "layer4"),
         ("mobilenet_v2", "layer4"),
-        ("vgg11", "layer4"),
+        ("mobilenet_v3_small", "layer4"),  # with a neck
         ("efficientnet_lite0", "layer4"),
         ("resnet18", "all"),
     ],

@@ -23,7 +23,7 @@ _LIKE = (
 #: Modes that a PNG holds as they are.
 _PNG = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 #: Modes that a TIFF holds as they are, with the profile of their colours.
-_TIFF = ("CMYK", "F", "I", "LAB", "YCbCr")
+_TIFF = ("CMYK", "F", "I", "LAB")
 #: Other modes → one of the above that holds the same picture.
 _SAME = {"RGBa": "RGBA", "La": "LA", "PA": "RGBA"}
 

@@ -88,7 +88,7 @@ HELD = {
     "I;16B": ("TIFF", "I;16B"),
     "CMYK": ("TIFF", "CMYK"),
     "LAB": ("TIFF", "LAB"),
-    "YCbCr": ("TIFF", "YCbCr"),
+    "YCbCr": ("PNG", "RGB"),
     "LA": ("PNG", "LA"),
     "P key": ("PNG", "P"),
     "P keys": ("PNG", "P"),

@@ -197,7 +197,7 @@ def test_weights_of_a_larger_network_of_the_same_names_are_refused(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "name", ["vgg11", "mobilenet_v3_small", "timm/test_convnext", "timm/test_efficientnet"]
+    "name", ["squeezenet1_1", "mobilenet_v3_small", "timm/test_convnext", "timm/test_efficientnet"]
 )
 def test_networks_of_other_families_are_found_in_their_wrapping_too(
     name: str, tmp_path: Path
