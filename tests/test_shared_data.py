@@ -9,6 +9,7 @@ import pytest
 from conftest import shared
 
 import pipeline
+from pipeline.heads.registry import HEADS
 from pipeline.heads.task import entering
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -161,3 +162,21 @@ def test_digits_are_unlike_photos_and_that_is_told_by_figures(cache):
     assert advice.linear.accuracy > 0.9 and advice.similarity.against == "random weights"
     assert advice.recommendation.size == "large" and len(advice.recommendation.reasons) == 3
     assert f"{100 * advice.similarity.share:.0f}%" in advice.recommendation.reasons[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits", "sign_digits"])
+def test_noise_of_a_hundredth_of_the_features_spread_changes_few_predictions(cache, name):
+    table = pipeline.extract(name if name == "digits" else shared(name), cache=cache)
+    standardising = [clf for clf, kind in HEADS.items() if kind.normalize == "standard"]
+    train, held = table.rows("train"), np.flatnonzero(np.array(table.splits) != "train")
+    rms = np.sqrt(np.asarray(table.features[train]).var(0, dtype=float).mean())
+    x = np.asarray(table.features[held])
+    noisy = x + np.random.default_rng(0).normal(0, 0.01 * rms, x.shape).astype(np.float32)
+    changed = {}
+    for clf in standardising:
+        head = pipeline.fit_head(table, clf=clf, cache=cache, jobs=1)
+        one, other = (head.predict_proba(values).argmax(1) for values in (x, noisy))
+        changed[clf] = float((one != other).mean())
+    print(name, changed)
+    assert len(changed) == 8 and max(changed.values()) <= 0.01, changed

@@ -174,13 +174,18 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray, *, prior: float = 0.
     """
     from scipy.optimize import minimize_scalar
 
-    spread = float(np.std(scores[np.isfinite(scores)])) or 1.0
+    known = np.isfinite(scores)
+    spread = float(np.std(scores[known])) or 1.0
+    own = np.zeros_like(known)
+    own[np.arange(len(labels)), labels] = True
+    own &= known  # a class that was never seen says nothing of T
+    shifted = np.asarray(scores, np.float64) - scores.max(1, keepdims=True)
 
     def loss(log_temperature: float) -> float:
-        probabilities = softmax(scores, math.exp(log_temperature))
-        blind = float(-np.log(np.clip(probabilities, EPSILON, 1.0)).mean()) if prior else 0.0
-        own = log_loss(labels, probabilities) * len(labels)
-        return (own + blind * prior) / (len(labels) + prior)
+        z = shifted / math.exp(log_temperature)
+        logs = z - np.log(np.exp(z).sum(1, keepdims=True))  # not clipped, or it were not convex
+        blind = float(logs[known].mean()) if prior else 0.0
+        return -(float(logs[own].sum()) + blind * prior) / (len(labels) + prior)
 
     ends = math.log(spread * 1e-3), math.log(spread * 1e5)
     best = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-9})

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,9 +25,7 @@ from pipeline.heads.estimators.normalize import Normalized, Normalizer, Stacked
 from pipeline.heads.linear import LinearHead, every_class
 from pipeline.heads.metrics import softmax
 from pipeline.heads.registry import HeadKind, Parameters, kind_of
-
-if TYPE_CHECKING:
-    from pipeline.heads.cross_validation.linear_search import LinearSearch
+from pipeline.images.names import counted
 
 #: Numbers of training features beyond which `linear` is chosen on a part, of so many rows.
 LARGE, PART = 1 << 27, 50_000
@@ -142,11 +140,12 @@ def search(
             l2=normalizer.kind == "l2", temperature=chosen.temperature,
         )  # fmt: skip
     notes = found.notes
-    if lost := sum(not trial.converged for trial in found.trials.all):
-        notes = [*notes, f"{name}: the solver stopped before it converged at {lost} candidates."]
+    if lost := sum(not trial.converged for trial in found.tried):
+        at = counted(lost, "candidate")
+        notes = [*notes, f"{name}: the solver stopped before it converged at {at}."]
     return SearchResult(
-        name, chosen, found.trials.all, normalizer, linear, found.estimator, found.trials.held,
-        notes, time.perf_counter() - began,
+        name, chosen, found.tried, normalizer, linear, found.estimator, found.held, notes,
+        time.perf_counter() - began,
     )  # fmt: skip
 
 
@@ -192,10 +191,14 @@ class _Data(NamedTuple):
 
 
 class _Choice(NamedTuple):
-    """A chosen trial, fitted on all training rows: W and b, or an estimator."""
+    """A chosen trial, all that were tried, and what `Trials.held` has of the chosen one.
+
+    It is fitted on all training rows: W and b, or an estimator.
+    """
 
     trial: Trial
-    trials: Trials
+    tried: list[Trial]
+    held: tuple[np.ndarray, np.ndarray, np.ndarray] | None
     weights: tuple[np.ndarray, np.ndarray] | None = None
     estimator: Any = None
     notes: list[str] = []  # noqa: RUF012  # never changed
@@ -221,15 +224,20 @@ def _choose_estimator(name: str, data: _Data, train: np.ndarray, folds: Sequence
     estimator, inside = kind.make(plan.seed, plan.balanced), np.searchsorted(used, train)
     fit(estimator, chosen.parameters, x[inside] if len(inside) < len(x) else x, y[inside])
     if kind.linear is None:
-        return _Choice(chosen, trials, estimator=estimator)
-    return _Choice(
-        chosen, trials, every_class(*kind.linear(estimator), estimator.classes_, data.classes)
-    )
+        return _Choice(chosen, trials.all, trials.held, estimator=estimator)
+    weights = every_class(*kind.linear(estimator), estimator.classes_, data.classes)
+    return _Choice(chosen, trials.all, trials.held, weights)
 
 
-def _linear_search(
-    data: _Data, train: np.ndarray, folds: Sequence[Fold], start: Any = None
-) -> tuple[LinearSearch, Trials]:
+def _choose_linear(
+    data: _Data,
+    train: np.ndarray,
+    folds: Sequence[Fold],
+    *,
+    near: Sequence[Parameters] = (),
+    start: Any = None,
+) -> _Choice:
+    """Choose a penalty, of `near` alone where there are some, starting from W and b."""
     from pipeline.heads.cross_validation.linear_search import LinearSearch
 
     used, parts = _numbered(train, folds)
@@ -240,41 +248,33 @@ def _linear_search(
         progress=trials.tell_solved,
     )  # fmt: skip
     trials.out_of_fold = solver.out_of_fold
-    return solver, trials
-
-
-def _choose_linear(data: _Data, train: np.ndarray, folds: Sequence[Fold]) -> _Choice:
-    solver, trials = _linear_search(data, train, folds)
-    chosen = data.choose(trials)
-    return _Choice(chosen, trials, solver.fit(chosen.parameters))
+    chosen = trials.choose(near, refine=False) if near else data.choose(trials)
+    return _Choice(chosen, trials.all, trials.held, solver.fit(chosen.parameters))
 
 
 def _choose_large_linear(data: _Data, train: np.ndarray, folds: Sequence[Fold]) -> _Choice:
     """Choose on a stratified part, check with the neighbouring penalties on all, fit on all.
 
     The first fold is what is held out, and the part lies within it and outside it. Each step
-    starts from the solution of the one before.
+    starts from the solution of the one before, and nothing else of it is kept in memory.
     """
     fitted, held = folds[0]
     most = PART // 5
     part = _stratified(data.labels, fitted, 4 * most), _stratified(data.labels, held, most)
-    solver, first = _linear_search(data, part[0], [part])
-    chosen = data.choose(first)
-    place = first.all.index(chosen)
-    near = [trial.parameters for trial in first.all[max(0, place - 1) : place + 2]]
-    start = solver.fit(chosen.parameters)
-    solver, check = _linear_search(data, fitted, [(fitted, part[1])], start)
-    best = check.choose(near, refine=False)
-    start = solver.fit(best.parameters)
-    solver, _ = _linear_search(data, train, [], start)
-    by_penalty = {trial.parameters["C"]: trial for trial in [*first.all, *check.all]}
-    check.all = [by_penalty[C] for C in sorted(by_penalty)]
+    first = _choose_linear(data, part[0], [part])
+    place = first.tried.index(first.trial)
+    near = [trial.parameters for trial in first.tried[max(0, place - 1) : place + 2]]
+    check = _choose_linear(data, fitted, [(fitted, part[1])], near=near, start=first.weights)
+    best = check.trial
+    whole = _choose_linear(data, train, [], near=[best.parameters], start=check.weights)
+    by_penalty = {trial.parameters["C"]: trial for trial in [*first.tried, *check.tried]}
+    tried = [by_penalty[C] for C in sorted(by_penalty)]
     note = (
         f"linear: the penalties were tried on {len(part[0]):,} images and scored on "
-        f"{len(part[1]):,} others; C = {chosen.parameters['C']:.3g} and its neighbours were then "
-        f"fitted on {len(fitted):,} images, and C = {best.parameters['C']:.3g} on all."
+        f"{len(part[1]):,} others; C = {first.trial.parameters['C']:.3g} and its neighbours were "
+        f"then fitted on {len(fitted):,} images, and C = {best.parameters['C']:.3g} on all."
     )
-    return _Choice(best, check, solver.fit(best.parameters), notes=[note])
+    return _Choice(best, tried, check.held, whole.weights, notes=[note])
 
 
 def _stratified(labels: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:

@@ -16,6 +16,8 @@ from pipeline.heads.uncertainty import standard_error
 
 #: How often a log-spaced grid may be extended by a decade beyond an edge that won.
 EXTENSIONS = 3
+#: It is not where the log-loss is flat: it fell by less than this to the edge.
+FLAT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,9 @@ class Trials:
             if place not in (0, len(values) - 1):
                 break
             edge, inner = values[:2] if place == 0 else values[:-3:-1]
+            before = self.all[values.index(inner)]
+            if self.best.score <= before.score and self.best.log_loss > before.log_loss - FLAT:
+                break
             self._try(
                 [{**self.best.parameters, parameter: edge * 10 if edge > inner else edge / 10}]
             )

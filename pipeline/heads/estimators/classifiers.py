@@ -42,11 +42,17 @@ class ShrinkageLDA(LinearClassifierMixin, BaseEstimator):  # type: ignore[misc]
         np.add.at(means, labels, X)
         means /= counts[:, None]
         within = X - means[labels]
-        covariance = within.T @ within / len(X)
-        spread = float(np.trace(covariance)) / X.shape[1] or 1.0
-        covariance *= 1 - self.shrinkage
-        covariance[np.diag_indices_from(covariance)] += self.shrinkage * spread
-        weights = cho_solve(cho_factor(covariance, overwrite_a=True), means.T).T  # [K, D]
+        spread = float(np.square(within).sum()) / within.size or 1.0
+        ridge, kept = self.shrinkage * spread, (1 - self.shrinkage) / len(X)
+        if len(X) < X.shape[1]:  # Woodbury's identity: a system of N unknowns in place of D
+            gram = kept * (within @ within.T)
+            gram[np.diag_indices_from(gram)] += ridge
+            inner = cho_solve(cho_factor(gram, overwrite_a=True), within @ means.T)  # [N, K]
+            weights = (means - kept * (inner.T @ within)) / ridge  # [K, D]
+        else:
+            covariance = kept * (within.T @ within)
+            covariance[np.diag_indices_from(covariance)] += ridge
+            weights = cho_solve(cho_factor(covariance, overwrite_a=True), means.T).T
         share = np.full(len(counts), 1 / len(counts)) if self.class_weight else counts / len(X)
         bias = np.log(share) - 0.5 * np.einsum("kd,kd->k", means, weights)
         if len(counts) == 2:

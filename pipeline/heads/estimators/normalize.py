@@ -57,6 +57,9 @@ NORMALIZATIONS = ("none", "standard", "l2")
 #: Of the scale, in root mean square standard deviations of all features: a feature that hardly
 #: ever moves is not blown up to unit variance. Chosen by what it does to heads, docs/heads.md.
 FLOOR = 1.0
+#: A standard deviation of more than so many medians counts for so many in that mean: one feature
+#: in another unit does not make all others small. Those of trunks have 22 at most.
+MOST = 30.0
 _ROWS = 4096  # at once, so that no copy in float64 is made
 
 
@@ -67,8 +70,8 @@ class Normalizer:
     Attributes:
         kind: one of `NORMALIZATIONS`.
         mean: [D] float64 of the training images; None but for `standard`.
-        scale: [D] float64, √(sd² + (FLOOR · rms sd)²) of their standard deviations sd; None but
-            for `standard`.
+        scale: [D] float64, √(sd² + (FLOOR · rms sd)²) of their standard deviations sd, none of
+            which counts for more than `MOST` medians in the rms; None but for `standard`.
     """
 
     kind: str
@@ -83,9 +86,11 @@ class Normalizer:
         parts = [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
         mean = sum(features[part].sum(0, dtype=np.float64) for part in parts) / len(rows)
         square = sum(np.square(features[part] - mean).sum(0) for part in parts) / len(rows)
-        scale = np.sqrt(square + FLOOR**2 * np.mean(square))
+        usual = np.median(square[square > 0]) if square.any() else 0.0
+        spread = np.mean(np.minimum(square, MOST**2 * usual))
+        scale = np.sqrt(square + FLOOR**2 * spread)
         # rounding leaves a trace of variance where nothing changes at all
-        still = scale <= 1e-6 * np.maximum(1.0, np.abs(mean))
+        still = scale <= 1e-6 * np.abs(mean)
         return cls(kind, mean, np.where(still, 1.0, scale))
 
     def apply(self, features: np.ndarray | Stacked, rows: np.ndarray | None = None) -> np.ndarray:

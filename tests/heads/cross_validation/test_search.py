@@ -126,6 +126,15 @@ def test_an_edge_that_wins_is_gone_beyond_but_not_for_ever(monkeypatch):
     assert max(values) == pytest.approx(HEADS["svm"].grid[-1] * 10**trials.EXTENSIONS)
 
 
+@pytest.mark.parametrize("name", ["svm", "ridge"])
+def test_beyond_an_edge_that_separates_all_no_further_penalty_is_tried(name):
+    x, y = clouds(60, 10, 2, apart=20)
+    got = run(name, x, y)
+    tried, grid = [t.parameters[HEADS[name].parameter] for t in got.trials], HEADS[name].grid
+    assert min(grid) <= min(tried) and max(tried) <= max(grid)
+    assert got.chosen.score == 1 and got.chosen.log_loss < 1e-3
+
+
 def test_a_grid_that_is_given_is_tried_and_nothing_else(data):
     got = run("logreg", *data, grid=(0.5, 0.01))
     assert [t.parameters for t in got.trials] == [{"C": 0.01}, {"C": 0.5}]

@@ -38,6 +38,16 @@ def test_balanced_moves_the_boundary_and_does_not_turn_it():
     np.testing.assert_allclose(shift, np.log(1 / 3) - np.log(np.bincount(y) / len(y)))
 
 
+@pytest.mark.parametrize("shrinkage", [0.01, 0.5, 1.0])
+def test_with_more_features_than_images_the_solution_is_the_same(shrinkage):
+    x, y = clouds(20, 60, 3)
+    x = x.astype(np.float64)
+    want = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(x, y)
+    got = ShrinkageLDA(shrinkage=shrinkage).fit(x, y)
+    np.testing.assert_allclose(got.coef_, want.coef_, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(got.intercept_, want.intercept_, rtol=1e-6, atol=1e-9)
+
+
 def test_one_image_a_class_and_features_that_never_change_have_a_solution():
     x = np.array([[0.0, 1, 5], [1, 0, 5]])
     found = ShrinkageLDA(shrinkage=0.1).fit(x, np.array(["a", "b"]))

@@ -21,6 +21,24 @@ def test_the_scale_of_a_feature_has_a_floor_from_all_features():
     assert got.apply(x, rows)[:, 3].std() < 1e-5
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e6, 1e12])
+def test_the_unit_of_the_features_changes_nothing(unit):
+    x, _ = clouds(50, 8, 2)
+    x[:, 3] *= 0.1
+    want = Normalizer.fit("standard", x, np.arange(50)).apply(x)
+    x = x * np.float32(unit)
+    got = Normalizer.fit("standard", x, np.arange(50)).apply(x)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_one_feature_in_another_unit_does_not_make_all_others_small():
+    x, _ = clouds(50, 20, 2)
+    want = Normalizer.fit("standard", x, np.arange(50)).apply(x).std(0)
+    x[:, 0] *= 1e6
+    got = Normalizer.fit("standard", x, np.arange(50)).apply(x).std(0)
+    assert got[0] == pytest.approx(1, abs=1e-3) and (got[1:] > want[1:] / 8).all()
+
+
 @pytest.mark.parametrize("kind", NORMALIZATIONS)
 def test_other_rows_change_nothing(kind):
     x, _ = clouds(50, 8, 2)
