@@ -188,9 +188,8 @@ def _given(trunk: Any, name: str | None, preprocess: Any) -> str:
 
     from pipeline.trunks.sources import own
 
-    if isinstance(trunk, nn.Module):
-        return own.own_trunk(trunk, name=name, preprocess=preprocess)
-    return trunk  # type: ignore[no-any-return]  what it is, is checked with the other options
+    given = isinstance(trunk, nn.Module)
+    return own.own_trunk(trunk, name=name, preprocess=preprocess) if given else trunk
 
 
 def extract_table(
