@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction.assemble import assemble, write_left_out
@@ -188,9 +188,8 @@ def _given(trunk: Any, name: str | None, preprocess: Any) -> str:
 
     from pipeline.trunks.sources import own
 
-    if isinstance(trunk, nn.Module):
-        return own.own_trunk(trunk, name=name, preprocess=preprocess)
-    return cast(str, trunk)  # what it is, is checked with the other options
+    given = isinstance(trunk, nn.Module)
+    return own.own_trunk(trunk, name=name, preprocess=preprocess) if given else trunk
 
 
 def extract_table(

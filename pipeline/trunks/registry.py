@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -230,7 +231,7 @@ def _resized(
         UsageError: it does not take that side.
     """
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # timm's, of its own code
             other = architecture.resize(model, size)
         return trunk if other is None else stage_trunk(architecture, other.eval(), size)
     except (ValueError, AssertionError, RuntimeError, PipelineError) as error:

@@ -170,6 +170,13 @@ def test_position_embeddings_are_resampled_as_the_library_does_it(tmp_path):
         assert torch.equal(loaded.module(x), want)
 
 
+def test_another_size_tells_nothing_of_the_librarys_own_code(recwarn):
+    architecture, _ = member("timm/swin_tiny_patch4_window7_224")
+    model = architecture.build().eval()
+    registry._resized(architecture, model, stage_trunk(architecture, model), 96)
+    assert [str(one.message) for one in recwarn] == []
+
+
 def test_what_cannot_be_cut_says_why():
     with pytest.raises(UsageError, match="crossvit_tiny_240 cannot be cut into stages: more than"):
         registry.find("timm/crossvit_tiny_240")

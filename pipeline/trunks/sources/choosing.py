@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,7 +117,8 @@ def _fitting(every: list[Choice], wanted: Wanted) -> dict[str, list[Choice]]:
         return found
     for one in every:
         try:
-            made = wanted.convert(one.tensors)
+            with warnings.catch_warnings(action="ignore"):
+                made = wanted.convert(one.tensors)
         except Exception:  # code for certain files meets any file: what it cannot read does not fit
             continue
         if not wanted.faults(made):

@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from pipeline.arguments import named
 from pipeline.errors import PipelineError, UsageError
 from pipeline.images.names import safe
 from pipeline.images.preprocess import Preprocess
@@ -60,20 +61,23 @@ def own_trunk(
         `own/NAME`.
 
     Raises:
-        UsageError: the name is missing, or the preprocessing is not complete; a `ValueError` too.
+        UsageError: it is no `nn.Module`, the name is missing, or the preprocessing is not complete;
+            a `ValueError` too.
 
     Example:
         >>> import pipeline
         >>> pipeline.own_trunk(net, name="mynet", preprocess=how)  # doctest: +SKIP
         'own/mynet'
     """
-    if not name or name != safe(name):
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"The network must be an nn.Module, not {named(network)}.")
+    if not isinstance(name, str) or name != safe(name):
         raise UsageError(
             "A network given as an object needs a name, since its code cannot be hashed: pass "
             "name='my-network', which can be part of a file's name."
         )
     key = permitted.PREFIX + name
-    how: Any = preprocess or getattr(network, "preprocess", None)
+    how: Any = getattr(network, "preprocess", None) if preprocess is None else preprocess
     _GIVEN[key] = (copy.deepcopy(network), as_preprocess(how, "preprocess"))
     permitted.permit(key)
     return key
@@ -130,7 +134,7 @@ def as_preprocess(given: Any, what: str) -> Preprocess:
         size = int(given["size"])
         mean, std = ([float(v) for v in given[key]] for key in ("mean", "std"))
         resize = int(given.get("resize", size))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"{what} cannot be read: {error}; give {example}.") from error
     kernel = given["interpolation"]
     fits = len(mean) == len(std) == 3 and min(std) > 0 and 0 < size <= resize

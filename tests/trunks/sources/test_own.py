@@ -161,6 +161,8 @@ def test_structure_counts_as_well_as_tensors(tmp_path: Path) -> None:
         ("mine", {**PREPROCESS, "std": (0.0, 1.0, 1.0)}, "three positive stds"),
         ("mine", {**PREPROCESS, "interpolation": "nearest"}, "bilinear or bicubic"),
         ("mine", {**PREPROCESS, "mean": "grey"}, "cannot be read"),
+        ("mine", {**PREPROCESS, "size": float("inf")}, "cannot be read"),
+        (True, PREPROCESS, "needs a name"),
     ],
 )
 def test_a_name_and_the_preprocessing_must_be_given(name, preprocess, text) -> None:
