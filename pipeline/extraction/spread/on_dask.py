@@ -136,6 +136,8 @@ class _Work:
         counted, workers, resources, alone = -COUNT, 0, dict[str, int](), False
         try:
             while self.left:
+                if client.status != "running":  # and its futures are cancelled, whatever comes
+                    raise _Lost("the connection is lost")
                 if time.monotonic() - counted > (COUNT if workers else 10 * LOOK):
                     counted = time.monotonic()
                     workers, resources = _workers(client)
@@ -158,8 +160,6 @@ class _Work:
                     progress.advance(len(done.part.keys), bad)
                     yield done
                 if not ended:
-                    if client.status not in ("running", "connecting"):
-                        raise _Lost(f"the client is {client.status}")
                     time.sleep(LOOK)
         finally:
             for future in running:

@@ -35,6 +35,9 @@ class Heard(Silent):
     def say(self, sentence):
         self.told.append(sentence)
 
+    def start(self, what, total):
+        self.done = 0
+
     def advance(self, count, bad=0):
         self.done += count
 
