@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pipeline.errors import PipelineError as PipelineError
     from pipeline.errors import UsageError as UsageError
     from pipeline.extraction.extract import extract as extract
+    from pipeline.extraction.spread.share import PartsDone as PartsDone
+    from pipeline.extraction.spread.share import extract_part as extract_part
     from pipeline.extraction.transformer import TrunkFeatures as TrunkFeatures
     from pipeline.finetuning.finetune import finetune as finetune
     from pipeline.finetuning.model import Model as Model
@@ -55,6 +57,7 @@ _DEFINED_IN = {
     "pipeline.analysis.comparing.results": ("Race",),
     "pipeline.errors": ("PipelineError", "UsageError"),
     "pipeline.extraction.extract": ("extract",),
+    "pipeline.extraction.spread.share": ("extract_part", "PartsDone"),
     "pipeline.extraction.transformer": ("TrunkFeatures",),
     "pipeline.finetuning.finetune": ("finetune",),
     "pipeline.finetuning.model": ("Model",),

@@ -115,3 +115,22 @@ def test_the_benchmark_of_fine_tuning_times_an_epoch_of_each_kind(photos, monkey
     for row in rows:
         assert row["cached_ratio"] == pytest.approx(row["tutorial"] / row["cached"])
         assert row["live_ratio"] == pytest.approx(row["tutorial"] / row["live"])
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_scale_measures_several_processes(tmp_path, monkeypatch, capsys):
+    import bench_scale
+
+    from pipeline.extraction import plan
+
+    monkeypatch.setattr(plan, "SHARD_ROWS", bench_scale.BATCH)
+    monkeypatch.setenv(bench_scale.MEETING, "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = ["--batches", "6", "--seconds", "0.05", "--real-batches", "2", "--json"]
+    monkeypatch.setattr(sys, "argv", ["bench_scale.py", *words, "--folder", str(tmp_path)])
+    bench_scale.main()
+    found = json.loads(capsys.readouterr().out)
+    assert [row["processes"] for row in found["waiting"]] == [1, 2, 4]
+    assert found["waiting"][0]["seconds"] > 6 * 0.05
+    assert all(row["efficiency"] > 0 for rows in found.values() for row in rows)
+    assert not list(tmp_path.iterdir())

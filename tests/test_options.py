@@ -36,6 +36,7 @@ from pipeline.workflow.options import SETTINGS, STAGES, RunOptions
 #: Public function to its options and its command; `run` has those of the stages.
 FUNCTIONS = {
     "extract": (ExtractOptions, "extract"),
+    "extract_part": (ExtractOptions, "extract"),
     "fit_head": (FitHeadOptions, "fit-head"),
     "finetune": (FinetuneOptions, "finetune"),
     "predict": (PredictOptions, "predict"),
@@ -55,6 +56,7 @@ EVERY = [(kind, f.name) for kind, _ in KINDS.values() for f in fields(kind)]
 SUBJECTS = {
     "preprocess",
     "data",
+    "part",
     "table",
     "images",
     "model",
@@ -64,7 +66,7 @@ SUBJECTS = {
     "second",
     "cache",
 }
-OF_COMMANDS = {"cache", "as_json", "model", "every", "opens", "form", "compare", "report"}
+OF_COMMANDS = {"cache", "as_json", "model", "every", "opens", "form", "compare", "report", "part"}
 
 
 def named(value):

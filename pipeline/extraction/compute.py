@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.extraction import canary, engines
 from pipeline.extraction.crashes import noted
 from pipeline.extraction.options import ExtractOptions
-from pipeline.extraction.plan import Part, Plan, Rows, WantedImages, make_plan
+from pipeline.extraction.plan import Done, Part, Plan, Rows, Shard, make_plan
+from pipeline.extraction.spread.plan_file import recover
+from pipeline.extraction.wanted import WantedImages
 from pipeline.images.decoding.reading import PASSING
 from pipeline.images.names import counted, shown
 from pipeline.progress import Progress
@@ -35,6 +39,10 @@ if TYPE_CHECKING:
 
 #: A part is committed in several shards where its rows reach so many bytes: a bound of memory.
 SHARD_BYTES = 64 << 20
+#: No reason at all, and those of which no shard speaks.
+_UNSAID = PASSING | {""}
+#: Takes what `compute_parts` does, without an engine; see `pipeline.extraction.spread.anywhere`.
+Elsewhere = Callable[..., Generator[Done]]
 #: Largest relative error (L2) that float16 may make; rounding alone makes half of 2⁻¹⁰.
 HALF_ERROR = 1e-3
 
@@ -50,11 +58,13 @@ def fill(
     engine: Engine | None = None,
     unit: str = "images",
     wanted: WantedImages | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> None:
     """Complete the rows of several layers and poolings of a trunk, in one pass over the images.
 
-    A lock for each fingerprint spares others the same work: they wait for the rows. Until
-    `cache.end_run` a manifest keeps the rows from the collector.
+    A lock for each fingerprint spares others on this machine the same work: they wait for the
+    rows. Nothing else depends on it. Until `cache.end_run` a manifest keeps the rows from the
+    collector.
 
     Args:
         several: from `find_rows`, of one trunk, preprocessing and precision; completed in place.
@@ -63,6 +73,8 @@ def fill(
         engine: in place of the one that `make_engine` gives; only for a single fingerprint.
         unit: what a row is, for the person.
         wanted: bad ones are counted before, and after each part.
+        elsewhere: computes the parts in place of this process, if need be; only for a single
+            fingerprint.
 
     Raises:
         LockedError: another process computes rows of one of these fingerprints, and `options` say
@@ -76,33 +88,22 @@ def fill(
         for reason in rows.index.damaged.values():
             progress.say(f"{reason} Its rows are computed again.")
     with ExitStack() as held:
-        held.enter_context(_locked(several, sources, options, progress, wanted))
+        held.enter_context(_locked(cache, several, sources, options, progress, wanted))
         if any(rows.computed for rows in several):
-            from pipeline.trunks.engines.engine import run_batches
-
             started = time.monotonic()
             batches = engines.batches_of(several[0].key, options)
             plan = make_plan(cache, several, sources, batch_size=batches.size)
             for rows in plan.lacking:
                 cache.begin_run(rows.key.fingerprint, plan.wanted)
-            guard = held.enter_context(noted(plan.lacking[0].store, progress))
-            reader = held.enter_context(closing(read(plan, batches, options, guard)))
+            compute = elsewhere or partial(compute_parts, engine=engine)
+            parts = held.enter_context(
+                closing(compute(plan, plan.parts, cache, options, progress, trunk=trunk))
+            )
             try:
-                first = next(reader)  # images are decoded already while the engine is made
-                engine, columns = _engine_for(plan, cache, options, trunk, engine)
-                canary.check(
-                    engine, [r.key for r in plan.rows], [r.store for r in plan.rows], columns
-                )
-                writers = [
-                    ShardWriter(rows, part, batches.names(engine), sources)
-                    for rows, part in zip(plan.rows, columns, strict=True)
-                ]
-                computed = run_batches(engine, chain([first], reader))
-                progress.start("extracting", len(plan.missing))
-                for part in plan.parts:
-                    compute_part(part, computed, writers, progress)
+                for done in parts:
+                    plan.enter(done)
                     for rows in plan.lacking:
-                        check_there(part, rows.index, sources)
+                        check_there(done.part, rows.index, sources)
                         if wanted is not None:
                             wanted.check(rows.index)
             except KeyboardInterrupt:
@@ -111,7 +112,6 @@ def fill(
                 raise
             seconds = (time.monotonic() - started) / len(plan.lacking)
             for rows in plan.lacking:
-                rows.notes += engine.notes
                 rows.seconds += seconds
                 timings.note(cache.memo, rows.key.fingerprint, len(rows.computed), seconds)
     for rows in several:
@@ -120,6 +120,7 @@ def fill(
 
 @contextmanager
 def _locked(
+    cache: Cache,
     several: Sequence[Rows],
     sources: Mapping[Key, str | bytes],
     options: ExtractOptions,
@@ -148,9 +149,59 @@ def _locked(
             held.enter_context(rows.store.lock(progress, wait=options.wait))
         for rows in locked:
             rows.store.refresh(rows.index)  # others computed meanwhile
+            recover(cache, rows, tuple(sources))
         if locked:
             lacking()
         yield
+
+
+def compute_parts(
+    plan: Plan,
+    parts: Iterable[Part],
+    cache: Cache,
+    options: ExtractOptions,
+    progress: Progress,
+    *,
+    trunk: LoadedTrunk | None = None,
+    engine: Engine | None = None,
+    total: int | None = None,
+) -> Generator[Done]:
+    """Compute parts of a plan in this process and yield what came of each, in order.
+
+    Reader and engine go on from part to part, so that neither waits where one ends. There is no
+    lock: what two processes compute at once is there twice, and harmless.
+
+    Args:
+        plan: of which they are.
+        parts: taken one by one, each a little before it is computed.
+        cache: where shards go, and the notes of what crashes the decoder.
+        options: how to compute.
+        progress: told of each batch.
+        trunk: where it is loaded already.
+        engine: as in `fill`.
+        total: images in these parts, for the person; None for those of the whole plan.
+    """
+    from pipeline.trunks.engines.engine import run_batches
+
+    batches = engines.batches_of(plan.rows[0].key, options)._replace(size=plan.parts.batch_size)
+    taken: deque[Part] = deque()
+    with ExitStack() as held:
+        guard = held.enter_context(noted(cache, progress, again=options.rehash))
+        reader = held.enter_context(closing(read(plan, parts, taken, batches, options, guard)))
+        first = next(reader, None)  # images are decoded already while the engine is made
+        if first is None:
+            return
+        engine, columns = _engine_for(plan, cache, options, trunk, engine)
+        canary.check(engine, [r.key for r in plan.rows], [r.store for r in plan.rows], columns)
+        writers = [
+            ShardWriter(rows, part, batches.names(engine), plan.wanted)
+            for rows, part in zip(plan.rows, columns, strict=True)
+        ]
+        computed = run_batches(engine, chain([first], reader))
+        progress.start("extracting", len(plan.parts.keys) if total is None else total)
+        while taken:  # the reader is always ahead
+            done = compute_part(taken.popleft(), computed, writers, progress)
+            yield replace(done, notes=tuple(engine.notes))
 
 
 def compute_part(
@@ -158,43 +209,61 @@ def compute_part(
     computed: Iterator[tuple[Batch, np.ndarray]],
     writers: Sequence[ShardWriter],
     progress: Progress,
-) -> None:
+) -> Done:
     """Take the rows of a part's images and commit them: the loop of stage one.
 
-    Reader and engine go on from part to part, so that neither waits where one ends.
-
     Args:
-        part: of a plan; parts come in the plan's order.
+        part: the next one of those that are read.
         computed: batches from the reader with the rows that the engine made of each.
         writers: one for each fingerprint.
         progress: told of each batch.
     """
+    sources = dict(zip(part.keys, part.sources, strict=True))
     keys = iter(part.keys)
+    passing: dict[Key, str] = {}
+    sides: list[int] = []
     for batch, rows in islice(computed, part.batches):
         slots = list(islice(keys, batch.count))
-        bad = [writer.take(rows, slots, batch) for writer in writers]
+        bad = [writer.take(rows, slots, batch, sources) for writer in writers]
+        passing |= {slots[at]: reason for at, reason in batch.bad.items() if reason in PASSING}
+        sides += [side for slot, side in batch.sides.items() if not slots[slot][1]]
         progress.advance(batch.count, max(bad))
-    for writer in writers:
-        writer.commit()
+    shards = tuple(writer.end() for writer in writers)
+    return Done(part, shards, tuple(passing.items()), tuple(sides))
 
 
-def read(plan: Plan, batches: Batches, options: ExtractOptions, guard: Guard) -> Generator[Batch]:
-    """Yield the batches of a plan's missing images in order, decoded ahead of need.
+def read(
+    plan: Plan,
+    parts: Iterable[Part],
+    taken: deque[Part],
+    batches: Batches,
+    options: ExtractOptions,
+    guard: Guard,
+) -> Generator[Batch]:
+    """Yield the batches of parts in order, decoded ahead of need.
 
     Args:
-        plan: whose images.
+        plan: of which they are.
+        parts: of which each begins with a batch of its own.
+        taken: gets each part when its first batch is begun.
         batches: how crops are put together.
         options: how many threads.
         guard: notes what is being decoded, and knows what must not be.
     """
-    from pipeline.images.decoding.loader import AHEAD, HEAD_START, load
+    from pipeline.images.decoding.loader import AHEAD, HEAD_START, File, cut_into, load_batches
+
+    def begun() -> Iterator[Sequence[File]]:
+        for part in parts:
+            taken.append(part)
+            files = ((source, *key) for source, key in zip(part.sources, part.keys, strict=True))
+            yield from cut_into(files, batches.size)
 
     preprocess = plan.rows[0].key.preprocess
-    return load(
-        ((plan.missing[key], *key) for part in plan.parts for key in part.keys),
+    return load_batches(
+        begun(),
         preprocess,
         batch_size=batches.size,
-        workers=options.workers or usable_cores(),
+        workers=options.workers or options.cores,
         pin=batches.pinned,
         ahead=max(AHEAD, HEAD_START // (batches.size * 3 * preprocess.crop**2)),
         guard=guard,
@@ -218,33 +287,41 @@ def _engine_for(
 
 
 class ShardWriter:
-    """Commits the rows of one fingerprint, and enters them in its index.
+    """Commits the rows of one fingerprint.
 
     Args:
         rows: `rows.computed` says which of the pass's images lack a row.
         columns: of what the engine gives.
         engine: its name.
-        sources: (digest, view) to the path of each image that the run wants, or its bytes.
+        wanted: (digest, view) of all images that are wanted.
     """
 
-    def __init__(self, rows: Rows, columns: slice, engine: str, sources: Mapping[Key, str | bytes]):
-        self.rows, self.columns, self.engine, self.sources = rows, columns, engine, sources
+    def __init__(self, rows: Rows, columns: slice, engine: str, wanted: Collection[Key]):
+        self.rows, self.columns, self.engine = rows, columns, engine
         self.lacking = set(rows.computed)
         key, bad = rows.key, rows.index.bad
-        before = sum(bad.get(one) == finite.reason(key.precision) for one in sources)
-        self.finite = finite.FiniteRows(key.trunk, key.precision, total=len(sources), found=before)
+        before = sum(bad.get(one) == finite.reason(key.precision) for one in wanted)
+        self.finite = finite.FiniteRows(key.trunk, key.precision, total=len(wanted), found=before)
         self.good: list[Key] = []
         self.bad: list[tuple[Key, str]] = []
         self.blocks: list[np.ndarray] = []
         self.remarks: dict[Key, tuple[str, ...]] = {}
+        self.shards: list[Shard] = []
 
-    def take(self, computed: np.ndarray, keys: Sequence[Key], batch: Batch) -> int:
+    def take(
+        self,
+        computed: np.ndarray,
+        keys: Sequence[Key],
+        batch: Batch,
+        sources: Mapping[Key, str | bytes],
+    ) -> int:
         """Take a batch's rows, slot by slot those of `keys`; return how many of these are bad.
 
         Args:
             computed: [B, …]; what is behind the last of `keys` is padding.
             keys: (digest, view) of each slot.
             batch: which of them are bad, and what was found when they were decoded.
+            sources: (digest, view) to the path of each image, or its bytes.
 
         Raises:
             PipelineError: so many rows are not finite that the trunk is to blame.
@@ -253,33 +330,35 @@ class ShardWriter:
         own = [slot for slot, key in enumerate(keys) if key in self.lacking]
         slots = [slot for slot in own if slot not in batch.bad]
         rows = computed[slots][:, self.columns]
-        names = [_name(self.sources[keys[slot]]) for slot in slots]
+        names = [_name(sources[keys[slot]]) for slot in slots]
         lost = self.finite.bad(rows, names)
         bad = {**batch.bad, **{slots[at]: reason for at, reason in lost.items()}}
         if kept := [at for at in range(len(slots)) if at not in lost]:
             self.blocks.append(stored(rows[kept] if lost else rows, self.rows.key))
         self.good += [keys[slots[at]] for at in kept]
-        self.bad += [(keys[slot], bad[slot]) for slot in own if slot in bad]
+        self.bad += [(keys[slot], bad[slot]) for slot in own if bad.get(slot, "") not in _UNSAID]
         self.remarks |= {keys[slot]: batch.remarks[slot] for slot in slots if slot in batch.remarks}
-        self.rows.sides += [side for slot, side in batch.sides.items() if not keys[slot][1]]
         if sum(block.nbytes for block in self.blocks) >= SHARD_BYTES:
             self.commit()
         return sum(slot in bad for slot in range(len(keys)))
 
     def commit(self) -> None:
         """Write a shard of what was taken since the last one, if there is anything."""
-        key, index = self.rows.key, self.rows.index
-        index.bad.update(self.bad)
-        lasting = [(one, reason) for one, reason in self.bad if reason not in PASSING]
-        if self.good or lasting:
+        if self.good or self.bad:
+            key = self.rows.key
             whole = np.concatenate(self.blocks) if self.blocks else np.empty((0, 0), key.dtype)
             name = self.rows.store.commit(
-                self.good, whole, bad=lasting, remarks=self.remarks, engine=self.engine
+                self.good, whole, bad=self.bad, remarks=self.remarks, engine=self.engine
             )
-            index.engines[name] = self.engine
-            index.remarks.update(self.remarks)
-            index.rows.update((key, (name, row)) for row, key in enumerate(self.good))
+            made = Shard(name, tuple(self.good), tuple(self.bad), self.remarks, self.engine)
+            self.shards.append(made)
         self.good, self.bad, self.blocks, self.remarks = [], [], [], {}
+
+    def end(self) -> tuple[Shard, ...]:
+        """Commit the rest of a part and return its shards."""
+        self.commit()
+        shards, self.shards = tuple(self.shards), []
+        return shards
 
 
 def check_there(part: Part, index: Index, sources: Mapping[Key, str | bytes]) -> None:

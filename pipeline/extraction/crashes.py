@@ -2,7 +2,8 @@
 
 Decoding runs in threads of this process, which a crash ends with it; what was done stays. The next
 run decodes the few images that were in flight, one for each thread at most, in a process of its own
-when it meets them, and leaves out those that crash it.
+when it meets them, and leaves out those that crash it. Each process has notes of its own, and takes
+the place of those whose processes are gone.
 """
 
 from __future__ import annotations
@@ -16,39 +17,31 @@ from pipeline.images.decoding.probe import REASON, crashes
 from pipeline.images.decoding.reading import Guard, unguarded
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
-from pipeline.store.in_flight import NAME, InFlightJournal, claimed
-from pipeline.store.shards import RowStore
+from pipeline.store.in_flight import InFlightJournal, claimed
 
 
 @contextmanager
-def noted(store: RowStore, progress: Progress) -> Iterator[Guard]:
-    """Give the guard of a run that commits rows; what crashes is recorded with them.
+def noted(cache: Cache, progress: Progress, *, again: bool = False) -> Iterator[Guard]:
+    """Give the guard of a run, beside others that decode at the same time, on whatever host.
+
+    It knows what crashed any of those that have ended, and what living ones found to crash. Where
+    notes cannot be written (a cache for reading only) the run goes on without.
 
     Args:
-        store: whose lock is held.
+        cache: in whose folder the notes of all runs lie.
         progress: told what was found.
-
-    Raises:
-        PipelineError: the notes cannot be written.
-    """
-    with InFlightJournal(store.folder / NAME) as journal:
-        yield _guard(journal, progress)
-
-
-@contextmanager
-def noted_apart(cache: Cache, progress: Progress) -> Iterator[Guard]:
-    """Give the guard of a run that keeps nothing but these notes, beside others of its kind.
-
-    Where they cannot be written (a cache for reading only) the run goes on without.
+        again: look at what is known to crash once more; the decoder may be a newer one.
     """
     with ExitStack() as stack:
         try:
             path = stack.enter_context(claimed(cache.decoding))
-            journal = stack.enter_context(InFlightJournal(path, lasting=True))
+            journal = stack.enter_context(InFlightJournal(path))
         except PipelineError as error:
             progress.say(f"{error} An image that crashes the decoder would not be found out.")
             yield unguarded
         else:
+            if again:
+                journal.doubt()
             yield _guard(journal, progress)
 
 

@@ -70,6 +70,7 @@ def make_engine(
         device=device,
         asked=options.engine,
         precision=devices.choose_precision(key.precision, device),
+        cores=options.cores,
     )
 
 

@@ -14,9 +14,11 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction.assemble import assemble, write_left_out
 from pipeline.extraction.compute import fill
 from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
-from pipeline.extraction.plan import Rows, WantedImages, feature_key, find_rows, first
+from pipeline.extraction.plan import Rows, feature_key, find_rows
 from pipeline.extraction.scan import gather
 from pipeline.extraction.small import small_notes
+from pipeline.extraction.spread.anywhere import compute_anywhere
+from pipeline.extraction.wanted import WantedImages, first
 from pipeline.images.datasets.given import AnyData, Data, as_data
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.decoding.reading import PASSING
@@ -115,6 +117,8 @@ def extract(
     engine: str = "auto",
     batch_size: int | None = None,
     workers: int | None = None,
+    processes: int | None = None,
+    on: str | None = None,
     name: str | None = None,
     val_fraction: float | None = None,
     test_fraction: float | None = None,
@@ -148,6 +152,10 @@ def extract(
         engine: `auto`, `torch` or `openvino`: what runs the trunk.
         batch_size: images at once; None for the device's default.
         workers: decoding threads; None for the cores that the process may use.
+        processes: that compute, each with its share of the cores, or a GPU of its own; None for
+            one, or one for each GPU.
+        on: `dask` for processes of a Dask cluster on this machine, or the address of a running
+            Dask scheduler, whose workers see images and cache at the same places.
         name: the table's name; None for the data's. A network given itself has the same name,
             which stands for its code; `own_trunk` names it apart from its tables.
         val_fraction: share of val, in [0, 1), where the data have no splits; None for 0.15.
@@ -201,15 +209,7 @@ def extract_table(
     """Do what `extract` does and report on it."""
     began = time.monotonic()
     progress = progress or Silent()
-    options.check()
-    permitted.permit(options.trunk)
-    make_folder(cache.root)  # its memo remembers from here on
-    facts, loaded = spec.resolve(
-        options.trunk, options.weights, options.keys, size=options.image_size, memo=cache.memo,
-        state_dir=cache.weights,
-    )  # fmt: skip
-    feature_key(facts, options)  # a layer that is not there is refused before a file is read
-    gathered = gather(data, options, cache, progress)
+    facts, loaded, gathered = prepare(data, options, cache, progress)
     (done,) = extract_tables(
         data, [options], cache, progress, gathered=gathered, facts=facts, trunk=loaded
     )
@@ -220,6 +220,21 @@ def extract_table(
     if not os.access(cache.root, os.W_OK) and not any(_READ_ONLY in note for note in notes):
         notes.append(f"{cache.root} {_READ_ONLY}: it gave what it holds, and nothing was written.")
     return replace(done, notes=tuple(notes), seconds=time.monotonic() - began)
+
+
+def prepare(
+    data: Data, options: ExtractOptions, cache: Cache, progress: Progress
+) -> tuple[TrunkFacts, LoadedTrunk | None, ImageSet]:
+    """Return the trunk's facts, the trunk where it had to be loaded for them, and the images."""
+    options.check()
+    permitted.permit(options.trunk)
+    make_folder(cache.root)  # its memo remembers from here on
+    facts, loaded = spec.resolve(
+        options.trunk, options.weights, options.keys, size=options.image_size, memo=cache.memo,
+        state_dir=cache.weights,
+    )  # fmt: skip
+    feature_key(facts, options)  # a layer that is not there is refused before a file is read
+    return facts, loaded, gather(data, options, cache, progress)
 
 
 def extract_tables(
@@ -265,8 +280,9 @@ def extract_tables(
         for kind in dict.fromkeys(kinds):
             part = [rows for own, rows in zip(kinds, stored.values(), strict=True) if own == kind]
             fill(
-                cache, options, part, wanted.sources, trunk=trunk, progress=progress, wanted=wanted
-            )
+                cache, options, part, wanted.sources, trunk=trunk, progress=progress, wanted=wanted,
+                elsewhere=compute_anywhere if len(part) == 1 else None,
+            )  # fmt: skip
         return [
             _table(data, one, facts, stored[key], wanted, cache, progress, trunk)
             for one, key in zip(several, asked, strict=True)
@@ -288,7 +304,10 @@ def _table(
     extracted = [key for key in rows.computed if key in index.rows]
     views = {key: wanted.sources[key[0], 0] for key in wanted.views(index.rows, options.views)}
     if views:
-        fill(cache, options, [rows], views, trunk=trunk, progress=progress, unit="views")
+        fill(
+            cache, options, [rows], views, trunk=trunk, progress=progress, unit="views",
+            elsewhere=compute_anywhere,
+        )  # fmt: skip
         for digest, view in views:
             if reason := index.bad.get((digest, view)):  # its image has no place in this table
                 index.rows.pop((digest, 0), None)
@@ -311,7 +330,9 @@ def _table(
     with _where_allowed(unwritten, cache, "the list of what was left out stays as it was"):
         listing = write_left_out(table.path, wanted.left_out, unread, remarks)
     with _where_allowed([], cache, "what a killed run left stays"):
-        for keys in (wanted.sources, views):
+        # shares know of no bad image before they meet it, and plan its views, too
+        planned = dict.fromkeys(wanted.views(wanted.sources, options.views))
+        for keys in (wanted.sources, views, planned):
             cache.end_run(rows.key.fingerprint, list(keys))
     told = _unread_notes(unread, rows.key.precision)
     told += [*flat_notes(table.features), *Remarks(remarks).notes]

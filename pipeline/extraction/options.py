@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from pipeline.cores import usable_cores
 from pipeline.errors import nearest
 from pipeline.images.names import safe
 from pipeline.options import Options, option, shared
-from pipeline.trunks import spec
+from pipeline.trunks import permitted, spec
 
 DEFAULT_TRUNK = "efficientnet_lite0"
+#: An address of a Dask scheduler.
+_SCHEDULER = r"(tcp|tls|ucx)://\S+"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,10 @@ class ExtractOptions(Options):
         engine: What runs the trunk. auto: OpenVINO on a CPU where it is installed.
         batch_size: Images at once. [default: 32 on a CPU, 128 on CUDA, 64 on MPS]
         workers: Decoding threads. [default: the cores that the process may use]
+        processes: Processes that compute, each with its share of the cores, or a GPU of its own.
+            [default: one, or one for each GPU]
+        on: dask: processes of a Dask cluster on this machine; tcp://HOST:PORT: those of a running
+            Dask scheduler, which see images and cache at the same places.
         name: The table's name. [default: the data's]
         val_fraction: Share of val where the data have no splits. [default: 0.15]
         test_fraction: Share of test where the data have no splits. [default: 0.15]
@@ -53,6 +61,8 @@ class ExtractOptions(Options):
     engine: str = shared("engine")
     batch_size: int | None = shared("batch_size")
     workers: int | None = shared("workers")
+    processes: int | None = option(None, metavar="N", least=1, changes=False)
+    on: str | None = option(None, metavar="dask|tcp://HOST:PORT", changes=False)
     name: str | None = option(None)
     val_fraction: float | None = option(None, metavar="F", within="[0, 1)")
     test_fraction: float | None = option(None, metavar="F", within="[0, 1)")
@@ -60,6 +70,11 @@ class ExtractOptions(Options):
     wait: bool = option(True, changes=False, flags=("--no-wait",))
     max_bad: int | None = option(None, metavar="N", least=0, changes=False)
     rehash: bool = option(False, changes=False)
+
+    @property
+    def cores(self) -> int:
+        """Return how many cores each process takes, of those that this one may use."""
+        return max(1, usable_cores() // (self.processes or 1))
 
     def conflicts(self) -> list[str]:
         """Return a sentence for each layer that there is not, and for a name that no file can have.
@@ -74,4 +89,14 @@ class ExtractOptions(Options):
         if self.name is not None and self.name != safe(self.name):
             better = safe(self.name)
             found.append(f"--name '{self.name}' cannot be part of a file's name; try '{better}'.")
+        if self.on is not None and self.on != "dask" and not re.fullmatch(_SCHEDULER, self.on):
+            found.append(f"--on '{self.on:.60}' is neither dask nor like tcp://host:8786.")
+        if self.on not in (None, "dask") and self.processes is not None:
+            found.append(f"--processes is for this machine; {self.on} has workers of its own.")
+        several = self.on is not None or (self.processes or 1) > 1
+        if several and self.trunk.startswith(permitted.PREFIX):
+            found.append(
+                "A network given as an object lives in this process alone: leave --processes and "
+                "--on out, or name a function that makes it, as module:function."
+            )
         return found

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 
-from pipeline.errors import PipelineError
 from pipeline.extraction.options import ExtractOptions
-from pipeline.images.datasets.imageset import ImageSet
-from pipeline.images.decoding.formats import claims
 from pipeline.store.cache import Cache
-from pipeline.store.shards import Index, Key, RowStore
+from pipeline.store.shards import Index, Key, RowStore, keys_in
 from pipeline.trunks import spec
 from pipeline.trunks.engines import devices
 from pipeline.trunks.spec import LIBJPEG, FeatureKey, TrunkFacts
 
 #: Rows of a part, rounded down to whole batches: what a kill can cost.
 SHARD_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A committed shard and what is in it, without the rows.
+
+    Attributes:
+        name: of its file.
+        keys: (digest, view) of each row.
+        bad: (digest, view) and reason of each image of its batches that has no row.
+        remarks: (digest, view) to what decoding converted, assumed or passed over.
+        engine: what computed the rows.
+    """
+
+    name: str
+    keys: tuple[Key, ...]
+    bad: tuple[tuple[Key, str], ...]
+    remarks: Mapping[Key, tuple[str, ...]]
+    engine: str
 
 
 @dataclass
@@ -45,6 +61,32 @@ class Rows:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    def enter(self, shard: Shard) -> None:
+        """Take a committed shard into the index; of two rows of a key the smaller name's stays."""
+        index = self.index
+        index.engines[shard.name] = shard.engine
+        index.remarks.update(shard.remarks)
+        for row, key in enumerate(shard.keys):
+            held = index.rows.get(key)
+            if held is None or shard.name < held[0]:
+                index.rows[key] = shard.name, row
+            index.bad.pop(key, None)  # it was tried again, and read
+        index.bad.update((key, reason) for key, reason in shard.bad if key not in index.rows)
+
+    def look_up(self, name: str) -> Shard:
+        """Return a shard that another process committed; its bytes are hashed.
+
+        Raises:
+            DamagedError: it is not there, or damaged.
+        """
+        digests, views, meta = self.store.check(name)
+        remarks = {
+            (bytes.fromhex(digest), view): tuple(found)
+            for digest, view, *found in meta.get("remarks", ())
+        }
+        bad = tuple(((bytes.fromhex(digest), view), why) for digest, view, why in meta["bad"])
+        return Shard(name, tuple(keys_in(digests, views)), bad, remarks, meta["engine"])
+
     def gather(self, keys: Sequence[Key]) -> np.ndarray:
         """Return the features of images that have a row, float32 [len(keys), D]; one at least."""
         dim = self.store.rows(self.index.rows[keys[0]][0]).shape[1]
@@ -53,87 +95,41 @@ class Rows:
         return features
 
 
-class WantedImages:
-    """The images of a data set, whose rows are wanted, and what of it cannot be taken.
-
-    These are files that are no images, and images that cannot be decoded. What is called an image
-    and is none counts as a bad one, not as a stray file.
-
-    Args:
-        images: that were found, with their digests.
-        most: how many files may be bad; None for no limit.
-
-    Attributes:
-        keys: (digest, 0) of each image, in data set order.
-        sources: each key to the path of the first image that has it, in the same order.
-        left_out: path and reason of every stray file.
-        total: images found, bad ones included.
-    """
-
-    def __init__(self, images: ImageSet, most: int | None):
-        self.images, self.most = images, most
-        self.keys: list[Key] = [(digest, 0) for digest in images.digests]
-        self.files = Counter(self.keys)  # equal files are one row
-        self.sources: dict[Key, str | bytes] = {}
-        for key, path in zip(self.keys, images.paths, strict=True):
-            self.sources.setdefault(key, f"{images.root}/{path}")
-        self.false = [entry for entry in images.left_out if claims(*entry)]
-        self.left_out = tuple(entry for entry in images.left_out if not claims(*entry))
-        self.total = len(self.keys) + len(self.false)
-
-    def views(self, having: Container[Key], number: int) -> list[Key]:
-        """Return (digest, 1 … number) of the labelled training images among `having`, in order."""
-        images = self.images
-        return [
-            (key[0], view)
-            for key, split, label in zip(self.keys, images.splits or (), images.labels, strict=True)
-            if number and split == "train" and label >= 0 and key in having
-            for view in range(1, number + 1)
-        ]
-
-    def listed(self, index: Index) -> list[tuple[str, str]]:
-        """Return path and reason of every bad file of the data set."""
-        paths, reasons = self.images.paths, self.reasons(index)
-        return [*((paths[row], reason) for row, reason in reasons.items()), *self.false]
-
-    def reasons(self, index: Index) -> dict[int, str]:
-        """Return row to the reason of every image that has no row."""
-        return {row: index.bad[key] for row, key in enumerate(self.keys) if key in index.bad}
-
-    def remarks(self, index: Index) -> list[tuple[str, str]]:
-        """Return path and remark of every image of which decoding says something."""
-        pairs = zip(self.keys, self.images.paths, strict=True)
-        return [(path, remark) for key, path in pairs for remark in index.remarks.get(key, ())]
-
-    def check(self, index: Index) -> None:
-        """Raise a `PipelineError` where more files are bad than are allowed."""
-        count = sum(self.files[key] for key in index.bad) + len(self.false)
-        if self.most is not None and count > self.most:
-            raise PipelineError(
-                f"{count} images could not be decoded, and --max-bad allows {self.most}. "
-                f"{first(self.listed(index))} Fix or remove them, or allow more; what was computed "
-                "is kept."
-            )
-
-
-def first(bad: list[tuple[str, str]], most: int = 5) -> str:
-    """Return path and reason of the first few."""
-    listed = "; ".join(f"{path}: {reason}" for path, reason in bad[:most])
-    more = f"; and {len(bad) - most} more" if len(bad) > most else ""
-    return f"{listed}{more}."
-
-
 @dataclass(frozen=True)
 class Part:
     """Consecutive images of a plan, about a shard: what is computed and committed together.
 
     Attributes:
+        number: its place in the plan, from 0.
         keys: (digest, view) of each.
+        sources: the path of each, or its bytes.
         batches: that they are read in.
     """
 
+    number: int
     keys: tuple[Key, ...]
+    sources: tuple[str | bytes, ...]
     batches: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a part of a plan.
+
+    Attributes:
+        part: that was computed.
+        shards: of each fingerprint of the plan, those that its rows were committed in.
+        passing: (digest, view) and reason of images that could not be read this time, and of which
+            no shard says so.
+        sides: short side, in pixels, of each image that was decoded.
+        notes: sentences for the person.
+    """
+
+    part: Part
+    shards: tuple[tuple[Shard, ...], ...]
+    passing: tuple[tuple[Key, str], ...] = ()
+    sides: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,19 +140,64 @@ class Plan:
         rows: of each fingerprint that the pass computes, one at least; all of one trunk,
             preprocessing and precision.
         wanted: (digest, view) of each image, in data set order.
-        missing: of those that a fingerprint lacks to the path, or the bytes, likewise in order.
-        parts: of these, in order.
+        parts: of those that a fingerprint lacks, likewise in order.
     """
 
     rows: tuple[Rows, ...]
     wanted: tuple[Key, ...]
-    missing: Mapping[Key, str | bytes]
-    parts: tuple[Part, ...]
+    parts: Parts
 
     @property
     def lacking(self) -> list[Rows]:
         """Return the rows of those fingerprints that lack some."""
         return [rows for rows in self.rows if rows.computed]
+
+    def enter(self, done: Done) -> None:
+        """Take what came of a part into the rows."""
+        for rows, shards in zip(self.rows, done.shards, strict=True):
+            for shard in shards:
+                rows.enter(shard)
+            rows.index.bad.update((k, why) for k, why in done.passing if k not in rows.index.rows)
+            rows.sides += done.sides
+            rows.notes += [note for note in done.notes if note not in rows.notes]
+
+
+class Parts(Sequence[Part]):
+    """The parts of images in order, each of whole batches and made when it is asked for.
+
+    Args:
+        keys: (digest, view) of each image.
+        sources: the path of each, or its bytes.
+        batch_size: images in a batch.
+        size: images in a part; None for about a shard.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[Key],
+        sources: Sequence[str | bytes],
+        *,
+        batch_size: int,
+        size: int | None = None,
+    ):
+        self.keys, self.sources, self.batch_size = keys, sources, batch_size
+        self.size = size or batch_size * max(1, SHARD_ROWS // batch_size)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.keys) / self.size)
+
+    @overload
+    def __getitem__(self, number: int) -> Part: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Part]: ...
+    def __getitem__(self, number: int | slice) -> Part | Sequence[Part]:
+        if isinstance(number, slice):
+            return [self[at] for at in range(*number.indices(len(self)))]
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        own = slice(number * self.size, (number + 1) * self.size)
+        keys, sources = tuple(self.keys[own]), tuple(self.sources[own])
+        return Part(number, keys, sources, math.ceil(len(keys) / self.batch_size))
 
 
 def feature_key(facts: TrunkFacts, options: ExtractOptions) -> FeatureKey:
@@ -278,8 +319,5 @@ def make_plan(
     )  # fmt: skip
     lacked = {key for rows in several for key in rows.computed}
     missing = {key: source for key, source in sources.items() if key in lacked}
-    size = batch_size * max(1, SHARD_ROWS // batch_size)  # whole batches
-    keys = tuple(missing)
-    cut = [keys[start : start + size] for start in range(0, len(keys), size)]
-    parts = tuple(Part(part, math.ceil(len(part) / batch_size)) for part in cut)
-    return Plan(together, wanted, missing, parts)
+    parts = Parts(tuple(missing), tuple(missing.values()), batch_size=batch_size)
+    return Plan(together, wanted, parts)

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.cores import usable_cores
 from pipeline.extraction.compute import HalfRangeError, fill
-from pipeline.extraction.crashes import noted_apart
+from pipeline.extraction.crashes import noted
 from pipeline.extraction.engines import make_engine
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import Rows, find_rows
@@ -147,7 +147,7 @@ def make_source(
     live = Live(
         make_engine(trunk, key, extract, cache), wanted.paths, key.preprocess,
         workers=workers or usable_cores(), device=place,
-        guarded=partial(noted_apart, cache, progress),
+        guarded=partial(noted, cache, progress),
         finite=FiniteRows(given.trunk, str(given.precision)),
     )  # fmt: skip
     if wanted.views and (options.views is None or not options.live):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pipeline.arguments import path_of
 from pipeline.cores import usable_cores
 from pipeline.errors import DamagedError, PipelineError
-from pipeline.extraction.crashes import noted_apart
+from pipeline.extraction.crashes import noted
 from pipeline.finetuning.network import Cut, Network
 from pipeline.heads.head import Head, is_right
 from pipeline.heads.linear import LinearHead
@@ -183,7 +183,7 @@ class Predictor:
         engine = self.fp32_engine(device)
         sources = ((as_source(image), None, 0) for image in images)
         probabilities = [np.empty((0, len(self.classes)))]
-        with noted_apart(self.cache, Silent()) as guard, ExitStack() as stack:
+        with noted(self.cache, Silent()) as guard, ExitStack() as stack:
             batches = load(
                 sources, self.preprocess, batch_size=_BATCH, workers=usable_cores(), pad=False,
                 guard=guard,

@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.cores import usable_cores
 from pipeline.errors import UsageError
 from pipeline.extraction.compute import fill
-from pipeline.extraction.crashes import noted_apart
+from pipeline.extraction.crashes import noted
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import SHARD_ROWS, find_rows
 from pipeline.finetuning.model import Predictor
@@ -98,7 +98,7 @@ def through_trunk(
             workers=options.workers or usable_cores(),
             pin=pinned,
             pad=False,
-            guard=stack.enter_context(noted_apart(cache, progress)),
+            guard=stack.enter_context(noted(cache, progress)),
             cut=cut,
         )
         stack.callback(batches.close)  # its threads end before their notes do

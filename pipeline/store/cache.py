@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class Cache:
     compiled = _Inside("compiled")
     #: The folder of what `advise` found, one file a table.
     advice = _Inside("advice")
+    #: The folder of plans that several processes compute, with the records of what is done.
+    plans = _Inside("plans")
     #: The folder of the built-in data sets.
     data = _Inside("data")
     #: The SQLite file that remembers digests and what trunks resolve to.
@@ -165,8 +168,10 @@ class Cache:
         return self._manifest(fingerprint, keys).exists()
 
     def end_run(self, fingerprint: str, keys: Sequence[Key]) -> None:
-        """Remove a run's manifest, its own or one that a killed run of the same left."""
+        """Remove a run's manifest and plans, its own or those of a killed run of the same."""
         remove(self._manifest(fingerprint, keys))
+        for folder in self.plans.glob(f"{self.run_id(fingerprint, keys)}-*"):
+            shutil.rmtree(folder, ignore_errors=True)  # `gc` removes what stays
 
     @contextmanager
     def reading(self, fingerprints: Iterable[str], keys: Sequence[Key]) -> Iterator[None]:
@@ -188,11 +193,15 @@ class Cache:
             with suppress(PipelineError):
                 remove(path)
 
-    def _manifest(self, fingerprint: str, keys: Sequence[Key]) -> Path:
+    def run_id(self, fingerprint: str, keys: Sequence[Key]) -> str:
+        """Return what names the runs that want just these rows, 16 hexadecimal digits."""
         name = hashlib.sha256(fingerprint.encode())
         for digest, view in keys:
             name.update(digest + view.to_bytes(4, "little"))
-        return self.root / "runs" / f"{name.hexdigest()[:16]}.h5"
+        return name.hexdigest()[:16]
+
+    def _manifest(self, fingerprint: str, keys: Sequence[Key]) -> Path:
+        return self.root / "runs" / f"{self.run_id(fingerprint, keys)}.h5"
 
     def manifests(self) -> Iterator[Manifest]:
         """Yield what each run names that computes or reads rows, or was stopped while it did.

@@ -3,8 +3,8 @@
 A decoder is C code; a hostile file may end the process in it, and then nobody is left to say which
 file it was. So each decoding thread notes the image's digest before it begins, in a slot of its
 own, by one small write that is never synced: the process dies, not the machine. An orderly end
-removes the file. Whoever finds one knows that its writer is dead (it holds the fingerprint's lock,
-or the file's own, see `claimed`), and which few images that had in its hands.
+removes the file, or leaves what is known to crash. Whoever finds one that nobody holds (see
+`claimed`) knows that its writer is gone, and which few images that had in its hands.
 
 The file: 33 bytes for each entry, what is known of it and a digest. Entries of earlier runs come
 first and stay: what is known to crash, and what is still to be looked at.
@@ -23,8 +23,6 @@ from pipeline import locks
 from pipeline.errors import PipelineError
 from pipeline.store.atomic import TEMPORARY, make_folder
 
-#: The file's name, in the folder of the fingerprint.
-NAME = "decoding"
 _HELD, _CRASHES, _CLEARED = b"?", b"!", b"."
 _SIZE = 33
 _MOST = 1 << 20  # bytes that are read of a file
@@ -35,7 +33,6 @@ class InFlightJournal:
 
     Args:
         path: of the file.
-        lasting: keep what is known to crash after an orderly end too, where nothing else does.
 
     Attributes:
         held: digests that a run which ended suddenly was decoding then, not looked at yet.
@@ -45,8 +42,8 @@ class InFlightJournal:
         PipelineError: on entering, where the file cannot be opened or written.
     """
 
-    def __init__(self, path: Path, *, lasting: bool = False):
-        self.path, self.lasting = path, lasting
+    def __init__(self, path: Path):
+        self.path = path
         self.held: set[bytes] = set()
         self.crashing: set[bytes] = set()
         self._slots = threading.local()
@@ -81,6 +78,13 @@ class InFlightJournal:
         with suppress(OSError):  # as in `note`
             os.pwrite(self._file, _CRASHES if crashes else _CLEARED, self._places[digest])
 
+    def doubt(self) -> None:
+        """Take what is known to crash for what is still to be looked at."""
+        self.held |= self.crashing
+        self.crashing = set()
+        with suppress(OSError):  # as in `note`
+            self._rewrite()
+
     def note(self, digest: bytes) -> None:
         """Note that this thread is about to decode an image."""
         slot = getattr(self._slots, "number", None)
@@ -92,11 +96,11 @@ class InFlightJournal:
         with suppress(OSError), self._lock:  # the file's number may be another file's after the end
             os.pwrite(self._file, _HELD + digest, slot * _SIZE)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Leave nothing behind after success; after an error what is still to be known."""
+    def __exit__(self, *_: object) -> None:
+        """Leave what is known to crash or still to be looked at, and else nothing."""
         try:
             with suppress(OSError):  # the next run looks at a few images in vain
-                if (self.held or self.crashing) and (self.lasting or kind is not None):
+                if self.held or self.crashing:
                     self._rewrite()
                 else:
                     self.path.unlink(missing_ok=True)
@@ -108,7 +112,7 @@ class InFlightJournal:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[Path]:
-    """Give the path of a journal that is this process's own, for where no lock is held.
+    """Give the path of a journal that is this process's own.
 
     It begins with what the files of ended processes say, which it takes the place of, and with what
     living ones know to crash. A living process holds the lock of its file, which dies with it. On a

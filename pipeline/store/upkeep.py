@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import DamagedError, PipelineError
-from pipeline.store import advice, in_flight
+from pipeline.store import advice
 from pipeline.store.atomic import TEMPORARY, file_clock, remove
 from pipeline.store.cache import Cache
 from pipeline.store.result_records import ModelInfo
@@ -135,9 +135,10 @@ def garbage(
     """Return the unreferenced files of a cache with their sizes in bytes, and remove none.
 
     These are shards that no table, model or run names, converted trunks that have no rows, advice
-    on tables that are gone, and temporary files that are older than `OLD`. Shards are listed before
-    what names them is read: a run writes its manifest first and removes it when a table or model
-    names the rows, so that no shard that it needs is taken for unreferenced, on whatever host.
+    on tables that are gone, and temporary files and plans without a run that are older than `OLD`.
+    Shards are listed before what names them is read: a run writes its manifest first and removes it
+    when a table or model names the rows, so that no shard that it needs is taken for unreferenced,
+    on whatever host.
 
     Args:
         cache: that is looked through.
@@ -164,6 +165,11 @@ def garbage(
             continue
         for fingerprint in run.fingerprints:
             needed.setdefault(fingerprint, set()).update(run.keys)
+    runs = {path.stem for path in (cache.root / "runs").glob("*.h5") if path not in unused}
+    unused += [
+        path for path in cache.plans.glob("*")
+        if path.name.split("-")[0] not in runs and _written(path) < past
+    ]  # fmt: skip
     if unfinished:
         states = (cache.root / "training").iterdir() if (cache.root / "training").is_dir() else ()
         unused += [path for path in states if _written(path) < past]
@@ -231,7 +237,7 @@ def collect(
                 raise PipelineError(f"Cannot remove {path}: {error.strerror}.") from error
         else:
             remove(path)
-    empty = [store for store in cache.stores() if not _names(store) - {"lock", in_flight.NAME}]
+    empty = [store for store in cache.stores() if not _names(store) - {"lock"}]
     needed = {fingerprint for run in cache.manifests() for fingerprint in run.fingerprints}
     for store in empty:
         if store.fingerprint not in needed:

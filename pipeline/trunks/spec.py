@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -135,6 +136,20 @@ class FeatureKey:
             "view_policy": VIEW_POLICY,
             "schema": SCHEMA,
         }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> FeatureKey:
+        """Return the inverse of `to_json`.
+
+        Raises:
+            ValueError: they are of another release, or no key at all.
+        """
+        known: dict[str, Any] = {field.name: values.get(field.name) for field in fields(cls)}
+        known["preprocess"] = Preprocess.from_json(values.get("preprocess", {}))
+        made = cls(**known)
+        if made.to_json() != values:
+            raise ValueError("it was written by another release")
+        return made
 
     @property
     def fingerprint(self) -> str:

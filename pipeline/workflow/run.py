@@ -131,6 +131,8 @@ def run(
     engine: str = "auto",
     extract_batch_size: int | None = None,
     workers: int | None = None,
+    processes: int | None = None,
+    on: str | None = None,
     name: str | None = None,
     val_fraction: float | None = None,
     test_fraction: float | None = None,
@@ -189,7 +191,7 @@ def run(
         data: a folder, a CSV or TSV file, or the name of a built-in set; `digits` without it.
         trunk, weights, keys, layer, pool, image_size, engine: as in `extract`.
         extract_views, extract_batch_size: `views` and `batch_size` of `extract`.
-        name, val_fraction, test_fraction, wait, max_bad, rehash: as in `extract`.
+        name, val_fraction, test_fraction, wait, max_bad, rehash, processes, on: as in `extract`.
         precision: of the trunk, and of training: `auto`, `fp32`, `tf32`, `bf16` or `fp16`.
         device: `auto`, `cpu`, `cuda` or `mps`.
         workers: decoding threads; None for the cores that the process may use.

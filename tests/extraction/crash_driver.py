@@ -144,7 +144,7 @@ def live(folder: Path, cache: Path, plan: dict) -> dict:
     from kill_driver import Engine
 
     from pipeline.errors import PipelineError
-    from pipeline.extraction.crashes import noted_apart
+    from pipeline.extraction.crashes import noted
     from pipeline.finetuning.activations import Live
     from pipeline.images.preprocess import Preprocess
     from pipeline.store.cache import Cache
@@ -155,7 +155,7 @@ def live(folder: Path, cache: Path, plan: dict) -> dict:
     paths = {hashlib.sha256(Path(name).read_bytes()).digest(): name for name in names}
     source = Live(
         Engine(), paths, Preprocess(10, 8), workers=plan.get("workers", 1),
-        device=torch.device("cpu"), guarded=partial(noted_apart, Cache.at(cache), heard),
+        device=torch.device("cpu"), guarded=partial(noted, Cache.at(cache), heard),
         finite=FiniteRows("t", "fp32"),
     )  # fmt: skip
     keys, done, error = [(digest, 0) for digest in paths], 0, ""
@@ -173,6 +173,7 @@ def run(folder: Path, cache: Path, plan: dict) -> dict:
     from pipeline.extraction import engines, extract
     from pipeline.extraction import plan as planning
     from pipeline.extraction.options import ExtractOptions
+    from pipeline.extraction.spread import share
     from pipeline.store import upkeep
     from pipeline.store.cache import Cache
     from pipeline.trunks import spec
@@ -196,10 +197,12 @@ def run(folder: Path, cache: Path, plan: dict) -> dict:
     planning.SHARD_ROWS = 8
     home = Cache.at(cache)
     found = upkeep.verify(home).problems
-    workers = plan.get("workers", 1)
-    done = extract.extract_table(
-        folder, ExtractOptions(precision="fp32", workers=workers), home, heard
-    )
+    options = ExtractOptions(precision="fp32", workers=plan.get("workers", 1),
+                             rehash=plan.get("again", False))  # fmt: skip
+    if part := plan.get("part"):
+        done = share.compute_share(folder, share.Share.asked(part), options, home, heard)
+        return {"images": done.images, "bad": [list(entry) for entry in done.bad]}
+    done = extract.extract_table(folder, options, home, heard)
     table = done.table
     metas = [store.check(name)[2] for store in home.stores() for name in store.names()]
     return {
@@ -210,7 +213,7 @@ def run(folder: Path, cache: Path, plan: dict) -> dict:
         "rows": hashlib.sha256(table.features.tobytes() + repr(table.paths).encode()).hexdigest(),
         "in_shards": [reason for meta in metas for _, _, reason in meta["bad"]],
         "said": heard.said,
-        "notes": [str(path) for path in cache.rglob("decoding")],
+        "notes": [len(path.read_bytes()) for path in home.decoding.glob("*")],
     }
 
 

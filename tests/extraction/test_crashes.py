@@ -26,6 +26,12 @@ SCENARIOS = {
     "after a commit": [{"forward": SEGV}, *[{"at": {DECODED: SEGV}}] * 2],
     "many threads": [{"at": {FIRST: SEGV}, "workers": 4}] * 2,
     "killed": [{"at": {FIRST: KILL}}, {"at": {FIRST: KILL}}, {}],
+    "shares": [
+        {"at": {FIRST: SEGV}, "part": "1/2"},
+        {"at": {FIRST: SEGV}, "part": "2/2"},
+        *[{"at": {FIRST: SEGV}}] * 2,
+        {"at": {FIRST: SEGV}, "again": True},
+    ],
     "the trunk": [{"forward": SEGV}, {}],
     "predict": [{"at": {FIRST: SEGV}, "predict": True}] * 3 + [{"predict": True}],
     "predict two": [{"at": {FIRST: SEGV, SECOND: ABRT}, "predict": True, "workers": 4}] * 4,
@@ -55,7 +61,7 @@ def test_the_run_after_a_crash_leaves_the_image_out_and_is_otherwise_the_same(ru
     assert done["died"] == 0 and done["problems"] == []
     assert done["bad"] == [[SECOND, REASON]] and done["in_shards"] == [REASON]
     assert done["rows"] == warm["rows"] == runs["the second called bad"][0]["rows"]
-    assert done["notes"] == []
+    assert done["notes"] == warm["notes"] == [33]  # other trunks need not meet it again
     assert f"ended suddenly while it decoded {done['folder']}/{SECOND}: " in done["said"][0]
     assert f"{SECOND} crashes the decoder and is left out." in done["said"][1]
     assert warm["extracted"] == 0 and warm["bad"] == done["bad"] and warm["said"] == []
@@ -83,6 +89,16 @@ def test_an_image_at_which_the_system_kills_the_process_is_never_blamed(runs):
     one, two, done = runs["killed"]
     assert (one["died"], two["died"]) == (KILL, KILL)
     assert done["died"] == 0 and done["bad"] == [] and done["extracted"] == 16
+
+
+def test_what_crashed_one_share_is_known_to_all_others_and_to_who_assembles(runs):
+    crashed, other, done, warm, again = runs["shares"]
+    assert crashed["died"] == SEGV and other["died"] == 0 and other["bad"] == []
+    assert other["images"] == 8
+    for run in (done, warm, again):
+        assert run["died"] == 0 and run["bad"] == [[FIRST, REASON]] and run["problems"] == []
+    assert (done["extracted"], warm["extracted"]) == (7, 0)
+    assert any("looking at it apart" in said for said in again["said"])  # --rehash tries it again
 
 
 def test_a_crash_of_the_trunk_blames_no_image(runs):

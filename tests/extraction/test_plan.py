@@ -8,7 +8,7 @@ import torch
 
 from pipeline.extraction import plan
 from pipeline.extraction.compute import compute_part
-from pipeline.extraction.plan import Part, find_rows, make_plan
+from pipeline.extraction.plan import Parts, find_rows, make_plan
 from pipeline.images.decoding import nvjpeg
 from pipeline.images.decoding.loader import Batch
 from pipeline.images.preprocess import Preprocess
@@ -109,7 +109,7 @@ def test_a_plan_names_what_any_fingerprint_lacks_in_data_set_order(cache):
     other = rows_of(cache, "layer2")
     some.computed, other.computed = KEYS[5:7], KEYS[2:6]
     made = make_plan(cache, [some, whole, other], SOURCES, batch_size=4)
-    assert list(made.missing) == KEYS[2:7] and made.wanted == tuple(KEYS)
+    assert [*made.parts.keys] == KEYS[2:7] and made.wanted == tuple(KEYS)
     assert made.rows == (some, other) and made.lacking == [some, other]
 
 
@@ -142,14 +142,15 @@ class Listing:
     def __init__(self):
         self.rows, self.commits = {}, []
 
-    def take(self, computed, keys, batch):
+    def take(self, computed, keys, batch, sources):
         pairs = zip(keys, computed[: len(keys)], strict=True)
         good = {key: row for slot, (key, row) in enumerate(pairs) if slot not in batch.bad}
         self.rows.update(good)
         return len(batch.bad)
 
-    def commit(self):
+    def end(self):
         self.commits.append(len(self.rows))
+        return ()
 
 
 def read(keys, size=4):
@@ -160,7 +161,7 @@ def read(keys, size=4):
 
 
 def test_parts_share_a_reader_and_an_engine_and_each_row_keeps_its_image():
-    parts = [Part(tuple(KEYS[:8]), 2), Part(tuple(KEYS[8:16]), 2), Part(tuple(KEYS[16:18]), 1)]
+    parts = Parts(KEYS[:18], [*SOURCES.values()][:18], batch_size=4, size=8)
     writer, other = Listing(), Listing()
     computed = run_batches(Ahead(), read(KEYS[:18]))
     for part in parts:

@@ -88,7 +88,7 @@ def test_rows_that_come_between_the_look_and_the_lock_are_not_computed_again(
     keys = [(bytes.fromhex(digest), 0) for digest in table.digests]
     rows = find_rows(cache, pipeline_key(table), keys, device="cpu")
     rows.index = shards.Index()  # as it was before
-    with _locked([rows], dict.fromkeys(keys, ""), RECIPE, Silent(), None):
+    with _locked(cache, [rows], dict.fromkeys(keys, ""), RECIPE, Silent(), None):
         assert rows.computed == []
 
 
@@ -171,7 +171,7 @@ def test_locks_are_taken_in_one_order_so_that_two_runs_never_wait_for_each_other
         for layer in ("layer1", "layer2", "layer3", "layer4")
     ]
     for given in (several, several[::-1]):
-        with _locked(given, {(b"x" * 32, 0): ""}, RECIPE, Silent(), None):
+        with _locked(cache, given, {(b"x" * 32, 0): ""}, RECIPE, Silent(), None):
             pass
     assert taken == sorted(taken[:4]) * 2
 

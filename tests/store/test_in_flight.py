@@ -18,9 +18,9 @@ def raising(number):
     return call
 
 
-def crashed(path, *noted, lasting=False):
+def crashed(path, *noted):
     """Make the notes of a run that was never left: the process is gone."""
-    flight = InFlightJournal(path, lasting=lasting).__enter__()
+    flight = InFlightJournal(path).__enter__()
     for digest in noted:
         flight.note(digest)
     return flight
@@ -35,7 +35,7 @@ def test_what_a_thread_noted_last_is_held_after_a_crash(tmp_path):
         assert after.held == {B, C} and after.crashing == set()
 
 
-def test_what_is_held_and_what_crashes_is_kept_until_a_run_ends_well(tmp_path):
+def test_what_is_held_and_what_crashes_is_kept_whatever_the_end(tmp_path):
     path = tmp_path / NAME
     crashed(path, A)
     with pytest.raises(KeyboardInterrupt), InFlightJournal(path) as second:
@@ -53,6 +53,12 @@ def test_what_is_held_and_what_crashes_is_kept_until_a_run_ends_well(tmp_path):
         raise KeyboardInterrupt
     with InFlightJournal(path) as end:
         assert (end.crashing, end.held) == ({A}, {C})
+        end.judge(C, crashes=False)
+    with InFlightJournal(path) as again:
+        assert (again.crashing, again.held) == ({A}, set())
+        again.doubt()
+        assert (again.crashing, again.held) == (set(), {A})
+        again.judge(A, crashes=False)
     assert not path.exists()
 
 
@@ -113,7 +119,7 @@ def test_notes_that_cannot_be_opened_are_told_and_those_that_cannot_be_written_a
 def ended(folder, *noted):
     """Leave the notes of a process that claimed a file and crashed: its lock died with it."""
     with claimed(folder) as path:
-        data = crashed(path, *noted, lasting=True)
+        data = crashed(path, *noted)
         kept = path.read_bytes()
     path.write_bytes(kept)
     assert data.path == path
@@ -122,24 +128,24 @@ def ended(folder, *noted):
 def test_a_process_takes_over_what_ended_ones_left_and_leaves_what_crashes(tmp_path):
     ended(tmp_path, A, B)
     ended(tmp_path, C)
-    with claimed(tmp_path) as path, InFlightJournal(path, lasting=True) as flight:
+    with claimed(tmp_path) as path, InFlightJournal(path) as flight:
         assert flight.held == {B, C} and list(tmp_path.iterdir()) == [path]
         flight.judge(B, crashes=True)
         flight.judge(C, crashes=False)
-    with claimed(tmp_path) as path, InFlightJournal(path, lasting=True) as flight:
+    with claimed(tmp_path) as path, InFlightJournal(path) as flight:
         assert (flight.crashing, flight.held) == ({B}, set())
     assert len(list(tmp_path.iterdir())) == 1
-    with claimed(tmp_path / "none") as path, InFlightJournal(path, lasting=True):
+    with claimed(tmp_path / "none") as path, InFlightJournal(path):
         pass
     assert not (tmp_path / "none").exists()
 
 
 def test_what_a_living_process_decodes_is_no_suspect_but_what_it_found_is_known(tmp_path):
     ended(tmp_path, A)
-    with claimed(tmp_path) as path, InFlightJournal(path, lasting=True) as one:
+    with claimed(tmp_path) as path, InFlightJournal(path) as one:
         one.judge(A, crashes=True)
         one.note(B)
-        with claimed(tmp_path) as other, InFlightJournal(other, lasting=True) as two:
+        with claimed(tmp_path) as other, InFlightJournal(other) as two:
             assert (two.crashing, two.held) == ({A}, set())
             assert path.exists() and other != path
         assert one.path.exists()
@@ -151,7 +157,7 @@ def test_without_locks_what_an_ended_process_left_is_taken_over_all_the_same(
 ):
     monkeypatch.setattr("fcntl.flock", raising(number))
     ended(tmp_path, A)
-    with claimed(tmp_path) as path, InFlightJournal(path, lasting=True) as flight:
+    with claimed(tmp_path) as path, InFlightJournal(path) as flight:
         assert flight.held == {A}
         flight.judge(A, crashes=False)
     assert list(tmp_path.iterdir()) == []

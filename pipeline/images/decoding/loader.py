@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import groupby, islice
@@ -54,8 +54,12 @@ class Batch:
     sides: dict[int, int] = field(default_factory=dict)
 
 
+#: Path, or the bytes themselves, expected digest (32 bytes) and view of a crop.
+File = tuple[str | bytes, bytes | None, int]
+
+
 def load(
-    files: Iterable[tuple[str | bytes, bytes | None, int]],
+    files: Iterable[File],
     preprocess: Preprocess,
     *,
     batch_size: int,
@@ -89,6 +93,37 @@ def load(
     Raises:
         PipelineError: the machine is to blame (no memory, an input or output error).
     """
+    return load_batches(
+        cut_into(files, batch_size), preprocess, batch_size=batch_size, workers=workers, pin=pin,
+        pad=pad, ahead=ahead, guard=guard, cut=cut,
+    )  # fmt: skip
+
+
+def cut_into(files: Iterable[File], size: int) -> Iterator[list[File]]:
+    """Yield consecutive files, `size` of them at a time; the last ones may be fewer."""
+    given = iter(files)
+    while part := list(islice(given, size)):
+        yield part
+
+
+def load_batches(
+    batches: Iterable[Sequence[File]],
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    workers: int,
+    pin: bool = False,
+    pad: bool = True,
+    ahead: int = AHEAD,
+    guard: reading.Guard = reading.unguarded,
+    cut: Crops = crops,
+) -> Generator[Batch]:
+    """Do what `load` does with files that are cut into batches already.
+
+    Args:
+        batches: files of each, `batch_size` at most.
+        preprocess: as in `load`, like what follows.
+    """
     size = preprocess.crop
 
     def fill(
@@ -118,8 +153,8 @@ def load(
 
     def begin() -> Iterator[tuple[Batch, list[Future[_Filled]]]]:
         """Begin batch after batch, each when it is asked for."""
-        given, start = iter(files), 0
-        while part := list(islice(given, batch_size)):
+        start = 0
+        for part in batches:
             rows = batch_size if pad or start else len(part)
             empty = torch.zeros((rows, size, size, 3), dtype=torch.uint8, pin_memory=pin)
             futures = []

@@ -14,7 +14,7 @@ import torch
 
 from pipeline.arguments import path_of
 from pipeline.errors import PipelineError
-from pipeline.extraction.crashes import noted_apart
+from pipeline.extraction.crashes import noted
 from pipeline.extraction.scan import of_table
 from pipeline.finetuning.model import Model, Predictor, open_predictor
 from pipeline.heads import resolve
@@ -242,7 +242,7 @@ def _spread(rows: np.ndarray, most: int) -> np.ndarray:
 def _pictures(paths: list[str], cache: Cache, progress: Progress) -> list[torch.Tensor]:
     """Return those that can be read, uint8 [3, H, W]."""
     pictures = []
-    with noted_apart(cache, progress) as guard, quiet():
+    with noted(cache, progress) as guard, quiet():
         for path in paths:
             try:
                 data = read_unknown(path)

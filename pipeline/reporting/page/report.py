@@ -19,7 +19,7 @@ from pipeline.arguments import path_of
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.extraction import scan
-from pipeline.extraction.crashes import noted_apart
+from pipeline.extraction.crashes import noted
 from pipeline.heads import resolve
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import rank_heads, rank_models
@@ -152,7 +152,7 @@ def write_report(
     looked, info = found.looked, found.info
     read = [] if looked is None or info is None else answers.read(looked.folder, info, table)
     audited = audit.find_faults(table, heads=[one.info for one in found.heads], progress=progress)
-    with noted_apart(cache, progress) as guard:
+    with noted(cache, progress) as guard:
         album = _album(table, found.images, read, audited, progress, guard)
         progress.start("drawing the map", 0)
         made = record(

@@ -13,7 +13,7 @@ from pipeline.arguments import path_of
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction import scan
-from pipeline.extraction.crashes import noted_apart
+from pipeline.extraction.crashes import noted
 from pipeline.extraction.options import ExtractOptions
 from pipeline.heads import predictions, resolve
 from pipeline.heads.head import Head
@@ -190,7 +190,7 @@ def draw_sheet(
     side = SMALL if content.columns > 8 else SIDE
     if preprocess is not None:
         side = max(SIDE, min(preprocess.crop, CROP))
-    with noted_apart(cache, progress) as guard:
+    with noted(cache, progress) as guard:
         pictures = _pictures(
             images, content, preprocess, side, workers=options.workers, guard=guard,
             progress=progress,

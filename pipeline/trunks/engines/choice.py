@@ -94,6 +94,7 @@ def engine_for(
     device: str,
     asked: str,
     precision: str,
+    cores: int | None = None,
 ) -> Engine:
     """Return what runs a network.
 
@@ -105,6 +106,8 @@ def engine_for(
         asked: `torch`, `openvino`, or `auto` for OpenVINO on a CPU where it is installed and can
             run the network, else PyTorch.
         precision: `fp32`, `tf32`, `bf16` or `fp16`.
+        cores: that OpenVINO takes; None for those that the process may use. PyTorch takes those
+            that it was started with.
 
     Raises:
         UsageError: OpenVINO is asked for, and is not there or cannot run it.
@@ -123,7 +126,8 @@ def engine_for(
     if asked != "torch" and installed and device == "cpu":
         try:
             model = openvino_engine.converted(net, key, folder=compiled)
-            return openvino_engine.OpenVINOEngine(model, precision=precision, cores=usable_cores())
+            taken = cores or usable_cores()
+            return openvino_engine.OpenVINOEngine(model, precision=precision, cores=taken)
         except openvino_engine.ConversionError as error:
             if asked == "openvino":
                 raise UsageError(f"{error} Give --engine torch, or leave --engine out.") from error

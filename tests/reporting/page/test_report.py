@@ -339,6 +339,6 @@ def test_an_image_that_crashed_an_earlier_run_is_looked_at_apart_and_left_out(
     assert any("crashes the decoder" in note for note in done.notes)
     missing = record_of(html)["missing"]
     assert missing == {str(at): "crashes the decoder" for at in twins}
-    held = InFlightJournal(next(cache.decoding.iterdir()), lasting=True)
+    held = InFlightJournal(next(cache.decoding.iterdir()))
     with held:
         assert held.crashing == {bytes.fromhex(photos.digests[row])}
