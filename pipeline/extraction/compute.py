@@ -22,7 +22,7 @@ from pipeline.images.names import counted, shown
 from pipeline.progress import Progress
 from pipeline.store import timings
 from pipeline.store.cache import Cache
-from pipeline.store.shards import Index, Key
+from pipeline.store.shards import Index, Key, Keys
 from pipeline.trunks.engines import finite
 from pipeline.trunks.spec import FeatureKey
 
@@ -106,11 +106,12 @@ def fill(
                         if wanted is not None:
                             wanted.check(rows.index)
             except KeyboardInterrupt:
-                kept = min(sum(key in r.index.rows for key in sources) for r in plan.lacking)
+                kept = min(int(r.index.having(sources).sum()) for r in plan.lacking)
                 progress.say(f"{kept:,} of {len(sources):,} {unit} are in the cache.")
                 raise
             seconds = (time.monotonic() - started) / len(plan.lacking)
             for rows in plan.lacking:
+                rows.store.keep(rows.index)
                 rows.notes += engine.notes
                 rows.seconds += seconds
                 timings.note(cache.memo, rows.key.fingerprint, len(rows.computed), seconds)
@@ -138,7 +139,8 @@ def _locked(
                     rows.index.bad.pop(key, None)
             if wanted is not None:
                 wanted.check(rows.index)
-            rows.computed = [key for key in sources if key not in rows.index]
+            keys = Keys.of(sources)
+            rows.computed = list(keys.take(~rows.index.known(keys)))
         return [rows for rows in several if rows.computed]
 
     with ExitStack() as held:
@@ -269,16 +271,13 @@ class ShardWriter:
     def commit(self) -> None:
         """Write a shard of what was taken since the last one, if there is anything."""
         key, index = self.rows.key, self.rows.index
-        index.bad.update(self.bad)
+        index.bad.update(self.bad)  # the passing ones, too
         lasting = [(one, reason) for one, reason in self.bad if reason not in PASSING]
         if self.good or lasting:
             whole = np.concatenate(self.blocks) if self.blocks else np.empty((0, 0), key.dtype)
-            name = self.rows.store.commit(
-                self.good, whole, bad=lasting, remarks=self.remarks, engine=self.engine
+            self.rows.store.commit(
+                self.good, whole, bad=lasting, remarks=self.remarks, engine=self.engine, index=index
             )
-            index.engines[name] = self.engine
-            index.remarks.update(self.remarks)
-            index.rows.update((key, (name, row)) for row, key in enumerate(self.good))
         self.good, self.bad, self.blocks, self.remarks = [], [], [], {}
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -14,13 +15,16 @@ from pipeline.extraction.options import ExtractOptions
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.decoding.formats import claims
 from pipeline.store.cache import Cache
-from pipeline.store.shards import Index, Key, RowStore
+from pipeline.store.shards import Index, Key, Keys, RowStore
 from pipeline.trunks import spec
 from pipeline.trunks.engines import devices
 from pipeline.trunks.spec import LIBJPEG, FeatureKey, TrunkFacts
 
 #: Rows of a part, rounded down to whole batches: what a kill can cost.
 SHARD_ROWS = 256
+#: Rows of a part where there are so many that it is a hundredth of the work: 42 MB of features of
+#: 1280 numbers.
+MOST_ROWS, PARTS = 8192, 100
 
 
 @dataclass
@@ -47,7 +51,8 @@ class Rows:
 
     def gather(self, keys: Sequence[Key]) -> np.ndarray:
         """Return the features of images that have a row, float32 [len(keys), D]; one at least."""
-        dim = self.store.rows(self.index.rows[keys[0]][0]).shape[1]
+        (first,), _ = self.index.find(keys[:1])
+        dim = self.store.rows(self.index.names[first]).shape[1]
         features = np.empty((len(keys), dim), np.float32)
         self.store.gather(self.index, keys, features)
         return features
@@ -81,15 +86,21 @@ class WantedImages:
         self.left_out = tuple(entry for entry in images.left_out if not claims(*entry))
         self.total = len(self.keys) + len(self.false)
 
-    def views(self, having: Container[Key], number: int) -> list[Key]:
-        """Return (digest, 1 … number) of the labelled training images among `having`, in order."""
-        images = self.images
-        return [
-            (key[0], view)
-            for key, split, label in zip(self.keys, images.splits or (), images.labels, strict=True)
-            if number and split == "train" and label >= 0 and key in having
-            for view in range(1, number + 1)
-        ]
+    def views(self, index: Index | None, number: int) -> list[Key]:
+        """Return (digest, 1 … number) of the labelled training images, in order.
+
+        Args:
+            index: that must have a row of each; None for all of them.
+            number: of views.
+        """
+        if not number:
+            return []
+        train = np.array(self.images.splits or (), object) == "train"
+        train &= self.images.labels >= 0
+        if index is not None:
+            train &= index.having(self.keys)
+        digests = [self.keys[row][0] for row in np.flatnonzero(train)]
+        return [(digest, view) for digest in digests for view in range(1, number + 1)]
 
     def listed(self, index: Index) -> list[tuple[str, str]]:
         """Return path and reason of every bad file of the data set."""
@@ -102,8 +113,10 @@ class WantedImages:
 
     def remarks(self, index: Index) -> list[tuple[str, str]]:
         """Return path and remark of every image of which decoding says something."""
-        pairs = zip(self.keys, self.images.paths, strict=True)
-        return [(path, remark) for key, path in pairs for remark in index.remarks.get(key, ())]
+        paths = self.images.paths
+        return [
+            (paths[row], one) for row, said in index.remarked(self.keys).items() for one in said
+        ]
 
     def check(self, index: Index) -> None:
         """Raise a `PipelineError` where more files are bad than are allowed."""
@@ -197,11 +210,12 @@ def find_rows(
     every = [_stored(cache, key) for key in asked.classes]
     if len(every) == 1:
         return every[0]
-    wanted, auto = set(keys), asked.precision == "auto"
-    counts = [sum(key in rows.index.rows for key in wanted) for rows in every]
+    wanted, auto = Keys.of(dict.fromkeys(keys)), asked.precision == "auto"
+    counts = [int(rows.index.having(wanted).sum()) for rows in every]
     for rows, count in zip(every, counts, strict=True):
         fits = count if auto else rows.key.precision == asked.precision
-        if fits and all(one in rows.index or (one[0], 0) in rows.index.bad for one in wanted):
+        lacking = wanted.take(~rows.index.known(wanted)) if fits else wanted
+        if fits and all((digest, 0) in rows.index.bad for digest, _ in lacking):
             likely = devices.likely_precision(device) if auto else asked.precision
             return _noted(rows, count, len(wanted), likely)
     from pipeline.trunks.engines.choice import decoder_on, settled
@@ -278,8 +292,23 @@ def make_plan(
     )  # fmt: skip
     lacked = {key for rows in several for key in rows.computed}
     missing = {key: source for key, source in sources.items() if key in lacked}
-    size = batch_size * max(1, SHARD_ROWS // batch_size)  # whole batches
     keys = tuple(missing)
-    cut = [keys[start : start + size] for start in range(0, len(keys), size)]
+    ends = accumulate(part_sizes(len(keys), batch_size), initial=0)
+    cut = [keys[start:end] for start, end in pairwise(ends)]
     parts = tuple(Part(part, math.ceil(len(part) / batch_size)) for part in cut)
     return Plan(together, wanted, missing, parts)
+
+
+def part_sizes(count: int, batch_size: int) -> list[int]:
+    """Return of how many images each part is: of whole batches, small ones first.
+
+    The first commit comes within seconds; later a kill costs a hundredth of the work at most, or
+    `SHARD_ROWS`, and the shards of many images are few.
+    """
+    sizes: list[int] = []
+    size, most = SHARD_ROWS, max(SHARD_ROWS, min(MOST_ROWS, count // PARTS))
+    while count > 0:
+        sizes.append(min(count, batch_size * max(1, size // batch_size)))
+        count -= sizes[-1]
+        size = min(2 * size, most)
+    return sizes
