@@ -255,7 +255,7 @@ def extract_tables(
             f"--views are of labelled training images, and {gathered.root} has none: leave it out."
         )
     asked = [feature_key(facts, one) for one in several]
-    keys = [*wanted.sources, *views]
+    keys = Keys.of([*wanted.sources, *views])
     with cache.reading([f for key in asked for f in key.fingerprints], keys):
         stored = {
             key: find_rows(cache, key, keys, device=options.device, engine=options.engine)

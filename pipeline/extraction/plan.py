@@ -199,7 +199,7 @@ def find_rows(
     Args:
         cache: where rows are.
         asked: what they depend on.
-        keys: (digest, view) of those that are wanted.
+        keys: (digest, view) of those that are wanted; each once where they are `Keys`.
         device: where missing ones are computed.
         engine: that computes them. What it would compute in fp32 though bf16 is asked for is
             looked for, and filed, under fp32.
@@ -210,7 +210,8 @@ def find_rows(
     every = [_stored(cache, key) for key in asked.classes]
     if len(every) == 1:
         return every[0]
-    wanted, auto = Keys.of(dict.fromkeys(keys)), asked.precision == "auto"
+    auto = asked.precision == "auto"
+    wanted = keys if isinstance(keys, Keys) else Keys.of(dict.fromkeys(keys))
     counts = [int(rows.index.having(wanted).sum()) for rows in every]
     for rows, count in zip(every, counts, strict=True):
         fits = count if auto else rows.key.precision == asked.precision

@@ -38,6 +38,8 @@ INDEX = "index"
 #: A shard that changed so many seconds before it was hashed may change again without its times
 #: changing, and is hashed again the next time. Two seconds is FAT's clock.
 RACY = 2.0
+#: Bytes of rows that are gathered at once when a table is written.
+BLOCK = 16 << 20
 _POLL = 0.2  # seconds between two looks at a lock that another process holds
 _NAME, _FOLDER = re.compile(r"[0-9a-f]{64}\.h5"), re.compile("[0-9a-f]{2}")
 
@@ -47,7 +49,7 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise cannot_read("the folder", folder, error) from error
@@ -80,7 +82,7 @@ class RowStore:
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         for entry in _listed(self.folder):
-            if _FOLDER.fullmatch(entry.name) and entry.is_dir():
+            if _FOLDER.fullmatch(entry.name):
                 for shard in _listed(Path(entry.path)):
                     if _NAME.fullmatch(shard.name) and shard.name.startswith(entry.name):
                         yield shard
@@ -88,9 +90,12 @@ class RowStore:
     def _stamps(self) -> dict[str, Stamp]:
         """Return the names of the committed shards with their sizes and times."""
         stamps = {}
-        for entry in self._entries():
-            with suppress(FileNotFoundError):  # the collector has just removed it
-                stamps[entry.name] = Stamp.of(entry.stat())
+        try:
+            for entry in self._entries():
+                with suppress(FileNotFoundError):  # the collector has just removed it
+                    stamps[entry.name] = Stamp.of(entry.stat())
+        except OSError as error:
+            raise cannot_read("the folder", self.folder, error) from error
         return stamps
 
     def index(self) -> Index:
@@ -199,12 +204,54 @@ class RowStore:
     def gather(self, index: Index, keys: Iterable[Key], out: np.ndarray) -> None:
         """Copy the rows of N keys, which must be there, into `out` [N, ...], shard by shard."""
         shards, rows = index.find(keys)
+        self._copy(index, shards, rows, out)
+
+    def stream(
+        self, index: Index, keys: Iterable[Key], shape: tuple[int, ...] | None = None
+    ) -> hdf5.Streamed:
+        """Return the rows of N keys, one at least, as float32, gathered when they are written.
+
+        Args:
+            index: that has them.
+            keys: in order.
+            shape: of N rows in C order; None for [N].
+        """
+        shards, rows = index.find(keys)
+        first = self.rows(index.names[shards[0]])
+        size = max(1, BLOCK // (4 * max(1, first[0].size)))
+
+        def blocks() -> Iterator[np.ndarray]:
+            maps: dict[int, np.ndarray] = {}
+            for start in range(0, len(rows), size):
+                part = slice(start, start + size)
+                out = np.empty((len(rows[part]), *first.shape[1:]), np.float32)
+                maps = self._copy(index, shards[part], rows[part], out, maps)
+                yield out
+
+        shape = (len(rows),) if shape is None else shape
+        return hdf5.Streamed((*shape, *first.shape[1:]), np.dtype(np.float32), blocks)
+
+    def _copy(
+        self,
+        index: Index,
+        shards: np.ndarray,
+        rows: np.ndarray,
+        out: np.ndarray,
+        maps: Mapping[int, np.ndarray] | None = None,
+    ) -> dict[int, np.ndarray]:
+        """Copy rows of shards into `out`; return the shards' maps, with some of which it began."""
         if (shards < 0).any():
             raise KeyError("a key has no row")
+        used: dict[int, np.ndarray] = {}
+        if not len(shards):
+            return used
         order = np.argsort(shards, kind="stable")
         numbers, starts = np.unique(shards[order], return_index=True)
-        for number, positions in zip(numbers, np.split(order, starts[1:]), strict=True):
-            out[positions] = self.rows(index.names[number])[rows[positions]]
+        for number, positions in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+            known = (maps or {}).get(number)
+            used[number] = self.rows(index.names[number]) if known is None else known
+            out[positions] = used[number][rows[positions]]
+        return used
 
     def rows(self, name: str) -> np.ndarray:
         """Return a shard's rows as a read-only memory map."""

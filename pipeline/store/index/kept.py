@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +13,14 @@ from pipeline.store.atomic import OLD, file_clock, make_folder, remove
 from pipeline.store.index.index import Index
 from pipeline.store.index.segment import Segment, merged
 
+_NAME = re.compile(r"[0-9a-f]{16}\.h5")
+
 
 def segments(folder: Path) -> list[Segment]:
     """Return the segments of a folder that are whole, and none that another replaces."""
     found: list[Segment] = []
     # what was merged from others is larger than each of them
-    for path in sorted(folder.glob("[!.]*.h5"), key=_size, reverse=True):
+    for path in sorted(_files(folder), key=_size, reverse=True):
         if not any(path.name in segment.replaces for segment in found):
             with suppress(DamagedError):  # or just gone: its shards are read again
                 found.append(Segment.read(path))
@@ -32,7 +36,7 @@ def write(index: Index, folder: Path) -> None:
     parts = index.unkept()
     if not parts:
         return
-    with suppress(PipelineError):  # a cache for reading only, or a full disk
+    with suppress(PipelineError, OSError):  # a cache for reading only, or a full disk
         make_folder(folder)
         segment = merged(parts)
         older = tuple(name for name in segment.replaces if (folder / name).exists())
@@ -51,8 +55,17 @@ def forget(folder: Path) -> None:
     Raises:
         PipelineError: one cannot be removed, and the system's reason.
     """
-    for path in folder.glob("*.h5"):
+    for path in _files(folder):
         remove(path)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the segments' files; none where they cannot be listed, since nothing depends on it."""
+    try:
+        with os.scandir(folder) as entries:
+            return [folder / one.name for one in entries if _NAME.fullmatch(one.name)]
+    except OSError:
+        return []
 
 
 def _size(path: Path) -> int:

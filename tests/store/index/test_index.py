@@ -271,3 +271,18 @@ def test_keys_whose_codes_are_equal_are_told_apart(store):
     out = np.empty((3, 2), np.float32)
     store.gather(index, [(same[n], 0) for n in (1, 2, 3)], out)
     assert out[:, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("block", [1, 8 * 3, 1 << 20])
+def test_rows_that_are_streamed_are_those_that_are_gathered(store, monkeypatch, block):
+    monkeypatch.setattr(shards, "BLOCK", block)
+    index = store.index()
+    for start in (0, 7, 14):
+        commit(store, range(start, start + 7), 0.5, index=index)
+    keys = [(DIGESTS[n], 0) for n in np.random.default_rng(0).permutation(21)]
+    want = np.empty((21, 2), np.float32)
+    store.gather(index, keys, want)
+    streamed = store.stream(index, keys)
+    assert (streamed.shape, streamed.dtype) == ((21, 2), np.float32)
+    np.testing.assert_array_equal(np.concatenate(list(streamed.blocks())), want)
+    assert store.stream(index, keys, (7, 3)).shape == (7, 3, 2)
