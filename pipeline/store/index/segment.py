@@ -12,7 +12,7 @@ import os
 import secrets
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,19 +40,17 @@ class Stamp(NamedTuple):
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
-@dataclass(frozen=True, eq=False)
 class Entries:
-    """Sorted keys, each with a number, of several shards. Equal when the same object.
+    """Sorted keys, each with a number, of several shards.
 
-    Attributes:
+    Args:
         keys: M, sorted by code, and equal ones by the names of their shards.
         shards: [M] int32, places in the segment's list of shards.
         values: [M] int32: a row of the shard, or a place in the segment's list of texts.
     """
 
-    keys: Keys
-    shards: np.ndarray
-    values: np.ndarray
+    def __init__(self, keys: Keys, shards: np.ndarray, values: np.ndarray):
+        self.keys, self.shards, self.values = keys, shards, values
 
     @classmethod
     def sorted(cls, keys: Keys, shards: np.ndarray, values: np.ndarray) -> Entries:
@@ -256,7 +254,8 @@ def merged(several: Sequence[tuple[Segment, np.ndarray]]) -> Segment:
         said = np.array([texts.setdefault(text, len(texts)) for text in segment.texts], np.int32)
         for kind in KINDS:
             part = segment.entries[kind].of_shards(moved)
-            parts[kind].append(part if kind == "rows" else replace(part, values=said[part.values]))
+            values = part.values if kind == "rows" else said[part.values]
+            parts[kind].append(Entries(part.keys, part.shards, values))
     entries = {
         kind: Entries.sorted(
             joined([part.keys for part in some]),
@@ -280,19 +279,17 @@ def merged(several: Sequence[tuple[Segment, np.ndarray]]) -> Segment:
     )
 
 
-@dataclass
 class Attached:
     """A segment in an index.
 
-    Attributes:
+    Args:
         segment: as it is.
         numbers: [S] int32 of its shards in the index; -1 for one that is gone, or is in another.
         texts: [T] int32 of its texts in the index.
     """
 
-    segment: Segment
-    numbers: np.ndarray
-    texts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    def __init__(self, segment: Segment, numbers: np.ndarray, texts: np.ndarray):
+        self.segment, self.numbers, self.texts = segment, numbers, texts
 
     def find(self, kind: str, keys: Keys) -> tuple[np.ndarray, np.ndarray]:
         """Return as `Entries.find`, values that are texts as numbers of the index."""
