@@ -134,3 +134,21 @@ def test_the_benchmark_of_scale_measures_several_processes(tmp_path, monkeypatch
     assert found["waiting"][0]["seconds"] > 6 * 0.05
     assert all(row["efficiency"] > 0 for rows in found.values() for row in rows)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_benchmark_of_the_store_goes_from_digests_to_a_table_and_scans_links(
+    tmp_path, monkeypatch, capsys
+):
+    import bench_store
+
+    words = ["--rows", "600", "--links", "20", "--folder", str(tmp_path), "--json"]
+    monkeypatch.setattr(sys, "argv", ["bench_store.py", *words])
+    bench_store.main()
+    report = json.loads(capsys.readouterr().out)
+    (found,) = report["found"].values()
+    assert found["make"]["shards"] == 3 and report["rows"] == 600
+    assert {"first", "use", "again"} <= set(found)
+    for name in ("index", "plan: images", "plan: missing", "table"):
+        assert all(seconds >= 0 for seconds in found["use"][name])
+    assert found["scan, full memo"]["images"] == 20
+    assert not list(tmp_path.iterdir())

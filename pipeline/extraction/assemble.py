@@ -6,7 +6,6 @@ import csv
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,8 @@ from pipeline.images.names import safe
 from pipeline.images.remarks import TAKEN
 from pipeline.store.atomic import may_only_be_read, remove, write_bytes
 from pipeline.store.cache import Cache
+from pipeline.store.index.keys import Key, Keys, joined
 from pipeline.store.records import PassCost, Provenance
-from pipeline.store.shards import Key
 from pipeline.store.table import FeatureTable
 from pipeline.trunks.spec import TrunkFacts, installed
 
@@ -57,8 +56,8 @@ def assemble(
         cost: of computing what was missing.
     """
     index, key = rows.index, rows.key
-    kept: list[Key] = [(digest, 0) for digest in images.digests]
-    shards = index.shards([*kept, *views])
+    kept = Keys.of_digests(images.digests)
+    shards = index.shards(joined([kept, Keys.of(views)]))
     provenance = Provenance(
         fingerprint=key.fingerprint,
         key=key.to_json(),
@@ -87,7 +86,7 @@ def assemble(
         labels=images.labels,
         splits=images.splits or (),
         paths=images.paths,
-        digests=tuple(digest.hex() for digest, _ in kept),
+        digests=tuple(digest.hex() for digest in images.digests),
         classes=images.classes,
         groups=images.groups,
         shards=tuple(shards),
@@ -98,13 +97,12 @@ def assemble(
     held = _held(path, table)
     if held is not None and _says(held, table, options.views):
         return held
-    features = rows.gather(kept)
-    table = replace(table, features=features)
+    features, crops = rows.store.stream(index, kept), None
     if views:
-        crops = rows.gather(views).reshape(-1, options.views, features.shape[1])  # [T, V, D]
-        table = replace(table, views=crops)
+        shape = (len(views) // options.views, options.views)
+        crops = rows.store.stream(index, views, shape)  # [T, V, D]
     try:
-        return table.write(path)
+        return table.write(path, features=features, views=crops)
     except PipelineError as error:
         if held is None or not may_only_be_read(error):
             raise

@@ -26,7 +26,7 @@ from pipeline.images.names import counted, shown
 from pipeline.progress import Progress
 from pipeline.store import timings
 from pipeline.store.cache import Cache
-from pipeline.store.shards import Index, Key
+from pipeline.store.shards import Index, Key, Keys
 from pipeline.trunks.engines import finite
 from pipeline.trunks.spec import FeatureKey
 
@@ -107,11 +107,12 @@ def fill(
                         if wanted is not None:
                             wanted.check(rows.index)
             except KeyboardInterrupt:
-                kept = min(sum(key in r.index.rows for key in sources) for r in plan.lacking)
+                kept = min(int(r.index.having(sources).sum()) for r in plan.lacking)
                 progress.say(f"{kept:,} of {len(sources):,} {unit} are in the cache.")
                 raise
             seconds = (time.monotonic() - started) / len(plan.lacking)
             for rows in plan.lacking:
+                rows.store.keep(rows.index)
                 rows.seconds += seconds
                 timings.note(cache.memo, rows.key.fingerprint, len(rows.computed), seconds)
     for rows in several:
@@ -139,7 +140,8 @@ def _locked(
                     rows.index.bad.pop(key, None)
             if wanted is not None:
                 wanted.check(rows.index)
-            rows.computed = [key for key in sources if key not in rows.index]
+            keys = Keys.of(sources)
+            rows.computed = list(keys.take(~rows.index.known(keys)))
         return [rows for rows in several if rows.computed]
 
     with ExitStack() as held:

@@ -28,6 +28,7 @@ from pipeline.progress import Progress, Silent
 from pipeline.store.atomic import make_folder, may_only_be_read
 from pipeline.store.cache import Cache
 from pipeline.store.records import PassCost
+from pipeline.store.shards import Keys
 from pipeline.store.table import FeatureTable, flat_notes
 from pipeline.trunks import permitted, spec
 from pipeline.trunks.engines import finite
@@ -264,13 +265,13 @@ def extract_tables(
     """
     options = several[0]
     wanted = WantedImages(gathered, options.max_bad)
-    views = wanted.views(wanted.sources, options.views)
+    views = wanted.views(None, options.views)
     if options.views and not views:
         raise UsageError(
             f"--views are of labelled training images, and {gathered.root} has none: leave it out."
         )
     asked = [feature_key(facts, one) for one in several]
-    keys = [*wanted.sources, *views]
+    keys = Keys.of([*wanted.sources, *views])
     with cache.reading([f for key in asked for f in key.fingerprints], keys):
         stored = {
             key: find_rows(cache, key, keys, device=options.device, engine=options.engine)
@@ -301,8 +302,9 @@ def _table(
 ) -> Extraction:
     """Return the table of rows that are there, the views of the training images added."""
     index, images = rows.index, wanted.images
-    extracted = [key for key in rows.computed if key in index.rows]
-    views = {key: wanted.sources[key[0], 0] for key in wanted.views(index.rows, options.views)}
+    tried = Keys.of(rows.computed)
+    extracted = tried.take(index.having(tried))
+    views = {key: wanted.sources[key[0], 0] for key in wanted.views(index, options.views)}
     if views:
         fill(
             cache, options, [rows], views, trunk=trunk, progress=progress, unit="views",
@@ -310,18 +312,17 @@ def _table(
         )  # fmt: skip
         for digest, view in views:
             if reason := index.bad.get((digest, view)):  # its image has no place in this table
-                index.rows.pop((digest, 0), None)
-                index.bad[digest, 0] = reason
+                index.drop((digest, 0), reason)
         wanted.check(index)
     unread, reasons = wanted.listed(index), wanted.reasons(index)
     if len(reasons) == len(wanted.keys):
         raise PipelineError(f"No image of {images.root} could be decoded. {first(unread)}")
     kept = WantedImages(images.without(reasons), None)
-    computed = sum(key in index.rows for key in extracted)
-    more = sum(key in index.rows for key in rows.computed) if views else 0
+    computed = int(index.having(extracted).sum())
+    more = int(index.having(rows.computed).sum()) if views else 0
     cost = PassCost(computed + more, rows.seconds)
     table = assemble(
-        cache, kept.images, rows, views=kept.views(index.rows, options.views), data=data,
+        cache, kept.images, rows, views=kept.views(index, options.views), data=data,
         options=options, facts=facts, cost=cost,
     )  # fmt: skip
     assert table.path is not None
@@ -331,7 +332,7 @@ def _table(
         listing = write_left_out(table.path, wanted.left_out, unread, remarks)
     with _where_allowed([], cache, "what a killed run left stays"):
         # shares know of no bad image before they meet it, and plan its views, too
-        planned = dict.fromkeys(wanted.views(wanted.sources, options.views))
+        planned = dict.fromkeys(wanted.views(None, options.views))
         for keys in (wanted.sources, views, planned):
             cache.end_run(rows.key.fingerprint, list(keys))
     told = _unread_notes(unread, rows.key.precision)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import overload
 
 import numpy as np
 
 from pipeline.extraction.options import ExtractOptions
 from pipeline.store.cache import Cache
-from pipeline.store.shards import Index, Key, RowStore, keys_in
+from pipeline.store.shards import Index, Key, Keys, RowStore
 from pipeline.trunks import spec
 from pipeline.trunks.engines import devices
 from pipeline.trunks.spec import LIBJPEG, FeatureKey, TrunkFacts
 
 #: Rows of a part, rounded down to whole batches: what a kill can cost.
 SHARD_ROWS = 256
+#: Rows of a part where there are so many that it is a hundredth of the work: 42 MB of features of
+#: 1280 numbers.
+MOST_ROWS, PARTS = 8192, 100
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Shard:
     """
 
     name: str
-    keys: tuple[Key, ...]
+    keys: Sequence[Key]
     bad: tuple[tuple[Key, str], ...]
     remarks: Mapping[Key, tuple[str, ...]]
     engine: str
@@ -63,15 +67,10 @@ class Rows:
 
     def enter(self, shard: Shard) -> None:
         """Take a committed shard into the index; of two rows of a key the smaller name's stays."""
-        index = self.index
-        index.engines[shard.name] = shard.engine
-        index.remarks.update(shard.remarks)
-        for row, key in enumerate(shard.keys):
-            held = index.rows.get(key)
-            if held is None or shard.name < held[0]:
-                index.rows[key] = shard.name, row
-            index.bad.pop(key, None)  # it was tried again, and read
-        index.bad.update((key, reason) for key, reason in shard.bad if key not in index.rows)
+        self.store.enter(
+            self.index, shard.name, shard.keys, bad=shard.bad, remarks=shard.remarks,
+            engine=shard.engine,
+        )  # fmt: skip
 
     def look_up(self, name: str) -> Shard:
         """Return a shard that another process committed; its bytes are hashed.
@@ -79,17 +78,18 @@ class Rows:
         Raises:
             DamagedError: it is not there, or damaged.
         """
-        digests, views, meta = self.store.check(name)
+        keys, meta = self.store.check(name)
         remarks = {
             (bytes.fromhex(digest), view): tuple(found)
             for digest, view, *found in meta.get("remarks", ())
         }
         bad = tuple(((bytes.fromhex(digest), view), why) for digest, view, why in meta["bad"])
-        return Shard(name, tuple(keys_in(digests, views)), bad, remarks, meta["engine"])
+        return Shard(name, keys, bad, remarks, meta["engine"])
 
     def gather(self, keys: Sequence[Key]) -> np.ndarray:
         """Return the features of images that have a row, float32 [len(keys), D]; one at least."""
-        dim = self.store.rows(self.index.rows[keys[0]][0]).shape[1]
+        (first,), _ = self.index.find(keys[:1])
+        dim = self.store.rows(self.index.names[first]).shape[1]
         features = np.empty((len(keys), dim), np.float32)
         self.store.gather(self.index, keys, features)
         return features
@@ -144,7 +144,7 @@ class Plan:
     """
 
     rows: tuple[Rows, ...]
-    wanted: tuple[Key, ...]
+    wanted: Sequence[Key]
     parts: Parts
 
     @property
@@ -157,7 +157,11 @@ class Plan:
         for rows, shards in zip(self.rows, done.shards, strict=True):
             for shard in shards:
                 rows.enter(shard)
-            rows.index.bad.update((k, why) for k, why in done.passing if k not in rows.index.rows)
+            passing, index = dict(done.passing), rows.index
+            there = index.having(passing).tolist() if passing else []
+            index.bad.update(
+                one for one, row in zip(passing.items(), there, strict=True) if not row
+            )
             rows.sides += done.sides
             rows.notes += [note for note in done.notes if note not in rows.notes]
 
@@ -169,7 +173,7 @@ class Parts(Sequence[Part]):
         keys: (digest, view) of each image.
         sources: the path of each, or its bytes.
         batch_size: images in a batch.
-        size: images in a part; None for about a shard.
+        ends: of each part, the number of images until there; None for those of `part_sizes`.
     """
 
     def __init__(
@@ -178,13 +182,13 @@ class Parts(Sequence[Part]):
         sources: Sequence[str | bytes],
         *,
         batch_size: int,
-        size: int | None = None,
+        ends: Sequence[int] | None = None,
     ):
         self.keys, self.sources, self.batch_size = keys, sources, batch_size
-        self.size = size or batch_size * max(1, SHARD_ROWS // batch_size)
+        self.ends = [*accumulate(part_sizes(len(keys), batch_size))] if ends is None else [*ends]
 
     def __len__(self) -> int:
-        return math.ceil(len(self.keys) / self.size)
+        return len(self.ends)
 
     @overload
     def __getitem__(self, number: int) -> Part: ...
@@ -195,7 +199,7 @@ class Parts(Sequence[Part]):
             return [self[at] for at in range(*number.indices(len(self)))]
         if not 0 <= number < len(self):
             raise IndexError(number)
-        own = slice(number * self.size, (number + 1) * self.size)
+        own = slice(self.ends[number - 1] if number else 0, self.ends[number])
         keys, sources = tuple(self.keys[own]), tuple(self.sources[own])
         return Part(number, keys, sources, math.ceil(len(keys) / self.batch_size))
 
@@ -227,7 +231,7 @@ def find_rows(
     Args:
         cache: where rows are.
         asked: what they depend on.
-        keys: (digest, view) of those that are wanted.
+        keys: (digest, view) of those that are wanted; each once where they are `Keys`.
         device: where missing ones are computed.
         engine: that computes them. What it would compute in fp32 though bf16 is asked for is
             looked for, and filed, under fp32.
@@ -238,11 +242,13 @@ def find_rows(
     every = [_stored(cache, key) for key in asked.classes]
     if len(every) == 1:
         return every[0]
-    wanted, auto = set(keys), asked.precision == "auto"
-    counts = [sum(key in rows.index.rows for key in wanted) for rows in every]
+    auto = asked.precision == "auto"
+    wanted = keys if isinstance(keys, Keys) else Keys.of(dict.fromkeys(keys))
+    counts = [int(rows.index.having(wanted).sum()) for rows in every]
     for rows, count in zip(every, counts, strict=True):
         fits = count if auto else rows.key.precision == asked.precision
-        if fits and all(one in rows.index or (one[0], 0) in rows.index.bad for one in wanted):
+        lacking = wanted.take(~rows.index.known(wanted)) if fits else wanted
+        if fits and all((digest, 0) in rows.index.bad for digest, _ in lacking):
             likely = devices.likely_precision(device) if auto else asked.precision
             return _noted(rows, count, len(wanted), likely)
     from pipeline.trunks.engines.choice import decoder_on, settled
@@ -321,3 +327,18 @@ def make_plan(
     missing = {key: source for key, source in sources.items() if key in lacked}
     parts = Parts(tuple(missing), tuple(missing.values()), batch_size=batch_size)
     return Plan(together, wanted, parts)
+
+
+def part_sizes(count: int, batch_size: int) -> list[int]:
+    """Return of how many images each part is: of whole batches, small ones first.
+
+    The first commit comes within seconds; later a kill costs a hundredth of the work at most, or
+    `SHARD_ROWS`, and the shards of many images are few.
+    """
+    sizes: list[int] = []
+    size, most = SHARD_ROWS, max(SHARD_ROWS, min(MOST_ROWS, count // PARTS))
+    while count > 0:
+        sizes.append(min(count, batch_size * max(1, size // batch_size)))
+        count -= sizes[-1]
+        size = min(2 * size, most)
+    return sizes

@@ -167,8 +167,8 @@ class TrunkFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 named = "; ".join(f"{_name(source)}: {reason}" for source, reason in bad[:5])
                 raise PipelineError(f"{len(bad)} images have no features: {named}.")
             features = rows.gather(keys)
-            found = rows.index.remarks
-        remarks = ((_name(sources[key]), remark) for key in keys for remark in found.get(key, ()))
+            found = rows.index.remarked(keys)
+        remarks = ((_name(given[at]), remark) for at, said in found.items() for remark in said)
         for note in Remarks(remarks).notes:
             warnings.warn(note, stacklevel=3)
         self.n_features_out_ = features.shape[1]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container
+
+import numpy as np
 
 from pipeline.errors import PipelineError
 from pipeline.images.datasets.imageset import ImageSet
@@ -39,15 +40,21 @@ class WantedImages:
         self.left_out = tuple(entry for entry in images.left_out if not claims(*entry))
         self.total = len(self.keys) + len(self.false)
 
-    def views(self, having: Container[Key], number: int) -> list[Key]:
-        """Return (digest, 1 … number) of the labelled training images among `having`, in order."""
-        images = self.images
-        return [
-            (key[0], view)
-            for key, split, label in zip(self.keys, images.splits or (), images.labels, strict=True)
-            if number and split == "train" and label >= 0 and key in having
-            for view in range(1, number + 1)
-        ]
+    def views(self, index: Index | None, number: int) -> list[Key]:
+        """Return (digest, 1 … number) of the labelled training images, in order.
+
+        Args:
+            index: that must have a row of each; None for all of them.
+            number: of views.
+        """
+        if not number:
+            return []
+        train = np.array(self.images.splits or (), object) == "train"
+        train &= self.images.labels >= 0
+        if index is not None:
+            train &= index.having(self.keys)
+        digests = [self.keys[row][0] for row in np.flatnonzero(train)]
+        return [(digest, view) for digest in digests for view in range(1, number + 1)]
 
     def listed(self, index: Index) -> list[tuple[str, str]]:
         """Return path and reason of every bad file of the data set."""
@@ -60,8 +67,10 @@ class WantedImages:
 
     def remarks(self, index: Index) -> list[tuple[str, str]]:
         """Return path and remark of every image of which decoding says something."""
-        pairs = zip(self.keys, self.images.paths, strict=True)
-        return [(path, remark) for key, path in pairs for remark in index.remarks.get(key, ())]
+        paths = self.images.paths
+        return [
+            (paths[row], one) for row, said in index.remarked(self.keys).items() for one in said
+        ]
 
     def check(self, index: Index) -> None:
         """Raise a `PipelineError` where more files are bad than are allowed."""

@@ -58,7 +58,8 @@ class Cached:
 
     def __init__(self, store: RowStore, index: Index, keys: Sequence[Key], device: torch.device):
         self.index, self.device = index, device
-        self.maps = {name: store.rows(name) for name in index.shards(keys)}
+        numbers = np.unique(index.find(keys)[0])
+        self.maps = {one: store.rows(index.names[one]) for one in numbers.tolist() if one >= 0}
         self.resident: Tensor | None = None
         if device.type == "cuda" and _fits(self._bytes(keys), torch.cuda.mem_get_info(device)[0]):
             self.place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
@@ -83,11 +84,11 @@ class Cached:
                 yield _channels_first(rows.to(self.device, non_blocking=pin))
 
     def _rows(self, keys: Sequence[Key]) -> np.ndarray:
-        first = self.maps[self.index.rows[keys[0]][0]]
+        first = next(iter(self.maps.values()))
         out = np.empty((len(keys), *first.shape[1:]), first.dtype)
-        for place, key in enumerate(keys):
-            name, row = self.index.rows[key]
-            out[place] = self.maps[name][row]
+        numbers, rows = (found.tolist() for found in self.index.find(keys))
+        for place, (number, row) in enumerate(zip(numbers, rows, strict=True)):
+            out[place] = self.maps[number][row]
         return out
 
     def _bytes(self, keys: Sequence[Key]) -> int:

@@ -206,7 +206,9 @@ def collect(
             if fitting is None:
                 return None
             keys = fitting.every()
-            paths = {k[0]: fitting.paths[k[0]] for k in keys if k not in rows.index}
+            known = rows.index.known(keys).tolist()
+            paths = {k[0]: fitting.paths[k[0]] for k, is_known in zip(keys, known, strict=True)
+                     if not is_known}  # fmt: skip
             check_images(paths, cache, progress, workers=options.workers)
             sources: dict[Key, str | bytes] = {k: fitting.paths[k[0]] for k in keys}
             try:
@@ -233,9 +235,9 @@ def collect(
 def _fullest(cache: Cache, key: FeatureKey, dtype: str, keys: Sequence[Key], device: str) -> Rows:
     """Return the store in a dtype, or the float32 one where an earlier run had to use that."""
     narrow = find_rows(cache, replace(key, dtype=dtype), keys, device=device)
-    if dtype == "float16" and not narrow.index.rows:
+    if dtype == "float16" and narrow.index.is_empty:
         wide = find_rows(cache, replace(key, dtype="float32"), keys, device=device)
-        if wide.index.rows:
+        if not wide.index.is_empty:
             return wide
     return narrow
 
@@ -244,7 +246,7 @@ def _room(
     cache: Cache, rows: Rows, wanted: Wanted, trunk: LoadedTrunk, progress: Progress
 ) -> Wanted | None:
     """Tell what the activations take, and return as many views as the disk has room for."""
-    missing = sum(key not in rows.index for key in wanted.every())
+    missing = int((~rows.index.known(wanted.every())).sum())
     if not missing:
         return wanted
     each = int(np.prod(_shape(trunk, rows.key))) * np.dtype(rows.key.dtype).itemsize
@@ -259,7 +261,7 @@ def _room(
             progress.say("There is no room for activations: going on with --live.")
             return None
         fitting = replace(fitting, views=fitting.views[:-1])
-        missing = sum(key not in rows.index for key in fitting.every())
+        missing = int((~rows.index.known(fitting.every())).sum())
     if len(fitting.views) < len(wanted.views):
         progress.say(
             f"There is room for {len(fitting.views)} of {len(wanted.views)} views of each image "

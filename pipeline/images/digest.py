@@ -32,6 +32,7 @@ RACY_NS = 2_000_000_000
 _NO_PERMISSION = "no permission to read it"
 _PIECE = 1 << 20
 _WINDOW = 2000  # files between two writes of the memo
+_JOURNEYS, _TOGETHER = 16, 256  # how many times at once a file system is asked, of how many files
 # Not blocking: a FIFO that takes the place of a file must not hang the run.
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -80,7 +81,7 @@ def digest_all(
             a reason that is not its content.
     """
     files = [os.fsencode(os.path.join(root, path)) for path in paths]
-    stamps = [_stat(file) for file in files]
+    stamps = _stats(files)
     known = memo.get_files(files) if memo is not None and not rehash else {}
     ids: list[FileId | None] = [None] * len(files)
     todo = []
@@ -116,6 +117,19 @@ def digest_all(
             f"{listed(forbidden)}. Allow reading (chmod u+r), or move them elsewhere."
         )
     return done
+
+
+def _stats(files: Sequence[bytes]) -> list[str | FileId]:
+    """Return `_stat` of each, many at once: on a file server each is a journey."""
+    parts = [files[start : start + _TOGETHER] for start in range(0, len(files), _TOGETHER)]
+    if len(parts) < 2:
+        return [_stat(file) for file in files]
+    pool = ThreadPoolExecutor(_JOURNEYS, "stat")
+    try:
+        each = pool.map(lambda part: [_stat(file) for file in part], parts)
+        return [stamp for part in each for stamp in part]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _stat(file: bytes) -> str | FileId:

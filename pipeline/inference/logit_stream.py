@@ -206,8 +206,8 @@ def through_cache(
             sources.setdefault(wanted, place)
         with cache.reading([key.fingerprint], list(sources)):
             index = rows.index
-            if missing := [wanted for wanted in sources if wanted not in index]:
-                _check_precision(predictor, options, len(missing))
+            if missing := int((~index.known(sources)).sum()):
+                _check_precision(predictor, options, missing)
                 # what is kept comes from the engine that `extract` would take, however few images
                 engine = engine or engine_of(predictor, options, cache, many=True)
             if sources:
@@ -219,7 +219,8 @@ def through_cache(
             if good:
                 logits[good] = predictor.classify(rows.gather([keys[at] for at in good]))
         computed = set(rows.computed)
-        remarks = {at: index.remarks[keys[at]] for at in good if keys[at] in index.remarks}
+        said = index.remarked([keys[at] for at in good])
+        remarks = {good[place]: remarks for place, remarks in said.items()}
         yield Scored(logits, bad, sum(keys[at] not in computed for at in good), remarks)
     for note in dict.fromkeys(rows.notes):
         progress.say(note)

@@ -19,6 +19,9 @@ from tempfile import NamedTemporaryFile
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.locks import UNKNOWN_CALL
 
+#: Seconds after which what was begun and not ended counts as left behind. No process is asked
+#: whether it lives: it may run on another host.
+OLD = 24 * 3600.0
 #: Names that start so are unfinished; they are never read, and `gc` removes old ones.
 TEMPORARY = ".tmp-"
 

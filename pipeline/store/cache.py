@@ -18,7 +18,7 @@ from pipeline.errors import DamagedError, PipelineError, nearest
 from pipeline.store import hdf5
 from pipeline.store.atomic import cannot_read, remove, write_bytes
 from pipeline.store.records import Provenance
-from pipeline.store.shards import Key, RowStore, key_arrays, keys_in
+from pipeline.store.shards import Key, Keys, RowStore, key_arrays
 from pipeline.store.table import FeatureTable
 
 ENVIRONMENT = "PIPELINE_CACHE"
@@ -195,9 +195,7 @@ class Cache:
 
     def run_id(self, fingerprint: str, keys: Sequence[Key]) -> str:
         """Return what names the runs that want just these rows, 16 hexadecimal digits."""
-        name = hashlib.sha256(fingerprint.encode())
-        for digest, view in keys:
-            name.update(digest + view.to_bytes(4, "little"))
+        name = hashlib.sha256(fingerprint.encode() + Keys.of(keys).raw().tobytes())
         return name.hexdigest()[:16]
 
     def _manifest(self, fingerprint: str, keys: Sequence[Key]) -> Path:
@@ -220,7 +218,7 @@ class Cache:
                 raise
             if not isinstance(fingerprints, list) or len(digests) != len(views):
                 raise DamagedError(f"The run's manifest {path} is damaged; remove it.")
-            yield Manifest(path, tuple(fingerprints), frozenset(keys_in(digests, views)))
+            yield Manifest(path, tuple(fingerprints), Keys(digests, views))
 
 
 @dataclass(frozen=True)
@@ -235,7 +233,7 @@ class Manifest:
 
     path: Path
     fingerprints: tuple[str, ...]
-    keys: frozenset[Key]
+    keys: Keys
 
     @property
     def unfinished(self) -> bool:

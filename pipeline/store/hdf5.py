@@ -12,7 +12,8 @@ import errno
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,26 @@ from pipeline.locks import UNKNOWN_CALL
 from pipeline.store.atomic import cannot_read
 
 
+@dataclass(frozen=True)
+class Streamed:
+    """An array that is written block by block, and never in memory as a whole.
+
+    Attributes:
+        shape: of the array.
+        dtype: of the array.
+        blocks: gives its values in C order, as arrays of any shape.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    blocks: Callable[[], Iterable[np.ndarray]]
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> Streamed:
+        """Return an array that is there as one block."""
+        return cls(array.shape, array.dtype, lambda: [array])
+
+
 def build(arrays: Mapping[str, np.ndarray], deferred: tuple[str, ...] = ()) -> list[memoryview]:
     """Return an HDF5 file as consecutive pieces, byte for byte the same for the same arrays.
 
@@ -32,31 +53,55 @@ def build(arrays: Mapping[str, np.ndarray], deferred: tuple[str, ...] = ()) -> l
         deferred: names whose bytes are not copied: they are the file's tail, in this order, each
             a piece of its own. Without them the file is one piece.
     """
+    tail = {name: Streamed.of(arrays[name]) for name in deferred}
+    return list(pieces({name: a for name, a in arrays.items() if name not in tail}, tail))
+
+
+def pieces(arrays: Mapping[str, np.ndarray], tail: Mapping[str, Streamed]) -> Iterator[memoryview]:
+    """Yield an HDF5 file as consecutive pieces; the blocks of its tail are asked for in order.
+
+    Args:
+        arrays: as in `build`.
+        tail: name to each array that comes behind them, in this order.
+    """
     buffer = io.BytesIO()
     offsets: dict[str, int] = {}
     with h5py.File(buffer, "w", libver=("earliest", "v110")) as file:
         datasets = {name: _create(file, name, array) for name, array in arrays.items()}
-        for name in [*(n for n in arrays if n not in deferred), *deferred]:
-            array, dataset = np.ascontiguousarray(arrays[name]), datasets[name]
-            if array.size and name in deferred:
-                first = h5py.h5s.create_simple(array.shape)
-                first.select_hyperslab((0,) * array.ndim, (1,) * array.ndim)
-                # one element makes the library set the space for all of them aside
-                dataset.write(h5py.h5s.create_simple((1,)), first, array.ravel()[:1])
-                offsets[name] = dataset.get_offset()
-            elif array.size:
-                dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array.reshape(dataset.shape))
+        datasets |= {name: _create(file, name, streamed) for name, streamed in tail.items()}
+        for name, array in arrays.items():
+            if array.size:
+                shaped = np.ascontiguousarray(array).reshape(datasets[name].shape)
+                datasets[name].write(h5py.h5s.ALL, h5py.h5s.ALL, shaped)
+        for name, streamed in tail.items():
+            if 0 not in streamed.shape:
+                _set_aside(datasets[name], streamed)
+                offsets[name] = datasets[name].get_offset()
     head, position = buffer.getbuffer(), 0
-    parts: list[memoryview] = []
-    for name, offset in sorted(offsets.items(), key=lambda item: item[1]):
-        data = as_bytes(arrays[name])
+    for name, offset in offsets.items():
         before = head[position:offset]
-        parts += [before, memoryview(bytes(offset - position - len(before))), data]
-        position = offset + len(data)
-    return [part for part in (*parts, head[position:]) if part]
+        yield from (part for part in (before, memoryview(bytes(offset - position - len(before))))
+                    if part)  # fmt: skip
+        position = offset
+        for block in tail[name].blocks():
+            data = as_bytes(block)
+            position += len(data)
+            if data:
+                yield data
+    if rest := head[position:]:
+        yield rest
 
 
-def _create(file: h5py.File, name: str, array: np.ndarray) -> h5py.h5d.DatasetID:
+def _set_aside(dataset: h5py.h5d.DatasetID, streamed: Streamed) -> None:
+    """Make the library set the space of an array aside, by writing one element."""
+    first, one = h5py.h5s.ALL, h5py.h5s.ALL
+    if rank := len(streamed.shape):
+        first, one = h5py.h5s.create_simple(streamed.shape), h5py.h5s.create_simple((1,))
+        first.select_hyperslab((0,) * rank, (1,) * rank)
+    dataset.write(one, first, np.zeros(1 if rank else (), streamed.dtype))
+
+
+def _create(file: h5py.File, name: str, array: np.ndarray | Streamed) -> h5py.h5d.DatasetID:
     """Create a contiguous dataset that carries no time and is allocated when it is written."""
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_layout(h5py.h5d.CONTIGUOUS)

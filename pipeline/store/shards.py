@@ -15,7 +15,6 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,49 +24,41 @@ from pipeline import locks
 from pipeline.errors import DamagedError, LockedError, PipelineError
 from pipeline.progress import Progress, Silent
 from pipeline.store import hdf5
-from pipeline.store.atomic import cannot_read, make_folder, remove, write_bytes
+from pipeline.store.atomic import cannot_read, file_clock, make_folder, remove, write_bytes
+from pipeline.store.index import kept
+from pipeline.store.index.index import Index
+from pipeline.store.index.keys import Key, Keys
+from pipeline.store.index.segment import Segment, Stamp
+
+__all__ = ["Index", "Key", "Keys", "RowStore", "key_arrays"]
 
 SCHEMA = 1
-Key = tuple[bytes, int]  # digest (32 bytes), view
+#: The folder of what is kept of an index, beside the shards.
+INDEX = "index"
+#: A shard that changed so many seconds before it was hashed may change again without its times
+#: changing, and is hashed again the next time. Two seconds is FAT's clock.
+RACY = 2.0
+#: Bytes of rows that are gathered at once when a table is written.
+BLOCK = 16 << 20
 _POLL = 0.2  # seconds between two looks at a lock that another process holds
-_NAME = re.compile(r"[0-9a-f]{64}\.h5")
+_NAME, _FOLDER = re.compile(r"[0-9a-f]{64}\.h5"), re.compile("[0-9a-f]{2}")
 
 
-def key_arrays(keys: Sequence[Key]) -> dict[str, np.ndarray]:
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder; nothing where there is none."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise cannot_read("the folder", folder, error) from error
+
+
+def key_arrays(keys: Iterable[Key]) -> dict[str, np.ndarray]:
     """Return the datasets of n keys: `digests` [n, 32] uint8 and `views` [n] int32."""
-    digests = np.frombuffer(b"".join(digest for digest, _ in keys), np.uint8).reshape(-1, 32)
-    return {"digests": digests, "views": np.array([view for _, view in keys], np.int32)}
-
-
-def keys_in(digests: np.ndarray, views: np.ndarray) -> Iterator[Key]:
-    """Return the inverse of `key_arrays`."""
-    return zip((digest.tobytes() for digest in digests), views.tolist(), strict=True)
-
-
-@dataclass
-class Index:
-    """What a fingerprint's shards hold.
-
-    Attributes:
-        rows: (digest, view) to the shard's name and the row in it.
-        bad: (digest, view) to the reason why there is no row.
-        remarks: (digest, view) to what decoding converted, assumed or passed over, where it did.
-        damaged: names of shards that cannot be trusted, to the reason.
-        engines: shard name to the engine that computed it.
-    """
-
-    rows: dict[Key, tuple[str, int]] = field(default_factory=dict)
-    bad: dict[Key, str] = field(default_factory=dict)
-    remarks: dict[Key, tuple[str, ...]] = field(default_factory=dict)
-    damaged: dict[str, str] = field(default_factory=dict)
-    engines: dict[str, str] = field(default_factory=dict)
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self.rows or key in self.bad
-
-    def shards(self, keys: Iterable[Key]) -> list[str]:
-        """Return the names of the shards that hold these keys' rows, sorted."""
-        return sorted({self.rows[key][0] for key in keys if key in self.rows})
+    keys = Keys.of(keys)
+    return {"digests": keys.digests, "views": keys.views}
 
 
 class RowStore:
@@ -81,48 +72,119 @@ class RowStore:
         self.folder = folder
         self.fingerprint = folder.name
 
+    def path(self, name: str) -> Path:
+        """Return where a shard is, or would be; 256 folders keep each of them short."""
+        return self.folder / name[:2] / name
+
     def names(self) -> list[str]:
         """Return the names of the committed shards, sorted."""
+        return sorted(entry.name for entry in self._entries())
+
+    def _entries(self) -> Iterator[os.DirEntry[str]]:
+        for entry in _listed(self.folder):
+            if _FOLDER.fullmatch(entry.name):
+                for shard in _listed(Path(entry.path)):
+                    if _NAME.fullmatch(shard.name) and shard.name.startswith(entry.name):
+                        yield shard
+
+    def _stamps(self) -> dict[str, Stamp]:
+        """Return the names of the committed shards with their sizes and times."""
+        stamps = {}
         try:
-            return sorted(name for name in os.listdir(self.folder) if _NAME.fullmatch(name))
-        except FileNotFoundError:
-            return []
+            for entry in self._entries():
+                with suppress(FileNotFoundError):  # the collector has just removed it
+                    stamps[entry.name] = Stamp.of(entry.stat())
         except OSError as error:
             raise cannot_read("the folder", self.folder, error) from error
+        return stamps
 
     def index(self) -> Index:
-        """Read what there is; every byte is hashed first, damaged shards are left out and named."""
-        index = Index()
-        for name in self.names():
+        """Return what there is; damaged shards are left out and named.
+
+        A shard is hashed unless it has the size and times under which it was last found whole,
+        by the segments in the folder `index`. What is found is kept there, where that is allowed.
+        """
+        index, there = Index(), self._stamps()
+        for segment in kept.segments(self.folder / INDEX):
+            stamps = zip(segment.names, segment.stamps, strict=True)
+            index.attach(segment, [there.get(name) == stamp for name, stamp in stamps])
+        fresh = sorted(there.keys() - index.engines.keys())
+        now = file_clock(self.folder.parent) if fresh else 0.0
+        for name in fresh:
             try:
-                digests, views, meta = self.check(name)
+                index.add(self._read(name, now))
             except DamagedError as error:
                 index.damaged[name] = str(error)
-                continue
-            index.engines[name] = meta["engine"]
-            for row, key in enumerate(keys_in(digests, views)):
-                index.rows.setdefault(key, (name, row))  # names are sorted: the smallest wins
-            for digest, view, reason in meta["bad"]:
-                index.bad.setdefault((bytes.fromhex(digest), view), reason)
-            for digest, view, *remarks in meta.get("remarks", ()):
-                index.remarks[bytes.fromhex(digest), view] = tuple(remarks)
-        for key in index.rows.keys() & index.bad.keys():
-            del index.bad[key]  # it was tried again, and read
+        index.settle()
+        self.keep(index)
         return index
+
+    def _read(self, name: str, now: float) -> Segment:
+        """Hash a shard and return what it holds; its stamp only where that is sure to change."""
+        stamp = self._stamp(name)
+        keys, meta = self.check(name)
+        sure = stamp == self._stamp(name) and now - stamp.ctime_ns / 1e9 > RACY
+        return Segment.of_shard(
+            name, meta["engine"], stamp if sure else None, keys,
+            bad=(((bytes.fromhex(digest), view), reason) for digest, view, reason in meta["bad"]),
+            remarks=(
+                ((bytes.fromhex(digest), view), remarks)
+                for digest, view, *remarks in meta.get("remarks", ())
+            ),
+        )  # fmt: skip
+
+    def _stamp(self, name: str) -> Stamp:
+        try:
+            return Stamp.of(self.path(name).stat())
+        except OSError as error:
+            raise cannot_read("the shard", self.path(name), error) from error
+
+    def remove_empty(self) -> None:
+        """Remove the folder of a store without shards, unless it has other files than its own."""
+        folders = [entry for entry in _listed(self.folder) if _FOLDER.fullmatch(entry.name)]
+        others = {entry.name for entry in _listed(self.folder)} - {one.name for one in folders}
+        if not others <= {"lock", INDEX}:
+            return
+        with suppress(OSError):  # a run has just put something into it
+            for one in folders:
+                Path(one).rmdir()
+            kept.forget(self.folder / INDEX)
+            for name in others - {INDEX}:
+                remove(self.folder / name)
+            if INDEX in others:
+                (self.folder / INDEX).rmdir()
+            self.folder.rmdir()
+
+    def keep(self, index: Index) -> None:
+        """Write what an index learnt since it was read, as far as that is allowed.
+
+        Nothing depends on it but how much of the shards the next run reads.
+        """
+        kept.write(index, self.folder / INDEX)
 
     def refresh(self, index: Index) -> None:
         """Read an index anew, in place, where the shards are others than those that it knows."""
         if {*index.engines, *index.damaged} != {*self.names()}:
             vars(index).update(vars(self.index()))
 
-    def check(self, name: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        """Hash a shard and return its digests, views and meta.
+    def written(self) -> float:
+        """Return when a file of it was last written, those of the index left out; 0 without."""
+        times = [0.0]
+        for folder, folders, names in os.walk(self.folder):
+            folders[:] = [name for name in folders if name != INDEX]
+            for name in names:
+                with suppress(FileNotFoundError):
+                    times.append(os.lstat(os.path.join(folder, name)).st_mtime)
+        return max(times)
+
+    def check(self, name: str) -> tuple[Keys, dict[str, Any]]:
+        """Hash a shard and return the keys of its rows, and meta.
 
         Raises:
             DamagedError: it is missing, or not what it was when it was committed.
             PipelineError: a system error; the shard may be intact.
         """
-        path = self.folder / name
+        path = self.path(name)
         try:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -137,31 +199,74 @@ class RowStore:
                 raise DamagedError(f"The shard {path} is damaged: its lengths differ.")
             if meta.get("schema") != SCHEMA or meta.get("fingerprint") != self.fingerprint:
                 raise DamagedError(f"The shard {path} is not of this fingerprint and schema.")
-        return digests, views, meta
+        return Keys(digests, views), meta
 
-    def gather(self, index: Index, keys: Sequence[Key], out: np.ndarray) -> None:
-        """Copy the rows of `keys` into `out` [len(keys), ...], shard by shard."""
-        wanted: dict[str, list[tuple[int, int]]] = {}
-        for position, key in enumerate(keys):
-            name, row = index.rows[key]
-            wanted.setdefault(name, []).append((position, row))
-        for name, pairs in wanted.items():
-            positions, rows = np.array(pairs).T
-            out[positions] = self.rows(name)[rows]
+    def gather(self, index: Index, keys: Iterable[Key], out: np.ndarray) -> None:
+        """Copy the rows of N keys, which must be there, into `out` [N, ...], shard by shard."""
+        shards, rows = index.find(keys)
+        self._copy(index, shards, rows, out)
+
+    def stream(
+        self, index: Index, keys: Iterable[Key], shape: tuple[int, ...] | None = None
+    ) -> hdf5.Streamed:
+        """Return the rows of N keys, one at least, as float32, gathered when they are written.
+
+        Args:
+            index: that has them.
+            keys: in order.
+            shape: of N rows in C order; None for [N].
+        """
+        shards, rows = index.find(keys)
+        first = self.rows(index.names[shards[0]])
+        size = max(1, BLOCK // (4 * max(1, first[0].size)))
+
+        def blocks() -> Iterator[np.ndarray]:
+            maps: dict[int, np.ndarray] = {}
+            for start in range(0, len(rows), size):
+                part = slice(start, start + size)
+                out = np.empty((len(rows[part]), *first.shape[1:]), np.float32)
+                maps = self._copy(index, shards[part], rows[part], out, maps)
+                yield out
+
+        shape = (len(rows),) if shape is None else shape
+        return hdf5.Streamed((*shape, *first.shape[1:]), np.dtype(np.float32), blocks)
+
+    def _copy(
+        self,
+        index: Index,
+        shards: np.ndarray,
+        rows: np.ndarray,
+        out: np.ndarray,
+        maps: Mapping[int, np.ndarray] | None = None,
+    ) -> dict[int, np.ndarray]:
+        """Copy rows of shards into `out`; return the shards' maps, with some of which it began."""
+        if (shards < 0).any():
+            raise KeyError("a key has no row")
+        used: dict[int, np.ndarray] = {}
+        if not len(shards):
+            return used
+        order = np.argsort(shards, kind="stable")
+        numbers, starts = np.unique(shards[order], return_index=True)
+        for number, positions in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+            known = (maps or {}).get(number)
+            used[number] = self.rows(index.names[number]) if known is None else known
+            out[positions] = used[number][rows[positions]]
+        return used
 
     def rows(self, name: str) -> np.ndarray:
         """Return a shard's rows as a read-only memory map."""
-        with hdf5.Reader(self.folder / name) as reader:
+        with hdf5.Reader(self.path(name)) as reader:
             return reader.map("rows")
 
     def commit(
         self,
-        keys: Sequence[Key],
+        keys: Iterable[Key],
         rows: np.ndarray,
         *,
         bad: Sequence[tuple[Key, str]] = (),
         remarks: Mapping[Key, Sequence[str]] | None = None,
         engine: str,
+        index: Index | None = None,
     ) -> str:
         """Write a shard and return its name.
 
@@ -171,10 +276,12 @@ class RowStore:
             bad: (digest, view) and reason of the images of these batches that have no row.
             remarks: (digest, view) to what decoding converted, assumed or passed over.
             engine: what computed the rows, recorded with them.
+            index: that takes the shard in.
 
         Raises:
             PipelineError: the shard and the system's reason, when it cannot be written.
         """
+        keys = Keys.of(keys)
         meta: dict[str, Any] = {
             "schema": SCHEMA,
             "fingerprint": self.fingerprint,
@@ -185,8 +292,27 @@ class RowStore:
             meta["remarks"] = [[key[0].hex(), key[1], *found] for key, found in remarks.items()]
         (image,) = hdf5.build({"meta": hdf5.text(meta), **key_arrays(keys), "rows": rows})
         name = hashlib.sha256(image).hexdigest() + ".h5"
-        write_bytes(self.folder / name, image, what="the shard")
+        write_bytes(self.path(name), image, what="the shard")
+        if index is not None:
+            self.enter(index, name, keys, bad=bad, remarks=remarks or {}, engine=engine)
         return name
+
+    def enter(
+        self,
+        index: Index,
+        name: str,
+        keys: Iterable[Key],
+        *,
+        bad: Sequence[tuple[Key, str]],
+        remarks: Mapping[Key, Sequence[str]],
+        engine: str,
+    ) -> None:
+        """Take a shard that was just committed into an index; arguments are those of `commit`."""
+        stamp = None
+        with suppress(PipelineError):  # else it is hashed once more
+            stamp = self._stamp(name)
+        said = Segment.of_shard(name, engine, stamp, Keys.of(keys), bad, remarks.items())
+        index.add(said)
 
     def discard_damaged(self, names: Iterable[str]) -> None:
         """Remove shards that are damaged; one that was committed anew meanwhile stays."""
@@ -194,7 +320,7 @@ class RowStore:
             try:
                 self.check(name)
             except DamagedError:
-                remove(self.folder / name)
+                remove(self.path(name))
 
     @contextmanager
     def lock(self, progress: Progress | None = None, *, wait: bool = False) -> Iterator[None]:

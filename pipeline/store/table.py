@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from pipeline.arguments import path_of
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.store import hdf5
 from pipeline.store.atomic import write_pieces
+from pipeline.store.hdf5 import Streamed
 from pipeline.store.records import TABLE_SCHEMA, Provenance
 
 _FEATURES = ("features", "views")
@@ -164,28 +166,37 @@ class FeatureTable:
                 raise DamagedError(f"The table {path} is damaged: its views fit no images.")
         return found
 
-    def write(self, path: Path) -> FeatureTable:
-        """Write the table whole, rename it into place, and return it opened."""
+    def write(
+        self, path: Path, *, features: Streamed | None = None, views: Streamed | None = None
+    ) -> FeatureTable:
+        """Write the table whole, rename it into place, and return it opened.
+
+        Args:
+            path: of its file.
+            features: in place of the table's, where they are too large to be in memory at once.
+            views: likewise.
+        """
         arrays: dict[str, np.ndarray] = {
             "provenance": hdf5.text(self.provenance.to_json()),
             "labels": self.labels.astype(np.int64),
-            "features": np.ascontiguousarray(self.features, _stored(self.features)),
         }
         for name in _STRINGS:
             values = getattr(self, name)
             if values is not None:
                 arrays[name] = hdf5.strings(values)
-        if self.views is not None:
-            arrays["views"] = np.ascontiguousarray(self.views, _stored(self.views))
-        arrays["checksum"] = np.array(checksum(arrays).encode(), "S64")
-        large = tuple(name for name in _FEATURES if name in arrays)
-        write_pieces(path, hdf5.build(arrays, deferred=large), what="the table")
+        tail = {"features": features or _streamed(self.features)}
+        if views is None and self.views is not None:
+            views = _streamed(self.views)
+        if views is not None:
+            tail["views"] = views
+        write_pieces(path, hdf5.pieces(arrays, _summed(arrays, tail)), what="the table")
         return FeatureTable.open(path)
 
 
-def _stored(features: np.ndarray) -> type[np.floating[Any]]:
-    """Return the dtype that features are kept in: float16 if they have it, else float32."""
-    return np.float16 if features.dtype == np.float16 else np.float32
+def _streamed(array: np.ndarray) -> Streamed:
+    """Return an array to write: float16 if it has it, else float32."""
+    kind = np.float16 if array.dtype == np.float16 else np.float32
+    return Streamed.of(np.ascontiguousarray(array, kind))
 
 
 #: Share of the features that must be the same in every image to be told.
@@ -220,12 +231,44 @@ def flat_notes(features: np.ndarray, rows: np.ndarray | None = None) -> tuple[st
     )
 
 
-def checksum(arrays: dict[str, np.ndarray]) -> str:
+def checksum(arrays: Mapping[str, np.ndarray]) -> str:
     """Return sha256 over the names, dtypes, shapes and bytes of arrays, in the order of names."""
     total = hashlib.sha256()
     for name in sorted(arrays):
-        array = arrays[name]
-        total.update(f"{name}|{array.dtype.kind}{array.dtype.itemsize}|{array.shape}|".encode())
-        if array.size:
-            total.update(hdf5.as_bytes(array))
+        _add(total, name, arrays[name])
     return total.hexdigest()
+
+
+def _summed(arrays: Mapping[str, np.ndarray], tail: Mapping[str, Streamed]) -> dict[str, Streamed]:
+    """Return what comes behind the arrays, hashed when it goes by, and the checksum of all."""
+    total, left = hashlib.sha256(), sorted({*arrays, *tail}, reverse=True)
+
+    def until(name: str) -> None:
+        while left and left[-1] != name:
+            before = left.pop()
+            _add(total, before, arrays[before])
+
+    def blocks(name: str) -> Iterator[np.ndarray]:
+        until(name)
+        left.pop()
+        total.update(_described(name, tail[name]))
+        for block in tail[name].blocks():
+            total.update(hdf5.as_bytes(block))
+            yield block
+
+    def last() -> list[np.ndarray]:
+        until("")
+        return [np.array(total.hexdigest().encode(), "S64")]
+
+    summed = {name: replace(tail[name], blocks=partial(blocks, name)) for name in sorted(tail)}
+    return {**summed, "checksum": Streamed((), np.dtype("S64"), last)}
+
+
+def _add(total: hashlib._Hash, name: str, array: np.ndarray) -> None:
+    total.update(_described(name, array))
+    if array.size:
+        total.update(hdf5.as_bytes(array))
+
+
+def _described(name: str, array: np.ndarray | Streamed) -> bytes:
+    return f"{name}|{array.dtype.kind}{array.dtype.itemsize}|{array.shape}|".encode()

@@ -11,16 +11,13 @@ from pathlib import Path
 
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.store import advice
-from pipeline.store.atomic import TEMPORARY, file_clock, remove
+from pipeline.store.atomic import OLD, TEMPORARY, file_clock, remove
 from pipeline.store.cache import Cache
+from pipeline.store.index import kept
 from pipeline.store.result_records import ModelInfo
 from pipeline.store.results import MODEL, RESULTS
-from pipeline.store.shards import Key, RowStore, keys_in
+from pipeline.store.shards import INDEX, Keys
 from pipeline.store.table import FeatureTable
-
-#: Seconds after which what was begun and not ended counts as left behind. No process is asked
-#: whether it lives: it may run on another host.
-OLD = 24 * 3600.0
 
 
 @dataclass
@@ -91,11 +88,16 @@ def verify(cache: Cache) -> Verdict:
     for store in cache.stores():
         for name in store.names():
             verdict.shards += 1
-            with verdict.noting(store.folder / name):
+            with verdict.noting(store.path(name)):
                 store.check(name)
+        if any(str(store.path(name)) in verdict.problems for name in store.names()):
+            # else what is damaged at unchanged times would be trusted; a cache that may only be
+            # read stays as it is
+            with suppress(PipelineError):
+                kept.forget(store.folder / INDEX)
     for table in tables:
         store = cache.rows(table.fingerprint)
-        paths = [store.folder / name for name in table.shards]
+        paths = [store.path(name) for name in table.shards]
         for path in paths:
             if not path.exists():
                 verdict.problems[str(path)] = f"The shard {path} is missing."
@@ -121,7 +123,7 @@ def verify(cache: Cache) -> Verdict:
 
 def _note_lost_activations(model: ModelInfo, cache: Cache, verdict: Verdict) -> None:
     store = cache.rows(model.activations)
-    gone = [name for name in model.shards if not (store.folder / name).exists()]
+    gone = [name for name in model.shards if not store.path(name).exists()]
     if gone:  # given up by `gc --activations`, or lost: nothing but time depends on them
         verdict.notes.append(
             f"{len(gone)} shards of activations of the model {model.id} are gone; "
@@ -156,15 +158,15 @@ def garbage(
     compiled = list(cache.compiled.glob("*.ov"))
     past = file_clock(cache.root) - OLD
     unused: list[Path] = []
-    needed: dict[str, set[Key]] = {}
+    needed: dict[str, list[Keys]] = {}
     for run in cache.manifests():
-        stores = [cache.rows(fingerprint).folder for fingerprint in run.fingerprints]
-        given_up = unfinished or not run.unfinished
-        if given_up and all(_written(path) < past for path in (run.path, *stores)):
+        stores = [cache.rows(fingerprint) for fingerprint in run.fingerprints]
+        last = max(_written(run.path), *(store.written() for store in stores))
+        if last < past and (unfinished or not run.unfinished):
             unused.append(run.path)
             continue
         for fingerprint in run.fingerprints:
-            needed.setdefault(fingerprint, set()).update(run.keys)
+            needed.setdefault(fingerprint, []).append(run.keys)
     runs = {path.stem for path in (cache.root / "runs").glob("*.h5") if path not in unused}
     unused += [
         path for path in cache.plans.glob("*")
@@ -178,10 +180,10 @@ def garbage(
     if not activations:
         models = [MODEL.read(folder) for folder in MODEL.folders(cache.root)]
         named |= {(model.activations, name) for model in models for name in model.shards}
-    for store, name in shards:
-        keys = needed.get(store.fingerprint)
-        if (store.fingerprint, name) not in named and not (keys and _holds(store, name, keys)):
-            unused.append(store.folder / name)
+    for fingerprint, several in needed.items():
+        index = cache.rows(fingerprint).index()
+        named |= {(fingerprint, name) for keys in several for name in index.holding(keys)}
+    unused += [store.path(name) for store, name in shards if (store.fingerprint, name) not in named]
     used = {store.fingerprint for store, _ in shards} | needed.keys()
     unused += [path for path in compiled if path.stem not in used]
     about = {table.table_id for table in tables}
@@ -201,14 +203,6 @@ def _written(path: Path) -> float:
     except FileNotFoundError:
         return 0.0
     return max(times)
-
-
-def _holds(store: RowStore, name: str, keys: set[Key]) -> bool:
-    try:
-        digests, views, _ = store.check(name)
-    except DamagedError:
-        return False
-    return not keys.isdisjoint(keys_in(digests, views))
 
 
 def collect(
@@ -237,16 +231,8 @@ def collect(
                 raise PipelineError(f"Cannot remove {path}: {error.strerror}.") from error
         else:
             remove(path)
-    empty = [store for store in cache.stores() if not _names(store) - {"lock"}]
     needed = {fingerprint for run in cache.manifests() for fingerprint in run.fingerprints}
-    for store in empty:
-        if store.fingerprint not in needed:
-            for name in _names(store):
-                remove(store.folder / name)
-            with suppress(OSError):  # a run has just put something into it
-                store.folder.rmdir()
+    for store in cache.stores():
+        if store.fingerprint not in needed and not store.names():
+            store.remove_empty()
     return removed
-
-
-def _names(store: RowStore) -> set[str]:
-    return set(os.listdir(store.folder))

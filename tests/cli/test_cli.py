@@ -165,7 +165,7 @@ def test_status_and_cache_commands_tell_what_is_there(folder, tmp_path, fake_tru
     assert json.loads(invoke("status", "--json", cache=cache).output)["tables"][0]["current"]
     assert "rows" in invoke("cache", "info", cache=cache).output
     assert "0 damaged or missing" in invoke("cache", "verify", cache=cache).output
-    shard = next(cache.glob("rows/*/*.h5"))
+    shard = next(cache.glob("rows/*/??/*.h5"))
     shard.write_bytes(b"x")
     broken = invoke("cache", "verify", cache=cache)
     assert broken.exit_code == 1 and "its sha256 is not its name" in broken.output
@@ -180,9 +180,9 @@ def test_gc_shows_first_and_removes_only_when_told(folder, tmp_path, fake_trunk)
     assert shown.exit_code == 0 and "1 unreferenced file," in shown.output
     asked = invoke("cache", "gc", cache=cache)
     assert asked.exit_code == 1 and "give --yes" in asked.output
-    assert list(cache.glob("rows/*/*.h5"))
+    assert list(cache.glob("rows/*/??/*.h5"))
     assert "Removed" in invoke("cache", "gc", "--yes", cache=cache).output
-    assert not list(cache.glob("rows/*/*.h5"))
+    assert not list(cache.glob("rows/*/??/*.h5"))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -215,7 +215,7 @@ def test_ctrl_c_and_kill_leave_what_was_done_and_say_how_to_go_on(tmp_path, numb
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("c/rows/*/*.h5")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("c/rows/*/??/*.h5")) and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(number)
     error = process.communicate()[1]

@@ -60,7 +60,7 @@ def test_the_collector_removes_only_what_nothing_names(folder, cache, fake_trunk
     gone = extract_table(folder, ExtractOptions(precision="bf16"), cache)
     gone.table.path.unlink()
     found = upkeep.garbage(cache)
-    assert {path.parent.name for path in found} == {gone.table.fingerprint}
+    assert {path.parents[1].name for path in found} == {gone.table.fingerprint}
     upkeep.collect(cache, list(found))
     assert extract_table(folder, RECIPE, cache).extracted == 0
     assert extract_table(folder, ExtractOptions(precision="bf16"), cache).extracted == 20

@@ -288,14 +288,14 @@ def test_a_damaged_shard_is_told_and_computed_again_alone(folder, cache, fake_tr
     second = extract_table(folder, RECIPE, cache)
     store = cache.rows(first.table.fingerprint)
     name = first.table.shards[0]
-    data = bytearray((store.folder / name).read_bytes())
+    data = bytearray(store.path(name).read_bytes())
     if damage == "flip":
         data[len(data) // 2] ^= 4
-        (store.folder / name).write_bytes(data)
+        store.path(name).write_bytes(data)
     elif damage == "truncate":
-        (store.folder / name).write_bytes(data[:-7])
+        store.path(name).write_bytes(data[:-7])
     else:
-        (store.folder / name).unlink()
+        store.path(name).unlink()
 
     from pipeline.store import upkeep
 

@@ -212,7 +212,7 @@ def test_a_pass_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch)
         several(photos, LAYERS, cache, Stopping(5), batch_size=4)
     # a kill between the commits of one shard: one feature has it, the others have not
     index = cache.rows(want[0].table.fingerprint)
-    (index.folder / sorted(index.names())[0]).unlink()
+    index.path(sorted(index.names())[0]).unlink()
     found = several(photos, LAYERS, cache, batch_size=4)
     for one, whole in zip(found, want, strict=True):
         assert 0 < one.extracted < 48

@@ -152,7 +152,7 @@ def test_the_collector_spares_views_and_verify_names_one_that_is_lost(folder, ca
     assert upkeep.garbage(cache) == {}
     index = cache.rows(table.fingerprint).index()
     (lost,) = index.shards([(bytes.fromhex(table.digests[table.training_rows[0]]), 1)])
-    (cache.rows(table.fingerprint).folder / lost).unlink()
+    cache.rows(table.fingerprint).path(lost).unlink()
     verdict = upkeep.verify(cache)
     assert len(verdict.problems) == 1 and "--views 2" in verdict.repairs[0]
     again = extract_table(folder, recipe(views=2), cache)

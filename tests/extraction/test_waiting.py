@@ -59,6 +59,11 @@ def locked(tmp_path, photos):
     return cache, cache.rows(fingerprint)
 
 
+def link(source, store, name):
+    store.path(name).parent.mkdir(parents=True, exist_ok=True)
+    os.link(source.path(name), store.path(name))
+
+
 def test_it_waits_for_the_rows_of_the_first_and_says_for_whom(photos, locked, fake_trunk, tmp_path):
     cache, store = locked
     held = store.lock()
@@ -68,7 +73,7 @@ def test_it_waits_for_the_rows_of_the_first_and_says_for_whom(photos, locked, fa
         other = Cache.at(tmp_path / "other")
         table = extract_table(photos, RECIPE, other).table
         for name in table.shards:
-            os.link(other.rows(table.fingerprint).folder / name, store.folder / name)
+            link(other.rows(table.fingerprint), store, name)
         fake_trunk.batches.clear()
         held.__exit__(None, None, None)
 
@@ -102,7 +107,7 @@ def test_views_that_another_process_computes_come_into_the_same_table(photos, tm
 
     def finish():
         for name in set(whole.shards) - set(store.names()):
-            os.link(other.rows(fingerprint).folder / name, store.folder / name)
+            link(other.rows(fingerprint), store, name)
         held.__exit__(None, None, None)
 
     done = extract_table(photos, viewed, cache, Heard(finish))

@@ -208,7 +208,7 @@ def test_options_that_cannot_be_right_are_refused(work, options, text):
 def test_the_collector_spares_a_models_activations_until_they_are_given_up(work):
     done = tune(work)
     store = Cache.at(work / "cache")
-    names = {store.rows(done.info.activations).folder / n for n in done.info.shards}
+    names = {store.rows(done.info.activations).path(n) for n in done.info.shards}
     assert names and not names & set(upkeep.garbage(store))
     given_up = upkeep.garbage(store, activations=True)
     assert names <= set(given_up)
@@ -221,7 +221,7 @@ def test_the_collector_spares_a_models_activations_until_they_are_given_up(work)
 def test_a_damaged_activation_is_computed_again_alone(work):
     done = tune(work)
     store = Cache.at(work / "cache").rows(done.info.activations)
-    path = store.folder / done.info.shards[0]
+    path = store.path(done.info.shards[0])
     data = bytearray(path.read_bytes())
     data[-100] ^= 1
     path.write_bytes(data)

@@ -266,3 +266,24 @@ def test_what_was_hashed_before_an_interruption_is_remembered(make, monkeypatch,
     opened.clear()
     digest_all(root, names, memo, clock=later)
     assert sorted(opened) == ["6", "7", "8"]
+
+
+def test_the_file_system_is_asked_of_many_files_at_once_and_answers_keep_their_places(
+    make, monkeypatch
+):
+    monkeypatch.setattr(digest, "_TOGETHER", 1)
+    names = [f"{number}.png" for number in range(4)]
+    for number, name in enumerate(names):
+        root = make(name, content=PNG + bytes([number]))
+    together, real = threading.Barrier(4, timeout=60), os.stat
+
+    def stat(path, *args, **options):
+        if isinstance(path, bytes):
+            together.wait()  # one after the other, the first would wait in vain
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    found = digest_all(root, names, None)
+    assert [one.digest for one in found] == [
+        hashlib.sha256(PNG + bytes([number])).digest() for number in range(4)
+    ]

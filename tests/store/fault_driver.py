@@ -94,11 +94,15 @@ def model(into: Path, shards: list[str], epoch: int) -> None:
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Return the sha256 of every file that counts, by its path."""
+    """Return the sha256 of every file that counts, by its path.
+
+    The index does not: it holds the times of the shards.
+    """
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != "lock" and atomic.TEMPORARY not in str(path)
+        if path.is_file() and path.name != "lock" and path.parent.name != shards.INDEX
+        if atomic.TEMPORARY not in str(path)
     }
 
 
@@ -213,6 +217,7 @@ DOCTORS = {
 
 
 def main() -> None:
+    shards.RACY = -1e9  # else nothing is kept of shards of this very moment
     folder, mode, doctor, only = Path(sys.argv[1]), *[*sys.argv[2:], "", ""][:3]
     DOCTORS[doctor]()
     lines, log, want = survey(folder)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from pipeline.errors import DamagedError, LockedError, PipelineError
+from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.shards import RowStore
 
@@ -53,13 +54,13 @@ def test_any_shape_and_dtype_makes_the_round_trip_bit_for_bit(tmp_path_factory, 
     name = store.commit(keys, rows, engine="test")
     back = store.rows(name)
     assert back.dtype == rows.dtype and back.tobytes() == rows.tobytes()
-    assert list(store.index().rows) == keys
+    assert set(store.index().rows) == set(keys)
 
 
 def test_a_shard_is_named_by_its_bytes_and_equal_shards_are_one(store):
     name = commit(store, range(3))
     assert name == commit(store, range(3))
-    data = (store.folder / name).read_bytes()
+    data = store.path(name).read_bytes()
     assert name == hashlib.sha256(data).hexdigest() + ".h5"
 
 
@@ -87,7 +88,7 @@ def test_bad_images_are_remembered_until_a_row_exists(store):
 @pytest.mark.parametrize("where", ["first", "middle", "last"])
 def test_a_flipped_byte_is_named_and_its_rows_are_not_read(store, where):
     name, other = commit(store, range(3)), commit(store, range(3, 5))
-    path = store.folder / name
+    path = store.path(name)
     data = bytearray(path.read_bytes())
     data[{"first": 0, "middle": len(data) // 2, "last": -1}[where]] ^= 1
     path.write_bytes(data)
@@ -98,7 +99,7 @@ def test_a_flipped_byte_is_named_and_its_rows_are_not_read(store, where):
 
 def test_a_truncated_shard_is_damaged_and_a_missing_one_is_missing(store):
     name = commit(store, range(3))
-    path = store.folder / name
+    path = store.path(name)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DamagedError, match="is damaged"):
         store.check(name)
@@ -110,8 +111,8 @@ def test_a_truncated_shard_is_damaged_and_a_missing_one_is_missing(store):
 def test_a_shard_of_another_fingerprint_is_refused(store, tmp_path):
     name = commit(store, range(2))
     other = RowStore(store.folder.parent / ("e" * 64))
-    other.folder.mkdir()
-    os.link(store.folder / name, other.folder / name)
+    make_folder(other.path(name).parent)
+    os.link(store.path(name), other.path(name))
     assert name in other.index().damaged
 
 
@@ -136,6 +137,8 @@ def test_the_second_lock_fails_at_once_and_names_the_holder(store):
 @pytest.mark.parametrize("step", ["open", "write", "fsync", "replace"])
 def test_a_failing_step_names_shard_and_reason_and_leaves_nothing(store, monkeypatch, step):
     commit(store, range(2))
+    for number in range(256):
+        (store.folder / f"{number:02x}").mkdir(exist_ok=True)
     real = getattr(os, step)
 
     def fail(*args, **kwargs):
@@ -148,13 +151,13 @@ def test_a_failing_step_names_shard_and_reason_and_leaves_nothing(store, monkeyp
         with pytest.raises(PipelineError, match=r"the shard .*\.h5: No space left on device"):
             commit(store, range(2, 4))
     assert len(store.index().rows) == 2
-    assert [n for n in os.listdir(store.folder) if n.startswith(".tmp")] == []
+    assert list(store.folder.rglob(".tmp*")) == []
     commit(store, range(2, 4))
     assert len(store.index().rows) == 4
 
 
 def test_a_commit_writes_syncs_renames_and_syncs_the_folder_in_this_order(store, monkeypatch):
-    commit(store, range(1))
+    commit(store, range(1, 2))
     steps = []
     for name in ("write", "fsync", "replace"):
         real = getattr(os, name)
@@ -164,18 +167,18 @@ def test_a_commit_writes_syncs_renames_and_syncs_the_folder_in_this_order(store,
 
 
 def test_the_rows_of_a_shard_are_contiguous_and_unfiltered(store):
-    with h5py.File(store.folder / commit(store, range(3))) as file:
+    with h5py.File(store.path(commit(store, range(3)))) as file:
         assert file["rows"].chunks is None and file["rows"].compression is None
         assert sorted(file) == ["digests", "meta", "rows", "views"]
 
 
 def test_a_damaged_shard_that_another_process_made_good_meanwhile_is_not_removed(store):
     names = [commit(store, range(3)), commit(store, range(3, 5))]
-    whole = [(store.folder / name).read_bytes() for name in names]
+    whole = [store.path(name).read_bytes() for name in names]
     for name in names:
-        (store.folder / name).write_bytes(b"damaged")
+        store.path(name).write_bytes(b"damaged")
     damaged = store.index().damaged
-    (store.folder / names[0]).write_bytes(whole[0])
+    store.path(names[0]).write_bytes(whole[0])
     store.discard_damaged(damaged)
     assert store.names() == [names[0]] and len(store.index().rows) == 3
 

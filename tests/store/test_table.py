@@ -7,6 +7,7 @@ import pytest
 from tables import provenance
 
 from pipeline.errors import DamagedError, PipelineError
+from pipeline.store.hdf5 import Streamed
 from pipeline.store.table import FeatureTable
 
 
@@ -144,3 +145,36 @@ def test_a_table_of_another_schema_says_what_to_do(tmp_path):
 def test_columns_of_different_length_are_refused(tmp_path):
     with pytest.raises(DamagedError, match="differ in length"):
         replace(table(), splits=("train",)).write(tmp_path / "t.h5")
+
+
+def test_a_table_whose_features_come_in_blocks_is_the_same_file(tmp_path):
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    crops = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
+    asked = []
+
+    def of(array, blocks):
+        def give():
+            for block in np.array_split(array, blocks):
+                asked.append(len(block))
+                yield block
+
+        return Streamed(array.shape, array.dtype, give)
+
+    whole = table(features=rows, views=crops).write(tmp_path / "a.h5")
+    none = np.empty((0, 0), np.float32)
+    parts = table(features=none).write(tmp_path / "b.h5", features=of(rows, 3), views=of(crops, 2))
+    assert asked == [2, 1, 1, 1, 1]
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    assert parts.table_id == whole.table_id
+    np.testing.assert_array_equal(parts.views, crops)
+
+
+def test_blocks_that_fail_leave_no_table(tmp_path):
+    def fail():
+        yield np.zeros((2, 3), np.float32)
+        raise PipelineError("The shard is gone.")
+
+    features = Streamed((4, 3), np.dtype(np.float32), fail)
+    with pytest.raises(PipelineError, match="The shard is gone"):
+        table().write(tmp_path / "t.h5", features=features)
+    assert list(tmp_path.iterdir()) == []

@@ -23,7 +23,7 @@ def commit(cache, keys=KEYS):
     """Commit a shard, and return its path."""
     store = cache.rows(FINGERPRINT)
     rows = np.ones((len(keys), 2), np.float32)
-    return store.folder / store.commit(keys, rows, engine="test")
+    return store.path(store.commit(keys, rows, engine="test"))
 
 
 def written(path, seconds):

@@ -235,14 +235,14 @@ def features_of_random_weights(
     keys: list[Key] = [(bytes.fromhex(table.digests[row]), 0) for row in wanted]
     with cache.reading(key.fingerprints, keys):
         rows = find_rows(cache, key, keys, device=device, engine=asked.engine)
-        missing = [table.paths[row] for row, k in zip(wanted, keys, strict=True)
-                   if k not in rows.index.rows]  # fmt: skip
+        there = dict(zip(keys, rows.index.having(keys).tolist(), strict=True))
+        missing = [table.paths[row] for row, k in zip(wanted, keys, strict=True) if not there[k]]
         files = _readable(cache, table, missing, options, progress) if missing else {}
-        sources = {k: files.get(k, "") for k in keys if k in rows.index.rows or k in files}
+        sources = {k: files.get(k, "") for k in keys if there[k] or k in files}
         fill(cache, asked, [rows], sources, trunk=trunk, progress=progress)
         cache.end_run(rows.key.fingerprint, list(sources))
-        good = [place for place, k in enumerate(keys) if k in rows.index.rows]
-        if not good:
+        good = np.flatnonzero(rows.index.having(keys))
+        if not len(good):
             return wanted[:0], np.empty((0, table.features.shape[1]), np.float32)
         return wanted[good], rows.gather([keys[place] for place in good])
 

@@ -25,7 +25,7 @@ from pipeline.extraction.plan import Done, Part, Parts, Plan, Rows
 from pipeline.store import hdf5
 from pipeline.store.atomic import cannot_read, write_bytes
 from pipeline.store.cache import Cache
-from pipeline.store.shards import Index, Key, key_arrays, keys_in
+from pipeline.store.shards import Index, Key, Keys, key_arrays
 from pipeline.trunks.spec import FeatureKey
 
 SCHEMA = 1
@@ -42,14 +42,14 @@ class PlanFile:
         key: what its rows depend on.
         keys: (digest, view) of each image that was missing when it was made, in order.
         batch_size: images in a batch.
-        size: images in a part.
+        ends: of each part, the number of images until there.
     """
 
     folder: Path
     key: FeatureKey
-    keys: tuple[Key, ...]
+    keys: Sequence[Key]
     batch_size: int
-    size: int
+    ends: tuple[int, ...]
 
     @classmethod
     def write(cls, cache: Cache, plan: Plan) -> PlanFile:
@@ -60,7 +60,7 @@ class PlanFile:
             "schema": SCHEMA,
             "key": rows.key.to_json(),
             "batch_size": parts.batch_size,
-            "size": parts.size,
+            "ends": parts.ends,
         }
         (image,) = hdf5.build({"meta": hdf5.text(meta), **key_arrays(parts.keys)})
         content = hashlib.sha256(image).hexdigest()[:16]
@@ -68,7 +68,7 @@ class PlanFile:
         folder = cache.plans / f"{run}-{content}"
         if not (folder / "plan.h5").exists():
             write_bytes(folder / "plan.h5", image, what="the plan")
-        return cls(folder, rows.key, tuple(parts.keys), parts.batch_size, parts.size)
+        return cls(folder, rows.key, parts.keys, parts.batch_size, tuple(parts.ends))
 
     @classmethod
     def read(cls, folder: Path) -> PlanFile:
@@ -79,12 +79,15 @@ class PlanFile:
         """
         with hdf5.Reader(folder / "plan.h5") as reader:
             meta = reader.json("meta")
-            keys = tuple(keys_in(reader.array("digests"), reader.array("views")))
+            keys = Keys(reader.array("digests"), reader.array("views"))
         try:
             if meta["schema"] != SCHEMA:
                 raise ValueError(f"schema {meta['schema']}")
             key = FeatureKey.from_json(meta["key"])
-            return cls(folder, key, keys, int(meta["batch_size"]), int(meta["size"]))
+            ends = tuple(int(end) for end in meta["ends"])
+            if [*ends] != sorted({*ends}) or ends[-1:] != (len(keys),) or ends[0] < 1:
+                raise ValueError("its parts are not all of it")
+            return cls(folder, key, keys, int(meta["batch_size"]), ends)
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedError(f"The plan {folder} is damaged: {error}.") from error
 
@@ -101,7 +104,7 @@ class PlanFile:
         cache: Cache,
         sources: Sequence[str | bytes],
         *,
-        wanted: tuple[Key, ...] | None = None,
+        wanted: Sequence[Key] | None = None,
         index: Index | None = None,
     ) -> Plan:
         """Return the plan for a process that computes parts of it.
@@ -112,7 +115,7 @@ class PlanFile:
             wanted: (digest, view) of all images that the run wants; None for those of the plan.
             index: of what is there; an empty one without.
         """
-        parts = Parts(self.keys, sources, batch_size=self.batch_size, size=self.size)
+        parts = Parts(self.keys, sources, batch_size=self.batch_size, ends=self.ends)
         store = cache.rows(self.key.fingerprint)
         rows = Rows(self.key, store, Index() if index is None else index, list(self.keys))
         return Plan((rows,), self.keys if wanted is None else wanted, parts)
@@ -222,7 +225,7 @@ class _Paths(Sequence[str | bytes]):
 def recover(cache: Cache, rows: Rows, wanted: Sequence[Key]) -> None:
     """Take into the rows what others did and a listing may not show yet: shards by their names."""
     for plan in PlanFile.find(cache, rows, wanted):
-        for number in range(-(-len(plan.keys) // plan.size)):
+        for number in range(len(plan.ends)):
             for name in plan.shards(number) or ():
                 if name not in rows.index.engines and name not in rows.index.damaged:
                     with suppress(DamagedError):  # it is gone: its rows are computed again

@@ -27,7 +27,7 @@ from pipeline.extraction.wanted import WantedImages
 from pipeline.images.datasets.given import AnyData, Data, as_data
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
-from pipeline.store.shards import Key
+from pipeline.store.shards import Key, Keys
 
 if TYPE_CHECKING:
     from pipeline.trunks.registry import LoadedTrunk
@@ -225,7 +225,7 @@ def compute_share(
         raise UsageError("--part is for processes that know nothing of each other: leave --on out.")
     facts, trunk, gathered = prepare(data, options, cache, progress)
     wanted = WantedImages(gathered, options.max_bad)
-    views = {key: wanted.sources[key[0], 0] for key in wanted.views(wanted.sources, options.views)}
+    views = {key: wanted.sources[key[0], 0] for key in wanted.views(None, options.views)}
     asked, every = feature_key(facts, options), {**wanted.sources, **views}
     with cache.reading(asked.fingerprints, list(every)):
         rows = find_rows(cache, asked, list(every), device=options.device, engine=options.engine)
@@ -280,7 +280,8 @@ class _Sharing:
             for key in keys:
                 rows.index.bad.pop(key, None)
         wanted.check(rows.index)
-        lacking = [key for key in keys if key not in rows.index]
+        every = Keys.of(keys)
+        lacking = list(every.take(~rows.index.known(every)))
         if not lacking:
             return 0, 0, 0
         self.cache.begin_run(rows.key.fingerprint, keys)
@@ -319,6 +320,8 @@ class _Sharing:
     ) -> Iterator[Part]:
         """Yield the parts of the share that are not done when they are asked for."""
         for number in numbers:
-            there = all(key in self.rows.index for key in parts[number].keys)
-            if not there and plan_file.shards(number) is None:
+            if (
+                not self.rows.index.known(parts[number].keys).all()
+                and plan_file.shards(number) is None
+            ):
                 yield parts[number]

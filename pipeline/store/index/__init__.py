@@ -1,0 +1,1 @@
+"""Which rows a fingerprint's shards hold, found without reading the shards again."""
