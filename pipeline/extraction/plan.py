@@ -157,11 +157,10 @@ class Plan:
         for rows, shards in zip(self.rows, done.shards, strict=True):
             for shard in shards:
                 rows.enter(shard)
-            passing, index = dict(done.passing), rows.index
-            there = index.having(passing).tolist() if passing else []
-            index.bad.update(
-                one for one, row in zip(passing.items(), there, strict=True) if not row
-            )
+            there = rows.index.having(key for key, _ in done.passing)
+            for (key, reason), known in zip(done.passing, there.tolist(), strict=True):
+                if not known:
+                    rows.index.bad[key] = reason
             rows.sides += done.sides
             rows.notes += [note for note in done.notes if note not in rows.notes]
 
