@@ -246,8 +246,8 @@ class RowStore:
         if not len(shards):
             return used
         order = np.argsort(shards, kind="stable")
-        numbers, starts = np.unique(shards[order], return_index=True)
-        for number, positions in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+        for positions in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
+            number = int(shards[positions[0]])
             known = (maps or {}).get(number)
             used[number] = self.rows(index.names[number]) if known is None else known
             out[positions] = used[number][rows[positions]]

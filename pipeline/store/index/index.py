@@ -140,7 +140,7 @@ class Index:
     def shards(self, keys: Iterable[Key]) -> list[str]:
         """Return the names of the shards that hold these keys' rows, sorted."""
         found = self.find(keys)[0]
-        return sorted(self.names[number] for number in np.unique(found[found >= 0]))
+        return sorted(self.names[number] for number in _distinct(found))
 
     def holding(self, keys: Iterable[Key]) -> set[str]:
         """Return the names of all shards that have a row of one of these keys, doubles included."""
@@ -150,8 +150,8 @@ class Index:
         for one in self.attached:
             entries = one.segment.entries["rows"]
             maybe = np.flatnonzero(np.isin(entries.keys.codes, keys.codes))
-            numbers = np.unique(one.numbers[entries.shards[maybe]])
-            held |= {self.names[number] for number in numbers if number >= 0}
+            numbers = one.numbers[entries.shards[maybe]]
+            held |= {self.names[number] for number in _distinct(numbers)}
         return held
 
     def keys(self) -> Keys:
@@ -215,6 +215,11 @@ class Index:
                 self.attached.remove(one)
                 self._served -= {*one.segment.names}
         self.attach(merged(parts))
+
+
+def _distinct(numbers: np.ndarray) -> np.ndarray:
+    """Return the numbers from 0 among some, each once; `np.unique` would import much else."""
+    return np.flatnonzero(np.bincount(numbers[numbers >= 0]))
 
 
 def _among(keys: Keys, some: Mapping[Key, object]) -> np.ndarray:
