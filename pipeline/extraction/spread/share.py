@@ -320,8 +320,6 @@ class _Sharing:
     ) -> Iterator[Part]:
         """Yield the parts of the share that are not done when they are asked for."""
         for number in numbers:
-            if (
-                not self.rows.index.known(parts[number].keys).all()
-                and plan_file.shards(number) is None
-            ):
+            there = self.rows.index.known(parts[number].keys).all()
+            if not there and plan_file.shards(number) is None:
                 yield parts[number]

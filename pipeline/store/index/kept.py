@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import DamagedError, PipelineError
-from pipeline.store.atomic import OLD, file_clock, remove
+from pipeline.store.atomic import OLD, file_clock, make_folder, remove
 from pipeline.store.index.index import Index
 from pipeline.store.index.segment import Segment, merged
 
@@ -37,7 +37,7 @@ def write(index: Index, folder: Path) -> None:
     if not parts:
         return
     with suppress(PipelineError, OSError):  # a cache for reading only, or a full disk
-        folder.mkdir(exist_ok=True)  # that it lasts matters to nobody
+        make_folder(folder)
         segment = merged(parts)
         older = tuple(name for name in segment.replaces if (folder / name).exists())
         replace(segment, replaces=older).write(folder)
