@@ -298,7 +298,9 @@ def test_a_session_answers_as_predict_does_and_loads_once(modelled, monkeypatch)
     assert not made and ask.classes == ("blue", "red")
     one_by_one = [ask(image)[0] for image in images]
     assert made == [1]
-    assert one_by_one == pipeline.predict(images, folder, top=1, cache=cache)
+    assert one_by_one == [
+        pipeline.predict(image, folder, top=1, cache=cache)[0] for image in images
+    ]
     with pytest.raises(PipelineError, match="could not be read"):
         ask(b"no image")
     assert ask(images[0]) == one_by_one[:1]

@@ -162,7 +162,7 @@ def test_beyond_the_number_of_pictures_images_have_a_point_alone(cache, photos, 
     fitted(photos, cache, "lda")
     done, html = report(cache)
     assert (done.shown, done.pictured) == (60, 20)
-    assert "It has the pictures of 20 of them" in text_of(html)
+    assert "It has pictures of 20 images" in text_of(html)
     record = record_of(html)
     assert sum(place >= 0 for place in record["images"]["picture"]) == 20
     assert record["missing"] == {}
