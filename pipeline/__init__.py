@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline.inference.paired_test import Comparison as Comparison
     from pipeline.inference.paired_test import paired_test as paired_test
     from pipeline.inference.predict import Prediction as Prediction
+    from pipeline.inference.predict import Session as Session
     from pipeline.inference.predict import predict as predict
     from pipeline.inference.predict import predict_stream as predict_stream
     from pipeline.reporting.page.report import report as report
@@ -67,7 +68,7 @@ _DEFINED_IN = {
     "pipeline.inference.evaluate": ("evaluate",),
     "pipeline.inference.exporting.export": ("export",),
     "pipeline.inference.paired_test": ("paired_test", "Comparison"),
-    "pipeline.inference.predict": ("predict", "predict_stream", "Prediction"),
+    "pipeline.inference.predict": ("predict", "predict_stream", "Prediction", "Session"),
     "pipeline.reporting.page.report": ("report",),
     "pipeline.reporting.sheets.show": ("show",),
     "pipeline.store.result_records": ("HeadInfo", "ModelInfo"),

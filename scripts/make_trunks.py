@@ -1,4 +1,4 @@
-"""Write the list of refused networks in docs/trunks.md, and try what is not refused.
+"""Write the names of all trunks, and the refused ones in docs/trunks.md; try what is not refused.
 
 `python scripts/make_trunks.py` builds a small member of every module of timm without memory for
 its weights (about a minute), and fails where one that is not refused cannot be cut into stages. A
@@ -7,16 +7,20 @@ test holds the page to the tables of `pipeline/trunks/sources`.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import timm
+from torchvision.models import list_models
 
-from pipeline.errors import PipelineError
-from pipeline.trunks import registry
+import pipeline
+from pipeline.errors import PipelineError, UsageError
+from pipeline.trunks import listed, registry
 from pipeline.trunks.sources import from_timm, from_torchvision
 
 PAGE = Path(__file__).parents[1] / "docs" / "trunks.md"
+NAMES = Path(pipeline.__file__).parent / "trunks" / listed.TABLE
 BEGIN, END = "<!-- refused: scripts/make_trunks.py -->", "<!-- end -->"
 _LARGE = ("base", "large", "huge", "giant", "xl", "so400m", "so150m", "7b", "152", "200", "269")
 _SMALL = ("test", "tiny", "small", "nano", "pico", "atto", "femto", "xs", "_s", "18", "050", "b0")
@@ -43,6 +47,20 @@ def with_table(page: str) -> str:
     return f"{before}{BEGIN}\n{refused()}\n{END}{after}"
 
 
+def names() -> str:
+    """Return the table of `pipeline.trunks.listed` for the libraries that are installed."""
+    every = [from_timm.PREFIX + name for name in timm.list_models()] + list_models()
+    found = registry.names()
+    refused: dict[str, list[str]] = {}
+    for name in sorted({*every} - {*found}):
+        try:
+            registry.find(name)
+        except UsageError as error:
+            refused.setdefault(str(error).replace(name, "{}"), []).append(name)
+    table = {"versions": listed.installed(), "names": found, "refused": refused}
+    return json.dumps(table, indent=0, ensure_ascii=True) + "\n"
+
+
 def uncut() -> dict[str, str]:
     """Return the modules of timm a small member of which is not refused and cannot be cut."""
     members: dict[str, list[str]] = {}
@@ -63,6 +81,7 @@ def uncut() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    NAMES.write_text(names())
     PAGE.write_text(with_table(PAGE.read_text()))
     failed = uncut()
     print(f"timm {timm.__version__}: {len(failed)} modules that are not refused cannot be cut")

@@ -37,6 +37,11 @@ def pixels(data):
     return found.permute(1, 2, 0).numpy()
 
 
+def no_decoder(*args, **options):
+    """Stand in for a release of torchvision without `decode_jpeg`."""
+    raise ImportError
+
+
 def reason(data):
     with pytest.raises(BadImage) as caught:
         decode(data)

@@ -2,6 +2,7 @@
 
 `of_head` makes a `Predictor` of a head, and a `Model` is one, as it is kept in
 `cache/models/<id>/` and read back. What predicts, evaluates and exports works on `Predictor` alone.
+torch is imported when a network is loaded: a converted one in the cache runs without.
 """
 
 from __future__ import annotations
@@ -12,19 +13,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from safetensors import SafetensorError, safe_open
 
 from pipeline.arguments import path_of
 from pipeline.cores import usable_cores
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.extraction.crashes import noted
-from pipeline.finetuning.network import Cut, Network
 from pipeline.heads.head import Head, is_right
 from pipeline.heads.linear import LinearHead
 from pipeline.heads.metrics import softmax
@@ -37,13 +34,15 @@ from pipeline.progress import Silent
 from pipeline.store.cache import Cache
 from pipeline.store.result_records import HeadInfo, ModelInfo
 from pipeline.store.results import MODEL
-from pipeline.trunks import registry
 from pipeline.trunks.engines.devices import choose_device, choose_precision
 from pipeline.trunks.engines.engine import Engine, run_batches
-from pipeline.trunks.engines.torch_engine import TorchEngine
-from pipeline.trunks.feature_net import FeatureNet
-from pipeline.trunks.recorded import load_recorded
 from pipeline.trunks.spec import FeatureKey
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline.finetuning.network import Network
+    from pipeline.trunks.feature_net import FeatureNet
 
 _BATCH = 32
 
@@ -140,6 +139,8 @@ class Predictor:
             PipelineError: the trunk's weights are missing, or others now.
             UsageError: the device is not there.
         """
+        from pipeline.trunks.engines.torch_engine import TorchEngine
+
         place = choose_device(device)
         return TorchEngine(self.net, device=place, precision="fp32", size=self.preprocess.crop)
 
@@ -210,6 +211,9 @@ def of_head(head: Head, cache: Cache) -> Predictor:
     key = FeatureKey.of(given)
 
     def network() -> FeatureNet:
+        from pipeline.trunks.feature_net import FeatureNet
+        from pipeline.trunks.recorded import load_recorded
+
         trunk = load_recorded(
             given, cache, made=f"the features of the head {head.id}",
             otherwise="run `pipeline extract` and `pipeline fit-head` again",
@@ -278,6 +282,14 @@ class Model(Predictor):
             PipelineError: there is none, or the weights of its frozen part are others now.
             DamagedError: a file is damaged or missing, or of another schema.
         """
+        import torch
+        from safetensors.torch import load_file
+        from torch import nn
+
+        from pipeline.finetuning.network import Cut, Network
+        from pipeline.trunks import registry
+        from pipeline.trunks.recorded import load_recorded
+
         folder = path_of(folder, "A model's folder")
         store = cache if isinstance(cache, Cache) else Cache.at(cache)
         info = MODEL.read(folder)
@@ -316,10 +328,44 @@ class Model(Predictor):
         network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
         plain = {name: value.numpy(force=True) for name, value in network.plain_head().items()}
         linear = LinearHead(plain["weight"], plain["bias"], l2=network.l2)
-        weights = info.weights_digest + info.files[WEIGHTS]
-        digest = hashlib.sha256(weights.encode()).hexdigest()
-        key = FeatureKey(info.trunk, digest, info.layer, info.pool, preprocess, info.precision)
-        return cls(info, key, linear, linear.scores, lambda: network.body, store, network)
+        return cls(info, _key(info), linear, linear.scores, lambda: network.body, store, network)
+
+
+@dataclass(frozen=True, eq=False)
+class _Unopened(Predictor):
+    """A model whose network is read when it has to run, and not where a converted one is kept."""
+
+    kind = "model"
+
+
+def _of_model(folder: Path, cache: Cache) -> Predictor:
+    """Return what predicts as a model does; its network is read when it is needed.
+
+    Raises:
+        DamagedError: a file is damaged or missing, or of another schema.
+    """
+    info = MODEL.read(folder)
+    try:
+        with safe_open(MODEL.check(folder, info, WEIGHTS), framework="numpy") as file:
+            weight, bias = (file.get_tensor(f"head.{name}") for name in ("weight", "bias"))
+    except (SafetensorError, OSError) as error:
+        raise DamagedError(f"The model {folder} is damaged: {error}") from error
+    if weight.ndim != 2 or bias.shape != weight.shape[:1] or len(weight) != len(info.classes):
+        raise DamagedError(f"The model {folder} is damaged: it has no head for its classes.")
+    linear = LinearHead(weight, bias, l2=info.l2)
+    return _Unopened(
+        info, _key(info), linear, linear.scores,
+        lambda: Model.open(folder, cache=cache).network.body, cache,
+    )  # fmt: skip
+
+
+def _key(info: ModelInfo) -> FeatureKey:
+    """Return what a model's features depend on, with the digest of its own weights."""
+    weights = info.weights_digest + info.files[WEIGHTS]
+    return FeatureKey(
+        info.trunk, hashlib.sha256(weights.encode()).hexdigest(), info.layer, info.pool,
+        Preprocess.from_json(info.preprocess), info.precision,
+    )  # fmt: skip
 
 
 def open_predictor(artefact: Artefact, cache: Cache) -> Predictor:
@@ -329,7 +375,7 @@ def open_predictor(artefact: Artefact, cache: Cache) -> Predictor:
         PipelineError: it is damaged or of another schema, or its trunk's weights are not there.
     """
     if artefact.kind is MODEL:
-        return Model.open(artefact.folder, cache=cache)
+        return _of_model(artefact.folder, cache)
     return of_head(Head.open(artefact.folder), cache)
 
 
@@ -347,5 +393,7 @@ def write(folder: Path, info: ModelInfo, tensors: dict[str, Tensor]) -> ModelInf
     Returns:
         `model.json` as it was written.
     """
+    from safetensors.torch import save
+
     (folder / WEIGHTS).write_bytes(save(tensors))  # by itself it tells no system error as such
     return MODEL.write(folder, info)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -20,6 +21,8 @@ from pipeline.extraction.crashes import noted
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import SHARD_ROWS, find_rows
 from pipeline.finetuning.model import Predictor
+from pipeline.images import resizing
+from pipeline.images.decoding.crops import crops_by_numpy
 from pipeline.images.decoding.loader import AHEAD, load
 from pipeline.images.decoding.reading import ABSENT, NO_PERMISSION
 from pipeline.images.digest import VANISHED, StatMemo, digest_all
@@ -29,6 +32,7 @@ from pipeline.progress import Progress
 from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
+from pipeline.trunks.engines import openvino_engine
 from pipeline.trunks.engines.choice import batches_on, decoder_on, engine_for
 from pipeline.trunks.engines.devices import choose_device
 from pipeline.trunks.engines.engine import Engine, run_batches
@@ -68,62 +72,106 @@ def through_trunk(
     cache: Cache,
     progress: Progress,
 ) -> Iterator[Scored]:
-    """Yield the logits of images, in order; nothing of them is kept.
+    """Yield the logits of images, in order; nothing of them is kept. See `Through`."""
+    return Through(predictor, options, cache, progress)(sources)
 
-    Args:
+
+@dataclass
+class Through:
+    """From images to logits; the engine is made when it is first needed, and stays.
+
+    Attributes:
         predictor: a head or model.
-        sources: paths, or the bytes themselves; any number.
         options: how to compute.
-        cache: where converted networks and the journal of what is decoded are.
+        store: where converted networks and the journal of what is decoded are.
         progress: told what a person should know.
+        engine: None until it is needed.
     """
-    device = choose_device(options.device)
-    precision = predictor.precision_on(device, options.precision)
-    decoder = decoder_on(device, precision)
-    batch_size, pinned, cut = batches_on(device, decoder, options.batch_size)
-    given = iter(sources)
-    first = list(islice(given, AHEAD * batch_size))  # the loader takes as many at once
-    names: deque[str] = deque()  # of images on their way
 
-    def files() -> Iterator[tuple[str | bytes, None, int]]:
-        for source in chain(first, given):
-            names.append(source if isinstance(source, str) else "a picture")
-            yield source, None, 0
+    predictor: Predictor
+    options: ComputeOptions
+    store: Cache
+    progress: Progress
+    engine: Engine | None = None
 
-    with ExitStack() as stack:
-        batches = load(
-            files(),
-            predictor.preprocess,
-            batch_size=batch_size,
-            workers=options.workers or usable_cores(),
-            pin=pinned,
-            pad=False,
-            guard=stack.enter_context(noted(cache, progress)),
-            cut=cut,
-        )
-        stack.callback(batches.close)  # its threads end before their notes do
-        for batch in batches:
-            if len(batch.bad) < batch.count:
-                break
-            # no trunk is loaded for nothing
-            for _ in range(batch.count):
-                names.popleft()
-            yield Scored(np.zeros((batch.count, len(predictor.classes))), batch.bad)
-        else:
-            return
-        engine = engine_of(predictor, options, cache, many=len(first) >= MANY)
-        finite = FiniteRows(predictor.key.trunk, precision)
-        for done, features in run_batches(engine, chain([batch], batches)):
-            own = [names.popleft() for _ in range(done.count)]
-            good = [slot for slot in range(done.count) if slot not in done.bad]
-            lost = finite.bad(features[good], [own[slot] for slot in good])
-            bad = done.bad | {good[at]: reason for at, reason in lost.items()}
-            logits = np.zeros((done.count, len(predictor.classes)))
-            if good := [slot for slot in good if slot not in bad]:
-                logits[good] = predictor.logits(features[good], engine)
-            yield Scored(logits, bad, remarks=done.remarks)
-        for note in engine.notes:
-            progress.say(note)
+    def keeping(self, sources: Iterable[str | bytes]) -> Iterator[Scored]:
+        """Yield the logits of images, in order; their features are kept. See `through_cache`."""
+        return through_cache(self.predictor, sources, self.options, self.store, self.progress)
+
+    def __call__(self, sources: Iterable[str | bytes]) -> Iterator[Scored]:
+        """Yield the logits of images, in order; nothing of them is kept.
+
+        Args:
+            sources: paths, or the bytes themselves; any number.
+        """
+        predictor, options = self.predictor, self.options
+        device = choose_device(options.device)
+        precision = predictor.precision_on(device, options.precision)
+        decoder = decoder_on(device, precision)
+        batch_size, pinned, cut = batches_on(device, decoder, options.batch_size)
+        given = iter(sources)
+        first = list(islice(given, AHEAD * batch_size))  # the loader takes as many at once
+        light = len(first) < MANY and _needs_no_torch(predictor, options, self.store, device)
+        names: deque[str] = deque()  # of images on their way
+
+        def files() -> Iterator[tuple[str | bytes, None, int]]:
+            for source in chain(first, given):
+                names.append(source if isinstance(source, str) else "a picture")
+                yield source, None, 0
+
+        with ExitStack() as stack:
+            batches = load(
+                files(),
+                predictor.preprocess,
+                batch_size=batch_size,
+                workers=options.workers or usable_cores(),
+                pin=pinned,
+                arrays=light,
+                pad=False,
+                guard=stack.enter_context(noted(self.store, self.progress)),
+                cut=crops_by_numpy if light else cut,
+            )
+            stack.callback(batches.close)  # its threads end before their notes do
+            for batch in batches:
+                if len(batch.bad) < batch.count:
+                    break
+                # no trunk is loaded for nothing
+                for _ in range(batch.count):
+                    names.popleft()
+                yield Scored(np.zeros((batch.count, len(predictor.classes))), batch.bad)
+            else:
+                return
+            if self.engine is None:
+                many = len(first) >= MANY
+                self.engine = engine_of(predictor, options, self.store, many=many)
+            engine = self.engine
+            finite = FiniteRows(predictor.key.trunk, precision)
+            for done, features in run_batches(engine, chain([batch], batches)):
+                own = [names.popleft() for _ in range(done.count)]
+                good = [slot for slot in range(done.count) if slot not in done.bad]
+                lost = finite.bad(features[good], [own[slot] for slot in good])
+                bad = done.bad | {good[at]: reason for at, reason in lost.items()}
+                logits = np.zeros((done.count, len(predictor.classes)))
+                if good := [slot for slot in good if slot not in bad]:
+                    logits[good] = predictor.logits(features[good], engine)
+                yield Scored(logits, bad, remarks=done.remarks)
+            for note in engine.notes:
+                self.progress.say(note)
+            engine.notes.clear()
+
+
+def _needs_no_torch(
+    predictor: Predictor, options: ComputeOptions, cache: Cache, device: str
+) -> bool:
+    """Tell whether nothing but decoding would need torch, which takes longer than a few images."""
+    return (
+        "torch" not in sys.modules
+        and device == "cpu"
+        and options.engine != "torch"
+        and openvino_engine.available()
+        and place(predictor.key, cache.compiled).exists()
+        and resizing.alike(predictor.preprocess)
+    )
 
 
 def engine_of(predictor: Predictor, options: ComputeOptions, cache: Cache, *, many: bool) -> Engine:

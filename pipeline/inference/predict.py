@@ -22,12 +22,15 @@ from pipeline.images.decoding.formats import EMPTY, NOT_READ, Unread, claims
 from pipeline.images.decoding.pictures import AnyImage
 from pipeline.images.names import counted, joined, shown
 from pipeline.images.remarks import Remarks
-from pipeline.inference.logit_stream import check_cache, through_cache, through_trunk
+from pipeline.inference.bursts import bursts
+from pipeline.inference.logit_stream import Scored, Through, check_cache
 from pipeline.inference.options import PredictOptions
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 
 TOP = 3
+#: Images of a list on standard input that are taken together at most.
+BURST = 1024
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Predicting:
         tally: of what was gone through.
         unread: files of kinds that are recognised and not read.
         remarks: what decoding converted, assumed or passed over.
+        through: computes; made for the run where there is none that stays.
     """
 
     predictor: Predictor
@@ -111,6 +115,7 @@ class Predicting:
     tally: Tally = field(default_factory=Tally)
     unread: Unread = field(default_factory=Unread)
     remarks: Remarks = field(default_factory=Remarks)
+    through: Through | None = None
 
     def __iter__(self) -> Iterator[Prediction]:
         """Yield a prediction for each image, in order, as batches are done.
@@ -119,12 +124,8 @@ class Predicting:
             PipelineError: there was no image, or none that could be read.
         """
         began, tally = time.monotonic(), self.tally
-        ahead, named = tee(self.picks)  # holds the few that are on their way
-        sources = (pick.source for pick in ahead)
-        through = through_cache if self.options.use_cache else through_trunk
-        batches = through(self.predictor, sources, self.options, self.cache, self.progress)
         reasons: list[str] = []
-        for batch in batches:
+        for batch, named in self._batches():
             probabilities = self.predictor.probabilities(
                 batch.logits, calibrated=self.options.calibration
             )
@@ -148,6 +149,18 @@ class Predicting:
                     yield self._predicted(pick.path, p)
         if not tally.images:
             raise PipelineError(self._nothing(reasons))
+
+    def _batches(self) -> Iterator[tuple[Scored, Iterator[Pick]]]:
+        """Yield the logits of images in batches, and the images from the first of the batch on."""
+        through = self.through or Through(self.predictor, self.options, self.cache, self.progress)
+        parts: Iterable[Iterable[Pick]] = [self.picks]
+        if self.picks.listed:  # somebody may wait for the answer before they go on
+            parts = bursts(self.picks, BURST)
+        for part in parts:
+            ahead, named = tee(part)  # holds the few that are on their way
+            sources = (pick.source for pick in ahead)
+            for batch in through.keeping(sources) if self.options.use_cache else through(sources):
+                yield batch, named
 
     def _predicted(self, path: str, p: np.ndarray) -> Prediction:
         count = min(self.options.top or TOP, len(p))
@@ -304,9 +317,78 @@ def _stream(
     cache: str | Path | None,
 ) -> Predicting:
     options.check()
-    images = plain(images, str)
-    several = images_in(images)
-    words = [images] if several is None else list(several)
-    store = Cache.at(cache)
+    words, store = _words(images), Cache.at(cache)
     folder = resolve.find(store, model).folder
     return start(words, options, store, model=folder)
+
+
+class Session:
+    """A head or model that stays loaded and answers as often as it is asked.
+
+    The first answer waits for the network, the others only for themselves. Not for several threads
+    at once.
+
+    Args:
+        model: a `Head` or `Model`, its id or folder, a kind of head; the best of the current
+            table without it.
+        top: as in `predict`; likewise all that follow.
+
+    Raises:
+        UsageError: an option that cannot be right; a `ValueError` too.
+        PipelineError: there is no such head or model.
+
+    Example:
+        >>> import pipeline
+        >>> head = pipeline.fit_head(pipeline.extract("digits"), clf="logreg")
+        >>> pipeline.Session(head)("digits")[0].prediction  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Head | Model | str | Path | None = None,
+        *,
+        top: int | None = None,
+        min_confidence: float | None = None,
+        calibration: bool = True,
+        use_cache: bool = False,
+        precision: str = "auto",
+        device: str = "auto",
+        engine: str = "auto",
+        batch_size: int | None = None,
+        workers: int | None = None,
+        cache: str | Path | None = None,
+    ):
+        self.options, self.store = PredictOptions.of(locals()), Cache.at(cache)
+        self.options.check()
+        predictor = open_predictor(resolve.find(self.store, model), self.store)
+        if use_cache:
+            check_cache(predictor, self.options)
+        self.through = Through(predictor, self.options, self.store, Silent())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of the K classes."""
+        return self.through.predictor.classes
+
+    def __call__(self, images: AnyImage | Iterable[AnyImage]) -> list[Prediction]:
+        """Return a prediction for each image, as `predict` does.
+
+        Args:
+            images: as `predict` takes them.
+
+        Raises:
+            PipelineError: there is no image, or none that could be read.
+        """
+        picks = Picks(_words(images), tuple, self.store.data)
+        return list(
+            Predicting(
+                self.through.predictor, "", self.options, picks, self.store, through=self.through
+            )
+        )
+
+
+def _words(images: AnyImage | Iterable[AnyImage]) -> list[Any]:
+    """Return images as the words that `Picks` takes."""
+    images = plain(images, str)
+    several = images_in(images)
+    return [images] if several is None else list(several)

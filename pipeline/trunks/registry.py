@@ -6,7 +6,6 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pipeline.arguments import file_and_key, path_of
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.names import safe
 from pipeline.images.preprocess import Preprocess
+from pipeline.trunks import listed
 from pipeline.trunks.sources import (
     builtin,
     from_address,
@@ -111,13 +111,7 @@ def names(pattern: str | None = None) -> list[str]:
     Args:
         pattern: part of a name, or a pattern with `*` and `?`; capitals do not count.
     """
-    every = [name for source in SOURCES for name in source.names()]
-    if not pattern:
-        return every
-    wanted = pattern.casefold()
-    if not any(sign in wanted for sign in "*?["):
-        wanted = f"*{wanted}*"
-    return [name for name in every if fnmatchcase(name.casefold(), wanted)]
+    return listed.matching([name for source in SOURCES for name in source.names()], pattern)
 
 
 def find(name: str) -> Architecture:
@@ -130,10 +124,7 @@ def find(name: str) -> Architecture:
         architecture: Architecture | None = source.find(name)
         if architecture:
             return architecture
-    every = names()
-    in_timm = from_timm.PREFIX + name
-    hint = f" Did you mean {in_timm}?" if in_timm in every else nearest(name, every)
-    raise UsageError(f"There is no trunk {name!r}.{hint} `pipeline trunks` lists what there is.")
+    raise listed.unknown(name, names())
 
 
 def load(

@@ -20,7 +20,7 @@ from pipeline.database import Database
 from pipeline.errors import UsageError, nearest
 from pipeline.images.preprocess import DECODE_POLICY, VIEW_POLICY, Preprocess
 from pipeline.store.records import FeatureSource
-from pipeline.trunks import permitted
+from pipeline.trunks import listed, permitted
 from pipeline.trunks.addresses import FOLDER, address_of
 
 if TYPE_CHECKING:
@@ -238,6 +238,7 @@ def resolve(
         remembered = _query(memo, "SELECT facts FROM trunks WHERE asked = ?", (request,))
     if remembered is not None:
         return TrunkFacts.from_json(json.loads(remembered[0])), None
+    listed.check(name)
     from pipeline.trunks.registry import load
 
     trunk = load(name, weights, keys=keys, size=size, state_dir=state_dir)

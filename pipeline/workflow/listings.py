@@ -13,6 +13,7 @@ from pipeline.store.cache import Cache
 from pipeline.store.result_records import HeadInfo, ModelInfo
 from pipeline.store.results import HEAD, MODEL
 from pipeline.store.table import FeatureTable
+from pipeline.trunks import listed
 
 if TYPE_CHECKING:
     from pipeline.trunks.registry import TrunkInfo
@@ -139,18 +140,29 @@ def list_trunks(pattern: str | None = None) -> dict[str, TrunkInfo | str | None]
     Raises:
         UsageError: none fits; a `ValueError` too.
     """
-    from pipeline.trunks import registry
-
     pattern = plain(pattern, str)
     if not isinstance(pattern, str | None):
         raise UsageError(f"A pattern must be a text, not {named(pattern)}.")
-    names = registry.names(pattern)
+    names = _trunk_names(pattern)
     if not names:
         raise UsageError(f"No trunk's name holds '{pattern}'. `pipeline trunks` lists them all.")
     found: dict[str, TrunkInfo | str | None] = dict.fromkeys(names)
-    for name in names if len(names) <= DESCRIBED else []:
+    if len(names) > DESCRIBED:
+        return found
+    from pipeline.trunks import registry
+
+    for name in names:
         try:
             found[name] = registry.describe(name)
         except PipelineError as error:
             found[name] = str(error)
     return found
+
+
+def _trunk_names(pattern: str | None) -> list[str]:
+    """Return the names that match, from the table where it is that of what is installed."""
+    if (table := listed.table()) is not None:
+        return listed.matching(table.names, pattern)
+    from pipeline.trunks import registry
+
+    return registry.names(pattern)

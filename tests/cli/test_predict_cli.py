@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from threading import Semaphore
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +12,8 @@ from conftest import picture
 from photos import prepare
 
 from pipeline.cli import main
-from pipeline.inference.predict import Predicting, Prediction
+from pipeline.inference.options import PredictOptions
+from pipeline.inference.predict import Predicting, Prediction, start
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD
 
@@ -83,6 +85,24 @@ def test_a_list_on_standard_input_is_read(work):
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["path"] for row in rows] == given.split()
     assert rows[1]["error"] == "no such file"
+
+
+def test_a_list_is_answered_line_by_line(work):
+    answered = Semaphore(0)
+    asked = [f"{work}/some/red.png", f"{work}/some/nothere.png", f"{work}/some/blue.png"]
+
+    def lines():
+        for path in asked:
+            yield f"{path}\n".encode()
+            assert answered.acquire(timeout=60), f"{path} has no answer"
+
+    done = start(["-"], PredictOptions(), Cache.at(work / "cache"), lines=lines)
+    found = []
+    for one in done:
+        found.append((one.path, one.error))
+        answered.release()
+    assert found == list(zip(asked, ["", "no such file", ""], strict=True))
+    assert (done.tally.images, done.tally.unreadable) == (2, 1)
 
 
 def test_names_that_are_not_utf8_stay_what_they_are_in_csv(work, tmp_path):

@@ -17,8 +17,9 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.finetuning.model import Predictor, open_predictor
 from pipeline.heads.resolve import find
 from pipeline.images.datasets.picks import Picks
+from pipeline.inference import logit_stream
 from pipeline.inference.options import PredictOptions
-from pipeline.inference.predict import Predicting, start
+from pipeline.inference.predict import BURST, Predicting, start
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD, MODEL
 from pipeline.trunks.spec import FeatureKey
@@ -197,7 +198,7 @@ def test_predictions_come_as_batches_are_done_and_from_a_list_without_end(modell
     done = iter(head(["-"], recipe, endless))
     for _ in range(9):
         assert next(done).prediction
-    assert taken <= 4 * 6
+    assert taken <= 2 * BURST + 1
     done.close()
 
 
@@ -285,3 +286,23 @@ def test_scores_that_are_not_numbers_are_refused(modelled, monkeypatch):
     assert isinstance(done.predictor, Predictor) and isinstance(done.picks, Picks)
     with pytest.raises(PipelineError, match="scores that are not numbers on torch-cpu"):
         list(done)
+
+
+def test_a_session_answers_as_predict_does_and_loads_once(modelled, monkeypatch):
+    made = []
+    real = logit_stream.engine_of
+    monkeypatch.setattr(logit_stream, "engine_of", lambda *a, **o: made.append(1) or real(*a, **o))
+    images = sorted((modelled / "photos/val").rglob("*.png"))[:3]
+    folder, cache = only(HEAD, modelled), modelled / "cache"
+    ask = pipeline.Session(folder, top=1, cache=cache)
+    assert not made and ask.classes == ("blue", "red")
+    one_by_one = [ask(image)[0] for image in images]
+    assert made == [1]
+    assert one_by_one == [
+        pipeline.predict(image, folder, top=1, cache=cache)[0] for image in images
+    ]
+    with pytest.raises(PipelineError, match="could not be read"):
+        ask(b"no image")
+    assert ask(images[0]) == one_by_one[:1]
+    with pytest.raises(UsageError, match="--top"):
+        pipeline.Session(folder, top=0, cache=cache)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from pipeline.errors import PipelineError, UsageError
 from pipeline.finetuning.model import open_predictor
 from pipeline.heads.resolve import find
+from pipeline.images.resizing import alike
 from pipeline.inference import logit_stream
 from pipeline.inference.evaluate import evaluate_predictor as evaluate
 from pipeline.inference.options import ComputeOptions, EvaluateOptions, PredictOptions
@@ -78,6 +81,33 @@ def test_openvino_gives_the_stored_predictions_and_what_it_converted_is_kept(
         monkeypatch.setattr(registry, "load", None)  # nor is the trunk needed any more
     assert np.abs(predict(work, kind) - want).max() < near  # few, but it is there
     assert names == ["openvino-cpu"] * 2
+
+
+WITHOUT_TORCH = """
+import sys
+from pipeline.cli import main
+try:
+    main()
+finally:
+    assert not {"torch", "torchvision", "timm", "sklearn", "scipy"} & {*sys.modules}
+"""
+
+
+@pytest.mark.parametrize("kind", [HEAD, MODEL])
+def test_a_converted_network_answers_without_torch_what_it_answers_with_it(work, kind):
+    folder = only(kind, work)
+    images = sorted((work.photos / "val").rglob("*.png"))[:3]
+    want = predict(work, kind, images, engine="openvino")
+    if not alike(open_predictor(find(work.cache, folder), work.cache).preprocess):
+        pytest.skip("torchvision resizes in floating point here")
+    words = ["predict", folder, *images, "--jsonl", "--no-calibration", "--cache", work.cache.root]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *map(str, words)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    rows = [json.loads(line)["top"] for line in done.stdout.splitlines()]
+    got = [next(one["probability"] for one in top if one["class"] == "blue") for top in rows]
+    assert got == want.tolist()
 
 
 @pytest.mark.parametrize(("few", "taken"), [(True, "torch-cpu"), (False, "openvino-cpu")])

@@ -54,6 +54,7 @@ class Picks:
         home: folder of the built-in sets.
 
     Attributes:
+        listed: whether a list on standard input is among the words.
         empty: folders and patterns that gave nothing, as far as they were gone through.
         rewrites: paths that were found though written otherwise, so far.
     """
@@ -65,7 +66,9 @@ class Picks:
         self._locator = Locator(".")
         for word in self.words:
             check_source(word)
-        if sum(isinstance(word, str) and word == LIST for word in self.words) > 1:
+        lists = sum(isinstance(word, str) and word == LIST for word in self.words)
+        self.listed = bool(lists)
+        if lists > 1:
             raise UsageError("'-' is the list on standard input and can be given once.")
 
     def __iter__(self) -> Iterator[Pick]:

@@ -11,16 +11,22 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
-
-from pipeline.images.decoding.decode import jpeg_header_of, picture, reduction
-from pipeline.images.decoding.pillow import Decoded
+from pipeline import libraries
+from pipeline.images import resizing
+from pipeline.images.decoding.decode import (
+    Decoded,
+    jpeg_header_of,
+    picture,
+    raster,
+    reduction,
+)
 from pipeline.images.preprocess import Preprocess
 from pipeline.images.views import ViewPolicy, policy_of
+
+if TYPE_CHECKING:
+    import torch
 
 _TRIES = 10
 #: A large JPEG is decoded at a part of its size while the resize still has to shrink it by this:
@@ -32,12 +38,12 @@ class Cut(NamedTuple):
     """The crops of an image's views.
 
     Attributes:
-        crops: uint8 [3, crop, crop] of each.
+        crops: uint8 [3, crop, crop] of each; of `crops_by_numpy` arrays [crop, crop, 3].
         remarks: on its decoding, as in `Decoded`.
         side: the image's short side as its file has it, pixels.
     """
 
-    crops: list[torch.Tensor]
+    crops: list[Any]
     remarks: tuple[str, ...]
     side: int
 
@@ -81,6 +87,26 @@ def crops(
     return Cut(found, tuple(dict.fromkeys(remarks)), min(size))
 
 
+def crops_by_numpy(
+    data: bytes, preprocess: Preprocess, digest: bytes, numbers: Sequence[int]
+) -> Cut:
+    """Return what `crops` does of view 0, to the same pixels, as arrays; imports no torch.
+
+    For a few pictures in a process that needs no torch for anything else: Pillow decodes and NumPy
+    resizes, which takes several times as long.
+
+    Args:
+        data, digest: as for `crops`, which also says what is raised.
+        preprocess: for which `resizing.alike` holds.
+        numbers: zeros.
+    """
+    header = jpeg_header_of(data)
+    found = raster(data, least=least_side(preprocess, 0), header=header)
+    crop = resizing.evaluation_view(found.rgb, preprocess)
+    size = found.rgb.shape[:2] if header is None else (header.width, header.height)
+    return Cut([crop] * len(numbers), found.remarks, min(size))
+
+
 def view(
     image: torch.Tensor, preprocess: Preprocess, *, digest: bytes, number: int
 ) -> torch.Tensor:
@@ -101,6 +127,10 @@ def view(
     """
     if number == 0:
         return preprocess.apply(image)
+    libraries.without_compiler("torchvision.transforms.v2")
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
+
     policy, draws = policy_of(number), _draws(digest, number)
     if policy.scale is None:
         crop = preprocess.apply(image)
@@ -110,7 +140,8 @@ def view(
             image, top, left, height, width, [preprocess.crop, preprocess.crop],
             interpolation=InterpolationMode(preprocess.interpolation), antialias=True,
         )  # fmt: skip
-    return crop.flip(-1) if next(draws) < policy.mirror else crop
+    flipped: torch.Tensor = crop.flip(-1) if next(draws) < policy.mirror else crop
+    return flipped
 
 
 def least_side(preprocess: Preprocess, number: int) -> int:

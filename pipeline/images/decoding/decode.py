@@ -25,21 +25,20 @@ What the pixels are (the decode policy; docs/formats.md has it format by format)
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
+import numpy as np
 
+from pipeline import libraries
 from pipeline.errors import BadImage
 from pipeline.images.decoding import colour, formats, headers, pillow
 from pipeline.images.decoding.colour import NOTHING, Conversion
-from pipeline.images.decoding.pillow import MAX_PIXELS, Decoded
+from pipeline.images.decoding.pillow import MAX_PIXELS, Raster
 from pipeline.images.preprocess import DECODE_POLICY as DECODE_POLICY
 
-try:  # torchvision 0.29 deprecates it: a release without it is slower and gives the same pixels
-    from torchvision.io import ImageReadMode as ImageReadMode
-    from torchvision.io import decode_jpeg as decode_jpeg
-except ImportError:  # pragma: no cover
-    decode_jpeg = None
+if TYPE_CHECKING:
+    import torch
 
 #: JPEGs of more scans than this, or of more scans × pixels than `MAX_SCANNED`, are refused: each
 #: scan costs a pass over the whole picture, 2 ns a pixel, for a few bytes of file. Encoders write
@@ -51,6 +50,18 @@ TOO_MANY_SCANS = "a JPEG of too many scans for its size"
 #: What brings a picture [3, H, W] upright: flips by EXIF orientation, 1 to 4; from 5 on the same
 #: after the sides are swapped (Exif 2.32, table 4.6.4 A).
 _FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-1, -2), (-2,))
+
+
+class Decoded(NamedTuple):
+    """A picture, and what was done to it.
+
+    Attributes:
+        pixels: uint8 [3, H, W], RGB, in sRGB, upright; channels last in memory.
+        remarks: what was converted, assumed or passed over: 'KIND (DETAIL)'.
+    """
+
+    pixels: torch.Tensor
+    remarks: tuple[str, ...] = ()
 
 
 def decode(data: bytes, *, least: int | None = None) -> torch.Tensor:
@@ -82,6 +93,24 @@ def picture(
         data, least: as for `decode`, which also says what is raised.
         header: from `jpeg_header_of`, where it is known.
     """
+    found = raster(data, least=least, header=header, jpeg=_jpeg)
+    return Decoded(_tensor(found.rgb), found.remarks)
+
+
+def raster(
+    data: bytes,
+    *,
+    least: int | None = None,
+    header: headers.JpegHeader | None = None,
+    jpeg: Callable[[bytes], np.ndarray | None] | None = None,
+) -> Raster:
+    """Return what `picture` does as an array, to the same pixels; imports no torch by itself.
+
+    Args:
+        data, least, header: as for `picture`.
+        jpeg: decodes a JPEG as it is stored, [H, W, 3]; None from it for what it refuses. Without
+            it Pillow does, which takes two thirds longer.
+    """
     if not data:
         raise BadImage(formats.EMPTY)
     kind = "jpeg" if header is not None else formats.sniff(data[: formats.HEAD])
@@ -95,17 +124,15 @@ def picture(
         with room:
             if by > 1 and (found := pillow.reduced(data, header, by)) is not None:
                 return found
-            pixels = None
-            if not (header.components == 4 and header.profile):
-                pixels = _jpeg(data)
-        if pixels is not None:
+            stored = None
+            if jpeg is not None and not (header.components == 4 and header.profile):
+                stored = jpeg(data)
+        if stored is not None:
             convert = jpeg_conversion(header)
-            if convert.apply is not None:
-                rgb: Any = convert.apply(pixels.permute(1, 2, 0).numpy())
-                pixels = pillow.tensor(rgb)
+            rgb: Any = stored if convert.apply is None else convert.apply(stored)
             turn = headers.exif_orientation(header.exif)
             remarks = convert.remark, header.remark, pillow.orientation_remark(turn)
-            return Decoded(upright(pixels, turn or 1), tuple(filter(None, remarks)))
+            return Raster(_upright(rgb, turn or 1), tuple(filter(None, remarks)))
     if reason := formats.unread(kind):
         raise BadImage(reason)
     if kind == "webp" and (size := headers.webp_size(data)) is not None:
@@ -153,14 +180,46 @@ def upright(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
     return turned.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
 
-def _jpeg(data: bytes) -> torch.Tensor | None:
+def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
+    """Return what `upright` does of a picture [H, W, 3]."""
+    if orientation == 1:
+        return rgb
+    sides = rgb.swapaxes(0, 1) if orientation > 4 else rgb
+    flips = tuple(axis % 3 - 1 for axis in _FLIPS[(orientation - 1) % 4])  # as [H, W, 3] has them
+    return np.ascontiguousarray(np.flip(sides, flips))
+
+
+def decode_jpeg(data: torch.Tensor, **where: Any) -> torch.Tensor:
+    """Return what torchvision decodes of a JPEG's bytes, uint8 [3, H, W], RGB.
+
+    Raises:
+        ImportError: torchvision has no decoder (0.29 deprecates it): Pillow is slower and gives the
+            same pixels.
+        RuntimeError: it refuses the file.
+    """
+    libraries.without_compiler("torchvision.io")
+    from torchvision.io import ImageReadMode
+    from torchvision.io import decode_jpeg as decode
+
+    found: torch.Tensor = decode(data, mode=ImageReadMode.RGB, **where)
+    return found
+
+
+def _jpeg(data: bytes) -> np.ndarray | None:
     """Return a JPEG's pixels as stored; None to let Pillow read it, or say what is wrong."""
-    if decode_jpeg is None:
-        return None
+    import torch
+
     buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     try:
         # torchvision reads an orientation also where EXIF gives it as no integer
-        picture: torch.Tensor = decode_jpeg(buffer, mode=ImageReadMode.RGB)
-    except RuntimeError:
+        picture = decode_jpeg(buffer)
+    except (RuntimeError, ImportError):
         return None
-    return picture
+    return np.asarray(picture.permute(1, 2, 0).numpy())
+
+
+def _tensor(rgb: np.ndarray) -> torch.Tensor:
+    """Return [H, W, 3] as [3, H, W], channels last in memory."""
+    import torch
+
+    return torch.from_numpy(np.require(rgb, requirements="W")).permute(2, 0, 1)

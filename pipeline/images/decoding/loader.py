@@ -7,8 +7,9 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import groupby, islice
+from typing import Any
 
-import torch
+import numpy as np
 
 from pipeline.errors import BadImage
 from pipeline.images.decoding import reading
@@ -40,7 +41,8 @@ class Batch:
     Attributes:
         start: position of the first view in the plan.
         count: views in it; what follows is padding.
-        crops: uint8 [B, 3, S, S], channels_last; a bad image leaves zeros.
+        crops: uint8 [B, 3, S, S], channels_last; an array [B, S, S, 3] where arrays are asked for.
+            A bad image leaves zeros.
         bad: slot to the reason why the image has no crop.
         remarks: slot to what decoding converted, assumed or passed over, where it did.
         sides: slot to the short side of the image as its file has it, pixels.
@@ -48,7 +50,7 @@ class Batch:
 
     start: int
     count: int
-    crops: torch.Tensor
+    crops: Any
     bad: dict[int, str] = field(default_factory=dict)
     remarks: dict[int, tuple[str, ...]] = field(default_factory=dict)
     sides: dict[int, int] = field(default_factory=dict)
@@ -65,6 +67,7 @@ def load(
     batch_size: int,
     workers: int,
     pin: bool = False,
+    arrays: bool = False,
     pad: bool = True,
     ahead: int = AHEAD,
     guard: reading.Guard = reading.unguarded,
@@ -85,6 +88,7 @@ def load(
         batch_size: nominal size B.
         workers: decoding threads.
         pin: put crops in page-locked memory, for copies to a GPU.
+        arrays: give crops as arrays; torch is not imported then, if `cut` needs none.
         pad: pad a batch that is alone, too.
         ahead: batches in the making when the first one is yielded; `AHEAD` from then on.
         guard: asked before each image is decoded.
@@ -95,7 +99,7 @@ def load(
     """
     return load_batches(
         cut_into(files, batch_size), preprocess, batch_size=batch_size, workers=workers, pin=pin,
-        pad=pad, ahead=ahead, guard=guard, cut=cut,
+        arrays=arrays, pad=pad, ahead=ahead, guard=guard, cut=cut,
     )  # fmt: skip
 
 
@@ -113,6 +117,7 @@ def load_batches(
     batch_size: int,
     workers: int,
     pin: bool = False,
+    arrays: bool = False,
     pad: bool = True,
     ahead: int = AHEAD,
     guard: reading.Guard = reading.unguarded,
@@ -130,7 +135,7 @@ def load_batches(
         source: str | bytes,
         expected: bytes | None,
         wanted: list[tuple[int, int]],
-        into: torch.Tensor,
+        into: np.ndarray,
     ) -> _Filled:
         """Put the crops of an image's views, (slot, number), into their slots of a batch."""
         name = shown(source) if isinstance(source, str) else "a picture"
@@ -143,7 +148,7 @@ def load_batches(
             digest = reading.admit(data, expected, name, guard=guard, changed=changed)
             found = cut(data, preprocess, digest, [number for _, number in wanted])
             for (slot, _), crop in zip(wanted, found.crops, strict=True):
-                into[slot].copy_(crop.permute(1, 2, 0))
+                into[slot] = crop if arrays else crop.permute(1, 2, 0).numpy()
         except BadImage as error:
             return _Filled(bad={slot: str(error) for slot, _ in wanted})
         except (MemoryError, OSError) as error:
@@ -156,12 +161,13 @@ def load_batches(
         start = 0
         for part in batches:
             rows = batch_size if pad or start else len(part)
-            empty = torch.zeros((rows, size, size, 3), dtype=torch.uint8, pin_memory=pin)
+            empty = _zeros((rows, size, size, 3), pin=pin, array=arrays)
+            memory = empty if arrays else empty.numpy()
             futures = []
             for (source, digest), run in groupby(enumerate(part), key=lambda item: item[1][:2]):
                 wanted = [(slot, number) for slot, (_, _, number) in run]
-                futures.append(pool.submit(fill, source, digest, wanted, empty))
-            yield Batch(start, len(part), empty.permute(0, 3, 1, 2)), futures
+                futures.append(pool.submit(fill, source, digest, wanted, memory))
+            yield Batch(start, len(part), empty if arrays else empty.permute(0, 3, 1, 2)), futures
             start += len(part)
 
     with decoding_threads(workers) as pool:
@@ -176,3 +182,12 @@ def load_batches(
                 batch.sides.update(filled.sides)
             pending.extend(islice(begun, max(0, AHEAD - len(pending))))
             yield batch
+
+
+def _zeros(shape: tuple[int, ...], *, pin: bool, array: bool) -> Any:
+    """Return uint8 zeros: a tensor, perhaps in page-locked memory, or an array."""
+    if array:
+        return np.zeros(shape, np.uint8)
+    import torch
+
+    return torch.zeros(shape, dtype=torch.uint8, pin_memory=pin)

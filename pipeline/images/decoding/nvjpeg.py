@@ -21,8 +21,9 @@ from PIL import Image
 
 from pipeline.images.decoding import decode as cpu
 from pipeline.images.decoding.crops import Cut, crops
+from pipeline.images.decoding.decode import Decoded
 from pipeline.images.decoding.headers import JpegHeader, exif_orientation
-from pipeline.images.decoding.pillow import LARGE, Decoded, orientation_remark
+from pipeline.images.decoding.pillow import LARGE, orientation_remark
 from pipeline.images.decoding.quiet import quiet
 from pipeline.images.preprocess import Preprocess
 
@@ -56,8 +57,7 @@ def crops_on_gpu(data: bytes, preprocess: Preprocess, digest: bytes, numbers: Se
 def _nvjpeg(data: bytes) -> torch.Tensor:
     """Return a JPEG's picture as it is stored, on the GPU: uint8 [3, H, W], RGB."""
     buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    picture: torch.Tensor = cpu.decode_jpeg(buffer, mode=cpu.ImageReadMode.RGB, device="cuda")
-    return picture
+    return cpu.decode_jpeg(buffer, device="cuda")
 
 
 def _is_plain(data: bytes, header: JpegHeader) -> bool:
@@ -88,8 +88,6 @@ def _stream() -> Any:
 @cache
 def is_right() -> bool:
     """Say whether nvJPEG is there and gives the pixels of a picture that libjpeg-turbo gives."""
-    if cpu.decode_jpeg is None:
-        return False
     rows, columns = np.mgrid[0:96, 0:128] / 128
     waves = [np.sin(9 * rows + 5 * columns), np.cos(7 * columns), np.sin(6 * rows - 8 * columns)]
     pixels = (127.5 + 127.5 * np.stack(waves, axis=-1)).round().astype(np.uint8)
@@ -98,7 +96,7 @@ def is_right() -> bool:
     with quiet():
         try:
             found = _nvjpeg(file.getvalue()).cpu()
-        except RuntimeError:  # a build without nvJPEG, or a GPU that it does not run on
+        except (RuntimeError, ImportError):  # a build without nvJPEG, or a GPU that it cannot use
             return False
         expected = cpu.decode(file.getvalue())
     if found.shape != expected.shape:

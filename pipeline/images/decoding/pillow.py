@@ -1,4 +1,7 @@
-"""From an image file's bytes to uint8 RGB by Pillow: what torchvision does not read."""
+"""From an image file's bytes to uint8 RGB by Pillow: what torchvision does not read, or all of it.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import BadImage
@@ -56,15 +58,15 @@ UPRIGHT = {
 _one_large = threading.Lock()
 
 
-class Decoded(NamedTuple):
+class Raster(NamedTuple):
     """A picture, and what was done to it.
 
     Attributes:
-        pixels: uint8 [3, H, W], RGB, in sRGB, upright; channels last in memory.
+        rgb: uint8 [H, W, 3], in sRGB, upright.
         remarks: what was converted, assumed or passed over: 'KIND (DETAIL)'.
     """
 
-    pixels: torch.Tensor
+    rgb: np.ndarray
     remarks: tuple[str, ...] = ()
 
 
@@ -77,7 +79,7 @@ def room(width: int, height: int) -> AbstractContextManager[object]:
     return _one_large if width * height > LARGE else nullcontext()
 
 
-def reduced(data: bytes, header: headers.JpegHeader, by: int) -> Decoded | None:
+def reduced(data: bytes, header: headers.JpegHeader, by: int) -> Raster | None:
     """Return a JPEG's pixels at a part of its size; None where that fails."""
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
@@ -92,7 +94,7 @@ def reduced(data: bytes, header: headers.JpegHeader, by: int) -> Decoded | None:
         return None
 
 
-def picture(data: bytes, kind: str, header: headers.JpegHeader | None = None) -> Decoded:
+def picture(data: bytes, kind: str, header: headers.JpegHeader | None = None) -> Raster:
     """Return the picture in a file of any format that is read; raises as `decode`."""
     width = height = 0
     try:
@@ -140,7 +142,7 @@ def opened(data: bytes, kind: str) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=[formats.PILLOW_NAMES[kind]])
 
 
-def _heic(data: bytes) -> Decoded:
+def _heic(data: bytes) -> Raster:
     """Return the primary picture of a HEIC file; libheif turns it upright."""
     heif: Any = import_module("pillow_heif").open_heif(io.BytesIO(data))
     with room(*heif.size):
@@ -150,7 +152,7 @@ def _heic(data: bytes) -> Decoded:
         return _finished(image, 1, colours, headers.heif_remark(data), more)
 
 
-def _tiff(page: tiffs.Page) -> Decoded | None:
+def _tiff(page: tiffs.Page) -> Raster | None:
     """Return the picture of a TIFF that Pillow would read wrongly; None for all others."""
     if tiffs.is_raw(page.data):
         raise BadImage(formats.unread("camera raw"))
@@ -272,7 +274,7 @@ def orientation_remark(orientation: int | None) -> str:
 
 def _finished(
     plain: Image.Image, orientation: int | None, colours: Colours, *remarks: str
-) -> Decoded:
+) -> Raster:
     """Return a loaded image as pixels: upright, in sRGB, on white.
 
     Args:
@@ -295,12 +297,7 @@ def _finished(
         if seen.mode == "RGBA":
             plain.putalpha(seen.getchannel("A"))
     more = convert.remark, *remarks, orientation_remark(orientation)
-    return Decoded(tensor(np.array(on_white(plain))), tuple(filter(None, more)))
-
-
-def tensor(rgb: np.ndarray) -> torch.Tensor:
-    """Return [H, W, 3] as [3, H, W], channels last in memory."""
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
+    return Raster(np.array(on_white(plain)), tuple(filter(None, more)))
 
 
 def _may_be_short(image: Image.Image) -> bool:

@@ -1,4 +1,4 @@
-"""The pictures of the page: which images are shown, and each picture once."""
+"""The images of the page: which ones it knows, which it has pictures of, and each picture once."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import numpy as np
 
 from pipeline.images.thumbnails import Picture, thumbnail
 
-#: Images on a page at most, and bytes of all their pictures: base64 makes 4 bytes of 3, and the
-#: page stays under 15 MB.
+#: Images on a page at most: points of its map, and what its numbers open.
 MOST = 5000
+#: Pictures at most, which are most of what a page costs; and bytes of all of them: base64 makes 4
+#: bytes of 3, and the page stays under 15 MB.
+PICTURES = 300
 MOST_BYTES = 10_000_000
-#: Pixels that a picture fits into: of up to `FEW` images, and of more.
-FEW = 1000
-LARGE_SIDE, SIDE = 160, 96
-_TOGETHER = 256
+#: Pixels that a picture fits into.
+SIDE = 160
+_TOGETHER = 128
 
 
 @dataclass
@@ -26,10 +27,10 @@ class Album:
     """The images that a page shows. Rows are those of the table.
 
     Attributes:
-        rows: of the images shown, ascending.
+        rows: of the images on the page, ascending.
         pictures: WebP files, each once.
         of: row to its picture's place in `pictures`.
-        missing: row to the reason why there is no picture.
+        missing: row to the reason why there is no picture; of what there was no room for, none.
         left: how many images the page has no room for.
     """
 
@@ -57,11 +58,6 @@ def order(count: int, first: Iterable[int], *, seed: int = 0) -> list[int]:
     return list(dict.fromkeys([*first, *drawn]))
 
 
-def side(count: int) -> int:
-    """Return the pixels that each of `count` pictures has to fit into."""
-    return LARGE_SIDE if count <= FEW else SIDE
-
-
 def fill(
     album: Album,
     rows: Sequence[int],
@@ -71,7 +67,7 @@ def fill(
     workers: int,
     advance: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Put images into an album until it is full.
+    """Put images into an album until it is full, with pictures of the first of them.
 
     Args:
         album: to fill; what it holds already counts.
@@ -82,9 +78,8 @@ def fill(
         advance: called with how many more are done.
     """
     wanted = rows[:MOST]
-    size = side(len(wanted))
     first: dict[str, int] = {}  # digest → the row whose picture it is
-    for row in wanted:
+    for row in wanted[:PICTURES]:
         first.setdefault(digests[row], row)
     used, full = sum(map(len, album.pictures)), False
     places: dict[int, int] = {}
@@ -92,7 +87,7 @@ def fill(
     unique = iter(first.values())
 
     def encode(picture: Picture) -> bytes | str:
-        return picture.reason if picture.rgb is None else thumbnail(picture.rgb, size)
+        return picture.reason if picture.rgb is None else thumbnail(picture.rgb, SIDE)
 
     with ThreadPoolExecutor(workers, "encode") as pool:
         while not full and (part := list(islice(unique, _TOGETHER))):
@@ -104,13 +99,10 @@ def fill(
                     places[row] = album.add(found)
             advance(len(part))
     for row in wanted:
-        source = first[digests[row]]
+        source = first.get(digests[row])
         if source in places:
             album.of[row] = places[source]
         elif source in reasons:
             album.missing[row] = reasons[source]
-        else:
-            continue
-        album.rows.append(row)
-    album.rows.sort()
+    album.rows += sorted(wanted)
     album.left = len(digests) - len(album.rows)

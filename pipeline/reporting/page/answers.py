@@ -166,11 +166,14 @@ def of(
     return Answers(split, chose, rows, labels, stored, calibrated, before, after)
 
 
-def seen_first(answers: list[Answers]) -> list[int]:
-    """Return the rows whose pictures the section shows: galleries, then every wrong prediction."""
-    galleries = [one.rows[at] for one in answers for at in (one.mistakes(), one.least_certain())]
-    return [
-        row
-        for rows in (*galleries, *(one.rows[one.wrong] for one in answers))
-        for row in rows.tolist()
+def galleries(answers: list[Answers]) -> list[int]:
+    """Return the rows whose pictures the section shows, of what was scored last first."""
+    shown = [
+        one.rows[at] for one in reversed(answers) for at in (one.mistakes(), one.least_certain())
     ]
+    return [row for rows in shown for row in rows.tolist()]
+
+
+def wrong(answers: list[Answers]) -> list[int]:
+    """Return the rows of all wrong predictions, which the confusion matrix opens."""
+    return [row for one in reversed(answers) for row in one.rows[one.wrong].tolist()]

@@ -166,3 +166,13 @@ def costs(
         tuning = timings.of_tuning(model, cache, reused=False, seconds=seconds)
         rows.append({**vars(tuning), "what": f"{model.id}: {parts}"})
     return rows
+
+
+def cost_of_page(spent: dict[str, float]) -> dict[str, Any]:
+    """Return what the page itself cost, as a row of `costs`.
+
+    Args:
+        spent: seconds by part.
+    """
+    parts = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in spent.items())
+    return {**vars(timings.StageCost("page", sum(spent.values()))), "what": parts}

@@ -14,7 +14,7 @@ from pipeline.images.remarks import TAKEN, Remarks
 from pipeline.store.table import FeatureTable
 
 #: Sample pictures on the page, shared by the classes; and of one class at most.
-SAMPLES, EACH = 240, 8
+SAMPLES, EACH = 96, 8
 #: Classes of which an image is shown as the trunk sees it, evaluated and augmented.
 STRIPS = 12
 #: Augmented views that are shown of it, where the policy has so many.

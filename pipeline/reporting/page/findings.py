@@ -8,9 +8,9 @@ from typing import Any
 from pipeline.analysis.auditing.audit import KINDS, Finding
 
 #: Findings of a kind that are shown; the list has all.
-SHOWN = 40
+SHOWN = 24
 #: Pictures of one finding.
-PICTURES = 6
+PICTURES = 4
 _TITLES = {
     "copy": ("Copies", "The same file in several places."),
     "near-duplicate": ("Near-duplicates", "Nearly the same picture in several places."),

@@ -67,6 +67,7 @@ def record(
     pictures: Album,
     layouts: list[Layout],
     listing: str,
+    spent: dict[str, float],
     origin: str,
     workers: int,
     guard: Guard,
@@ -80,6 +81,7 @@ def record(
         pictures: of the page; more are added.
         layouts: maps of the album's rows.
         listing: name of the file beside the page that lists the findings.
+        spent: seconds of the page so far, by part.
         origin: what the page is known by; empty where it is to be made again in any case.
         workers: decoding threads.
         guard: asked before each image is decoded.
@@ -122,7 +124,7 @@ def record(
         "learning": [
             _learning(info, number) for number, info in enumerate(models[: choice.MOST_CURVES])
         ],
-        "costs": choice.costs(table, found.cache, heads, models),
+        "costs": [*choice.costs(table, found.cache, heads, models), choice.cost_of_page(spent)],
         "advice": found.advice and advice.section(found.advice, heads=heads, models=models),
         "advice_note": found.advice_note,
         "answers": answers,
@@ -178,7 +180,7 @@ def _strips(
     table = found.table
     part = [(label, rows[0]) for label, rows in samples.items() if rows][: contents.STRIPS]
     preprocess = Preprocess.from_json(table.provenance.preprocess)
-    side = min(preprocess.crop, album.side(len(pictures.rows)))
+    side = min(preprocess.crop, album.SIDE)
     drawn = (0, *numbers(policy, contents.VIEWS))
     wanted = (
         (found.images.file(row), found.images.digests[row], view)

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipeline.analysis.advising import quadrant
 from pipeline.analysis.advising.advise import at_hand
 from pipeline.analysis.auditing import audit
@@ -46,6 +48,10 @@ from pipeline.store.table import FeatureTable
 if TYPE_CHECKING:
     from pipeline.finetuning.model import Model
 
+#: What making a page takes its time for.
+_PARTS = ("audit", "pictures", "map")
+#: Raise it where pages of the same results look otherwise: they are then made anew.
+_LOOK = 2
 #: What a page is called where a file that is none stands in its way.
 PAGE = "a page of `pipeline report`"
 
@@ -59,6 +65,7 @@ class Report:
         audit: of the list of findings beside it.
         table: that the page is about.
         shown: images on the page; the others had no room.
+        pictured: of these, those that it has a picture of.
         findings: of the audit.
         artefact: head or model whose mistakes are shown; None where there is none.
         notes: sentences for the person.
@@ -70,6 +77,7 @@ class Report:
     audit: Path
     table: FeatureTable
     shown: int
+    pictured: int
     findings: int
     artefact: Artefact | None
     notes: tuple[str, ...]
@@ -88,6 +96,7 @@ class Report:
             **looked,
             "images": len(self.table.labels),
             "shown": self.shown,
+            "pictured": self.pictured,
             "findings": self.findings,
             "notes": list(self.notes),
             "bytes": self.bytes,
@@ -152,12 +161,17 @@ def write_report(
     looked, info = found.looked, found.info
     read = [] if looked is None or info is None else answers.read(looked.folder, info, table)
     audited = audit.find_faults(table, heads=[one.info for one in found.heads], progress=progress)
+    clock = [began, time.monotonic()]
     with noted(cache, progress) as guard:
         album = _album(table, found.images, read, audited, progress, guard)
+        clock.append(time.monotonic())
         progress.start("drawing the map", 0)
+        layouts = embedding.layouts(table.features[album.rows])
+        clock.append(time.monotonic())
         made = record(
             found, answers=read, audit=audited, pictures=album, listing=listing.name,
-            layouts=embedding.layouts(table.features[album.rows]), workers=usable_cores(),
+            layouts=layouts, workers=usable_cores(),
+            spent=dict(zip(_PARTS, np.diff(clock).tolist(), strict=True)),
             origin="" if album.missing else _digest(found),  # so that they are looked for again
             guard=guard,
         )  # fmt: skip
@@ -166,7 +180,7 @@ def write_report(
     write_output(path, html, mark=MARK, what=PAGE)
     notes = [*audited.notes, *found.damaged, found.advice_note, *_notes(table, album)]
     return Report(
-        path, listing, table, len(album.rows), len(audited.findings), looked,
+        path, listing, table, len(album.rows), len(album.of), len(audited.findings), looked,
         tuple(filter(None, notes)),
         len(html), time.monotonic() - began,
     )  # fmt: skip
@@ -193,7 +207,7 @@ def current(table: FeatureTable, cache: Cache) -> Path | None:
 def _digest(found: Found) -> str:
     """Return what a page that is made from these is known by: a sha256, as hex."""
     values = [
-        version("headstart"), found.table.table_id, str(found.images.root),
+        version("headstart"), _LOOK, found.table.table_id, str(found.images.root),
         [one.to_json() for one in found.heads], [one.to_json() for one in found.models],
         found.info and found.info.id, found.damaged, found.advice, found.advice_note,
     ]  # fmt: skip
@@ -248,18 +262,18 @@ def _album(
     progress: Progress,
     guard: Guard,
 ) -> Album:
-    """Return the pictures: of what a section shows first, then of a draw of the others."""
-    first = [row for rows in contents.samples(table).values() for row in rows]
+    """Return the images, with pictures of what a section shows first, then of a draw."""
+    first = answers.galleries(read)
     first += findings.seen_first(audited.findings)
-    first += answers.seen_first(read)
+    first += [row for rows in contents.samples(table).values() for row in rows]
+    first += answers.wrong(read)
     rows = albums.order(len(table.labels), first)
-    side = albums.side(min(len(rows), albums.MOST))
 
     def pictures(part: Sequence[int]) -> Iterator[Picture]:
         files = [(images.file(row), images.digests[row]) for row in part]
-        return thumbnails.pictures(files, side=side, workers=usable_cores(), guard=guard)
+        return thumbnails.pictures(files, side=albums.SIDE, workers=usable_cores(), guard=guard)
 
-    progress.start("pictures", min(len(rows), albums.MOST))
+    progress.start("pictures", min(len(rows), albums.PICTURES))
     made = Album()
     albums.fill(
         made, rows, table.digests, pictures, workers=usable_cores(), advance=progress.advance
@@ -271,7 +285,7 @@ def _notes(table: FeatureTable, album: Album) -> list[str]:
     notes = []
     if album.left:
         notes.append(
-            f"The page shows {len(album.rows):,} of {counted(len(table.labels), 'image')}: the "
+            f"The page holds {len(album.rows):,} of {counted(len(table.labels), 'image')}: the "
             "samples, findings and mistakes, and a draw of the others."
         )
     if album.missing:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from pipeline.errors import UsageError
 
 DEVICES = ("cpu", "cuda", "mps")
 #: Without one of these, Linux has no GPU that torch could use.
-_GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+_GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/nvmap")
 
 
 def choose_device(asked: str) -> str:
@@ -17,10 +18,12 @@ def choose_device(asked: str) -> str:
     Raises:
         UsageError: the device is unknown or not available.
     """
-    import torch
-
     if asked not in ("auto", *DEVICES):
         raise UsageError(f"'{asked}' is not a device: auto, {', '.join(DEVICES)}.")
+    if asked == "cpu" or (asked == "auto" and _surely_none()):
+        return "cpu"
+    import torch
+
     usable = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -32,6 +35,15 @@ def choose_device(asked: str) -> str:
             f"This machine (or this build of torch) has no {asked}; it has {', '.join(names)}."
         )
     return names[0] if asked == "auto" else asked
+
+
+def _surely_none() -> bool:
+    """Say whether there is no GPU, without torch, which takes a second to import."""
+    return (
+        "torch" not in sys.modules
+        and sys.platform == "linux"
+        and not any(Path(node).exists() for node in _GPUS)
+    )
 
 
 def choose_precision(asked: str, device: str) -> str:

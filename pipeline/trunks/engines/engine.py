@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 
 from pipeline.images.decoding.loader import Batch
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Engine(Protocol):
@@ -23,7 +25,7 @@ class Engine(Protocol):
         """Yield the rows of each batch, in order; may take a few batches ahead.
 
         Args:
-            batches: uint8 crops [B, 3, S, S], channels last in memory.
+            batches: uint8 crops [B, 3, S, S], channels last in memory; or arrays [B, S, S, 3].
 
         Yields:
             [B, …] of each: float32, or the crops themselves.
@@ -40,7 +42,7 @@ def run_batches(engine: Engine, batches: Iterable[Batch]) -> Iterator[tuple[Batc
     """
     taken: deque[Batch] = deque()
 
-    def crops() -> Iterator[torch.Tensor]:
+    def crops() -> Iterator[Any]:
         for batch in batches:
             taken.append(batch)
             yield batch.crops
@@ -60,4 +62,21 @@ class Pixels:
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
         """Yield uint8 [B, S, S, 3] for uint8 crops [B, 3, S, S]."""
         for crops in batches:
-            yield crops.permute(0, 2, 3, 1).contiguous().numpy()
+            yield as_array(crops)
+
+
+def as_array(crops: Any) -> np.ndarray:
+    """Return a batch of crops as an array [B, S, S, 3]."""
+    if isinstance(crops, np.ndarray):
+        return crops
+    return np.asarray(crops.permute(0, 2, 3, 1).contiguous().numpy())
+
+
+def as_tensor(crops: Any) -> torch.Tensor:
+    """Return a batch of crops as a tensor [B, 3, S, S], channels last in memory."""
+    import torch
+
+    if isinstance(crops, np.ndarray):
+        return torch.from_numpy(crops).permute(0, 3, 1, 2)
+    tensor: torch.Tensor = crops
+    return tensor

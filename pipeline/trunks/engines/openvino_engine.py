@@ -17,16 +17,20 @@ from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from pipeline.errors import PipelineError
 from pipeline.store.atomic import write_bytes
 from pipeline.trunks.engines import openvino_import
-from pipeline.trunks.feature_net import FeatureNet
+from pipeline.trunks.engines.engine import as_array
 from pipeline.trunks.spec import FeatureKey, installed
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.trunks.feature_net import FeatureNet
 
 #: Images that one stream takes at once: their activations stay in a core's cache.
 PIECE = 4
@@ -126,7 +130,7 @@ class OpenVINOEngine:
                 self._finish_first()
 
     def _start(self, crops: torch.Tensor) -> np.ndarray:
-        images = crops.permute(0, 2, 3, 1).contiguous().numpy()  # [B, S, S, 3]
+        images = as_array(crops)
         rows = np.empty((len(images), *self.shape), np.float32)
         for start in range(0, len(images), PIECE):
             piece = images[start : start + PIECE]
@@ -188,6 +192,8 @@ def converted(net: Callable[[], FeatureNet], key: FeatureKey, *, folder: Path) -
 
 def _convert(net: FeatureNet, size: int) -> tuple[bytes, bytes]:
     """Return a network's topology and weights, checked against PyTorch."""
+    import torch
+
     openvino = openvino_import.openvino()
     generator = torch.Generator().manual_seed(0)
     example = torch.randint(0, 256, (PIECE, 3, size, size), generator=generator)

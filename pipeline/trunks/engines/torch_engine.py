@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import PipelineError
+from pipeline.trunks.engines.engine import as_tensor
 from pipeline.trunks.engines.fuse import fuse
 from pipeline.trunks.engines.products import products
 from pipeline.trunks.feature_net import FeatureNet
@@ -56,7 +57,7 @@ class TorchEngine:
         ahead = 0 if self.device.type == "cpu" else 1
         launched: list[list[torch.Tensor]] = []
         for crops in batches:
-            launched.append(self._launch(crops))
+            launched.append(self._launch(as_tensor(crops)))
             if len(launched) > ahead:
                 yield _fetch(launched.pop(0))
         for parts in launched:

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from decoded import no_decoder
 from PIL import Image
 
 from pipeline.errors import BadImage
@@ -30,12 +31,12 @@ class Gpu:
     def __init__(self, brighter=0):
         self.brighter, self.decoded = brighter, 0
 
-    def __call__(self, buffer, mode, device="cpu", apply_exif_orientation=False):
+    def __call__(self, buffer, device="cpu"):
+        found = REAL(buffer)
         if device == "cuda":
             self.decoded += 1
-            found = REAL(buffer, mode=mode)
-            return (found.int() + self.brighter).clamp(0, 255).to(torch.uint8)
-        return REAL(buffer, mode=mode, apply_exif_orientation=apply_exif_orientation)
+            found = (found.int() + self.brighter).clamp(0, 255).to(torch.uint8)
+        return found
 
 
 REAL = cpu.decode_jpeg
@@ -153,7 +154,7 @@ def test_a_decoder_that_is_not_there_or_wrong_is_not_used(gpu, monkeypatch, faul
     elif fault == "no nvJPEG":
         monkeypatch.setattr(nvjpeg, "_nvjpeg", refuse)
     else:
-        monkeypatch.setattr(cpu, "decode_jpeg", None)
+        monkeypatch.setattr(cpu, "decode_jpeg", no_decoder)
     assert not nvjpeg.is_right()
 
 

@@ -1,7 +1,6 @@
 from collections import Counter
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,15 +67,19 @@ def test_the_bytes_of_all_pictures_stay_below_the_bound(monkeypatch):
     monkeypatch.setattr(albums, "MOST_BYTES", 5 * one + one // 2)
     monkeypatch.setattr(albums, "_TOGETHER", 2)
     album, asked = filled(list(range(20)), [str(n) for n in range(20)])
-    assert len(album.pictures) == len(album.rows) == 5
-    assert album.rows == [0, 1, 2, 3, 4]
-    assert album.left == 15
+    assert len(album.pictures) == 5
+    assert list(album.of) == [0, 1, 2, 3, 4]
+    assert (len(album.rows), album.left, album.missing) == (20, 0, {})
     assert sum(asked.values()) < 20  # what has no room is not even read
 
 
-@pytest.mark.parametrize(("count", "side"), [(1, 160), (1000, 160), (1001, 96), (5000, 96)])
-def test_few_pictures_may_be_larger(count, side):
-    assert albums.side(count) == side
+def test_only_the_first_in_order_are_decoded_and_the_others_have_their_point(monkeypatch):
+    monkeypatch.setattr(albums, "PICTURES", 3)
+    digests = [str(n) for n in range(9)] + ["8"]
+    album, asked = filled([8, 2, 5, 0, 1, 3, 4, 6, 7, 9], digests)
+    assert set(asked) == {8, 2, 5}
+    assert set(album.of) == {8, 2, 5, 9}  # the last is the same file as one that is shown
+    assert album.rows == list(range(10)) and album.left == 0
 
 
 def test_a_page_of_the_largest_pictures_stays_under_15_mb():

@@ -70,6 +70,7 @@ def keys(browser, element, *names):
 
 def test_the_page_renders_with_its_pictures_and_the_names_as_they_are(opened):
     assert find(opened, "h1").text == "photos"
+    find(opened, "#data h3 + details > summary").click()  # the samples, which are folded
     titles = [one.text for one in opened.find_elements("css selector", "#data h4")]
     assert titles == list(CLASSES)
     find(opened, "#data .thumbs img")

@@ -40,7 +40,7 @@ def test_a_finding_of_many_images_shows_some_and_counts_the_others(table):
 
 def test_a_suspect_has_the_label_that_it_should_perhaps_have(table):
     html = page(FOUND[1:2], table, {1: 7})
-    assert 'data-image="7"' in html and "no room for this picture" not in html
+    assert 'data-image="7"' in html and "not among the pictures" not in html
     text = '<bdi>=b</bdi> <span class="quiet">train</span><br>'
     assert text + '<span class="quiet">perhaps</span> <bdi>c\n</bdi>' in html
 

@@ -150,11 +150,27 @@ def test_beyond_the_bound_a_sample_is_shown_and_told(cache, photos, monkeypatch)
     fitted(photos, cache, "lda")
     done, html = report(cache)
     assert done.shown == 30
-    assert "The page shows 30 of 60 images" in done.notes[0]
+    assert "The page holds 30 of 60 images" in done.notes[0]
     assert "The page has room for 30 of the images" in text_of(html)
     record = record_of(html)
     assert len(record["images"]["path"]) == 30
     assert all(len(one["points"]) == 60 for one in record["layouts"])
+
+
+def test_beyond_the_number_of_pictures_images_have_a_point_alone(cache, photos, monkeypatch):
+    monkeypatch.setattr(album, "PICTURES", 20)
+    fitted(photos, cache, "lda")
+    done, html = report(cache)
+    assert (done.shown, done.pictured) == (60, 20)
+    assert "It has pictures of 20 images" in text_of(html)
+    record = record_of(html)
+    assert sum(place >= 0 for place in record["images"]["picture"]) == 20
+    assert record["missing"] == {}
+
+
+def test_the_page_tells_what_it_cost_itself(cache, photos):
+    _, html = report(cache)
+    assert re.search(r"page\s*audit \d+\.\d s, pictures \d+\.\d s, map \d+\.\d s", text_of(html))
 
 
 def test_the_list_of_findings_stands_beside_the_page(cache, photos, tmp_path):

@@ -23,7 +23,7 @@ function show(place, number, words) {
   const { images, missing, pictures } = report;
   const at = images.picture[number];
   if (at >= 0) return picture(place, pictures[at], words);
-  place.replaceChildren(missing[number] ?? "no picture");
+  place.replaceChildren(missing[number] ?? "not among the pictures here");
   place.classList.add("none");
 }
 
