@@ -165,7 +165,9 @@ def test_a_cluster_of_this_machine_starts_workers_anew_that_die(folder, tmp_path
     monkeypatch.setenv("PPID_OF_TEST", str(os.getpid()))
     thread = threading.Thread(target=trouble, daemon=True)
     thread.start()
-    with dask.config.set({"distributed.worker.preload": [str(PRELOAD)]}):
+    # a nanny copies a file that is given by its path away from those beside it
+    monkeypatch.syspath_prepend(str(PRELOAD.parent))
+    with dask.config.set({"distributed.worker.preload": [PRELOAD.stem]}):
         done = extract_table(folder, replace(OPTIONS, on="dask", processes=2), cache, Heard())
     thread.join(60)
     assert len(found) == 2
