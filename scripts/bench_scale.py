@@ -76,8 +76,10 @@ class Meeting(nn.Module):
 
 def waiting() -> nn.Module:
     """Return a network that computes nearly nothing."""
-    body = [nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return Meeting(nn.Sequential(*body, nn.Linear(8, 2)), 32)
+    body = [
+        layer for channels in (3, 8, 8) for layer in (nn.Conv2d(channels, 8, 3, 2, 1), nn.ReLU())
+    ]
+    return Meeting(nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)), 32)
 
 
 def real() -> nn.Module:
