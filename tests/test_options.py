@@ -87,7 +87,7 @@ def plain(annotation):
 
 
 def test_every_public_function_with_options_is_looked_at():
-    others = {"run", "list_heads", "list_models", "list_tables", "list_trunks"}
+    others = {"run", "list_heads", "list_models", "list_tables", "list_trunks", "own_trunk"}
     functions = {name for name in pipeline.__all__ if inspect.isfunction(getattr(pipeline, name))}
     assert functions == set(FUNCTIONS) | others
 
@@ -219,10 +219,10 @@ def test_a_network_or_its_tensors_are_refused_with_what_to_give_in_their_place()
     with pytest.raises(UsageError) as caught:
         ExtractOptions(trunk=network, weights=network.state_dict()).check()
     assert str(caught.value) == (
-        "--trunk must be a text, not an object of type Linear. A network of one's own cannot be "
-        "given yet: name a trunk that `pipeline trunks` lists, and its weights as a file of "
-        "torch.save. --weights must be a text or a path, not an object of type OrderedDict. Write "
-        "the tensors with torch.save, and give the file."
+        "--trunk must be a text, not an object of type Linear. Name a network of your own with "
+        "pipeline.own_trunk(network, name=…, preprocess=…) and give that name as the trunk; "
+        "weights alone are a file of torch.save. --weights must be a text or a path, not an object "
+        "of type OrderedDict. Write the tensors with torch.save, and give the file."
     )
 
 

@@ -162,7 +162,7 @@ def read(keys, size=4):
 
 
 def test_parts_share_a_reader_and_an_engine_and_each_row_keeps_its_image():
-    parts = Parts(KEYS[:18], [*SOURCES.values()][:18], batch_size=4, size=8)
+    parts = Parts(KEYS[:18], [*SOURCES.values()][:18], batch_size=4, ends=[8, 16, 18])
     writer, other = Listing(), Listing()
     computed = run_batches(Ahead(), read(KEYS[:18]))
     for part in parts:

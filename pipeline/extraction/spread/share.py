@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arguments import named
 from pipeline.errors import UsageError
 from pipeline.extraction import engines
 from pipeline.extraction.compute import check_there
@@ -76,7 +77,7 @@ class Share:
             return cls._of_scheduler(environment)
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
             raise UsageError(
-                f"--part {part!r:.60} is not one of 1/N … N/N, such as 2/8, and not auto, which "
+                f"--part {named(part)} is not one of 1/N … N/N, such as 2/8, and not auto, which "
                 "reads them from a Slurm array or torchrun."
             )
         return cls(int(found[1]), int(found[2]))

@@ -111,7 +111,7 @@ def test_a_record_of_shards_that_are_gone_is_not_believed(folder, tmp_path):
     done = shares(folder, cache, 2)
     store = cache.rows(done[0].fingerprint)
     for name in store.names()[:2]:
-        (store.folder / name).unlink()
+        store.path(name).unlink()
     assert extract_table(folder, OPTIONS, cache).extracted == 8
 
 
