@@ -301,6 +301,7 @@ class _Sharing:
             check_there(one.part, rows.index, self.sources)
             wanted.check(rows.index)
             done += 1
+        rows.store.keep(rows.index)
         rows.notes += plan.rows[0].notes
         rows.seconds += time.monotonic() - began
         return len(plan.parts), len(numbers), done
