@@ -167,6 +167,7 @@ def compute_parts(
     trunk: LoadedTrunk | None = None,
     engine: Engine | None = None,
     total: int | None = None,
+    shared: bool = False,
 ) -> Generator[Done]:
     """Compute parts of a plan in this process and yield what came of each, in order.
 
@@ -182,14 +183,18 @@ def compute_parts(
         trunk: where it is loaded already.
         engine: as in `fill`.
         total: images in these parts, for the person; None for those of the whole plan.
+        shared: other processes take parts from where these come from: none is taken long before
+            it is computed.
     """
     from pipeline.trunks.engines.engine import run_batches
 
     batches = engines.batches_of(plan.rows[0].key, options)._replace(size=plan.parts.batch_size)
     taken: deque[Part] = deque()
+    start = plan.parts.size // plan.parts.batch_size if shared else None
     with ExitStack() as held:
         guard = held.enter_context(noted(cache, progress, again=options.rehash))
-        reader = held.enter_context(closing(read(plan, parts, taken, batches, options, guard)))
+        made = read(plan, parts, taken, batches, options, guard, start)
+        reader = held.enter_context(closing(made))
         first = next(reader, None)  # images are decoded already while the engine is made
         if first is None:
             return
@@ -241,6 +246,7 @@ def read(
     batches: Batches,
     options: ExtractOptions,
     guard: Guard,
+    start: int | None = None,
 ) -> Generator[Batch]:
     """Yield the batches of parts in order, decoded ahead of need.
 
@@ -251,6 +257,7 @@ def read(
         batches: how crops are put together.
         options: how many threads.
         guard: notes what is being decoded, and knows what must not be.
+        start: most batches to begin before an engine is there; None for as many as memory allows.
     """
     from pipeline.images.decoding.loader import AHEAD, HEAD_START, File, cut_into, load_batches
 
@@ -261,13 +268,14 @@ def read(
             yield from cut_into(files, batches.size)
 
     preprocess = plan.rows[0].key.preprocess
+    fits = HEAD_START // (batches.size * 3 * preprocess.crop**2)
     return load_batches(
         begun(),
         preprocess,
         batch_size=batches.size,
         workers=options.workers or options.cores,
         pin=batches.pinned,
-        ahead=max(AHEAD, HEAD_START // (batches.size * 3 * preprocess.crop**2)),
+        ahead=max(AHEAD, fits if start is None else min(fits, start)),
         guard=guard,
         cut=batches.cut,
     )

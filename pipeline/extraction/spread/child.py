@@ -86,7 +86,7 @@ def main() -> None:
         file = PlanFile.read(cache.plans / job["plan"])
         plan = file.plan(cache, file.paths(job["paths"]))
         parts = taken(plan.parts, chain([first], own), tell)
-        for done in compute_parts(plan, parts, cache, options, tell):
+        for done in compute_parts(plan, parts, cache, options, tell, shared=True):
             file.note(done)
             tell.tell(done=told(done))
     except PipelineError as error:

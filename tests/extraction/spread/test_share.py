@@ -1,5 +1,6 @@
 """Shares of an extraction by processes that know nothing of each other; who assembles them."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -16,10 +17,12 @@ import pipeline
 from pipeline.cli import main
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction import plan
+from pipeline.extraction.compute import compute_parts
 from pipeline.extraction.extract import extract_table
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.spread.plan_file import PlanFile
 from pipeline.extraction.spread.share import Share, compute_share
+from pipeline.progress import Silent
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
 from pipeline.store.shards import RowStore
@@ -226,3 +229,22 @@ def test_the_command_prints_what_a_share_did_and_what_follows(folder, tmp_path):
     assert "0 extracted, 20 reused" in done.stdout
     done = CliRunner().invoke(main, [*words, "--part", "3/2"])
     assert done.exit_code == 2 and "--part '3/2'" in done.stderr
+
+
+@pytest.mark.parametrize(("shared", "most"), [(True, 3), (False, 5)])
+def test_parts_that_others_could_take_are_not_taken_long_before_they_are_computed(
+    folder, tmp_path, shared, most
+):
+    cache = Cache.at(tmp_path / "c")
+    compute_share(folder, Share(1, 5), OPTIONS, cache)
+    (made,) = cache.plans.iterdir()
+    files = list(folder.rglob("*.png"))
+    where = {hashlib.sha256(path.read_bytes()).digest(): str(path) for path in files}
+    file = PlanFile.read(made)
+    given = file.plan(cache, [where[digest] for digest, _ in file.keys])
+    taken = []
+    parts = (taken.append(part.number) or part for part in given.parts)
+    computing = compute_parts(given, parts, cache, OPTIONS, Silent(), shared=shared)
+    next(computing)
+    computing.close()
+    assert len(taken) == most
