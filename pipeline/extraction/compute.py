@@ -190,7 +190,7 @@ def compute_parts(
 
     batches = engines.batches_of(plan.rows[0].key, options)._replace(size=plan.parts.batch_size)
     taken: deque[Part] = deque()
-    start = plan.parts.size // plan.parts.batch_size if shared else None
+    start = plan.parts[0].batches if shared else None
     with ExitStack() as held:
         guard = held.enter_context(noted(cache, progress, again=options.rehash))
         made = read(plan, parts, taken, batches, options, guard, start)
