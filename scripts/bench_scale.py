@@ -112,7 +112,9 @@ def seconds(folder: Path, trunk: str, count: int, sleep: float, home: Path) -> f
             workers=1,
         )  # fmt: skip
         done = extract_table(str(folder), asked, Cache.at(Path(scratch) / "cache"), watch)
-        ended = max(path.stat().st_mtime for path in (Path(scratch) / "cache/rows").glob("*/*.h5"))
+        ended = max(
+            path.stat().st_mtime for path in (Path(scratch) / "cache/rows").glob("*/??/*.h5")
+        )
         begun = [float(path.read_text()) for path in meeting.iterdir()]
         assert done.extracted == len(done.table.labels)
         return ended - max([watch.began, *begun])

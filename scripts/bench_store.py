@@ -89,7 +89,8 @@ def use(root: Path, count: int, index_only: bool) -> dict[str, Any]:
     """Go from digests to a table; what is measured begins when the digests are known."""
     from pipeline.extraction.assemble import assemble
     from pipeline.extraction.options import ExtractOptions
-    from pipeline.extraction.plan import WantedImages, find_rows
+    from pipeline.extraction.plan import find_rows
+    from pipeline.extraction.wanted import WantedImages
     from pipeline.images.preprocess import Preprocess
     from pipeline.store.cache import Cache
     from pipeline.store.records import PassCost

@@ -29,9 +29,12 @@ def streamed(*given, **options):
     return list(pipeline.predict_stream(*given, **options))
 
 
+FLAT = {"size": 8, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"}
 #: Public function to a call of it in a folder with photos and a cache with a table and a head.
 CALLS = {
     "extract": lambda w, at: pipeline.extract(w / "photos", cache=at, views=1, **TRUNK),
+    "extract_part": lambda w, at: pipeline.extract_part(w / "photos", "1/2", cache=at, **TRUNK),
+    "own_trunk": lambda w, at: pipeline.own_trunk(torch.nn.Flatten(), name="flat", preprocess=FLAT),
     "fit_head": lambda w, at: pipeline.fit_head(clf="logreg,lda", folds=2, jobs=2, cache=at),
     "finetune": lambda w, at: pipeline.finetune(
         data=w / "photos", cache=at, **{**FAST, "epochs": 1, "views": 1}

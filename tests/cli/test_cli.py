@@ -39,7 +39,7 @@ def test_every_field_of_the_recipe_is_an_option_and_the_other_way_round():
     from pipeline.cli.commands.extract import command
 
     options = {p.name for p in command.params if isinstance(p, click.Option)}
-    assert options - {"cache", "as_json"} == set(ExtractOptions.__dataclass_fields__)
+    assert options - {"cache", "as_json", "part"} == set(ExtractOptions.__dataclass_fields__)
     with command.make_context("extract", []) as context:
         given = {
             k: v for k, v in context.params.items() if k in ExtractOptions.__dataclass_fields__

@@ -204,7 +204,7 @@ def run(folder: Path, cache: Path, plan: dict) -> dict:
         return {"images": done.images, "bad": [list(entry) for entry in done.bad]}
     done = extract.extract_table(folder, options, home, heard)
     table = done.table
-    metas = [store.check(name)[2] for store in home.stores() for name in store.names()]
+    metas = [store.check(name)[1] for store in home.stores() for name in store.names()]
     return {
         "folder": str(folder),
         "problems": list(found),

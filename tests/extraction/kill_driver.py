@@ -27,7 +27,10 @@ STEPS = ("open", "write", "fsync", "replace")
 
 
 class Engine:
-    name, precision, notes = "fake", "", ()
+    name, precision = "fake", ""
+
+    def __init__(self):
+        self.notes = []
 
     def run(self, batches):
         for crops in batches:

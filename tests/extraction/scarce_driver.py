@@ -59,7 +59,7 @@ def run(folder: Path, cache: Path, *, more: int | None = None, size: int | None 
 def after(cache: Path) -> dict:
     """Return what the shards blame images for, and what is damaged."""
     home = Cache.at(cache)
-    metas = [store.check(name)[2] for store in home.stores() for name in store.names()]
+    metas = [store.check(name)[1] for store in home.stores() for name in store.names()]
     return {"blamed": [m["bad"] for m in metas if m["bad"]], **vars(upkeep.verify(home))}
 
 

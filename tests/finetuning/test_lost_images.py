@@ -55,12 +55,12 @@ def test_an_image_that_vanishes_is_told_and_the_others_train(work, monkeypatch, 
 def test_an_activation_that_is_not_finite_costs_its_image(work, monkeypatch):
     real, seen = compute.ShardWriter.take, []
 
-    def take(self, computed, keys, batch):
+    def take(self, computed, keys, *given):
         if not seen:
             computed = computed.copy()
             computed[1].flat[0] = np.inf
             seen.append(keys[1])
-        return real(self, computed, keys, batch)
+        return real(self, computed, keys, *given)
 
     monkeypatch.setattr(compute.ShardWriter, "take", take)
     done = tune(work, views=None, augment="none")

@@ -125,8 +125,7 @@ def test_a_gpus_rows_serve_on_a_cpu_and_only_computing_more_needs_a_gpu(
     held = cache.rows(key.fingerprint)
     half = cache.rows(replace(key, **arithmetic).fingerprint)
     for name in held.names():
-        digests, views, _ = held.check(name)
-        keys = [(digest.tobytes(), int(view)) for digest, view in zip(digests, views, strict=True)]
+        keys, _ = held.check(name)
         half.commit(keys, held.rows(name), engine="torch-cuda")
     info["features"] |= arithmetic
     (folder / "head.json").write_text(json.dumps(info))

@@ -49,7 +49,7 @@ def test_the_fingerprint_changes_with_the_policies_and_the_schema(monkeypatch, n
 
 
 def test_the_fingerprint_is_the_same_on_every_machine():
-    assert KEY.fingerprint == "61885e051259bf3e7dc7d6acd610cfe040f8d7a9cf9102f9a08e4300f98bb32e"
+    assert KEY.fingerprint == "703a5602c4225f92e57dd5891929ba9e8cbe7d1a8936dd7de4f13612b96deb3a"
 
 
 def test_facts_make_the_round_trip_through_json():

@@ -70,11 +70,10 @@ class Share:
         Raises:
             UsageError: it means none.
         """
-        found = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", part) if isinstance(
-            part, str
-        ) else None  # fmt: skip
-        if part == "auto":
+        text = part if isinstance(part, str) else ""
+        if text == "auto":
             return cls._of_scheduler(environment)
+        found = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", text)
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
             raise UsageError(
                 f"--part {named(part)} is not one of 1/N … N/N, such as 2/8, and not auto, which "

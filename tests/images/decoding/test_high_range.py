@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from decoded import pixels
+from decoded import no_decoder, pixels
 from PIL import Image, features
 from profiles import P3
 
@@ -52,7 +52,7 @@ def test_a_gain_map_of_a_jpeg_is_told_on_every_way(encode, monkeypatch, inside, 
     want = (GAIN,) if told else ()
     assert said(data) == said(data, least=16) == want
     assert np.array_equal(pixels(data), pixels(plain))
-    monkeypatch.setattr(module, "decode_jpeg", None)
+    monkeypatch.setattr(module, "decode_jpeg", no_decoder)
     assert said(data) == want
 
 
