@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from pipeline.cores import usable_cores
-from pipeline.extraction.compute import HalfRangeError, fill
+from pipeline.extraction.compute import fill
 from pipeline.extraction.crashes import noted
 from pipeline.extraction.engines import make_engine
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import Rows, find_rows
 from pipeline.extraction.scan import check_images, of_table
+from pipeline.extraction.writer import HalfRangeError
 from pipeline.finetuning.activations import Cached, Live, Source
 from pipeline.finetuning.task import Task
 from pipeline.progress import Progress

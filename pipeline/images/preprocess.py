@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline import libraries
-
 if TYPE_CHECKING:
     import torch
 
@@ -66,7 +64,6 @@ class Preprocess:
             uint8 [3, crop, crop], resized antialiased on uint8 and centre-cropped as
             torchvision's `Resize` and `CenterCrop` do.
         """
-        libraries.without_compiler("torchvision.transforms.v2")
         from torchvision.transforms.v2 import InterpolationMode
         from torchvision.transforms.v2 import functional as F
 

@@ -8,7 +8,7 @@ from conftest import make_folder, picture
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
-from pipeline.extraction import compute
+from pipeline.extraction import writer
 from pipeline.extraction.extract import extract_table
 from pipeline.extraction.options import ExtractOptions
 from pipeline.store.cache import Cache
@@ -374,7 +374,7 @@ def test_all_faults_of_the_options_come_in_one_message():
 def test_a_shard_ends_where_its_rows_are_many_bytes(folder, cache, fake_trunk, monkeypatch):
     whole = extract_table(folder, RECIPE, cache)
     assert len(whole.table.shards) == 1
-    monkeypatch.setattr(compute, "SHARD_BYTES", 2 * 4 * 11 * 4)  # of two batches
+    monkeypatch.setattr(writer, "SHARD_BYTES", 2 * 4 * 11 * 4)  # of two batches
     done = extract_table(folder, RECIPE, Cache.at(cache.root / "other"))
     assert len(done.table.shards) == 3
     assert done.table.features.tobytes() == whole.table.features.tobytes()

@@ -10,9 +10,9 @@ from photos import OPTIONS, paint, stored, tune
 import pipeline
 from pipeline.errors import UsageError
 from pipeline.extraction import engines, extract, plan
-from pipeline.extraction.compute import ShardWriter
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.scan import gather
+from pipeline.extraction.writer import ShardWriter
 from pipeline.finetuning.model import Model, open_predictor
 from pipeline.heads.resolve import find
 from pipeline.inference import evaluate

@@ -5,7 +5,7 @@ import pytest
 from conftest import make_folder
 
 from pipeline.errors import PipelineError
-from pipeline.extraction import compute, plan
+from pipeline.extraction import plan, writer
 from pipeline.extraction.extract import extract_table
 from pipeline.extraction.options import ExtractOptions
 from pipeline.store.cache import Cache
@@ -138,9 +138,9 @@ def test_half_precision_never_stores_an_infinity_however_large_the_rows():
     key = FeatureKey("t", "w", "layer3", "map", Preprocess(10, 8), "fp32", "float16")
     for large in (7e4, 1e20, 3e38):
         rows = np.full((2, 3), large, np.float32)
-        with pytest.raises(compute.HalfRangeError):
-            compute.stored(rows, key)
-    assert np.isfinite(compute.stored(np.full((2, 3), 6e4, np.float32), key)).all()
+        with pytest.raises(writer.HalfRangeError):
+            writer.stored(rows, key)
+    assert np.isfinite(writer.stored(np.full((2, 3), 6e4, np.float32), key)).all()
 
 
 def test_a_view_that_is_not_finite_costs_its_image_and_nothing_shifts(

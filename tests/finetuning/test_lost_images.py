@@ -5,7 +5,7 @@ import pytest
 from photos import Heard, tune
 
 from pipeline.errors import PipelineError
-from pipeline.extraction import compute, engines
+from pipeline.extraction import engines, writer
 from pipeline.finetuning import bench, boundary, training_run
 from pipeline.finetuning.activations import LostImages
 from pipeline.trunks.engines.finite import reason
@@ -53,7 +53,7 @@ def test_an_image_that_vanishes_is_told_and_the_others_train(work, monkeypatch, 
 
 
 def test_an_activation_that_is_not_finite_costs_its_image(work, monkeypatch):
-    real, seen = compute.ShardWriter.take, []
+    real, seen = writer.ShardWriter.take, []
 
     def take(self, computed, keys, *given):
         if not seen:
@@ -62,7 +62,7 @@ def test_an_activation_that_is_not_finite_costs_its_image(work, monkeypatch):
             seen.append(keys[1])
         return real(self, computed, keys, *given)
 
-    monkeypatch.setattr(compute.ShardWriter, "take", take)
+    monkeypatch.setattr(writer.ShardWriter, "take", take)
     done = tune(work, views=None, augment="none")
     images = sum(one.model.images for one in done.info.metrics.values()) + done.info.train_images
     assert images == 47 and any(reason("fp32") in note for note in done.notes)

@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline import libraries
 from pipeline.images import resizing
 from pipeline.images.decoding.decode import (
     Decoded,
@@ -127,7 +126,6 @@ def view(
     """
     if number == 0:
         return preprocess.apply(image)
-    libraries.without_compiler("torchvision.transforms.v2")
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as F
 

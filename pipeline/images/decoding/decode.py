@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipeline import libraries
 from pipeline.errors import BadImage
 from pipeline.images.decoding import colour, formats, headers, pillow
 from pipeline.images.decoding.colour import NOTHING, Conversion
@@ -197,7 +196,6 @@ def decode_jpeg(data: torch.Tensor, **where: Any) -> torch.Tensor:
             same pixels.
         RuntimeError: it refuses the file.
     """
-    libraries.without_compiler("torchvision.io")
     from torchvision.io import ImageReadMode
     from torchvision.io import decode_jpeg as decode
 

@@ -220,17 +220,17 @@ def test_it_leaves_the_current_table_and_its_views_alone(raced, tmp_path):
 
 
 def test_where_one_pass_for_all_fails_each_has_its_own(tmp_path, monkeypatch):
-    from pipeline.extraction import compute
+    from pipeline.extraction import writer
 
     photos = paint(tmp_path / "photos", each=3)
-    real = compute.stored
+    real = writer.stored
 
     def stored(rows, key):
         if key.layer == "layer3":
             raise PipelineError("layer3 is not finite.")
         return real(rows, key)
 
-    monkeypatch.setattr(compute, "stored", stored)
+    monkeypatch.setattr(writer, "stored", stored)
     recipe = replace(RECIPE, trunks="resnet18:random", layers="own,layer3", pools="avg")
     done, _ = race(photos, recipe, Cache.at(tmp_path / "c"))
     assert [one.contender.title for one in done.results] == ["resnet18:random own"]
