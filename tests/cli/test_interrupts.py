@@ -91,7 +91,7 @@ def test_ctrl_c_during_fit_head_leaves_whole_heads_or_none(tmp_path, place):
     ("place", "models"),
     [
         (
-            ("pipeline.extraction.compute", "", "stored", "1", "before"),
+            ("pipeline.extraction.writer", "", "stored", "1", "before"),
             0,
         ),  # activations
         (
@@ -146,7 +146,7 @@ def alone(*words: str) -> str:
 @pytest.mark.parametrize(
     ("place", "tables", "heads"),
     [
-        (("pipeline.extraction.compute", "", "stored", "1", "before"), 0, 0),
+        (("pipeline.extraction.writer", "", "stored", "1", "before"), 0, 0),
         (("pipeline.heads.fit_head", "", "commit_folder", "1", "before"), 1, 0),
         (("pipeline.finetuning.training", "Training", "epoch", "3", "before"), 1, 1),
     ],
