@@ -96,6 +96,7 @@ def head_info(*, recipe=None, **changes):
         "linear": True,
         "dim": 4,
         "features": FeatureSource(**SOURCE),
+        "policy": "",
         "normalize": "standard",
         "parameters": {"C": 1.0},
         "temperature": 1.0,

@@ -76,6 +76,7 @@ def provenance(fingerprint: str = "f" * 64, **other: Any) -> Provenance:
         "seed": 0,
         "command": "pipeline extract x",
         "cache": "cache",
+        "augment": "",
         "engine": "fake",
         "cost": None,
         "versions": {},

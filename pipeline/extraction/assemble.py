@@ -76,6 +76,7 @@ def assemble(
         seed=options.seed,
         command=options.command_line("extract", [] if data is None else [str(data)]),
         cache=str(cache.root),
+        augment=options.augment if views else "",
         engine="+".join(sorted({index.engines[shard] for shard in shards})),
         cost=cost,
         versions=installed(),
@@ -106,7 +107,8 @@ def assemble(
     except PipelineError as error:
         if held is None or not may_only_be_read(error):
             raise
-        if views and (held.views is None or held.views.shape[1] < options.views):
+        few = held.views is None or held.views.shape[1] < options.views
+        if views and (few or held.provenance.augment != options.augment):
             raise
         return held  # of another command, or of images that lay elsewhere
 
@@ -127,6 +129,8 @@ def _says(held: FeatureTable, table: FeatureTable, views: int) -> bool:
     before, now = held.provenance.to_json(), table.provenance.to_json()
     differing = {name for name, value in now.items() if before[name] != value}
     if richer:
+        if not views:
+            differing -= {"augment"}
         return set(held.shards) >= set(table.shards) and differing <= {*_PASSING, "command"}
     return held.shards == table.shards and differing <= _PASSING
 

@@ -24,6 +24,7 @@ from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.decoding.reading import PASSING
 from pipeline.images.names import counted, listed
 from pipeline.images.remarks import Remarks
+from pipeline.images.views import CLASSIC
 from pipeline.progress import Progress, Silent
 from pipeline.store.atomic import make_folder, may_only_be_read
 from pipeline.store.cache import Cache
@@ -112,6 +113,7 @@ def extract(
     layer: str | Sequence[str] | None = None,
     pool: str | None = None,
     views: int = 0,
+    augment: str = CLASSIC,
     image_size: int | None = None,
     precision: str = "auto",
     device: str = "auto",
@@ -146,7 +148,8 @@ def extract(
             for the trunk's own feature.
         pool: `avg`, `max`, `gem` or `flat`, of the layers' activations; `cls` or `cls+avg` where
             there is a class token.
-        views: random crops and flips of each training image that are kept besides.
+        views: augmented views of each training image that are kept besides.
+        augment: what they look like: `crop+mirror`, `crop`, `shift+mirror`, `shift` or `mirror`.
         image_size: side of the input in pixels; None for the weights' own.
         precision: `auto`, `fp32`, `tf32`, `bf16` or `fp16`.
         device: `auto`, `cpu`, `cuda` or `mps`.
@@ -265,7 +268,7 @@ def extract_tables(
     """
     options = several[0]
     wanted = WantedImages(gathered, options.max_bad)
-    views = wanted.views(None, options.views)
+    views = wanted.views(None, options.view_numbers)
     if options.views and not views:
         raise UsageError(
             f"--views are of labelled training images, and {gathered.root} has none: leave it out."
@@ -304,7 +307,7 @@ def _table(
     index, images = rows.index, wanted.images
     tried = Keys.of(rows.computed)
     extracted = tried.take(index.having(tried))
-    views = {key: wanted.sources[key[0], 0] for key in wanted.views(index, options.views)}
+    views = {key: wanted.sources[key[0], 0] for key in wanted.views(index, options.view_numbers)}
     if views:
         fill(
             cache, options, [rows], views, trunk=trunk, progress=progress, unit="views",
@@ -322,7 +325,7 @@ def _table(
     more = int(index.having(rows.computed).sum()) if views else 0
     cost = PassCost(computed + more, rows.seconds)
     table = assemble(
-        cache, kept.images, rows, views=kept.views(index, options.views), data=data,
+        cache, kept.images, rows, views=kept.views(index, options.view_numbers), data=data,
         options=options, facts=facts, cost=cost,
     )  # fmt: skip
     assert table.path is not None
@@ -332,7 +335,7 @@ def _table(
         listing = write_left_out(table.path, wanted.left_out, unread, remarks)
     with _where_allowed([], cache, "what a killed run left stays"):
         # shares know of no bad image before they meet it, and plan its views, too
-        planned = dict.fromkeys(wanted.views(None, options.views))
+        planned = dict.fromkeys(wanted.views(None, options.view_numbers))
         for keys in (wanted.sources, views, planned):
             cache.end_run(rows.key.fingerprint, list(keys))
     told = _unread_notes(unread, rows.key.precision)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pipeline.cores import usable_cores
 from pipeline.errors import nearest
 from pipeline.images.names import safe
+from pipeline.images.views import AUGMENTED, CLASSIC, numbers
 from pipeline.options import Options, option, shared
 from pipeline.trunks import permitted, spec
 
@@ -29,8 +30,8 @@ class ExtractOptions(Options):
         layer: Pool the end of this stage, or of several, side by side. [default: what enters
             the last Linear]
         pool: How to pool the layer. [default: as the trunk does]
-        views: Keep V random crops and flips of each training image besides, for `fit-head
-            --views`.
+        views: Keep V augmented views of each training image besides, for `fit-head --views`.
+        augment: What these views look like.
         image_size: Side of the input. [default: the weights' own]
         precision: auto: what the cache already holds, else what the hardware is fast in.
         engine: What runs the trunk. auto: OpenVINO on a CPU where it is installed.
@@ -55,6 +56,7 @@ class ExtractOptions(Options):
     layer: str | None = option(None, metavar="stem|layer1|…|layer4|neck[,…]")
     pool: str | None = option(None, choices=spec.POOLS)
     views: int = option(0, metavar="V", least=0)
+    augment: str = option(CLASSIC, choices=AUGMENTED)
     image_size: int | None = option(None, metavar="PX", least=1)
     precision: str = shared("precision")
     device: str = shared("device")
@@ -76,6 +78,11 @@ class ExtractOptions(Options):
         """Return how many cores each process takes, of those that this one may use."""
         return max(1, usable_cores() // (self.processes or 1))
 
+    @property
+    def view_numbers(self) -> tuple[int, ...]:
+        """Return the numbers of the views of each training image."""
+        return numbers(self.augment, self.views)
+
     def conflicts(self) -> list[str]:
         """Return a sentence for each layer that there is not, and for a name that no file can have.
 
@@ -93,6 +100,10 @@ class ExtractOptions(Options):
             found.append(f"--on '{self.on:.60}' is neither dask nor like tcp://host:8786.")
         if self.on not in (None, "dask") and self.processes is not None:
             found.append(f"--processes is for this machine; {self.on} has workers of its own.")
+        if self.views > 1 and self.augment == "mirror":
+            found.append(
+                f"--views {self.views}: an image has one mirror image (--augment mirror); give 1."
+            )
         several = self.on is not None or (self.processes or 1) > 1
         if several and self.trunk.startswith(permitted.PREFIX):
             found.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -40,21 +41,21 @@ class WantedImages:
         self.left_out = tuple(entry for entry in images.left_out if not claims(*entry))
         self.total = len(self.keys) + len(self.false)
 
-    def views(self, index: Index | None, number: int) -> list[Key]:
-        """Return (digest, 1 … number) of the labelled training images, in order.
+    def views(self, index: Index | None, numbers: Sequence[int]) -> list[Key]:
+        """Return (digest, number) of the views of the labelled training images, in order.
 
         Args:
             index: that must have a row of each; None for all of them.
-            number: of views.
+            numbers: of the views of an image.
         """
-        if not number:
+        if not numbers:
             return []
         train = np.array(self.images.splits or (), object) == "train"
         train &= self.images.labels >= 0
         if index is not None:
             train &= index.having(self.keys)
         digests = [self.keys[row][0] for row in np.flatnonzero(train)]
-        return [(digest, view) for digest in digests for view in range(1, number + 1)]
+        return [(digest, view) for digest in digests for view in numbers]
 
     def listed(self, index: Index) -> list[tuple[str, str]]:
         """Return path and reason of every bad file of the data set."""

@@ -205,7 +205,9 @@ def fit_heads(
 
 def _head_id(table: FeatureTable, options: FitHeadOptions) -> str:
     """Return what a head depends on, hashed: not the processes, not the table's place."""
-    parts = {**options.deciding(), "table_id": table.table_id, "schema": HEAD.schema}
+    policy = table.provenance.augment if options.views else ""
+    parts = {**options.deciding(), "table_id": table.table_id, "policy": policy}
+    parts["schema"] = HEAD.schema
     text = json.dumps({**parts, "versions": _versions(options.clf)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -292,6 +294,7 @@ def _fit(
         classes=table.classes,
         majority=table.classes[majority],
         recipe=cast(HeadOptions, asdict(replace(options, clf=name))),
+        policy=table.provenance.augment if options.views else "",
         normalize=result.normalizer.kind,
         parameters=chosen.parameters or settings(name),
         temperature=None if kind.probabilities and not linear else chosen.temperature,

@@ -27,7 +27,7 @@ class FitHeadOptions(Options):
         shots: Train on K images of each class.
         train_fraction: Train on this share of each class.
         views: Learn from V augmented views of each training image besides (`extract --views
-            V`).
+            V --augment POLICY`).
         class_weight: Weigh classes by 1 / their share.
         compare_all: Look for near-copies among more than 20,000 images too.
         repeats: Repeat on R other splits of the same images; report mean and spread.

@@ -43,6 +43,8 @@ POLICIES: dict[str, ViewPolicy] = {
 _NAMES = tuple(POLICIES)
 #: The policy of views where none is named, nor chosen by data.
 CLASSIC = "crop+mirror"
+#: The policies that change an image.
+AUGMENTED = tuple(name for name, policy in POLICIES.items() if policy.count != 0)
 
 
 def known(policy: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.store.typed_json import Record
 
 #: Of a table's file; one of another schema is to be made again.
-TABLE_SCHEMA = 3
+TABLE_SCHEMA = 4
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Provenance(FeatureSource):
         seed: of automatic splits.
         command: the command line that makes the table again.
         cache: the cache's folder.
+        augment: policy of its views, of `pipeline.images.views.POLICIES`; empty without views.
         engine: what computed the rows; several with `+`.
         cost: of the run that made the table.
         versions: package to its version.
@@ -74,6 +75,7 @@ class Provenance(FeatureSource):
     seed: int
     command: str
     cache: str
+    augment: str
     engine: str
     cost: PassCost | None
     versions: dict[str, str]

@@ -122,6 +122,7 @@ class HeadInfo(ResultInfo):
         dim: D, length of its features.
         features: what computes these.
         recipe: the options as they were asked for.
+        policy: of the views that it learned from, too; empty without.
         normalize: what is done to features first.
         parameters: of the estimator, as chosen.
         temperature: what the estimator's scores are divided by to become logits; None where it
@@ -146,6 +147,7 @@ class HeadInfo(ResultInfo):
     dim: int
     features: FeatureSource
     recipe: HeadOptions
+    policy: str
     normalize: str
     parameters: dict[str, Any]
     temperature: float | None

@@ -151,7 +151,7 @@ class Kind(Generic[Info]):
         return sorted(infos, key=lambda info: info.created, reverse=True), damaged
 
 
-HEAD = Kind("head", 6, "pipeline heads", "pipeline fit-head", HeadInfo)
+HEAD = Kind("head", 7, "pipeline heads", "pipeline fit-head", HeadInfo)
 MODEL = Kind("model", 6, "pipeline models", "pipeline finetune", ModelInfo)
 RESULTS: tuple[Kind[Any], ...] = (HEAD, MODEL)
 

@@ -21,6 +21,7 @@ from pipeline.heads.fit_head import Fitting
 from pipeline.heads.head import Head
 from pipeline.heads.leaderboard import Ranked, rank_heads
 from pipeline.images.datasets.given import AnyData, Data, as_data
+from pipeline.images.views import CLASSIC
 from pipeline.progress import Progress, Silent
 from pipeline.reporting.options import ReportOptions
 from pipeline.reporting.page import report as report_of
@@ -125,6 +126,7 @@ def run(
     layer: str | Sequence[str] | None = None,
     pool: str | None = None,
     extract_views: int = 0,
+    extract_augment: str = CLASSIC,
     image_size: int | None = None,
     precision: str = "auto",
     device: str = "auto",
@@ -190,7 +192,8 @@ def run(
     Args:
         data: a folder, a CSV or TSV file, or the name of a built-in set; `digits` without it.
         trunk, weights, keys, layer, pool, image_size, engine: as in `extract`.
-        extract_views, extract_batch_size: `views` and `batch_size` of `extract`.
+        extract_views, extract_augment, extract_batch_size: `views`, `augment` and `batch_size` of
+            `extract`.
         name, val_fraction, test_fraction, wait, max_bad, rehash, processes, on: as in `extract`.
         precision: of the trunk, and of training: `auto`, `fp32`, `tf32`, `bf16` or `fp16`.
         device: `auto`, `cpu`, `cuda` or `mps`.

@@ -102,6 +102,31 @@ def test_no_run_takes_views_away_that_another_one_added(folder, cache, fake_trun
     assert extract_table(folder, recipe(), cache).views == 0
 
 
+def test_views_of_another_policy_take_the_place_of_those_that_are_there(folder, cache, fake_trunk):
+    crops = extract_table(folder, recipe(views=2), cache).table
+    head = pipeline.fit_head(crops, views=2, folds=2, cache=cache.root)
+    done = extract_table(folder, recipe(views=2, augment="shift"), cache)
+    count = done.table.split_counts["train"]
+    assert done.views_computed == 2 * count and done.table.views.tobytes() != crops.views.tobytes()
+    assert (crops.provenance.augment, done.table.provenance.augment) == ("crop+mirror", "shift")
+    other = pipeline.fit_head(done.table, views=2, folds=2, cache=cache.root)
+    assert (head.info.policy, other.info.policy) == ("crop+mirror", "shift")
+    assert other.id != head.id
+    plain = [pipeline.fit_head(t, folds=2, cache=cache.root).id for t in (crops, done.table)]
+    assert plain[0] == plain[1]
+    again = extract_table(folder, recipe(views=1, augment="crop+mirror"), cache)
+    assert again.views_computed == 0 and again.table.provenance.augment == "crop+mirror"
+    assert extract_table(folder, recipe(), cache).table.views.shape[1] == 1
+
+
+def test_the_views_that_fine_tuning_draws_are_those_of_the_same_policy(folder, cache, fake_trunk):
+    table = extract_table(folder, recipe(views=1, augment="mirror"), cache).table
+    with pytest.raises(UsageError, match="an image has one mirror image"):
+        extract_table(folder, recipe(views=2, augment="mirror"), cache)
+    rows = pipeline.extract(folder, precision="fp32", cache=cache.root, views=1, augment="shift")
+    assert rows.views.tobytes() != table.views.tobytes()
+
+
 def test_a_view_belongs_to_its_image_whatever_it_is_called_and_wherever_it_stands(
     folder, cache, fake_trunk
 ):

@@ -16,7 +16,7 @@ from tables import make_table, provenance
 from pipeline.errors import DamagedError
 from pipeline.store import records, result_records, upkeep
 from pipeline.store.cache import Cache
-from pipeline.store.records import PassCost, Provenance
+from pipeline.store.records import TABLE_SCHEMA, PassCost, Provenance
 from pipeline.store.result_records import HeadInfo, ModelInfo
 from pipeline.store.results import HEAD, MODEL
 from pipeline.store.table import FeatureTable
@@ -284,7 +284,7 @@ def test_a_key_that_was_added_is_no_damage_until_the_file_is_verified(tmp_path, 
         ({"cost": {"computed": 1}}, r"is damaged: its provenance lacks cost\.seconds\."),
         ({"key": json.loads(deep(500))}, r"is damaged: its provenance is nested deeper than 32"),
         ({"root": None}, r"is damaged: its provenance has None for root, not a text\."),
-        ({"schema": 1}, "is not a table of schema 3: make it again"),
+        ({"schema": 1}, f"is not a table of schema {TABLE_SCHEMA}: make it again"),
     ],
 )
 def test_a_table_whose_provenance_is_damaged_says_what_is(tmp_path, changes, message, monkeypatch):

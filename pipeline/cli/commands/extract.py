@@ -84,7 +84,8 @@ def show(done: Extraction) -> None:
         ),
     ]
     if done.views:
-        line = f"{done.views} of each of {len(table.training_rows):,} training images, "
+        line = f"{done.views} of each of {len(table.training_rows):,} training images "
+        line += f"({table.provenance.augment}), "
         lines.append(("Views", f"{line}{done.views_computed:,} computed"))
     lines += [("", f"bad: {path}: {reason}") for path, reason in done.bad[:5]]
     if done.listing:

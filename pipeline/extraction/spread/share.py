@@ -26,6 +26,7 @@ from pipeline.extraction.spread.anywhere import compute_anywhere
 from pipeline.extraction.spread.plan_file import PlanFile
 from pipeline.extraction.wanted import WantedImages
 from pipeline.images.datasets.given import AnyData, Data, as_data
+from pipeline.images.views import CLASSIC
 from pipeline.progress import Progress, Silent
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key, Keys
@@ -165,6 +166,7 @@ def extract_part(
     layer: str | Sequence[str] | None = None,
     pool: str | None = None,
     views: int = 0,
+    augment: str = CLASSIC,
     image_size: int | None = None,
     precision: str = "auto",
     device: str = "auto",
@@ -190,8 +192,8 @@ def extract_part(
     Args:
         data: as in `extract`, like the options.
         part: `2/8` for the second of eight shares; `auto` for that of a Slurm array or torchrun.
-        trunk, weights, keys, layer, pool, views, image_size, precision: as in `extract`; give the
-            same to all, the precision too where their machines differ.
+        trunk, weights, keys, layer, pool, views, augment, image_size, precision: as in `extract`;
+            give the same to all, the precision too where their machines differ.
         device, engine, batch_size, workers, processes, max_bad, rehash: as in `extract`.
         on: cannot be given with a share.
         name, val_fraction, test_fraction, seed, wait: taken, so that the same arguments serve both;
@@ -225,7 +227,7 @@ def compute_share(
         raise UsageError("--part is for processes that know nothing of each other: leave --on out.")
     facts, trunk, gathered = prepare(data, options, cache, progress)
     wanted = WantedImages(gathered, options.max_bad)
-    views = {key: wanted.sources[key[0], 0] for key in wanted.views(None, options.views)}
+    views = {key: wanted.sources[key[0], 0] for key in wanted.views(None, options.view_numbers)}
     asked, every = feature_key(facts, options), {**wanted.sources, **views}
     with cache.reading(asked.fingerprints, list(every)):
         rows = find_rows(cache, asked, list(every), device=options.device, engine=options.engine)

@@ -31,7 +31,7 @@ from pipeline.reporting.sheets import contents, sheet
 from pipeline.reporting.sheets.contents import Content
 from pipeline.store.cache import Cache
 from pipeline.store.outputs import DRAWN, output_path, write_output
-from pipeline.store.result_records import HeadInfo, ModelInfo
+from pipeline.store.result_records import HeadInfo
 from pipeline.store.table import FeatureTable
 from pipeline.trunks import spec
 
@@ -243,10 +243,8 @@ def _predictions(
 
 
 def _policy(artefact: Artefact | None) -> str:
-    """Return the policy that a model learned from, or the one where nothing is said."""
-    info = None if artefact is None else artefact.kind.read(artefact.folder)
-    policy = info.policy if isinstance(info, ModelInfo) else None
-    return known(policy)
+    """Return the policy that a head or model learned from, or the one where nothing is said."""
+    return known(None if artefact is None else artefact.kind.read(artefact.folder).policy)
 
 
 def _preprocessing(table: FeatureTable | None, cache: Cache) -> tuple[Preprocess, str]:
