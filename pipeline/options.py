@@ -87,7 +87,7 @@ class Rule:
 SHARED: Mapping[str, tuple[Any, Rule]] = {
     "precision": ("auto", Rule(choices=("auto", "fp32", "tf32", "bf16", "fp16"))),
     "device": ("auto", Rule(choices=("auto", "cpu", "cuda", "mps"), changes=False)),
-    "engine": ("auto", Rule(choices=("auto", "torch", "openvino"), changes=False)),
+    "engine": ("auto", Rule(choices=("auto", "torch", "compiled", "openvino"), changes=False)),
     "batch_size": (None, Rule(metavar="N", least=1, changes=False)),
     "workers": (None, Rule(metavar="N", least=1, changes=False)),
     "jobs": (None, Rule(metavar="N", changes=False)),

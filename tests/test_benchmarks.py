@@ -152,3 +152,28 @@ def test_the_benchmark_of_the_store_goes_from_digests_to_a_table_and_scans_links
         assert all(seconds >= 0 for seconds in found["use"][name])
     assert found["scan, full memo"]["images"] == 20
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_gpu_runs_to_its_end_on_a_stand_in(monkeypatch, capsys):
+    import bench_gpu
+
+    monkeypatch.setattr(bench_gpu, "PICTURES", 4)
+    monkeypatch.setattr(bench_gpu, "COMPARED", 8)
+    monkeypatch.setattr(bench_gpu, "TUNED", 40)
+    monkeypatch.setattr(bench_gpu, "tests", lambda: "tests: none here")
+    words = ["--device", "cpu", "--images", "60", "--trunks", "resnet18", "--json"]
+    monkeypatch.setattr(sys, "argv", ["bench_gpu.py", *words, "--precisions", "fp32,fp16,bf16"])
+    bench_gpu.main()
+    out = capsys.readouterr().out.splitlines()
+    found = json.loads(out[-1])
+    assert [one["precision"] for one in found["extract"]] == ["fp32", "bf16"]
+    for one in found["extract"]:
+        assert one["decode"] > 0 and one["forward"] > 0 and one["whole"] > 0
+        assert one["apart"]["cosine"] > 0.99
+    assert found["extract"][0]["apart"]["relative"] < 1e-5
+    assert found["tune"]["seconds"] > 0 and "An epoch of layer4 of resnet18" in out[-2]
+    monkeypatch.setattr(sys, "argv", ["bench_gpu.py", *words, "--minutes", "0"])
+    bench_gpu.main()
+    out = capsys.readouterr().out
+    assert out.count("not run, since the minutes are over") == 3

@@ -124,7 +124,7 @@ def _witness(engine: str) -> str:
 
 
 def _processor(engine: str) -> str:
-    if engine.endswith("cuda"):
+    if engine.startswith("torch-cuda"):
         import torch
 
         if torch.cuda.is_available():

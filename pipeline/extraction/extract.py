@@ -153,7 +153,7 @@ def extract(
         image_size: side of the input in pixels; None for the weights' own.
         precision: `auto`, `fp32`, `tf32`, `bf16` or `fp16`.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        engine: `auto`, `torch` or `openvino`: what runs the trunk.
+        engine: `auto`, `torch`, `compiled` or `openvino`: what runs the trunk.
         batch_size: images at once; None for the device's default.
         workers: decoding threads; None for the cores that the process may use.
         processes: that compute, each with its share of the cores, or a GPU of its own; None for

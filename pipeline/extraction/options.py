@@ -34,7 +34,8 @@ class ExtractOptions(Options):
         augment: What these views look like.
         image_size: Side of the input. [default: the weights' own]
         precision: auto: what the cache already holds, else what the hardware is fast in.
-        engine: What runs the trunk. auto: OpenVINO on a CPU where it is installed.
+        engine: What runs the trunk. auto: OpenVINO on a CPU where it is installed, else torch;
+            compiled: torch.compile.
         batch_size: Images at once. [default: 32 on a CPU, 128 on CUDA, 64 on MPS]
         workers: Decoding threads. [default: the cores that the process may use]
         processes: Processes that compute, each with its share of the cores, or a GPU of its own.

@@ -33,7 +33,7 @@ from pipeline.store.atomic import make_folder
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
 from pipeline.trunks.engines import openvino_engine
-from pipeline.trunks.engines.choice import batches_on, decoder_on, engine_for
+from pipeline.trunks.engines.choice import PYTORCH, batches_on, decoder_on, engine_for
 from pipeline.trunks.engines.devices import choose_device
 from pipeline.trunks.engines.engine import Engine, run_batches
 from pipeline.trunks.engines.finite import FiniteRows
@@ -167,7 +167,7 @@ def _needs_no_torch(
     return (
         "torch" not in sys.modules
         and device == "cpu"
-        and options.engine != "torch"
+        and options.engine not in PYTORCH
         and openvino_engine.available()
         and place(predictor.key, cache.compiled).exists()
         and resizing.alike(predictor.preprocess)
@@ -190,7 +190,7 @@ def engine_of(predictor: Predictor, options: ComputeOptions, cache: Cache, *, ma
         UsageError: the device or the engine is not there, or cannot compute this.
     """
     device = choose_device(options.device)
-    convert = many or options.engine == "openvino" or place(predictor.key, cache.compiled).exists()
+    convert = many or options.engine != "auto" or place(predictor.key, cache.compiled).exists()
     return engine_for(
         lambda: predictor.net, predictor.key, compiled=cache.compiled, device=device,
         asked=options.engine if convert else "torch",

@@ -142,7 +142,8 @@ def paired_test(
         data: folder in which the images of a table lie now; None for where they were.
         precision: `fp32`, `tf32`, `bf16`, `fp16`, or `auto` for that of the stored predictions.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        engine: `torch`, `openvino`, or `auto`: what `extract` takes; PyTorch for a few images.
+        engine: `torch`, `compiled`, `openvino`, or `auto`: what `extract` takes; PyTorch for a few
+            images.
         batch_size: images at once; None for the device's default.
         workers: decoding threads; None for the cores that the process may use.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.

@@ -265,7 +265,8 @@ def predict(
         use_cache: take a head's features from the cache, and keep those that it lacks.
         precision: `fp32`, `tf32`, `bf16`, `fp16`, or `auto` for that of the stored predictions.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        engine: `torch`, `openvino`, or `auto`: what `extract` takes; PyTorch for a few images.
+        engine: `torch`, `compiled`, `openvino`, or `auto`: what `extract` takes; PyTorch for a few
+            images.
         batch_size: images at once; None for the device's default.
         workers: decoding threads; None for the cores that the process may use.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.

@@ -89,7 +89,7 @@ class FeatureNet(nn.Module):
         else:
             found = self._pooled(x, self.after)
         for name in self.run:
-            x = self.trunk.stages[name](x if name == "stem" else x.to(self.dtype))
+            x = self.trunk.stages[name](x.to(self.stem_dtype if name == "stem" else self.dtype))
             found |= self._pooled(x, name)
         return [_side_by_side([found[block] for block in row]) for row in self.rows]
 
@@ -107,16 +107,20 @@ class FeatureNet(nn.Module):
         return self.trunk.forward_head(x) if pool == "own" else pooled(x, pool, self.trunk.prefix)
 
     dtype: torch.dtype = torch.float32
+    stem_dtype: torch.dtype = torch.float32
 
-    def cast(self, dtype: torch.dtype) -> FeatureNet:
-        """Run the stages in `dtype`; stem, pooling and neck stay in float32.
+    def cast(self, dtype: torch.dtype, *, stem: bool = False) -> FeatureNet:
+        """Run the stages in `dtype`; pooling and neck stay in float32.
 
-        With few channels nothing averages rounding out: in bfloat16 half of the error of
-        EfficientNet-Lite0's features came from its stem.
+        Args:
+            dtype: of the stages.
+            stem: of the stem too. With few channels nothing averages rounding out: in bfloat16
+                half of the error of EfficientNet-Lite0's features came from its stem.
         """
         self.dtype = dtype
+        self.stem_dtype = dtype if stem else torch.float32
         for name, stage in self.trunk.stages.items():
-            if name != "stem":
+            if stem or name != "stem":
                 stage.to(dtype)
         return self
 

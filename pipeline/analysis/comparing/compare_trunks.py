@@ -64,7 +64,7 @@ def compare_trunks(
         image_size: side of the input in pixels; None for the weights' own.
         precision: `auto`, `fp32`, `tf32`, `bf16` or `fp16`.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        engine: `auto`, `torch` or `openvino`.
+        engine: `auto`, `torch`, `compiled` or `openvino`.
         batch_size: images at once; None for the device's default.
         workers: decoding threads; None for the cores that the process may use.
         jobs: processes that fit heads; None for all cores.

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pipeline.trunks.engines.engine import Engine
     from pipeline.trunks.feature_net import FeatureNet
 
+#: Engines that are asked for by name and run in PyTorch.
+PYTORCH = ("torch", "compiled")
 BATCH_SIZE = {"cpu": 32, "cuda": 128, "mps": 64}
 
 
@@ -81,7 +83,7 @@ def settled(precision: str, *, device: str, asked: str) -> str:
     """
     from pipeline.trunks.engines import openvino_engine
 
-    if precision != "bf16" or device != "cpu" or asked == "torch":
+    if precision != "bf16" or device != "cpu" or asked in PYTORCH:
         return precision
     return openvino_engine.computes(precision) if openvino_engine.available() else precision
 
@@ -103,14 +105,14 @@ def engine_for(
         key: what its features depend on.
         compiled: the folder of converted networks.
         device: `cpu`, `cuda` or `mps`.
-        asked: `torch`, `openvino`, or `auto` for OpenVINO on a CPU where it is installed and can
-            run the network, else PyTorch.
+        asked: `torch`, `compiled` for what `torch.compile` makes of it, `openvino`, or `auto` for
+            OpenVINO on a CPU where it is installed and can run the network, else PyTorch.
         precision: `fp32`, `tf32`, `bf16` or `fp16`.
         cores: that OpenVINO takes; None for those that the process may use. PyTorch takes those
             that it was started with.
 
     Raises:
-        UsageError: OpenVINO is asked for, and is not there or cannot run it.
+        UsageError: OpenVINO or `torch.compile` is asked for, and is not there or cannot run it.
     """
     from pipeline.trunks.engines import openvino_engine
 
@@ -123,7 +125,7 @@ def engine_for(
     if asked == "openvino" and device != "cpu":
         raise UsageError(f"OpenVINO runs on a CPU here, not on {device}; give --engine torch.")
     notes: list[str] = []
-    if asked != "torch" and installed and device == "cpu":
+    if asked not in PYTORCH and installed and device == "cpu":
         try:
             model = openvino_engine.converted(net, key, folder=compiled)
             taken = cores or usable_cores()
@@ -134,6 +136,9 @@ def engine_for(
             notes.append(f"{error} Going on with PyTorch.")
     from pipeline.trunks.engines.torch_engine import TorchEngine
 
-    engine = TorchEngine(net(), device=device, precision=precision, size=key.preprocess.crop)
+    engine = TorchEngine(
+        net(), device=device, precision=precision, size=key.preprocess.crop,
+        compiled=asked == "compiled",
+    )  # fmt: skip
     engine.notes += notes
     return engine

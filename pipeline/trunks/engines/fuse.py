@@ -20,10 +20,14 @@ def fuse(net: nn.Module, example: torch.Tensor) -> nn.Module:
     each of the two runs once. The folded copy is checked on `example`; where it differs (a
     convolution whose output is also used elsewhere), the network is returned as it was.
 
+    A network without any is returned as it is.
+
     Args:
         net: in eval mode, fp32.
         example: an input of `net`, [B, ...].
     """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+        return net
     folded = copy.deepcopy(net)
     for convolution, norm in pairs(folded, example):
         conv = folded.get_submodule(convolution)

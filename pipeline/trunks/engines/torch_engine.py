@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, UsageError
+from pipeline.trunks.engines.copies import Waiting, copies_for
 from pipeline.trunks.engines.engine import as_tensor
 from pipeline.trunks.engines.fuse import fuse
 from pipeline.trunks.engines.products import products
@@ -25,48 +28,56 @@ DTYPES = {
 class TorchEngine:
     """PyTorch on CPU, CUDA or MPS.
 
-    On a CPU BatchNorm is folded and the stages run in the precision's dtype; on a GPU under
-    autocast, with pinned and non-blocking copies, and a batch is launched before the rows of the
-    one before it are fetched. Everywhere channels_last. A batch that does not fit a GPU's memory
-    is halved, for good, and the engine's notes say so.
+    BatchNorm is folded, and the stages hold their weights in the precision's dtype, channels last;
+    on a GPU the stem too, which would take as long as all others there. Copies to and from CUDA go
+    on beside the arithmetic. A batch that does not fit a GPU's memory is halved, for good, and the
+    engine's notes say so.
 
     Args:
         net: what to run; copied, since its trunk may be trained meanwhile.
         device: `cpu`, `cuda` or `mps`.
         precision: `fp32`, `tf32`, `bf16` or `fp16`.
         size: side of the input, in pixels.
+        compiled: run what `torch.compile` makes of it.
+
+    Raises:
+        UsageError: it cannot be compiled here.
     """
 
-    def __init__(self, net: FeatureNet, *, device: str, precision: str, size: int):
-        self.name = f"torch-{device}"
+    def __init__(
+        self, net: FeatureNet, *, device: str, precision: str, size: int, compiled: bool = False
+    ):
+        self.name = f"torch-{device}" + "-compiled" * compiled
         self.notes: list[str] = []
         self.precision = precision
-        self.device, self.dtype = torch.device(device), DTYPES[precision]
+        self.device = torch.device(device)
         self.limit: int | None = None  # images at once, once memory has run out
-        net = copy.deepcopy(net).eval()
-        if device == "cpu":
-            seeded = torch.Generator().manual_seed(0)
-            example = torch.randint(0, 256, (2, 3, size, size), generator=seeded)
-            folded = fuse(net, example.to(torch.uint8))
-            assert isinstance(folded, FeatureNet)
-            net = folded.cast(self.dtype)
-        self.net = net.to(self.device).to(memory_format=torch.channels_last)
+        seeded = torch.Generator().manual_seed(0)
+        example = torch.randint(0, 256, (2, 3, size, size), generator=seeded).to(torch.uint8)
+        folded = fuse(copy.deepcopy(net).eval(), example)
+        assert isinstance(folded, FeatureNet)
+        cast = folded.cast(DTYPES[precision], stem=device != "cpu")
+        self.copies = copies_for(self.device)
+        self.net: Callable[[torch.Tensor], torch.Tensor] = cast.to(self.device).to(
+            memory_format=torch.channels_last
+        )
+        if compiled:
+            self.net = _compiled(self.net, self.copies.put(example))
 
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
         """Yield float32 [B, …] for each uint8 batch [B, 3, S, S]."""
-        ahead = 0 if self.device.type == "cpu" else 1
-        launched: list[list[torch.Tensor]] = []
+        launched: deque[list[Waiting]] = deque()
         for crops in batches:
             launched.append(self._launch(as_tensor(crops)))
-            if len(launched) > ahead:
-                yield _fetch(launched.pop(0))
-        for parts in launched:
-            yield _fetch(parts)
+            if len(launched) > self.copies.ahead:
+                yield _fetch(launched.popleft())
+        while launched:
+            yield _fetch(launched.popleft())
 
     @torch.no_grad()  # inference mode fails in convolutions of one image (torch 2.14)
-    def _launch(self, crops: torch.Tensor) -> list[torch.Tensor]:
-        """Return rows of consecutive parts of a batch, where they were computed."""
-        parts: list[torch.Tensor] = []
+    def _launch(self, crops: torch.Tensor) -> list[Waiting]:
+        """Return what waits for the rows of consecutive parts of a batch."""
+        parts: list[Waiting] = []
         start = 0
         while start < len(crops):
             part = crops[start : start + (self.limit or len(crops))]
@@ -89,17 +100,29 @@ class TorchEngine:
             start += len(part)
         return parts
 
-    def _forward(self, crops: torch.Tensor) -> torch.Tensor:
-        if self.device.type == "cpu":
-            rows: torch.Tensor = self.net(crops)
-            return rows
-        crops = crops.to(self.device, non_blocking=True, memory_format=torch.channels_last)
-        enabled = self.dtype != torch.float32
-        autocast = torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled)
-        with products(self.precision), autocast:
-            rows = self.net(crops)
-        return rows.float()
+    def _forward(self, crops: torch.Tensor) -> Waiting:
+        with products(self.precision) if self.device.type == "cuda" else nullcontext():
+            rows = self.net(self.copies.put(crops))
+        return self.copies.get(rows.float())
 
 
-def _fetch(parts: list[torch.Tensor]) -> np.ndarray:
-    return np.concatenate([part.cpu().numpy() for part in parts])
+def _fetch(parts: list[Waiting]) -> np.ndarray:
+    return np.concatenate([wait() for wait in parts])
+
+
+def _compiled(
+    net: Callable[[torch.Tensor], torch.Tensor], example: torch.Tensor
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a network compiled, and run once: what is missing for that shows then."""
+    made: Callable[[torch.Tensor], torch.Tensor] = torch.compile(net)
+    try:
+        with torch.no_grad():
+            made(example)
+    except Exception as error:  # whatever its backends raise
+        why = (
+            str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        )
+        raise UsageError(
+            f"torch.compile does not work here ({why}). Give --engine torch."
+        ) from error
+    return made

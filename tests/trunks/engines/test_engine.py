@@ -6,6 +6,7 @@ from torch import nn
 from pipeline.errors import PipelineError, UsageError
 from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.engines import devices
+from pipeline.trunks.engines.copies import DirectCopies
 from pipeline.trunks.engines.devices import choose_device, choose_precision
 from pipeline.trunks.engines.fuse import fuse
 from pipeline.trunks.engines.torch_engine import TorchEngine
@@ -173,7 +174,8 @@ class Hungry(nn.Module):
 def hungry(most) -> TorchEngine:
     made = TorchEngine.__new__(TorchEngine)
     made.name, made.notes, made.limit = "torch-fake", [], None
-    made.device, made.dtype, made.net = torch.device("cpu"), torch.float32, Hungry(most)
+    made.device, made.precision, made.net = torch.device("cpu"), "fp32", Hungry(most)
+    made.copies = DirectCopies(made.device)
     return made
 
 
@@ -243,3 +245,49 @@ def test_bf16_is_read_from_the_cpu_flags(tmp_path, flags, want):
     path.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
     assert devices.cpu_has_bf16(path) is want
     assert devices.cpu_has_bf16(tmp_path / "none") is False
+
+
+def test_on_a_gpu_the_stem_is_cast_with_the_other_stages(trunk, monkeypatch):
+    """The CPU stands in for a GPU: what is under test is the network and not the copies."""
+    import copy
+
+    net = FeatureNet(copy.deepcopy(trunk.module), PREPROCESS, "feature", "own")
+    made = net.cast(torch.bfloat16, stem=True)
+    kinds = {
+        name: {p.dtype for p in stage.parameters()} for name, stage in made.trunk.stages.items()
+    }
+    assert set.union(*kinds.values()) == {torch.bfloat16}
+    with torch.no_grad():
+        rows = made(crops())
+    assert rows.dtype == torch.float32 and cosine(rows.numpy(), plain(trunk, crops())) > 0.999
+
+
+@pytest.mark.slow
+def test_a_compiled_engine_gives_the_same_rows(trunk):
+    import copy
+    import shutil
+
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on a CPU")
+    net = FeatureNet(copy.deepcopy(trunk.module), PREPROCESS, "layer1", "avg")
+    made = TorchEngine(net, device="cpu", precision="fp32", size=32, compiled=True)
+    assert made.name == "torch-cpu-compiled"
+    assert (
+        cosine(rows_of(made, crops()), rows_of(engine(trunk, layer="layer1", pool="avg"), crops()))
+        > 0.999999
+    )
+
+
+def test_what_cannot_be_compiled_ends_in_a_sentence(trunk, monkeypatch):
+    def broken(net):
+        def run(x):
+            raise RuntimeError("InvalidCxxCompiler: no C++ compiler found\nmore")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    net = FeatureNet(trunk.module, PREPROCESS, "feature", "own")
+    with pytest.raises(
+        UsageError, match=r"does not work here \(InvalidCxxCompiler: .* found\)\. G"
+    ):
+        TorchEngine(net, device="cpu", precision="fp32", size=32, compiled=True)
