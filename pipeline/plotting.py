@@ -159,20 +159,29 @@ def learning(
         title: what a screen reader says.
     """
     names = list(dict.fromkeys(epoch["candidate"] for epoch in history))
+    recipes = list(dict.fromkeys(name.partition(",")[0] for name in names))
+    longest = max(epoch["number"] for epoch in history)
     with figure(8.4, 3.0) as drawn:
         left, right = drawn.subplots(1, 2)
-        trained = [(e["number"], e["train_loss"]) for e in history if e["train_loss"] is not None]
-        if trained and len(names) == 1:
-            left.plot(*zip(*trained, strict=True), color=QUIET, label="train, while learning")
+        losses = [(e["number"], e["train_loss"]) for e in history if e["train_loss"] is not None]
+        if losses and len(names) == 1:
+            left.plot(*zip(*losses, strict=True), color=QUIET, label="train, while learning")
         scores = ((left, "loss", "log-loss", head.log_loss),
                   (right, "accuracy", "accuracy", head.accuracy))  # fmt: skip
         for axes, score, what, level in scores:
-            for number, candidate in enumerate(names):
+            for candidate in names:
                 own = [e for e in history if e["candidate"] == candidate and e[score] is not None]
                 if own:
+                    recipe = recipes.index(candidate.partition(",")[0])
+                    final = own[-1]["number"] == longest
                     axes.plot([e["number"] for e in own], [e[score] for e in own], marker="o",
-                              color=SERIES[number % len(SERIES)], markersize=3.5,
-                              label=candidate or on)  # fmt: skip
+                              color=SERIES[recipe % len(SERIES)], markersize=3.5,
+                              linestyle="-" if final else ":", label=candidate or on)  # fmt: skip
+            if len(names) > 1:  # scored on what chose, as the head was before its first step
+                before = [e[score] for e in history if not e["number"] and e[score] is not None]
+                level = (max if score == "accuracy" else min)(before, default=level)
+                trained = [e[score] for e in history if e["number"] and e[score] is not None]
+                _near(axes, trained, level)
             axes.axhline(level, color=QUIET, linestyle="--", linewidth=1.4, label="its head")
             if len(names) == 1:
                 axes.axvline(best, color=INK, linestyle=":", linewidth=1.2,
@@ -182,6 +191,22 @@ def learning(
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.legend(loc="best")
         return svg(drawn, name=name, title=title)
+
+
+def _near(axes: Axes, values: Sequence[float], level: float) -> None:
+    """Let an axis reach from the scores of trained epochs to the head's, the wildest cut off.
+
+    A random last layer starts at chance, and would press all others flat.
+    """
+    import numpy as np
+
+    if not values:
+        return
+    low, high = np.quantile(values, [0.05, 0.95])
+    low, high = min(low, level), max(high, level)
+    margin = 0.1 * (high - low) or 0.05
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(max(bottom, low - margin), min(top, high + margin))
 
 
 def forecast(curve: dict[str, Any], *, name: str) -> str:

@@ -22,10 +22,11 @@ def aligned(rows: list[list[str]], *, right: Collection[int] = ()) -> list[str]:
     ]  # fmt: skip
 
 
-def accuracy(values: Metrics, *, chose: bool = False) -> str:
-    """Return `0.954 [0.908, 0.978]`, and `chose` behind a split that chose."""
-    chose = chose or (isinstance(values, SplitMetrics) and values.selected_on)
-    return share(values.accuracy, values.interval) + (" chose" if chose else "")
+def accuracy(values: Metrics, *, role: str = "") -> str:
+    """Return `0.954 [0.908, 0.978]`, and behind it what the split did: it chose, or decided."""
+    if isinstance(values, SplitMetrics) and values.selected_on:
+        role = "chose"
+    return f"{share(values.accuracy, values.interval)} {role}".rstrip()
 
 
 def share(value: float | None, interval: tuple[float, float] | None) -> str:

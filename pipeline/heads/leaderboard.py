@@ -128,6 +128,6 @@ def trained_on(info: ModelInfo) -> str:
     """Return what the models of a group learned from and were compared on, in words."""
     images = info.chosen.model.images
     return (
-        f"trained on {info.train_images:,} images, epoch chosen on {info.selected_on} "
-        f"({images:,} images) by log-loss"
+        f"trained on {info.train_images:,} images, compared by log-loss on {info.selected_on} "
+        f"({images:,} images)"
     )

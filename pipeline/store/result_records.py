@@ -263,6 +263,12 @@ class ModelInfo(ResultInfo):
         name = self.augmentation.get("policy")
         return name if isinstance(name, str) else None
 
+    def role(self, split: str) -> str:
+        """Return what a split's images did for the model: `chose`, `decided`, or nothing."""
+        if not self.metrics[split].selected_on:
+            return ""
+        return "chose" if self.decision is None or split != self.selected_on else "decided"
+
     @property
     def kept(self) -> str:
         """Return what of the training is kept, for people."""

@@ -38,7 +38,7 @@ def test_the_three_stages_end_in_a_model_beside_its_head(cache):
     assert "made already" in again.output and "epoch 1/1  train" not in again.output
     board = call(cache, "models")
     assert "layer4" in board.output and "its head, val" in board.output
-    assert "chosen on train-part" in board.output
+    assert "by log-loss on train-part" in board.output
 
 
 def test_json_is_one_object(cache):

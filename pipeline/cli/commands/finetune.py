@@ -81,7 +81,8 @@ def lines(info: ModelInfo) -> list[str]:
     """Return the figures of a model beside those of the head that it started from."""
     rows = [["split", "images", "head [95%]", "log-loss", "model [95%]", "log-loss"]]
     for split, scored in info.metrics.items():
-        cells = [split + (" (chose)" if scored.selected_on else "")]
+        role = info.role(split)
+        cells = [f"{split} ({role})" if role else split]
         cells.append(f"{scored.model.images:,}")
         for values in (scored.start, scored.model):
             cells += [accuracy(values), f"{values.log_loss:.4f}"]

@@ -46,7 +46,7 @@ def models(table: str | None, cache: str | None, as_json: bool) -> None:
     """List the fine-tuned models of TABLE (the current one without it), best first.
 
     Each stands beside the head that it started from, fitted on the same images. The best by
-    log-loss on the images that chose the epoch is marked with *, where it beats its head.
+    log-loss on the images that chose or decided is marked with *, where it beats its head.
 
     \b
     Example:

@@ -159,7 +159,8 @@ def summary(done: Run, cache: str | None) -> list[str]:
     if done.tuning is not None:
         info = done.tuning.info
         reported = ", ".join(
-            f"{split} {accuracy(m.model, chose=m.selected_on)}" for split, m in info.metrics.items()
+            f"{split} {accuracy(m.model, role=info.role(split))}"
+            for split, m in info.metrics.items()
         )
         verdict = "beats its head" if info.beats_head else "does not beat its head"
         lines.append(f"Model    {info.id} {info.unfreeze} unfrozen, {verdict}: {reported}")

@@ -234,4 +234,6 @@ def _halves(task: Task) -> tuple[np.ndarray, np.ndarray | None]:
 
 def minutes(seconds: float) -> str:
     """Return a duration for people."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.2g} min" if seconds < 600 else f"{seconds / 60:.0f} min"

@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from advising import advice
-from records import metrics
+from records import metrics, model_info, model_scores
 
 from pipeline import plotting
 
@@ -75,3 +75,41 @@ def test_sizes_that_lie_close_share_a_number():
     points = [{**FORECAST["points"][0], "images": n} for n in (1000, 1100, 2000)]
     drawn = plotting.forecast({**FORECAST, "points": points, "forecasts": []}, name="one")
     assert ">1,000<" in drawn and ">2,000<" in drawn and "1,100" not in drawn
+
+
+def test_several_candidates_keep_the_colour_of_their_recipe_and_the_head_is_scored_as_they_are(
+    monkeypatch,
+):
+    axes = []
+
+    def epoch(candidate, number, loss, accuracy):
+        return {"candidate": candidate, "number": number, "loss": loss, "accuracy": accuracy,
+                "train_loss": None, "seconds": 1.0}  # fmt: skip
+
+    history = [
+        epoch("fresh, 2 epochs", 0, 9.0, 0.1), epoch("fresh, 2 epochs", 1, 0.6, 0.8),
+        epoch("fresh, 2 epochs", 2, 0.3, 0.9),
+        epoch("bold, 2 epochs", 0, 0.2, 0.9), epoch("bold, 2 epochs", 2, 0.3, 0.9),
+        epoch("bold, 4 epochs", 0, 0.2, 0.9), epoch("bold, 4 epochs", 4, 0.1, 0.95),
+    ]  # fmt: skip
+    real = plotting.svg
+    monkeypatch.setattr(
+        plotting, "svg", lambda drawn, **kw: axes.extend(drawn.axes) or real(drawn, **kw)
+    )
+    head = metrics(log_loss=0.7, accuracy=0.6)  # on other images, those that decided
+    plotting.learning(history, head, best=4, on="folds", name="n", title="t")
+    left, right = axes
+    fresh, short, long, level = left.get_lines()
+    assert short.get_color() == long.get_color() != fresh.get_color()
+    assert (short.get_linestyle(), long.get_linestyle()) == (":", "-")
+    assert level.get_ydata()[0] == 0.2 and right.get_lines()[-1].get_ydata()[0] == 0.9
+    assert left.get_ylim()[1] < 1.0 and right.get_ylim()[0] > 0.5  # chance is cut off
+
+
+def test_what_a_split_did_for_a_model_is_told_apart():
+    scored = {
+        split: model_scores(selected_on=split != "test") for split in ("folds", "val", "test")
+    }
+    info = model_info(selected_on="folds", metrics=scored, decision={"share": 1.0})
+    assert [info.role(split) for split in scored] == ["decided", "chose", ""]
+    assert model_info().role("val") == "chose"
