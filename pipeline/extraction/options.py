@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from pipeline import clusters
 from pipeline.cores import usable_cores
 from pipeline.errors import nearest
 from pipeline.images.names import safe
@@ -13,8 +13,6 @@ from pipeline.options import Options, option, shared
 from pipeline.trunks import permitted, spec
 
 DEFAULT_TRUNK = "efficientnet_lite0"
-#: An address of a Dask scheduler.
-_SCHEDULER = r"(tcp|tls|ucx)://\S+"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +63,7 @@ class ExtractOptions(Options):
     batch_size: int | None = shared("batch_size")
     workers: int | None = shared("workers")
     processes: int | None = option(None, metavar="N", least=1, changes=False)
-    on: str | None = option(None, metavar="dask|tcp://HOST:PORT", changes=False)
+    on: str | None = option(None, metavar=clusters.METAVAR, changes=False)
     name: str | None = option(None)
     val_fraction: float | None = option(None, metavar="F", within="[0, 1)")
     test_fraction: float | None = option(None, metavar="F", within="[0, 1)")
@@ -97,8 +95,7 @@ class ExtractOptions(Options):
         if self.name is not None and self.name != safe(self.name):
             better = safe(self.name)
             found.append(f"--name '{self.name}' cannot be part of a file's name; try '{better}'.")
-        if self.on is not None and self.on != "dask" and not re.fullmatch(_SCHEDULER, self.on):
-            found.append(f"--on '{self.on:.60}' is neither dask nor like tcp://host:8786.")
+        found += clusters.fault(self.on)
         if self.on not in (None, "dask") and self.processes is not None:
             found.append(f"--processes is for this machine; {self.on} has workers of its own.")
         if self.views > 1 and self.augment == "mirror":

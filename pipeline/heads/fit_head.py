@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from pipeline import clusters
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError
 from pipeline.heads import metrics, predictions, uncertainty
@@ -99,6 +100,7 @@ def fit_head(
     compare_all: bool = False,
     repeats: int = 0,
     jobs: int | None = None,
+    on: str | None = None,
     seed: int = 0,
     cache: str | Path | None = None,
 ) -> Head:
@@ -123,6 +125,8 @@ def fit_head(
         repeats: resplits over which mean and spread are reported besides.
         jobs: processes, -1 for all cores; None for the cores that the process may use, or what
             `joblib.parallel_config` says.
+        on: `dask` for processes of a Dask cluster on this machine, or the address of a running Dask
+            scheduler, whose workers see the table at the same place and fit scikit-learn's kinds.
         seed: of folds, subsamples and estimators, from 0.
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
 
@@ -182,14 +186,15 @@ def fit_heads(
     missing = any(name not in fitted for name in names)
     task = split_rows(table, options, notes, duplicates, choose=missing)
     failed: dict[str, str] = {}
-    for name in names:
-        if name in fitted:
-            continue
-        progress.start(short(name), 0)
-        try:
-            fitted[name] = _fit(name, table, task, options, folders[name], progress, duplicates)
-        except PipelineError as error:
-            failed[name] = f"{short(name)} could not be fitted: {str(error).splitlines()[0]}"
+    with clusters.joblib_on(options.on if missing else None, usable_cores()):
+        for name in names:
+            if name in fitted:
+                continue
+            progress.start(short(name), 0)
+            try:
+                fitted[name] = _fit(name, table, task, options, folders[name], progress, duplicates)
+            except PipelineError as error:
+                failed[name] = f"{short(name)} could not be fitted: {str(error).splitlines()[0]}"
     if failed and not fitted:
         raise PipelineError(" ".join(failed.values()))
     return Fitting(

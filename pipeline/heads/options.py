@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline import clusters
 from pipeline.errors import UsageError
 from pipeline.heads import metrics
 from pipeline.heads.estimators.described import describe, is_estimator, short
@@ -32,6 +33,8 @@ class FitHeadOptions(Options):
         compare_all: Look for near-copies among more than 20,000 images too.
         repeats: Repeat on R other splits of the same images; report mean and spread.
         jobs: Processes. [default: all cores]
+        on: dask: processes of a Dask cluster on this machine; tcp://HOST:PORT: those of a running
+            Dask scheduler, which see the table at the same place. For scikit-learn's kinds.
         seed: Of folds, samples and estimators.
     """
 
@@ -48,6 +51,7 @@ class FitHeadOptions(Options):
     compare_all: bool = option(False)
     repeats: int = option(0, metavar="R", least=0)
     jobs: int | None = shared("jobs")
+    on: str | None = option(None, metavar=clusters.METAVAR, changes=False)
     seed: int = option(0, least=0)
 
     def __post_init__(self) -> None:
@@ -79,6 +83,9 @@ class FitHeadOptions(Options):
                 "--repeats trains on images of val and test too, which have no views; leave it "
                 "out and compare several --seed."
             )
+        faults += clusters.fault(self.on)
+        if self.on is not None and self.jobs is not None:
+            faults.append("--jobs is for this machine, and --on takes all that its workers have.")
         if self.jobs == 0:
             faults.append("--jobs 0 does nothing; give a number, or -1 for all cores.")
         try:

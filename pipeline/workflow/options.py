@@ -19,7 +19,7 @@ STAGES: Mapping[str, type[Options]] = {
     "finetune": FinetuneOptions,
 }
 #: Options that mean the same in every stage: given once, to all that have them.
-SHARED = ("precision", "device", "workers", "seed")
+SHARED = ("precision", "device", "workers", "on", "seed")
 #: Options of `finetune` that `run` settles: DATA says where images are, and it always goes on.
 SETTLED = ("data", "resume")
 

@@ -185,9 +185,10 @@ def run(
     """Run the stages over the images of `data`: features, heads and, with `unfreeze`, fine-tuning.
 
     What the cache holds already is not computed again. The options are those of `extract`,
-    `fit_head` and `finetune`, which say what each means; `precision`, `device`, `workers` and
-    `seed` hold for all. Where two stages give one name to different things, the later stage keeps
-    it, and the earlier puts its own name in front: `extract_views`, `fit_head_select_on`.
+    `fit_head` and `finetune`, which say what each means; `precision`, `device`, `workers`, `on`
+    and `seed` hold for all that have them. Where two stages give one name to different things, the
+    later stage keeps it, and the earlier puts its own name in front: `extract_views`,
+    `fit_head_select_on`.
 
     Args:
         data: a folder, a CSV or TSV file, or the name of a built-in set; `digits` without it.

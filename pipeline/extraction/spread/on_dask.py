@@ -9,15 +9,15 @@ waited on.
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline import clusters
 from pipeline.cores import usable_cores
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.extraction.options import ExtractOptions
@@ -62,7 +62,7 @@ def on_dask(
         PipelineError: Dask is not installed, the scheduler is gone for good, workers keep dying, or
             a part failed on several of them.
     """
-    distributed = _distributed()
+    distributed = clusters.library()
     left = {part.number: part for part in parts}
     file = PlanFile.write(cache, plan)
     local = options.on == "dask"
@@ -81,7 +81,7 @@ def on_dask(
     work = _Work(plan, left, key, json.dumps(job), distributed)
     progress.start("extracting", sum(len(part.keys) for part in left.values()))
     if local:
-        with _cluster(distributed, count, cores) as cluster, _client(distributed, cluster) as own:
+        with clusters.cluster(count, cores) as cluster, clusters.client(cluster) as own:
             try:
                 yield from work.through(own, progress)
             except _Lost as lost:
@@ -93,7 +93,7 @@ def on_dask(
     since = time.monotonic()
     while left:
         try:
-            with _client(distributed, options.on) as client:
+            with clusters.client(options.on) as client:
                 since = time.monotonic()
                 yield from work.through(client, progress)
         except (_Lost, OSError) as error:
@@ -218,38 +218,3 @@ def _workers(client: Any) -> tuple[int, dict[str, int]]:
         raise _Lost(str(error)) from error
     gpus = any("GPU" in worker.get("resources", {}) for worker in found)
     return len(found), {"GPU": 1} if gpus else {}
-
-
-def _distributed() -> Any:
-    try:
-        import distributed
-    except ImportError as error:
-        raise PipelineError(
-            "--on needs Dask: `pip install 'headstart[dask]'`, here and where its workers run."
-        ) from error
-    return distributed
-
-
-@contextmanager
-def _cluster(distributed: Any, count: int, cores: int) -> Iterator[Any]:
-    """Give a cluster of processes on this machine, which starts those anew that die."""
-    with distributed.LocalCluster(
-        n_workers=count, threads_per_worker=cores, processes=True, dashboard_address=None,
-        memory_limit=0, silence_logs=logging.CRITICAL,
-    ) as cluster:  # fmt: skip
-        yield cluster
-
-
-@contextmanager
-def _client(distributed: Any, address: Any) -> Iterator[Any]:
-    """Give a client of a scheduler that is there within half a minute.
-
-    Raises:
-        OSError: there is none.
-    """
-    client = distributed.Client(address, timeout=30, set_as_default=False)
-    try:
-        yield client
-    finally:
-        with suppress(Exception):  # the scheduler may be gone
-            client.close(timeout=5)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import PipelineError
+from pipeline.heads.cross_validation.mapped import MappedRows
 from pipeline.heads.estimators.scores import estimator_scores
 from pipeline.heads.registry import HeadKind, Parameters, kind_of
 from pipeline.progress import Silent
@@ -53,6 +54,7 @@ def out_of_fold(
     balanced: bool,
     seed: int,
     workers: Workers,
+    elsewhere: MappedRows | None = None,
 ) -> Scores:
     """Yield (candidate, fold, scores [n, K] of the fold's scored rows, converged), as they end.
 
@@ -62,6 +64,15 @@ def out_of_fold(
     `joblib.parallel_config` decides backend and number where `jobs` is None. Where there is no room
     for that, this process does the rest alone. Close the iterator where it is not read to its end:
     threads share the warning filters, which are restored then.
+
+    Args:
+        name, candidates: as `kind_of` has them.
+        features: [n, D] float32, normalised.
+        labels: [n] int64.
+        folds: rows of these.
+        classes, balanced, seed: of the estimators.
+        workers: that fit.
+        elsewhere: what workers of Dask read in place of the features.
     """
     import joblib
     from joblib.parallel import get_active_backend
@@ -72,6 +83,8 @@ def out_of_fold(
     backend = get_active_backend()[0]
     threads = getattr(backend, "uses_threads", False)  # joblib has it where it holds
     how = "generator" if backend.supports_return_generator else "list"
+    far = elsewhere is not None and backend.__class__.__name__ == "DaskDistributedBackend"
+    given = elsewhere if far else features
     call = joblib.delayed(_fit_and_score)
     while left := tuple(tasks):
         options = {"n_jobs": workers.jobs, "return_as": how, "max_nbytes": "1M", "mmap_mode": "r"}
@@ -81,7 +94,7 @@ def out_of_fold(
                 joblib.Parallel(**options) as parallel,
             ):
                 calls = (
-                    call(name, [candidates[n] for n in part], features, labels, folds[f],
+                    call(name, [candidates[n] for n in part], given, labels, folds[f],
                          classes=classes, balanced=balanced, seed=seed, record=record)
                     for part, f in left
                 )  # fmt: skip
@@ -111,7 +124,7 @@ def _reason(error: Exception) -> str:
 def _fit_and_score(
     name: str,
     candidates: Sequence[Parameters],
-    features: np.ndarray,
+    features: np.ndarray | MappedRows,
     labels: np.ndarray,
     fold: Fold,
     *,
@@ -122,6 +135,8 @@ def _fit_and_score(
 ) -> list[tuple[np.ndarray, bool]]:
     train, scored = fold
     kind = kind_of(name)
+    if isinstance(features, MappedRows):
+        features = features.load()
     assert kind.make is not None
     estimator = (kind.searcher or kind.make)(seed, balanced)
     x, y, held = features[train], labels[train], features[scored]

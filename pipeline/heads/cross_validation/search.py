@@ -20,6 +20,7 @@ from pipeline.heads.cross_validation.candidates import (
     fit,
     out_of_fold,
 )
+from pipeline.heads.cross_validation.mapped import MappedRows
 from pipeline.heads.cross_validation.trials import Trial, Trials
 from pipeline.heads.estimators.normalize import Normalized, Normalizer, Stacked
 from pipeline.heads.linear import LinearHead, every_class
@@ -219,6 +220,7 @@ def _choose_estimator(name: str, data: _Data, train: np.ndarray, folds: Sequence
     trials.out_of_fold = partial(
         out_of_fold, name, features=x, labels=y, folds=parts, classes=data.classes,
         balanced=plan.balanced, seed=plan.seed, workers=Workers(plan.jobs, data.say),
+        elsewhere=MappedRows.of(data.normalizer, data.features, used),
     )  # fmt: skip
     chosen = data.choose(trials)
     estimator, inside = kind.make(plan.seed, plan.balanced), np.searchsorted(used, train)
