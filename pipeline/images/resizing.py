@@ -56,8 +56,26 @@ def evaluation_view(rgb: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         height, width = rgb.shape[:2]
         long = int(preprocess.resize * max(height, width) / min(height, width))
         size = (long, preprocess.resize) if width <= height else (preprocess.resize, long)
+    parts = _middle(size[0], crop), _middle(size[1], crop)
+    return _both_ways(rgb, size, parts, preprocess.interpolation)
+
+
+def squashed(rgb: np.ndarray, side: int, how: str) -> np.ndarray:
+    """Return a picture uint8 [H, W, 3] resized to side×side pixels, whatever its shape.
+
+    Args:
+        rgb: it.
+        side: pixels.
+        how: `bilinear` or `bicubic`, for which `alike` holds.
+    """
+    return _both_ways(rgb, (side, side), (slice(None), slice(None)), how)
+
+
+def _both_ways(
+    rgb: np.ndarray, size: tuple[int, int], parts: tuple[slice, slice], how: str
+) -> np.ndarray:
     for axis in (1, 0):  # rows of pixels first, as there
-        rgb = _resized(rgb, axis, size[axis], _middle(size[axis], crop), preprocess.interpolation)
+        rgb = _resized(rgb, axis, size[axis], parts[axis], how)
     return np.ascontiguousarray(rgb)
 
 

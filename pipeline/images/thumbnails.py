@@ -7,6 +7,7 @@ its features were computed has a reason in place of its picture.
 from __future__ import annotations
 
 import io
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
@@ -23,6 +24,7 @@ from pipeline.images.decoding.quiet import decoding_threads
 from pipeline.images.decoding.reading import Guard, unguarded
 from pipeline.images.names import shown
 from pipeline.images.preprocess import MAX_ASPECT, Preprocess
+from pipeline.images.resizing import alike
 
 CHANGED = "the file has changed"
 #: Of WebP: at 96 pixels a photo takes about 2 kB and shows no blocks. Method 4 takes nearly twice
@@ -114,7 +116,7 @@ def pictures(
     from pipeline.images.decoding import decode
 
     def small(data: bytes, _digest: bytes) -> np.ndarray:
-        return shrink(_channels_last(decode.decode(data, least=side)), side)
+        return shrink(decode.raster(data, least=side).rgb, side)
 
     return _each(((path, digest, small) for path, digest in files), workers, guard)
 
@@ -137,9 +139,13 @@ def views(
     Raises:
         PipelineError: the machine is to blame.
     """
-    from pipeline.images.decoding.crops import crops
+    from pipeline.images.decoding.crops import crops, crops_by_numpy
+
+    light = "torch" not in sys.modules and alike(preprocess)
 
     def crop(number: int, data: bytes, digest: bytes) -> np.ndarray:
+        if light:
+            return np.asarray(crops_by_numpy(data, preprocess, digest, [number]).crops[0])
         return _channels_last(crops(data, preprocess, digest, [number]).crops[0])
 
     jobs = ((path, digest, partial(crop, number)) for path, digest, number in files)

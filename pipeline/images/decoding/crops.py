@@ -13,6 +13,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from pipeline.images import resizing
 from pipeline.images.decoding.decode import (
     Decoded,
@@ -21,6 +23,7 @@ from pipeline.images.decoding.decode import (
     raster,
     reduction,
 )
+from pipeline.images.decoding.pillow import Raster
 from pipeline.images.preprocess import Preprocess
 from pipeline.images.views import ViewPolicy, policy_of
 
@@ -89,21 +92,45 @@ def crops(
 def crops_by_numpy(
     data: bytes, preprocess: Preprocess, digest: bytes, numbers: Sequence[int]
 ) -> Cut:
-    """Return what `crops` does of view 0, to the same pixels, as arrays; imports no torch.
+    """Return what `crops` does, to the same pixels, as arrays; imports no torch.
 
     For a few pictures in a process that needs no torch for anything else: Pillow decodes and NumPy
     resizes, which takes several times as long.
 
     Args:
-        data, digest: as for `crops`, which also says what is raised.
+        data, digest, numbers: as for `crops`, which also says what is raised.
         preprocess: for which `resizing.alike` holds.
-        numbers: zeros.
     """
     header = jpeg_header_of(data)
-    found = raster(data, least=least_side(preprocess, 0), header=header)
-    crop = resizing.evaluation_view(found.rgb, preprocess)
-    size = found.rgb.shape[:2] if header is None else (header.width, header.height)
-    return Cut([crop] * len(numbers), found.remarks, min(size))
+    made, found, picture = dict[int, Any](), dict[int, Raster](), None
+    for number in numbers:
+        least = least_side(preprocess, number)
+        by = reduction(header, least)
+        if by not in found:
+            found[by] = raster(data, least=least, header=header)
+        picture = found[by]
+        if number not in made:
+            made[number] = _view_by_numpy(picture.rgb, preprocess, digest, number)
+    assert picture is not None
+    remarks = (remark for one in found.values() for remark in one.remarks)
+    size = picture.rgb.shape[:2] if header is None else (header.width, header.height)
+    return Cut([made[n] for n in numbers], tuple(dict.fromkeys(remarks)), min(size))
+
+
+def _view_by_numpy(
+    rgb: np.ndarray, preprocess: Preprocess, digest: bytes, number: int
+) -> np.ndarray:
+    """Return what `view` does, of an array uint8 [H, W, 3]."""
+    if number == 0:
+        return resizing.evaluation_view(rgb, preprocess)
+    policy, draws = policy_of(number), _draws(digest, number)
+    if policy.scale is None:
+        crop = resizing.evaluation_view(rgb, preprocess)
+    else:
+        top, left, height, width = _box(rgb.shape[0], rgb.shape[1], policy, draws)
+        part = rgb[top : top + height, left : left + width]
+        crop = resizing.squashed(part, preprocess.crop, preprocess.interpolation)
+    return np.ascontiguousarray(crop[:, ::-1]) if next(draws) < policy.mirror else crop
 
 
 def view(
