@@ -266,7 +266,6 @@ class RowStore:
         bad: Sequence[tuple[Key, str]] = (),
         remarks: Mapping[Key, Sequence[str]] | None = None,
         engine: str,
-        index: Index | None = None,
     ) -> str:
         """Write a shard and return its name.
 
@@ -276,7 +275,6 @@ class RowStore:
             bad: (digest, view) and reason of the images of these batches that have no row.
             remarks: (digest, view) to what decoding converted, assumed or passed over.
             engine: what computed the rows, recorded with them.
-            index: that takes the shard in.
 
         Raises:
             PipelineError: the shard and the system's reason, when it cannot be written.
@@ -293,8 +291,6 @@ class RowStore:
         (image,) = hdf5.build({"meta": hdf5.text(meta), **key_arrays(keys), "rows": rows})
         name = hashlib.sha256(image).hexdigest() + ".h5"
         write_bytes(self.path(name), image, what="the shard")
-        if index is not None:
-            self.enter(index, name, keys, bad=bad, remarks=remarks or {}, engine=engine)
         return name
 
     def enter(

@@ -30,9 +30,15 @@ def store(tmp_path, monkeypatch) -> RowStore:
     return Cache.at(tmp_path / "cache").rows(FINGERPRINT)
 
 
-def commit(store: RowStore, numbers, value: float = 0.0, **given) -> str:
+def commit(store: RowStore, numbers, value: float = 0.0, index=None, **given) -> str:
+    """Commit a shard, and enter it into an index where one is given; return its name."""
     rows = np.array([[n, value] for n in numbers], np.float32).reshape(-1, 2)
-    return store.commit([(DIGESTS[n], 0) for n in numbers], rows, engine="test", **given)
+    keys = [(DIGESTS[n], 0) for n in numbers]
+    name = store.commit(keys, rows, engine="test", **given)
+    if index is not None:
+        said = {"bad": (), "remarks": {}, **given}
+        store.enter(index, name, keys, engine="test", **said)
+    return name
 
 
 def held(store: RowStore) -> list[Path]:
@@ -226,7 +232,8 @@ def test_processes_that_commit_and_index_at_once_lose_nothing(store):
         "for n in range(first, first + 10):\n"
         "    index = store.index()\n"
         "    keys = [(hashlib.sha256(bytes([n])).digest(), 0)]\n"
-        "    store.commit(keys, np.full((1, 2), n, np.float32), engine='e', index=index)\n"
+        "    name = store.commit(keys, np.full((1, 2), n, np.float32), engine='e')\n"
+        "    store.enter(index, name, keys, bad=(), remarks={}, engine='e')\n"
         "    store.keep(index)\n"
     )
     folder = str(store.folder)
