@@ -16,6 +16,7 @@ SOURCE = {
     "pool": "own",
     "precision": "fp32",
     "decoder": "libjpeg-turbo",
+    "dtype": "float32",
     "preprocess": Preprocess(10, 8).to_json(),
 }
 METRICS = {
@@ -122,7 +123,7 @@ def model_info(**changes):
         "head": "b" * 12,
         "head_clf": "logreg",
         "head_metrics": {},
-        **SOURCE,
+        **{name: value for name, value in SOURCE.items() if name != "dtype"},
         "selected_on": chose,
         "from_scratch": False,
         "unfreeze": "layer4",

@@ -70,6 +70,7 @@ def assemble(
         pool=key.pool,
         precision=key.precision,
         decoder=key.decoder,
+        dtype=key.dtype,
         preprocess=key.preprocess.to_json(),
         data=images.name,
         root=str(images.root),

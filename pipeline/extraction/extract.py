@@ -116,6 +116,7 @@ def extract(
     augment: str = CLASSIC,
     image_size: int | None = None,
     precision: str = "auto",
+    dtype: str = "float32",
     device: str = "auto",
     engine: str = "auto",
     batch_size: int | None = None,
@@ -152,6 +153,7 @@ def extract(
         augment: what they look like: `crop+mirror`, `crop`, `shift+mirror`, `shift` or `mirror`.
         image_size: side of the input in pixels; None for the weights' own.
         precision: `auto`, `fp32`, `tf32`, `bf16` or `fp16`.
+        dtype: `float32`, or `float16` for rows, and a table, of half the size.
         device: `auto`, `cpu`, `cuda` or `mps`.
         engine: `auto`, `torch`, `compiled` or `openvino`: what runs the trunk.
         batch_size: images at once; None for the device's default.
@@ -173,7 +175,7 @@ def extract(
         cache: the cache's folder; else `$PIPELINE_CACHE`, else `./cache`.
 
     Returns:
-        The table, with `features` [N, D] float32 and `labels` [N] int64.
+        The table, with `features` [N, D] in that `dtype` and `labels` [N] int64.
 
     Raises:
         UsageError: an option that cannot be right, or does not fit the data; a `ValueError` too.

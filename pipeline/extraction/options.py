@@ -32,6 +32,7 @@ class ExtractOptions(Options):
         augment: What these views look like.
         image_size: Side of the input. [default: the weights' own]
         precision: auto: what the cache already holds, else what the hardware is fast in.
+        dtype: How rows are kept; float16 takes half of the space and rounds them by 0.02%.
         engine: What runs the trunk. auto: OpenVINO on a CPU where it is installed, else torch;
             compiled: torch.compile.
         batch_size: Images at once. [default: 32 on a CPU, 128 on CUDA, 64 on MPS]
@@ -58,6 +59,7 @@ class ExtractOptions(Options):
     augment: str = option(CLASSIC, choices=AUGMENTED)
     image_size: int | None = option(None, metavar="PX", least=1)
     precision: str = shared("precision")
+    dtype: str = option("float32", choices=("float32", "float16"))
     device: str = shared("device")
     engine: str = shared("engine")
     batch_size: int | None = shared("batch_size")

@@ -214,8 +214,9 @@ def feature_key(facts: TrunkFacts, options: ExtractOptions) -> FeatureKey:
     if options.image_size is not None:
         preprocess = preprocess.with_size(options.image_size)
     return FeatureKey(
-        facts.name, facts.weights_digest, layer, pool, preprocess, options.precision, decoder="auto"
-    )
+        facts.name, facts.weights_digest, layer, pool, preprocess, options.precision,
+        dtype=options.dtype, decoder="auto",
+    )  # fmt: skip
 
 
 def find_rows(

@@ -123,5 +123,7 @@ def stored(rows: np.ndarray, key: FeatureKey) -> np.ndarray:
     wide = rows.astype(np.float64)  # whose squares do not overflow
     error = np.linalg.norm(narrow - wide)
     if not error <= HALF_ERROR * np.linalg.norm(wide):
-        raise HalfRangeError(f"Activations of {key.trunk} at {key.layer} do not fit {key.dtype}.")
+        raise HalfRangeError(
+            f"Rows of {key.trunk} at {key.layer} do not fit {key.dtype}: give --dtype float32."
+        )
     return narrow

@@ -73,6 +73,7 @@ def commit(
         name: getattr(trunk, name) for name in ("weights", "weights_asked", "weights_digest")
     }
     source["precision"] = outcome.settings.precision
+    del source["dtype"]  # of rows, and a model keeps none
     info = ModelInfo(
         **source,
         schema=MODEL.schema,

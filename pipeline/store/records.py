@@ -25,6 +25,7 @@ class FeatureSource(Record):
         pool: how they are pooled.
         precision: of the arithmetic: `fp32`, `tf32`, `bf16` or `fp16`.
         decoder: of plain JPEGs: `libjpeg-turbo`, or `nvjpeg` on a GPU.
+        dtype: of the rows as they are kept: `float32` or `float16`.
         preprocess: of `pipeline.images.preprocess.Preprocess`.
     """
 
@@ -37,6 +38,7 @@ class FeatureSource(Record):
     pool: str
     precision: str
     decoder: str
+    dtype: str
     preprocess: dict[str, Any]
 
 

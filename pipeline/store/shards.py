@@ -209,7 +209,9 @@ class RowStore:
     def stream(
         self, index: Index, keys: Iterable[Key], shape: tuple[int, ...] | None = None
     ) -> hdf5.Streamed:
-        """Return the rows of N keys, one at least, as float32, gathered when they are written.
+        """Return the rows of N keys, one at least, gathered when they are written.
+
+        They are float16 where the first is, else float32.
 
         Args:
             index: that has them.
@@ -218,18 +220,19 @@ class RowStore:
         """
         shards, rows = index.find(keys)
         first = self.rows(index.names[shards[0]])
-        size = max(1, BLOCK // (4 * max(1, first[0].size)))
+        kind = np.dtype(np.float16 if first.dtype == np.float16 else np.float32)
+        size = max(1, BLOCK // (kind.itemsize * max(1, first[0].size)))
 
         def blocks() -> Iterator[np.ndarray]:
             maps: dict[int, np.ndarray] = {}
             for start in range(0, len(rows), size):
                 part = slice(start, start + size)
-                out = np.empty((len(rows[part]), *first.shape[1:]), np.float32)
+                out = np.empty((len(rows[part]), *first.shape[1:]), kind)
                 maps = self._copy(index, shards[part], rows[part], out, maps)
                 yield out
 
         shape = (len(rows),) if shape is None else shape
-        return hdf5.Streamed((*shape, *first.shape[1:]), np.dtype(np.float32), blocks)
+        return hdf5.Streamed((*shape, *first.shape[1:]), kind, blocks)
 
     def _copy(
         self,

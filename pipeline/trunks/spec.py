@@ -123,7 +123,7 @@ class FeatureKey:
     @classmethod
     def of(cls, given: FeatureSource) -> FeatureKey:
         """Return the key of a table's features, or of a head's, from what they keep of it."""
-        names = ("trunk", "weights_digest", "layer", "pool", "precision", "decoder")
+        names = ("trunk", "weights_digest", "layer", "pool", "precision", "dtype", "decoder")
         preprocess = Preprocess.from_json(given.preprocess)
         return cls(**{name: getattr(given, name) for name in names}, preprocess=preprocess)
 

@@ -129,6 +129,7 @@ def run(
     extract_augment: str = CLASSIC,
     image_size: int | None = None,
     precision: str = "auto",
+    dtype: str = "float32",
     device: str = "auto",
     engine: str = "auto",
     extract_batch_size: int | None = None,
@@ -192,7 +193,7 @@ def run(
 
     Args:
         data: a folder, a CSV or TSV file, or the name of a built-in set; `digits` without it.
-        trunk, weights, keys, layer, pool, image_size, engine: as in `extract`.
+        trunk, weights, keys, layer, pool, image_size, dtype, engine: as in `extract`.
         extract_views, extract_augment, extract_batch_size: `views`, `augment` and `batch_size` of
             `extract`.
         name, val_fraction, test_fraction, wait, max_bad, rehash, processes, on: as in `extract`.

@@ -169,6 +169,7 @@ def extract_part(
     augment: str = CLASSIC,
     image_size: int | None = None,
     precision: str = "auto",
+    dtype: str = "float32",
     device: str = "auto",
     engine: str = "auto",
     batch_size: int | None = None,
@@ -192,8 +193,8 @@ def extract_part(
     Args:
         data: as in `extract`, like the options.
         part: `2/8` for the second of eight shares; `auto` for that of a Slurm array or torchrun.
-        trunk, weights, keys, layer, pool, views, augment, image_size, precision: as in `extract`;
-            give the same to all, the precision too where their machines differ.
+        trunk, weights, keys, layer, pool, views, augment, image_size, precision, dtype: as in
+            `extract`; give the same to all, the precision too where their machines differ.
         device, engine, batch_size, workers, processes, max_bad, rehash: as in `extract`.
         on: cannot be given with a share.
         name, val_fraction, test_fraction, seed, wait: taken, so that the same arguments serve both;
