@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction.assemble import assemble, write_left_out
 from pipeline.extraction.compute import fill
+from pipeline.extraction.notes import pooling_notes, small_notes, unread_notes
 from pipeline.extraction.options import DEFAULT_TRUNK, ExtractOptions
 from pipeline.extraction.plan import Rows, feature_key, find_rows
 from pipeline.extraction.scan import gather
-from pipeline.extraction.small import small_notes
 from pipeline.extraction.spread.anywhere import compute_anywhere
 from pipeline.extraction.wanted import WantedImages, first
 from pipeline.images.datasets.given import AnyData, Data, as_data
 from pipeline.images.datasets.imageset import ImageSet
-from pipeline.images.decoding.reading import PASSING
-from pipeline.images.names import counted, listed
 from pipeline.images.remarks import Remarks
 from pipeline.images.views import CLASSIC
 from pipeline.progress import Progress, Silent
@@ -32,7 +30,6 @@ from pipeline.store.records import PassCost
 from pipeline.store.shards import Keys
 from pipeline.store.table import FeatureTable, flat_notes
 from pipeline.trunks import permitted, spec
-from pipeline.trunks.engines import finite
 from pipeline.trunks.spec import TrunkFacts
 
 if TYPE_CHECKING:
@@ -340,11 +337,11 @@ def _table(
         planned = dict.fromkeys(wanted.views(None, options.view_numbers))
         for keys in (wanted.sources, views, planned):
             cache.end_run(rows.key.fingerprint, list(keys))
-    told = _unread_notes(unread, rows.key.precision)
+    told = unread_notes(unread, rows.key.precision)
     told += [*flat_notes(table.features), *Remarks(remarks).notes]
     if not facts.own_pool:  # of tokens, whose number cannot be any
         told += small_notes(rows.sides, rows.key.preprocess)
-    told += _pooling_note(facts, rows.key.pool)
+    told += pooling_notes(facts, rows.key.pool)
     notes = [*kept.images.notes, *facts.notes, *told, *rows.notes, *unwritten]
     if "+" in (engines := table.provenance.engine):
         notes.append(f"The rows come from several engines: {engines.replace('+', ', ')}.")
@@ -365,25 +362,6 @@ def _table(
     )
 
 
-_POOLINGS = {
-    "cls": "the class token behind the final norm",
-    "avg": "the mean of the image's tokens",
-    "attention": "what an attention pool, the neck, makes of all tokens",
-}
-
-
-def _pooling_note(facts: TrunkFacts, pool: str) -> list[str]:
-    """Return what the feature of a trunk of tokens is, where the trunk's own was asked for."""
-    if pool != "own" or not facts.own_pool:
-        return []
-    what = _POOLINGS.get(facts.own_pool, facts.own_pool)
-    others = [name for name in spec.POOLS if facts.class_token or "cls" not in name]
-    return [
-        f"The feature of {facts.name} is {what}, as its library has it; --pool takes another of "
-        f"{', '.join(others)}."
-    ]
-
-
 _READ_ONLY = "may only be read"
 
 
@@ -396,23 +374,3 @@ def _where_allowed(notes: list[str], cache: Cache, otherwise: str) -> Iterator[N
         if not may_only_be_read(error):
             raise
         notes.append(f"{cache.root} {_READ_ONLY}: {otherwise}.")
-
-
-def _unread_notes(unread: Sequence[tuple[str, str]], precision: str) -> list[str]:
-    """Return what to do about images that another run, or another precision, may read."""
-    lost = [path for path, reason in unread if reason in PASSING]
-    endless = [path for path, reason in unread if reason == finite.reason(precision)]
-    notes = []
-    if lost:
-        notes.append(
-            f"Left out, since they vanished or changed while the run read them: "
-            f"{counted(len(lost), 'image')} ({listed(lost, 3)}). Run the same command again to "
-            "take in what is there now."
-        )
-    if endless:
-        way = "" if precision == "fp32" else ": --precision fp32 may give finite ones"
-        notes.append(
-            f"Left out, since their features are not finite in {precision}: "
-            f"{counted(len(endless), 'image')} ({listed(endless, 3)}){way}."
-        )
-    return notes

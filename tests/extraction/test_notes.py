@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.extraction import small
+from pipeline.extraction import notes as module
 from pipeline.extraction.extract import extract_table
+from pipeline.extraction.notes import small_notes
 from pipeline.extraction.options import ExtractOptions
-from pipeline.extraction.small import small_notes
 from pipeline.images.decoding.crops import crops
 from pipeline.images.preprocess import Preprocess
 from pipeline.store.cache import Cache
@@ -45,8 +45,8 @@ def test_nothing_is_told_where_nothing_is_saved_or_known(sides, preprocess):
 
 
 def test_extract_tells_it_once_and_not_where_nothing_was_decoded(tmp_path, fake_trunk, monkeypatch):
-    monkeypatch.setattr(small, "_STRIDE", 1)  # for the input of 8 pixels, resized to 10
-    monkeypatch.setattr(small, "_LEAST", 1)
+    monkeypatch.setattr(module, "_STRIDE", 1)  # for the input of 8 pixels, resized to 10
+    monkeypatch.setattr(module, "_LEAST", 1)
     cache, root = Cache.at(tmp_path / "cache"), tmp_path / "tiny"
     for n in range(6):
         (root / "ab"[n % 2]).mkdir(parents=True, exist_ok=True)
