@@ -48,7 +48,14 @@ def member(name: str) -> tuple[Architecture, int]:
     side, options = SMALL[name.removeprefix("timm/")]
     if options:
         architecture = replace(architecture, build=partial(_build, name, options))
-    return architecture, side
+    return architecture, architecture.preprocess.crop if _has_one_size(architecture) else side
+
+
+def _has_one_size(architecture: Architecture) -> bool:
+    """Tell whether this timm has the network for its own size alone, as 1.0.19 has BEiT."""
+    model: Any = architecture.build()
+    strict = getattr(getattr(model, "patch_embed", None), "strict_img_size", False)
+    return strict and not hasattr(model, "set_input_size")
 
 
 def _build(name: str, options: dict[str, Any]) -> nn.Module:

@@ -42,6 +42,9 @@ def weights(folder):
 def test_a_result_that_cannot_be_written_is_named_with_the_systems_reason(tmp_path, write):
     with no_room(), pytest.raises(PipelineError) as caught:
         commit_folder(tmp_path / "r", write, what="the result")
-    assert str(caught.value) == f"Cannot write the result {tmp_path}/r: File too large."
+    assert str(caught.value) == (
+        f"Cannot write the result {tmp_path}/r: File too large. Remove the cause; then the same "
+        "command goes on. What was committed before is intact."
+    )
     assert not any(tmp_path.iterdir())
     commit_folder(tmp_path / "r", write, what="the result")

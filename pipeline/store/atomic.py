@@ -25,6 +25,16 @@ OLD = 24 * 3600.0
 #: Names that start so are unfinished; they are never read, and `gc` removes old ones.
 TEMPORARY = ".tmp-"
 
+#: What the system says of a write that failed → what helps.
+_WAYS_OUT = {
+    errno.ENOSPC: "Make room there",
+    errno.EDQUOT: "Make room in your quota there",
+    errno.EROFS: "Allow writing there, or write elsewhere",
+    errno.EACCES: "Allow writing there, or write elsewhere",
+    errno.ENAMETOOLONG: "Give a folder with a shorter path",
+    errno.ESTALE: "Mount that disk anew: its server knows the folder no more",
+    errno.EIO: "The disk may be failing: look into the system's log",
+}
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 Buffer = bytes | bytearray | memoryview
@@ -39,8 +49,17 @@ def make_folder(folder: Path) -> Path:
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
     except OSError as error:
-        raise PipelineError(f"Cannot create the folder {folder}: {error.strerror}.") from error
+        raise _cannot(f"create the folder {folder}", error) from error
     return folder
+
+
+def _cannot(do: str, error: OSError) -> PipelineError:
+    """Return what to raise where the system lets nothing be written: its reason, and what helps."""
+    way = _WAYS_OUT.get(error.errno or 0, "Remove the cause")
+    return PipelineError(
+        f"Cannot {do}: {error.strerror or error}. {way}; then the same command goes on. What was "
+        "committed before is intact."
+    )
 
 
 def write_pieces(path: Path, pieces: Iterable[Buffer], *, what: str) -> None:
@@ -74,10 +93,7 @@ def write_pieces(path: Path, pieces: Iterable[Buffer], *, what: str) -> None:
         with suppress(PipelineError):  # else `gc` removes it later
             remove(temporary)
         if isinstance(error, OSError):
-            raise PipelineError(
-                f"Cannot write {what} {path}: {error.strerror or error}. What was committed "
-                "before is intact; when the cause is gone, the same command goes on."
-            ) from error
+            raise _cannot(f"write {what} {path}", error) from error
         raise
 
 
@@ -183,9 +199,7 @@ def commit_folder(folder: Path, write: Callable[[Path], None], *, what: str) -> 
         if old.exists() and not folder.exists():
             os.rename(old, folder)
         if isinstance(error, OSError):
-            raise PipelineError(
-                f"Cannot write {what} {folder}: {error.strerror or error}."
-            ) from error
+            raise _cannot(f"write {what} {folder}", error) from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

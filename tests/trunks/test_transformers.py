@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+import timm
 import torch
 from small_transformers import TRANSFORMERS, member
 from torch import nn
@@ -140,6 +141,8 @@ def test_openvino_agrees(name):
 
 @pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_maxvit", "timm/test_convnext"])
 def test_another_size_has_the_same_weights_and_says_what_does_not_fit(tmp_path, name):
+    if not timm.is_model(name.removeprefix("timm/")):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
     native = registry.load(name, "random", state_dir=tmp_path)
     other = registry.load(name, "random", size=96, state_dir=tmp_path)
     assert other.weights_digest == native.weights_digest
@@ -152,6 +155,8 @@ def test_another_size_has_the_same_weights_and_says_what_does_not_fit(tmp_path, 
 
 def test_a_patch_that_is_a_plain_number_is_one_too(tmp_path):
     name = "timm/efficientvit_m0"  # whose patch_embed.patch_size is 16 and no pair
+    if not hasattr(registry.find(name).build(), "set_input_size"):
+        pytest.skip(f"timm {timm.__version__} has {name} for its own size alone")
     trunk = registry.load(name, "random", size=192, state_dir=tmp_path)
     assert trunk.module(noise(1, 192)).shape == (1, trunk.module.dim)
     with pytest.raises(UsageError, match=r"does not take images of 200 px: its patches are 16"):

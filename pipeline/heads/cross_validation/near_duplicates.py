@@ -247,8 +247,8 @@ def _joining(pairs: Sequence[_Pair], count: int) -> list[_Pair]:
     from scipy.sparse.csgraph import minimum_spanning_tree
 
     both = {(min(a, b), max(a, b)): cosine for a, b, cosine in pairs}
-    graph = coo_array(([2 - cosine for cosine in both.values()], np.transpose([*both])),
-                      shape=(count, count))  # fmt: skip
+    ends = np.transpose([*both]).astype(np.int32)  # the tree of SciPy 1.13 takes no others
+    graph = coo_array(([2 - cosine for cosine in both.values()], ends), shape=(count, count))
     forest = minimum_spanning_tree(graph.tocsr()).tocoo()
     joined = sorted(zip(forest.row.tolist(), forest.col.tolist(), strict=True))
     return [(a, b, both[a, b]) for a, b in joined]

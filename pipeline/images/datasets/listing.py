@@ -27,6 +27,7 @@ from pipeline.images.digest import NOT_REGULAR
 from pipeline.images.names import SPLIT_NAMES, SPLITS, class_name, counted, listed, shown
 
 MISSING = "missing"
+WRONG = "If that is wrong, save it as UTF-8."
 
 _SHOWN = 5  # faults of one kind that a message lists
 _PATHS = 100  # that are looked for to tell an encoding
@@ -94,7 +95,9 @@ def scan_listing(path: Path, name: str) -> ImageSet:
     Raises:
         PipelineError: one message with everything that is wrong with the file.
     """
-    return _images(_text(path), title=shown(path), root=path.parent, name=name)
+    notes: list[str] = []
+    text = _text(path, notes)
+    return _images(text, title=shown(path), root=path.parent, name=name, notes=notes)
 
 
 def scan_given(given: Given) -> ImageSet:
@@ -103,11 +106,11 @@ def scan_given(given: Given) -> ImageSet:
     Raises:
         PipelineError: as `scan_listing`.
     """
-    return _images(given.text, title=given.title, root=Path(os.path.realpath(".")), name="images")
+    root = Path(os.path.realpath("."))
+    return _images(given.text, title=given.title, root=root, name="images", notes=[])
 
 
-def _images(text: str, *, title: str, root: Path, name: str) -> ImageSet:
-    notes: list[str] = []
+def _images(text: str, *, title: str, root: Path, name: str, notes: list[str]) -> ImageSet:
     rows = _located(_read(text, title, notes), title, root, notes)
     faults = _Faults()
     rows = _unique(rows, faults, notes)
@@ -120,12 +123,24 @@ def _images(text: str, *, title: str, root: Path, name: str) -> ImageSet:
     return replace(images, notes=(*notes, *class_notes(images)))
 
 
-def _text(path: Path) -> str:
-    """Return the file's text; bytes that are not UTF-8 stay what they are, as in file names."""
+def _text(path: Path, notes: list[str]) -> str:
+    """Return the file's text; bytes that are not UTF-8 stay what they are, as in file names.
+
+    An encoding of seven bits is told, and read before the lines are parted, since its letters may
+    be commas.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise PipelineError(f"Cannot read {shown(path)}: {error.strerror}.") from error
+    if encoding := encodings.seven_bits(data):
+        text = data.decode(encoding)
+        first = next(cell for cell in re.split(r"[\s,;|\"]+", text) if not cell.isascii())
+        notes.append(
+            f"{shown(path)} is not UTF-8: read as {encoding}, with names such as '{shown(first)}'. "
+            f"{WRONG}"
+        )
+        return text
     image = sniff(data[:HEAD]) in PILLOW_NAMES
     text = None if image else encodings.decoded(data)
     if text is None:
@@ -193,17 +208,19 @@ def _decoded(rows: list[_Row], title: str, locator: Locator, notes: list[str]) -
     texts = {text for row in rows for text in (row.path, row.label, row.group)} - raw
     odd = sorted(text for text in texts if not encodings.is_utf8(text))
     if not odd:
-        return rows
+        return _from_utf7(rows, title, locator, notes)
     words = {text for text in texts if not text.isascii()}
     paths = sorted({row.path for row in rows} & words)[:_PATHS]
 
     def fits(encoding: str) -> int:
         return sum(bool(locator.find(encodings.read_as(path, encoding))) for path in paths)
 
-    encoding = encodings.encoding_of(words, fits)
+    encoding, other = encodings.encoding_of(words, fits)
+    differ = [text for text in odd if other and _reads(text, other) != _reads(text, encoding)]
+    doubt = f" (in {other} it would be '{_reads(differ[0], other)}')" if differ else ""
     notes.append(
         f"{title} is not UTF-8: read as {encoding}, {counted(len(odd), 'name')}, such as "
-        f"'{encodings.read_as(odd[0], encoding)}'. If that is wrong, save it as UTF-8."
+        f"'{_reads((differ or odd)[0], encoding)}'{doubt}. {WRONG}"
     )
     return [
         replace(
@@ -214,6 +231,36 @@ def _decoded(rows: list[_Row], title: str, locator: Locator, notes: list[str]) -
         )
         for row in rows
     ]
+
+
+def _reads(text: str, encoding: str) -> str:
+    return shown(encodings.read_as(text, encoding))
+
+
+def _from_utf7(rows: list[_Row], title: str, locator: Locator, notes: list[str]) -> list[_Row]:
+    """Return the rows read as UTF-7 where a file of such a name is there; else tell what may be."""
+    texts = sorted({text for row in rows for text in (row.path, row.label, row.group)})
+    seven = {text: read for text in texts if (read := encodings.from_utf7(text)) != text}
+    if not seven:
+        return rows
+    paths = [row.path for row in rows if row.path in seven and not locator.find(row.path)]
+    sure = any(locator.find(seven[path]) for path in paths[:_PATHS])
+    first = next((path for path in paths if locator.find(seven[path])), next(iter(seven)))
+    if not sure:
+        notes.append(
+            f"'{shown(first)}' is taken as it stands; in UTF-7 it would be '{shown(seven[first])}'."
+            f" {WRONG.replace('it', title, 1)}"
+        )
+        return rows
+    notes.append(
+        f"{title} is not UTF-8: read as UTF-7, {counted(len(seven), 'name')}, such as "
+        f"'{shown(seven[first])}'. {WRONG}"
+    )
+    return [
+        replace(row, path=seven.get(row.path, row.path), label=seven.get(row.label, row.label),
+                group=seven.get(row.group, row.group))
+        for row in rows
+    ]  # fmt: skip
 
 
 def _located(rows: list[_Row], title: str, root: Path, notes: list[str]) -> list[_Row]:

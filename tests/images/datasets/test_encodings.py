@@ -23,6 +23,10 @@ CLASSES = {
     "gb18030": [["苹果", "香蕉"], ["苹果（红）"]],
     "big5hkscs": [["蘋果", "香蕉"]],
     "cp949": [["고양이", "개"]],
+    "iso8859-2": [["kůň", "žába", "želva"], ["świnia", "gęś"], ["mačka", "pas", "žirafa"]],
+    "cp852": [["kůň", "žába", "želva"], ["świnia", "gęś"], ["kočka", "pes", "liška"]],
+    "cp850": [["ação", "maçã"], ["Löwenzahn", "Apfelbäume"]],
+    "cp437": [["señal", "niño"], ["été", "forêt", "maçon"]],
 }
 
 
@@ -35,18 +39,48 @@ def test_the_encoding_of_a_few_names_is_told(encoding):
     for words in CLASSES[encoding]:
         raw = stored(words, encoding)
         assert not all(map(encodings.is_utf8, raw))
-        found = encodings.encoding_of(set(raw), lambda _: 0)
+        found, _ = encodings.encoding_of(set(raw), lambda _: 0)
         assert [encodings.read_as(word, found) for word in raw] == words
 
 
 def test_files_that_are_there_decide_first():
     raw = set(stored(["ёж"], "cp1251"))
-    assert encodings.encoding_of(raw, lambda name: name == "cp1251") == "cp1251"
+    assert encodings.encoding_of(raw, lambda name: name == "cp1251") == ("cp1251", "")
+
+
+def test_the_next_likely_encoding_is_told_where_it_reads_otherwise():
+    raw = set(stored(["köpek", "ağaç", "şişe"], "cp1254"))
+    assert encodings.encoding_of(raw, lambda _: 0) == ("cp1252", "cp1254")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("iso2022_jp_ext", "猫,犬\n"),
+        ("iso2022_kr", "고양이,개\n"),
+        ("hz", "path,label\na.jpg,猫\n"),
+    ],
+)
+def test_encodings_of_seven_bits_are_told_by_their_shifts(encoding, text):
+    assert encodings.seven_bits(text.encode(encoding)) == encoding
+    assert encodings.seven_bits(text.encode()) == ""
+
+
+def test_what_only_looks_like_seven_bits_is_none():
+    for data in (b"a~{b}.jpg,x~y\n", b"plain,a\n", b"\x1b$)C\xff"):
+        assert encodings.seven_bits(data) == "", data
+
+
+def test_utf7_is_read_where_it_is_that():
+    for text in ("café", "kůň", "猫"):
+        assert encodings.from_utf7(text.encode("utf-7").decode()) == text
+    for text in ("a+b", "C++", "+1", "x+yz-2", "1+1-2", "café"):
+        assert encodings.from_utf7(text) == text
 
 
 def test_every_byte_is_read_by_one_of_the_encodings():
     raw = bytes(range(128, 256)).decode("utf-8", "surrogateescape")
-    assert encodings.encoding_of({raw}, lambda _: 0) in encodings.ENCODINGS
+    assert encodings.encoding_of({raw}, lambda _: 0)[0] in encodings.ENCODINGS
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,45 @@ def test_a_list_that_is_not_utf8_is_read_as_what_it_is_and_told(write, make):
     )
 
 
+def test_a_doubtful_encoding_is_told_with_what_another_would_make_of_a_name(write):
+    text = "path,label\n1.jpg,köpek\n2.jpg,ağaç\n3.jpg,şişe\n4.jpg,şişe\n"
+    images = scan(write(text.encode("cp1254")))
+    assert (
+        "read as cp1252, 3 names, such as 'aðaç' (in cp1254 it would be 'ağaç'). If that is wrong, "
+        "save it as UTF-8."
+    ) in images.notes[0]
+
+
+@pytest.mark.parametrize("encoding", ["hz", "iso2022_jp_ext"])
+def test_a_list_of_seven_bits_is_read_before_its_lines_are_parted(write, make, encoding):
+    make("一/1.jpg")
+    text = "path,label\n一/1.jpg,犬\n2.jpg,一\n3.jpg,犬\n4.jpg,一\n"
+    path = write(text.encode(encoding))
+    images = scan(path)
+    assert images.paths[0] == "一/1.jpg" and images.classes == ("一", "犬")
+    assert images.notes == (
+        f"{path} is not UTF-8: read as {encoding}, with names such as '一/1.jpg'. If that is "
+        "wrong, save it as UTF-8.",
+    )
+
+
+def test_a_list_in_utf7_is_read_so_where_its_files_say_so_and_else_told(write, make):
+    make("Käfer/1.jpg")
+    rows = "2.jpg,Bär\n3.jpg,Bär\n4.jpg,Käfer\n"
+    path = write(f"path,label\nKäfer/1.jpg,Käfer\n{rows}".encode("utf-7"))
+    images = scan(path)
+    assert images.paths[0] == "Käfer/1.jpg" and images.classes == ("Bär", "Käfer")
+    assert images.notes == (
+        f"{path} is not UTF-8: read as UTF-7, 3 names, such as 'Käfer/1.jpg'. If that is wrong, "
+        "save it as UTF-8.",
+    )
+    path = write(f"path,label\n{rows}".encode("utf-7"))
+    assert scan(path).notes[0] == (
+        f"'B+AOQ-r' is taken as it stands; in UTF-7 it would be 'Bär'. If that is wrong, save "
+        f"{path} as UTF-8."
+    )
+
+
 def test_the_files_that_are_there_tell_the_encoding_of_a_list(write, make):
     make("ёж/1.jpg")  # two letters that also are a Chinese one
     images = scan(write("path,label\nёж/1.jpg,ёж\n1.jpg,b\n".encode("cp1251")))
