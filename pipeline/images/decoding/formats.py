@@ -27,7 +27,8 @@ NOT_AN_IMAGE = "not a JPEG, PNG, WebP, GIF, BMP or TIFF file"
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 )
-_OPTIONAL = frozenset((".avif", ".heic", ".heif"))
+#: Likewise, of formats that are read where a library is there.
+OPTIONAL = frozenset((".avif", ".heic", ".heif"))
 
 #: Kinds that are read where a library is there, to that library's module.
 _MODULES = {"avif": "PIL._avif", "heic": "pillow_heif"}
@@ -200,7 +201,7 @@ NOT_READ = frozenset((NOT_AN_IMAGE, *_KINDS))
 def claims(path: str, reason: str) -> bool:
     """Tell whether a file that is not read for a reason of `unread` is named as what is read."""
     suffix = PurePath(path).suffix.lower()
-    false = reason == NOT_AN_IMAGE and suffix in _OPTIONAL
+    false = reason == NOT_AN_IMAGE and suffix in OPTIONAL
     return false or (reason in NOT_READ and suffix in SUFFIXES)
 
 
