@@ -22,7 +22,7 @@ from pipeline.images.decoding.formats import Unread
 from pipeline.images.digest import StatMemo, digest_all
 from pipeline.images.names import counted, shown
 from pipeline.images.opening import VANISHED
-from pipeline.images.sources.address import is_remote, kind_of, known
+from pipeline.images.sources.address import is_remote, kind_of, known, without_access
 from pipeline.images.sources.catalogue import Catalogue
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
@@ -55,7 +55,8 @@ def gather(data: Data, options: ExtractOptions, cache: Cache, progress: Progress
         return replace(images, splits=tuple(splits), fractions=(val, test)).noted(images)
     if options.val_fraction is not None or options.test_fraction is not None:
         have = ", ".join(images.split_names)
-        why = f"{data} has {have}" if have else f"{data} has no labels, and so no splits"
+        title = without_access(str(data))
+        why = f"{title} has {have}" if have else f"{title} has no labels, and so no splits"
         raise UsageError(
             f"--val-fraction and --test-fraction are for labelled data without splits; {why}."
         )

@@ -40,6 +40,11 @@ def is_remote(address: str | os.PathLike[str]) -> bool:
     return isinstance(address, str) and _REMOTE.match(address) is not None
 
 
+def is_data(word: str) -> bool:
+    """Tell whether a word can only mean images: an address elsewhere, or a pattern of archives."""
+    return is_remote(word) or (has_braces(word) and bool(kind_of(word)))
+
+
 def kind_of(name: str) -> str:
     """Return which kind of archive a name is one of, a value of `KINDS`; "" for none."""
     last = name.rpartition("/")[2]
@@ -99,6 +104,11 @@ def known(address: str) -> str:
     if user or query:
         _ACCESS[plain] = (user, query)
     return plain
+
+
+def without_access(text: str) -> str:
+    """Return what a person gave as DATA, as it may be printed and stored."""
+    return known(text) if is_remote(text) else text
 
 
 def opened(address: str) -> str:

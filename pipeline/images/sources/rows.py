@@ -84,14 +84,17 @@ class Rows:
 
         fields, found, faults = self.fields, list[Member](), list[str]()
         columns = [*fields.others.values(), *filter(None, [fields.path])]
-        try:
-            there = self._table.has_bytes(fields.data)
-            for batch in self._table.batches(columns):
-                found += self._members(batch, there, len(found))
-        except (pyarrow.ArrowException, OSError) as error:
-            faults.append(f"it breaks off after row {len(found):,}: {str(error).splitlines()[0]}")
-        left = self._table.count - len(found)
-        found += [Member(str(len(found) + at), members.DAMAGED) for at in range(left)]
+        for group, count in enumerate(self._table.counts):
+            start = len(found)
+            try:
+                there = iter(self._table.has_bytes(group, fields.data))
+                for batch in self._table.batches(group, columns):
+                    found += self._members(batch, there, len(found))
+            except (pyarrow.ArrowException, OSError) as error:
+                del found[start:]
+                found += [Member(str(start + at), members.DAMAGED) for at in range(count)]
+                why = str(error).splitlines()[0]
+                faults.append(f"rows {start:,} to {start + count - 1:,} cannot be read ({why})")
         return Listing(tuple(found), tuple(faults), fields.notes, labelled=True)
 
     def _members(self, batch: Any, there: Iterator[bool], start: int) -> Iterable[Member]:
@@ -122,7 +125,7 @@ class Rows:
         """Yield the bytes of a row's image; see `members.Archive`."""
         import pyarrow
 
-        if not (name.isdecimal() and int(name) < self._table.count):
+        if not (name.isdecimal() and int(name) < sum(self._table.counts)):
             raise BadImage(VANISHED)
         if not self.fields.data:
             raise BadImage(members.NO_BYTES)
@@ -149,39 +152,48 @@ class _Parquet:
         self._held = data
         self._file = pyarrow.parquet.ParquetFile(source, memory_map=local, pre_buffer=False)
         meta = self._file.metadata
-        self.schema, self.count = self._file.schema_arrow, meta.num_rows
-        sizes = [meta.row_group(at).num_rows for at in range(meta.num_row_groups)]
-        self._ends = list(accumulate(sizes))
+        self.schema = self._file.schema_arrow
+        self.counts = [meta.row_group(at).num_rows for at in range(meta.num_row_groups)]
+        self._ends = list(accumulate(self.counts))
         self._near: deque[tuple[int, Any]] = deque(maxlen=_AT_HAND)
         self._group, self._next = -1, 0
         self._ahead: Iterator[Any] = iter(())
 
-    def batches(self, columns: list[str]) -> Iterator[Any]:
+    def batches(self, group: int, columns: list[str]) -> Iterator[Any]:
         if columns:
-            yield from self._file.iter_batches(1024, columns=columns, use_threads=False)
-            return
+            return self._read(group, columns, 1024)
         import pyarrow
 
-        yield pyarrow.RecordBatch.from_struct_array(pyarrow.array([{}] * self.count))
+        rows = pyarrow.array([{}] * self.counts[group], pyarrow.struct([]))
+        return iter([pyarrow.RecordBatch.from_struct_array(rows)])
 
-    def has_bytes(self, column: str) -> Iterator[bool]:
-        """Yield whether each row holds bytes; the statistics mostly say so."""
-        meta, start = self._file.metadata, 0
-        for group, end in enumerate(self._ends):
-            known = None if column else end - start
-            if column:
-                row_group = meta.row_group(group)
-                every = (row_group.column(at) for at in range(row_group.num_columns))
-                stats = next((c.statistics for c in every if c.path_in_schema == column), None)
-                known = stats.null_count if stats is not None and stats.has_null_count else None
-            if known in (0, end - start):
-                yield from (known == 0 for _ in range(start, end))
-            else:
-                for batch in self._file.iter_batches(
-                    _ROWS, row_groups=[group], columns=[column], use_threads=False
-                ):
-                    yield from _part(batch, column).is_valid().to_pylist()
-            start = end
+    def has_bytes(self, group: int, column: str) -> Iterator[bool]:
+        """Yield whether each row of a group holds bytes.
+
+        The statistics say so, which are left out where values are large; then the first row stands
+        for the others, so that not all images are read. One without is told when it is read.
+        """
+        count = self.counts[group]
+        known = None if column else count
+        if column:
+            meta = self._file.metadata.row_group(group)
+            every = (meta.column(at) for at in range(meta.num_columns))
+            stats = next((one.statistics for one in every if one.path_in_schema == column), None)
+            known = stats.null_count if stats is not None and stats.has_null_count else None
+            if known is None:
+                first = next(self._read(group, [column], 1))
+                known = 0 if _part(first, column)[0].is_valid else None
+        if known in (0, count):
+            yield from (known == 0 for _ in range(count))
+            return
+        for batch in self._read(group, [column], _ROWS):
+            yield from _part(batch, column).is_valid().to_pylist()
+
+    def _read(self, group: int, columns: list[str], rows: int) -> Iterator[Any]:
+        found: Iterator[Any] = self._file.iter_batches(
+            rows, row_groups=[group], columns=columns, use_threads=False
+        )
+        return found
 
     def value(self, row: int, column: str) -> bytes | None:
         for start, values in self._near:
@@ -191,9 +203,7 @@ class _Parquet:
         group = next(at for at, end in enumerate(self._ends) if row < end)
         if group != self._group or row < self._next:
             self._group, self._next = group, self._ends[group - 1] if group else 0
-            self._ahead = self._file.iter_batches(
-                _ROWS, row_groups=[group], columns=[column], use_threads=False
-            )
+            self._ahead = self._read(group, [column], _ROWS)
         while True:
             values = _part(next(self._ahead), column)
             start, self._next = self._next, self._next + len(values)
@@ -216,19 +226,19 @@ class _Arrow:
             self._table = pyarrow.ipc.open_file(mapped).read_all()
         else:
             self._table = pyarrow.ipc.open_stream(mapped).read_all()
-        self.schema, self.count = self._table.schema, self._table.num_rows
+        self.schema = self._table.schema
         self._batches = self._table.to_batches()
-        self._ends = list(accumulate(batch.num_rows for batch in self._batches))
+        self.counts = [batch.num_rows for batch in self._batches]
+        self._ends = list(accumulate(self.counts))
 
-    def batches(self, columns: list[str]) -> Iterator[Any]:
-        yield from self._batches
+    def batches(self, group: int, columns: list[str]) -> Iterator[Any]:
+        return iter([self._batches[group]])
 
-    def has_bytes(self, column: str) -> Iterator[bool]:
-        for batch in self._batches:
-            if column:
-                yield from _part(batch, column).is_valid().to_pylist()
-            else:
-                yield from (False for _ in range(batch.num_rows))
+    def has_bytes(self, group: int, column: str) -> Iterator[bool]:
+        if not column:
+            return iter([False] * self.counts[group])
+        found: list[bool] = _part(self._batches[group], column).is_valid().to_pylist()
+        return iter(found)
 
     def value(self, row: int, column: str) -> bytes | None:
         at = next(at for at, end in enumerate(self._ends) if row < end)

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from threading import Lock
-from typing import IO, Any, cast
+from typing import Any
 
 from pipeline.errors import BadImage, PipelineError
 from pipeline.images.names import shown
@@ -48,7 +48,7 @@ class Tar:
         opens = _decompressor(self._packed.read_at(0, 6))
         if opens is None:
             return self._packed
-        given = _Unpacking(opens(cast(IO[bytes], as_file(self._packed, PIECE))))
+        given = _Unpacking(opens(as_file(self._packed, PIECE)))
         most = _FLOOR + members.RATIO * self._packed.size
         data = spooled(given, self.name, self._packed.stamp, most)
         if data.size >= most:
@@ -150,41 +150,44 @@ def _after(found: list[Member]) -> str:
 class _Unpacking:
     """Reads compressed data up to where they end or break."""
 
-    def __init__(self, file: IO[bytes]):
+    def __init__(self, file: Any):
         self.file, self.fault = file, ""
 
     def read(self, length: int) -> bytes:
-        if self.fault:
-            return b""
+        data = bytearray()  # what comes before a fault is kept
         try:
-            return self.file.read(length)
+            while not self.fault and len(data) < length:
+                piece = self.file.read1(length - len(data))
+                if not piece:
+                    break
+                data += piece
         except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             self.fault = str(error)
         except Exception as error:
             if type(error).__name__ != "ZstdError":  # of one library or the other
                 raise
             self.fault = str(error)
-        return b""
+        return bytes(data)
 
 
-def _decompressor(head: bytes) -> Callable[[IO[bytes]], IO[bytes]] | None:
+def _decompressor(head: bytes) -> Callable[[Any], Any] | None:
     """Return what unpacks data that begin so; None where they are not compressed."""
     if head.startswith(b"\x1f\x8b"):
-        return lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file))
+        return lambda file: gzip.GzipFile(fileobj=file)
     if head.startswith(b"BZh"):
-        return lambda file: cast(IO[bytes], bz2.BZ2File(file))
+        return bz2.BZ2File
     if head.startswith(b"\xfd7zXZ\0"):
-        return lambda file: cast(IO[bytes], lzma.LZMAFile(file))
+        return lzma.LZMAFile
     return _zstandard if head.startswith(b"\x28\xb5\x2f\xfd") else None
 
 
-def _zstandard(file: IO[bytes]) -> IO[bytes]:
+def _zstandard(file: Any) -> Any:
     try:
         from compression import zstd  # type: ignore[import-not-found]  # from Python 3.14 on
     except ImportError:
         pass
     else:
-        return cast(IO[bytes], zstd.ZstdFile(file))
+        return zstd.ZstdFile(file)
     try:
         import zstandard
     except ImportError as error:
@@ -193,4 +196,4 @@ def _zstandard(file: IO[bytes]) -> IO[bytes]:
             "'headstart[remote]'`, or `zstd -d FILE.tar.zst`."
         ) from error
     reader: Any = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-    return cast(IO[bytes], io.BufferedReader(reader, PIECE))
+    return io.BufferedReader(reader, PIECE)
