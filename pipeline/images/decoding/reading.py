@@ -131,4 +131,4 @@ def _stored(pieces: Iterator[bytes], address: str, *, known: bool) -> bytes:
         raise BadImage(ABSENT if str(error) == NOT_THERE else str(error)) from error
     if not known and (reason := unread(sniff(first[:HEAD], address)) if first else EMPTY):
         raise BadImage(reason)
-    return first + b"".join(pieces)
+    return b"".join([first, *pieces])  # of one piece no copy

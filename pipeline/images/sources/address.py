@@ -100,7 +100,9 @@ def known(address: str) -> str:
         path = path.partition("#")[0]
         path, _, query = path.partition("?")
         path = unquote(path, errors="surrogateescape")
-    plain = f"{scheme.lower()}://{host}{slash}{path.rstrip('/')}"
+    plain = f"{scheme.lower()}://{host}{slash}{path}".rstrip("/")
+    if plain.endswith(":"):  # of nothing but the file system
+        plain = f"{plain}//"
     if user or query:
         _ACCESS[plain] = (user, query)
     return plain

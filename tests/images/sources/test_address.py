@@ -43,6 +43,7 @@ def test_secrets_stay_in_the_process(monkeypatch):
     inner = "https://me:word@host.org/a%20b/x.tar/c?X-Amz-Signature=abc"
     assert opened(plain) == signed and opened(f"{plain}/c") == inner
     assert opened("https://host.org/other") == "https://host.org/other"
+    assert known("https://host.org/") == "https://host.org" and known("memory://") == "memory://"
     assert known("sftp://me@host/x") == "sftp://me@host/x"
     assert known("S3://bucket/a?b#c") == "s3://bucket/a?b#c"
     text = f"403, message='Forbidden', url='{signed}'"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from packing import as_parquet, as_tar, as_webdataset, as_zip, files, in_memory, served
-from photos import OPTIONS, Heard, paint
+from photos import FAST, OPTIONS, Heard, paint
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
@@ -189,3 +189,21 @@ def test_a_part_that_a_server_does_not_give_is_no_other_bytes(photos, tmp_path):
         assert not fetch.gives_parts(f"{address}/photos.zip", found)
         with pytest.raises(PipelineError, match="were asked for"):
             fetch.part(f"{address}/photos.zip", 10, 20)
+
+
+@pytest.mark.slow
+def test_what_works_on_a_table_reads_its_images_from_an_archive(photos, tmp_path):
+    place, cache = as_tar(photos, tmp_path / "x.tar.gz", "w:gz"), tmp_path / "cache"
+    table = pipeline.extract(place, cache=cache, **OPTIONS)
+    head = pipeline.fit_head(table, clf="logreg", cache=cache)
+    model = pipeline.finetune(head, live=True, cache=cache, **FAST)
+    assert pipeline.evaluate(model, place, cache=cache)
+    assert pipeline.audit(table, cache=cache)
+    moved = tmp_path / "moved.zip"
+    as_zip(photos, moved)
+    place.unlink()
+    with pytest.raises(PipelineError, match="are missing"):
+        pipeline.evaluate(model, table, cache=cache)
+    assert pipeline.evaluate(model, as_tar(photos, tmp_path / "y.tar"), cache=cache)
+    place = as_tar(photos, tmp_path / "x.tar")
+    assert pipeline.evaluate(model, table, data=str(place), cache=cache)
