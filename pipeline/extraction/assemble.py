@@ -17,6 +17,7 @@ from pipeline.images.datasets.given import Data
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.names import safe
 from pipeline.images.remarks import TAKEN
+from pipeline.images.sources.address import without_access
 from pipeline.store.atomic import may_only_be_read, remove, write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.index.keys import Key, Keys, joined
@@ -75,7 +76,9 @@ def assemble(
         data=images.name,
         root=str(images.root),
         seed=options.seed,
-        command=options.command_line("extract", [] if data is None else [str(data)]),
+        command=options.command_line(
+            "extract", [] if data is None else [without_access(str(data))]
+        ),
         cache=str(cache.root),
         augment=options.augment if views else "",
         engine="+".join(sorted({index.engines[shard] for shard in shards})),

@@ -9,7 +9,6 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate, chain, islice, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +23,7 @@ from pipeline.extraction.wanted import WantedImages
 from pipeline.extraction.writer import ShardWriter, named
 from pipeline.images.decoding.reading import PASSING
 from pipeline.images.names import counted
+from pipeline.images.sources.shelf import is_there
 from pipeline.progress import Progress
 from pipeline.store import timings
 from pipeline.store.cache import Cache
@@ -299,7 +299,7 @@ def check_there(part: Part, index: Index, sources: Mapping[Key, str | bytes]) ->
     if not all(index.bad.get(key) in PASSING for key in part.keys):
         return
     every = [source for source in sources.values() if isinstance(source, str)]
-    if not any(Path(path).is_file() for path in every[:: max(1, len(every) // 100)]):
+    if not any(is_there(path) for path in every[:: max(1, len(every) // 100)]):
         raise PipelineError(
             f"{counted(len(part.keys), 'image')} in a row vanished while they were read "
             f"({named(sources[part.keys[0]])} first), and the others are gone as well: is their "

@@ -135,7 +135,9 @@ def extract(
     What the cache holds already is not computed again.
 
     Args:
-        data: a folder, a CSV or TSV file, or the name of a built-in set; `digits` without it.
+        data: a folder, a CSV or TSV file, an archive or several, a Parquet file, a saved data set of
+            Hugging Face, the address of any of these, or the name of a built-in set; a data frame,
+            paths, or (path or bytes of a file, label) pairs; `digits` without it.
         trunk: built-in, torchvision's name, `timm/NAME`, `module:function` that makes one's own,
             or such a network itself, with `name` and `preprocess`. Its last Linear is the
             classifier; without one, what it gives is the feature.

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pipeline.arguments import path_of
 from pipeline.cores import usable_cores
 from pipeline.errors import PipelineError, UsageError
 from pipeline.extraction.options import ExtractOptions
-from pipeline.images.datasets import sources, split
+from pipeline.images.datasets import split
 from pipeline.images.datasets.builtin import BUILTIN, builtin
 from pipeline.images.datasets.given import Data
 from pipeline.images.datasets.imageset import ImageSet
+from pipeline.images.datasets.kept import Pictures
 from pipeline.images.datasets.listing import Given
+from pipeline.images.datasets.scan import scan
 from pipeline.images.decoding.formats import Unread
-from pipeline.images.digest import VANISHED, StatMemo, digest_all
+from pipeline.images.digest import StatMemo, digest_all
 from pipeline.images.names import counted, shown
+from pipeline.images.opening import VANISHED
+from pipeline.images.sources.address import is_remote, kind_of, known, without_access
+from pipeline.images.sources.catalogue import Catalogue
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
@@ -49,7 +55,8 @@ def gather(data: Data, options: ExtractOptions, cache: Cache, progress: Progress
         return replace(images, splits=tuple(splits), fractions=(val, test)).noted(images)
     if options.val_fraction is not None or options.test_fraction is not None:
         have = ", ".join(images.split_names)
-        why = f"{data} has {have}" if have else f"{data} has no labels, and so no splits"
+        title = without_access(str(data))
+        why = f"{title} has {have}" if have else f"{title} has no labels, and so no splits"
         raise UsageError(
             f"--val-fraction and --test-fraction are for labelled data without splits; {why}."
         )
@@ -67,7 +74,7 @@ def of_data(
     """Return the images of DATA with their digests; splits are those that the data bring.
 
     Args:
-        data: a folder, a CSV or TSV file, or the name of a built-in set; `digits` without it.
+        data: what `datasets.scan` takes, or the name of a built-in set; `digits` without it.
         cache: its memo spares reading unchanged files.
         progress: told of hashing.
         workers: threads; None for the cores that the process may use.
@@ -78,16 +85,20 @@ def of_data(
     """
     if data is None:
         data = DEFAULT_DATA
+    if isinstance(data, Pictures):
+        data = data.keep(cache.data)
     if not isinstance(data, Given) and str(data) in BUILTIN and not Path(data).exists():
         data = builtin(str(data), cache.data)
-    images = sources.scan(data)
+    memo, threads = StatMemo(cache.memo, progress.say), workers or usable_cores()
+    read = partial(digest_all, "", memo=memo, rehash=rehash, threads=threads)
+    images = scan(data, Catalogue(memo, again=rehash, read=read))
     progress.start("hashing", len(images.paths))
     files = digest_all(
         images.root,
         images.paths,
-        StatMemo(cache.memo, progress.say),
+        memo,
         rehash=rehash,
-        threads=workers or usable_cores(),
+        threads=threads,
         progress=progress.advance,
     )
     reasons = {row: file.reason for row, file in enumerate(files) if file.digest is None}
@@ -135,18 +146,21 @@ def of_table(table: FeatureTable, data: str | Path | None = None) -> ImageSet:
     )
 
 
-def root_of(table: FeatureTable, data: str | Path | None = None) -> Path:
-    """Return the folder that a table's paths are relative to.
+def root_of(table: FeatureTable, data: str | Path | None = None) -> str | Path:
+    """Return the folder, archive or address that a table's paths are relative to.
 
     Args:
         table: names the folder that it was extracted from.
         data: where the images lie now; None for where they were.
 
     Raises:
-        PipelineError: `data` is not a folder.
+        PipelineError: `data` is not a folder, and no archive.
     """
-    root = path_of(data or table.provenance.root, "--data").absolute()
-    if data is not None and not root.is_dir():
+    given = data or table.provenance.root
+    if isinstance(given, str) and is_remote(given):
+        return known(given)
+    root = path_of(given, "--data").absolute()
+    if data is not None and not root.is_dir() and not (root.is_file() and kind_of(str(root))):
         raise PipelineError(f"--data {shown(root)} is not a folder.")
     return root
 
@@ -166,7 +180,7 @@ def check_images(
         PipelineError: images are missing, or have changed.
     """
     files = digest_all(
-        Path("/"),
+        "",
         list(paths.values()),
         StatMemo(cache.memo, progress.say),
         threads=workers or usable_cores(),

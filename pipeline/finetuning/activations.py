@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +16,7 @@ from pipeline.images.decoding.loader import load
 from pipeline.images.decoding.reading import VANISHED, Guard
 from pipeline.images.names import shown
 from pipeline.images.preprocess import Preprocess
+from pipeline.images.sources.shelf import is_there
 from pipeline.store.shards import Index, Key, RowStore
 from pipeline.trunks.engines.engine import Engine, run_batches
 from pipeline.trunks.engines.finite import FiniteRows
@@ -157,9 +157,7 @@ class Live:
     def _vanished(self) -> dict[bytes, str]:
         """Return the images that are not there any more, so that each does not cost a new start."""
         paths = self.paths.items()
-        return {
-            d: VANISHED for d, path in paths if isinstance(path, str) and not Path(path).is_file()
-        }
+        return {d: VANISHED for d, path in paths if isinstance(path, str) and not is_there(path)}
 
 
 def _name(source: str | bytes) -> str:

@@ -152,11 +152,10 @@ def read(path: Path, table: FeatureTable) -> StoredPredictions:
     except csv.Error as error:
         raise DamagedError(f"The predictions {path} are damaged: {error}.") from error
     header = ["path", "label", "prediction", *[f"p({c})" for c in table.classes]]
-    place = {name: row for row, name in enumerate(table.paths)}
     try:
         if lines[0] != header:
             raise ValueError("its columns are not those of the table's classes")
-        rows = np.array([place[line[0]] for line in lines[1:]], np.int64)
+        rows = _rows(table, path.stem.removeprefix("predictions-"), [one[0] for one in lines[1:]])
         probabilities = np.array([[float(p) for p in line[3:]] for line in lines[1:]])
         if (
             probabilities.shape != (len(rows), len(table.classes))
@@ -170,3 +169,20 @@ def read(path: Path, table: FeatureTable) -> StoredPredictions:
             f"The predictions {path} are damaged: {error}. Make the head or model again."
         ) from error
     return StoredPredictions(rows, probabilities)
+
+
+def _rows(table: FeatureTable, split: str, paths: list[str]) -> np.ndarray:
+    """Return the rows of images by their paths; where they lie elsewhere now, by their order.
+
+    Raises:
+        KeyError: neither tells which rows are meant.
+    """
+    place = {name: row for row, name in enumerate(table.paths)}
+    lost = [path for path in paths if path not in place]
+    if not lost:
+        return np.array([place[path] for path in paths], np.int64)
+    rows = table.rows(split)
+    rows = np.asarray(rows[table.labels[rows] >= 0])
+    if len(rows) != len(paths):
+        raise KeyError(lost[0])
+    return rows

@@ -14,6 +14,7 @@ from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.heads.leaderboard import Ranked, rank_heads, rank_models
 from pipeline.heads.registry import HEADS
 from pipeline.images.datasets.builtin import BUILTIN
+from pipeline.images.sources.address import is_data
 from pipeline.store.cache import Cache
 from pipeline.store.result_records import HeadInfo, ResultInfo
 from pipeline.store.results import HEAD, MODEL, Kind
@@ -47,6 +48,8 @@ def find_table(cache: Cache, word: str) -> FeatureTable | None:
     Raises:
         UsageError: there is nothing of that name.
     """
+    if is_data(word):
+        return None
     path = path_of(word, "A table or folder")
     if path.exists():
         return FeatureTable.open(path) if path.suffix == ".h5" else None
@@ -98,6 +101,8 @@ def recognise(cache: Cache, word: str) -> Artefact | None:
     Raises:
         PipelineError: several fit.
     """
+    if is_data(word):
+        return None
     path = path_of(word, "A head or model")
     for kind in (MODEL, HEAD):
         if (path / f"{kind.name}.json").is_file():

@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.errors import PipelineError
+from pipeline.errors import BadImage, PipelineError
 from pipeline.images.decoding.formats import EMPTY, HEAD, NOT_READ, sniff, unread
 from pipeline.images.memo import Known, StatMemo
 from pipeline.images.names import counted, listed, shown
+from pipeline.images.opening import (
+    FLAGS,
+    FORBIDDEN,
+    GONE,
+    MAX_BYTES,
+    NO_FILE,
+    NOT_REGULAR,
+    PIECE,
+    RACY_NS,
+    TOO_BIG,
+    VANISHED,
+    stamp_of,
+)
+from pipeline.images.sources import shelf
+from pipeline.images.sources.address import is_remote, joined
 
 __all__ = ["FileId", "StatMemo", "digest_all"]
 
-VANISHED = "vanished"
-NOT_REGULAR = "not a regular file"
-TOO_BIG = "a file of more than 1 GiB"
-MAX_BYTES = 1 << 30
 #: Every reason why a file is found to be no image.
 UNREAD = frozenset((VANISHED, NOT_REGULAR, EMPTY, TOO_BIG, *NOT_READ))
-#: A file that changed less than this before it was hashed may change again without its time
-#: changing (git's racy index), so it is hashed again the next time. Two seconds is FAT's clock.
-RACY_NS = 2_000_000_000
 
 _NO_PERMISSION = "no permission to read it"
-_PIECE = 1 << 20
 _WINDOW = 2000  # files between two writes of the memo
 _JOURNEYS, _TOGETHER = 16, 256  # how many times at once a file system is asked, of how many files
-# Not blocking: a FIFO that takes the place of a file must not hang the run.
-FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-FORBIDDEN = (errno.EACCES, errno.EPERM)
-#: What opening a socket, or a device that nothing drives, says.
-NO_FILE = (errno.ENXIO, errno.ENODEV)
 
 
 class FileId(NamedTuple):
@@ -56,7 +58,7 @@ class FileId(NamedTuple):
 
 
 def digest_all(
-    root: Path,
+    root: str | Path,
     paths: Sequence[str],
     memo: StatMemo | None,
     *,
@@ -68,8 +70,8 @@ def digest_all(
     """Return what each file holds; a file that the memo knows unchanged is not opened.
 
     Args:
-        root: folder that the paths are relative to.
-        paths: N paths.
+        root: folder, archive or address that the paths are relative to.
+        paths: N paths, or addresses of other machines.
         memo: remembers files between runs; None for none.
         rehash: read every file all the same.
         threads: how many files are read at once.
@@ -80,8 +82,9 @@ def digest_all(
         PipelineError: naming the file and the system's reason, where a file cannot be read for
             a reason that is not its content.
     """
-    files = [os.fsencode(os.path.join(root, path)) for path in paths]
-    stamps = _stats(files)
+    files = [os.fsencode(joined(root, path)) for path in paths]
+    ask = partial(_stat, shelf.Stamps(clock))
+    stamps = _stats(files, ask)
     known = memo.get_files(files) if memo is not None and not rehash else {}
     ids: list[FileId | None] = [None] * len(files)
     todo = []
@@ -93,11 +96,12 @@ def digest_all(
         else:
             todo.append(row)
     progress(len(files) - len(todo))
-    pool = ThreadPoolExecutor(max(1, threads), "hash")
+    far = any(is_remote(os.fsdecode(files[row])) for row in todo[:1])
+    pool = ThreadPoolExecutor(max(1, threads, _JOURNEYS if far else 1), "hash")
     try:
         for start in range(0, len(todo), _WINDOW):
             rows, learnt = todo[start : start + _WINDOW], {}
-            results = pool.map(lambda row: _read(files[row], clock), rows)
+            results = pool.map(lambda row: _read(files[row], stamps[row], clock), rows)
             for row, (ids[row], fresh) in zip(rows, results, strict=True):
                 if fresh is not None:
                     learnt[files[row]] = fresh
@@ -119,28 +123,38 @@ def digest_all(
     return done
 
 
-def _stats(files: Sequence[bytes]) -> list[str | FileId]:
+class _Stored(str):
+    """The stamp of what lies in an archive or on another machine; empty where nothing tells."""
+
+
+#: What `_stat` gives: a stamp, or what a file is.
+_Stat = str | FileId
+
+
+def _stats(files: Sequence[bytes], ask: Callable[[bytes], _Stat]) -> list[_Stat]:
     """Return `_stat` of each, many at once: on a file server each is a journey."""
     parts = [files[start : start + _TOGETHER] for start in range(0, len(files), _TOGETHER)]
     if len(parts) < 2:
-        return [_stat(file) for file in files]
+        return [ask(file) for file in files]
     pool = ThreadPoolExecutor(_JOURNEYS, "stat")
     try:
-        each = pool.map(lambda part: [_stat(file) for file in part], parts)
+        each = pool.map(lambda part: [ask(file) for file in part], parts)
         return [stamp for part in each for stamp in part]
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _stat(file: bytes) -> str | FileId:
+def _stat(stamps: shelf.Stamps, file: bytes) -> _Stat:
     """Return a file's stamp, or what it is without being opened."""
     try:
         status = os.stat(file)  # noqa: PTH116 - bytes, and a Path each would cost more
     except ValueError:  # a path with a zero byte
         return FileId(None, "", VANISHED)
     except OSError as error:
+        if error.errno in GONE and (stamp := stamps.of(os.fsdecode(file))) is not None:
+            return _Stored(stamp)
         return _not_opened(file, error)
-    return odd(status) or _stamp(status)
+    return odd(status) or stamp_of(status)
 
 
 def _not_opened(file: bytes, error: OSError) -> FileId:
@@ -163,11 +177,6 @@ def odd(status: os.stat_result) -> FileId | None:
     return FileId(None, "", TOO_BIG) if status.st_size > MAX_BYTES else None
 
 
-def _stamp(status: os.stat_result) -> str:
-    """Return what changes whenever the content does. Times can be set back, ctime cannot."""
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-
-
 def _id(known: Known) -> FileId:
     if reason := unread(known.format):
         return FileId(None, "", reason)
@@ -179,8 +188,10 @@ def _is_current(known: Known, stamp: str) -> bool:
     return known.stamp == stamp and bool(known.digest or unread(known.format))
 
 
-def _read(file: bytes, clock: Callable[[], int]) -> tuple[FileId, Known | None]:
+def _read(file: bytes, stamp: _Stat, clock: Callable[[], int]) -> tuple[FileId, Known | None]:
     """Return what a file holds, and what is to be remembered of it."""
+    if isinstance(stamp, _Stored):
+        return _read_stored(os.fsdecode(file), stamp)
     try:
         descriptor = os.open(file, FLAGS)
     except OSError as error:
@@ -190,9 +201,9 @@ def _read(file: bytes, clock: Callable[[], int]) -> tuple[FileId, Known | None]:
             now, status = clock(), os.fstat(descriptor)
             if (reason := odd(status)) is not None:
                 return reason, None
-            digest, kind = _hash(descriptor, os.fsdecode(file))
-            if _stamp(os.fstat(descriptor)) == _stamp(status):
-                known = Known(_stamp(status), digest, kind)
+            digest, kind = _hash(_pieces(descriptor), os.fsdecode(file))
+            if stamp_of(os.fstat(descriptor)) == stamp_of(status):
+                known = Known(stamp_of(status), digest, kind)
                 racy = now - status.st_ctime_ns < RACY_NS
                 return _id(known), None if racy else known
             os.lseek(descriptor, 0, os.SEEK_SET)
@@ -206,14 +217,33 @@ def _read(file: bytes, clock: Callable[[], int]) -> tuple[FileId, Known | None]:
     )
 
 
-def _hash(descriptor: int, name: str) -> tuple[bytes, str]:
+def _read_stored(address: str, stamp: _Stored) -> tuple[FileId, Known | None]:
+    """Do what `_read` does with what lies in an archive or on another machine."""
+    try:
+        pieces = shelf.pieces(address) or iter(())
+        if not (first := next(pieces, b"")):
+            return FileId(None, "", EMPTY), None
+        digest, kind = _hash(chain([first], pieces), address)
+    except BadImage as error:
+        return FileId(None, "", str(error)), None
+    known = Known(stamp, digest, kind)
+    return _id(known), known if stamp else None
+
+
+def _pieces(descriptor: int) -> Iterator[bytes]:
+    while piece := os.read(descriptor, PIECE):
+        yield piece
+
+
+def _hash(pieces: Iterable[bytes], name: str) -> tuple[bytes, str]:
     """Return (sha256, kind); of what is not read as an image only the start is."""
-    piece = os.read(descriptor, _PIECE)
+    given = iter(pieces)
+    piece = next(given, b"")
     kind = sniff(piece[:HEAD], name)
     if unread(kind):
         return b"", kind
     total = hashlib.sha256(piece)
-    while piece := os.read(descriptor, _PIECE):
+    for piece in given:
         total.update(piece)
     return total.digest(), kind
 

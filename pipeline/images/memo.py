@@ -14,6 +14,9 @@ from pipeline.progress import Silent
 _TABLE = """CREATE TABLE IF NOT EXISTS files_2 (
     path BLOB PRIMARY KEY, stamp TEXT, digest BLOB, format TEXT, checksum INTEGER
 ) WITHOUT ROWID"""
+_LISTINGS = """CREATE TABLE IF NOT EXISTS listings_1 (
+    path BLOB PRIMARY KEY, stamp TEXT, content TEXT, checksum INTEGER
+)"""
 _AT_ONCE = 900  # SQLite allowed 999 variables in a statement until 3.32
 
 
@@ -45,6 +48,7 @@ class StatMemo:
     def __init__(self, path: Path | None, say: Callable[[str], None] | None = None) -> None:
         self._database = None if path is None else Database(path, say or Silent().say)
         self._here: dict[bytes, Known] = {}
+        self._listed: dict[bytes, tuple[str, str]] = {}
 
     @property
     def problem(self) -> str:
@@ -80,6 +84,35 @@ class StatMemo:
         def put(connection: sqlite3.Connection) -> None:
             connection.execute(_TABLE)
             connection.executemany("INSERT OR REPLACE INTO files_2 VALUES (?,?,?,?,?)", rows)
+
+        self._database.use(put)
+
+    def get_listing(self, path: bytes, stamp: str) -> str | None:
+        """Return what was found in an archive that had this stamp; None where nothing is known."""
+        if self._database is None:
+            before, content = self._listed.get(path, ("", ""))
+            return content if before == stamp else None
+
+        def ask(connection: sqlite3.Connection) -> str | None:
+            connection.execute(_LISTINGS)
+            query = "SELECT stamp, content, checksum FROM listings_1 WHERE path = ?"
+            for before, content, checksum in connection.execute(query, (path,)):
+                if before == stamp and checksum == _checksum(path, stamp, content, ""):
+                    return str(content)
+            return None
+
+        return self._database.use(ask)
+
+    def put_listing(self, path: bytes, stamp: str, content: str) -> None:
+        """Remember what was found in an archive."""
+        if self._database is None:
+            self._listed[path] = (stamp, content)
+            return
+
+        def put(connection: sqlite3.Connection) -> None:
+            connection.execute(_LISTINGS)
+            row = (path, stamp, content, _checksum(path, stamp, content, ""))
+            connection.execute("INSERT OR REPLACE INTO listings_1 VALUES (?,?,?,?)", row)
 
         self._database.use(put)
 

@@ -23,6 +23,7 @@ from pipeline.images.decoding import reading
 from pipeline.images.decoding.quiet import decoding_threads
 from pipeline.images.decoding.reading import Guard, unguarded
 from pipeline.images.names import shown
+from pipeline.images.opening import machine_error
 from pipeline.images.preprocess import MAX_ASPECT, Preprocess
 from pipeline.images.resizing import alike
 
@@ -183,4 +184,4 @@ def _picture(
     except BadImage as error:
         return Picture(None, str(error))
     except (MemoryError, OSError) as error:
-        raise reading.machine_error("show", name, error) from error
+        raise machine_error("show", name, error) from error

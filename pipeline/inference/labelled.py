@@ -17,6 +17,7 @@ from pipeline.heads.resolve import find_table, table_of
 from pipeline.heads.uncertainty import draws
 from pipeline.images.datasets.given import Data
 from pipeline.images.datasets.imageset import ALL, ImageSet, class_notes
+from pipeline.images.datasets.kept import Pictures
 from pipeline.images.datasets.listing import Given
 from pipeline.images.digest import UNREAD
 from pipeline.images.names import class_name, counted
@@ -238,7 +239,7 @@ def find_images(
     table: FeatureTable | None = None
     if isinstance(word, FeatureTable):
         table = word
-    elif not isinstance(word, Given):
+    elif not isinstance(word, Given | Pictures):
         table = _table(cache, None if word is None else str(word), predictor)
     if table is not None:
         if not (table.labels >= 0).any():

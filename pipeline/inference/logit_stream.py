@@ -25,8 +25,9 @@ from pipeline.images import resizing
 from pipeline.images.decoding.crops import crops_by_numpy
 from pipeline.images.decoding.loader import AHEAD, load
 from pipeline.images.decoding.reading import ABSENT, NO_PERMISSION
-from pipeline.images.digest import VANISHED, StatMemo, digest_all
+from pipeline.images.digest import StatMemo, digest_all
 from pipeline.images.names import counted
+from pipeline.images.opening import VANISHED
 from pipeline.inference.options import ComputeOptions
 from pipeline.progress import Progress
 from pipeline.store.atomic import make_folder

@@ -126,17 +126,18 @@ def test_a_training_image_that_vanishes_before_its_views_are_cut_has_no_place_in
 
 
 def test_a_folder_that_vanishes_while_the_data_set_is_listed_is_left_out(tmp_path, monkeypatch):
-    from pipeline.images.datasets import sources
+    from pipeline.images.datasets import folders
+    from pipeline.images.datasets.scan import scan
 
     root = make_folder(tmp_path / "x", classes=("ants", "bees", "cats"), each=2)
-    entries = sources._Walk.entries
+    entries = folders.Walk.entries
 
     def racing(self, folder):
         if folder == "cats":
             shutil.rmtree(root / "cats", ignore_errors=True)
         return entries(self, folder)
 
-    monkeypatch.setattr(sources._Walk, "entries", racing)
-    found = sources.scan(root)
+    monkeypatch.setattr(folders.Walk, "entries", racing)
+    found = scan(root)
     assert found.classes == ("ants", "bees")
     assert ("cats", "vanished") in found.left_out

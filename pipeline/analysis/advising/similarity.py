@@ -22,6 +22,8 @@ from pipeline.heads.cross_validation.search import SearchResult, search
 from pipeline.heads.task import entering, group_ids_of, make_folds
 from pipeline.heads.uncertainty import PermutationTest, permutation_test, wilson
 from pipeline.images.digest import StatMemo, digest_all
+from pipeline.images.sources.address import joined
+from pipeline.images.sources.shelf import is_reachable
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
 from pipeline.store.shards import Key
@@ -252,9 +254,9 @@ def _readable(
 ) -> dict[Key, str]:
     """Return (digest, view 0) to the path of each file that can be read; none without a folder."""
     root = root_of(table, options.data)
-    if not root.is_dir():
+    if not is_reachable(root):
         return {}
     threads = options.workers or usable_cores()
     files = digest_all(root, paths, StatMemo(cache.memo, progress.say), threads=threads)
     pairs = zip(paths, files, strict=True)
-    return {(file.digest, 0): f"{root}/{path}" for path, file in pairs if file.digest is not None}
+    return {(f.digest, 0): joined(root, path) for path, f in pairs if f.digest is not None}

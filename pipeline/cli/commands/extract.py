@@ -33,7 +33,9 @@ def command(
 
     DATA is a folder with train/ val/ test/, a folder with a folder for each class, a CSV or TSV
     file with the columns path,label[,split,group], a folder of images without classes, or the
-    name of a built-in set. Without DATA: the built-in digits.
+    name of a built-in set; a tar, ZIP archive or Parquet file, a folder of them or several as
+    'shard-{000..012}.tar', a saved Hugging Face data set, a text file of paths; or the address of
+    any of these, such as s3://bucket/photos. Without DATA: the built-in digits.
 
     \b
     Examples:

@@ -25,6 +25,7 @@ from pipeline.extraction.compute import compute_parts
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import Part, Parts
 from pipeline.extraction.spread.plan_file import PlanFile, told
+from pipeline.images.sources.address import remember
 from pipeline.store.cache import Cache
 from pipeline.trunks import permitted
 
@@ -80,6 +81,7 @@ def main() -> None:
     if (first := next(own, None)) is None:
         return  # before anything slow is imported
     sys.path[:] = job["path"]
+    remember(job["secrets"])
     options, cache = ExtractOptions(**job["options"]), Cache(Path(job["cache"]))
     permitted.permit(options.trunk)
     try:

@@ -26,6 +26,7 @@ from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import Done, Part, Plan
 from pipeline.extraction.spread.plan_file import PlanFile, heard
 from pipeline.images.names import counted
+from pipeline.images.sources.address import secrets
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
 
@@ -72,6 +73,7 @@ def in_processes(
         "paths": file.write_paths(plan.parts.sources),
         "options": vars(options),
         "path": sys.path,
+        "secrets": secrets(),  # through a pipe, and in no file
     }
     told = _Listening(progress, sum(len(part.keys) for part in left.values()))
     while left:  # again for what was in the hands of those that died

@@ -14,13 +14,15 @@ from typing import Any, TypeAlias, cast
 from pipeline.arguments import named, path_of, plain
 from pipeline.errors import UsageError
 from pipeline.images.datasets.columns import COLUMNS, meaning
+from pipeline.images.datasets.kept import Pictures, first_of
 from pipeline.images.datasets.listing import Given
 from pipeline.images.names import listed
+from pipeline.images.sources.address import is_remote
 
 #: What `as_data` takes; a data frame is an iterable too.
 AnyData: TypeAlias = str | os.PathLike[str] | Iterable[Any] | None
 #: What it gives, and a command line.
-Data: TypeAlias = str | Path | Given | None
+Data: TypeAlias = str | Path | Given | Pictures | None
 #: Iterables that are one image.
 _ONE = (str, os.PathLike, bytes, bytearray, memoryview)
 _LIKE = (
@@ -29,24 +31,27 @@ _LIKE = (
 )
 
 
-def as_data(data: Any) -> str | Given | None:
+def as_data(data: Any) -> str | Given | Pictures | None:
     """Return DATA as every command takes it: a path or name as text, or a list in memory.
 
     A list is read as the CSV file that it would be, with paths relative to the current folder: so
-    it gives the same table.
+    it gives the same table. Images in memory are taken one by one when they are needed.
 
     Args:
         data: a path or name; a data frame of pandas or polars; or N paths, or N tuples of a path,
             a label, and perhaps a split and a group, from any iterable. A label may be a text or a
-            number, and None or NaN where it is unknown.
+            number, and None or NaN where it is unknown. In place of a path, the bytes of a file;
+            then all of them are kept in the cache.
 
     Raises:
         UsageError: it is anything else.
     """
     data = plain(data, str)
-    if data is None or isinstance(data, Given):
+    if data is None or isinstance(data, Given | Pictures):
         return data
     if isinstance(data, str):
+        if is_remote(data):
+            return data
         path_of(data, "DATA", like=_LIKE)
         return data
     if hasattr(data, "columns"):
@@ -57,7 +62,10 @@ def as_data(data: Any) -> str | Given | None:
             return Given(data.write_csv(), "The data frame as CSV")
     unordered = isinstance(data, bytes | dict | set | frozenset | type)
     if isinstance(data, Iterable) and not unordered and not _is_picture(data):
-        return _listing([_row(item) for item in data])
+        first, rows = first_of(data)
+        if _is_bytes(first):
+            return Pictures(_row(item, bytes) for item in rows)
+        return _listing([_row(item) for item in rows])
     raise UsageError(f"DATA must be {_LIKE}, not {named(data)}.{_pictures(data)}")
 
 
@@ -96,14 +104,21 @@ def _pictures(item: Any) -> str:
     return " Pictures in memory go to TrunkFeatures and predict." if _is_picture(item) else ""
 
 
-def _row(item: Any) -> tuple[str, ...]:
-    """Return the cells of one image."""
+def _is_bytes(row: Any) -> bool:
+    """Tell whether the first cell of an image is the bytes of its file."""
+    return isinstance(row[0] if isinstance(row, tuple | list) and row else row, bytes)
+
+
+def _row(item: Any, also: type = str) -> tuple[Any, ...]:
+    """Return the cells of one image: a path, or what `also` is, and texts."""
     if hasattr(item, "tolist") and getattr(item, "ndim", 0) == 1:
         item = item.tolist()
-    cells: Sequence[Any] = item if isinstance(item, tuple | list) else (item,)
-    if not 1 <= len(cells) <= len(COLUMNS) or not isinstance(cells[0], str | os.PathLike):
+    cells: Any = item if isinstance(item, tuple | list) else (item,)
+    if not 1 <= len(cells) <= len(COLUMNS) or not isinstance(cells[0], (str, os.PathLike, also)):
         raise UsageError(f"DATA must be {_LIKE}; there is {named(item)} in it.{_pictures(item)}")
-    return os.fsdecode(cells[0]), *map(_cell, cells[1:])
+    image: Any = cells[0]
+    first = image if isinstance(image, bytes) else os.fsdecode(image)
+    return first, *map(_cell, cells[1:])
 
 
 def _cell(value: Any) -> str:

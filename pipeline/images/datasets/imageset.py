@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from pipeline.errors import UsageError, nearest
 from pipeline.images.datasets import split
 from pipeline.images.names import SPLITS, class_name, counted, joined, listed, safe, shown
+from pipeline.images.sources.address import joined as joined_address
 
 #: What stands for all splits together, and for the class of images without a label.
 ALL, UNLABELLED = "all", "(no label)"
@@ -36,7 +36,8 @@ class ImageSet:
 
     Attributes:
         name: the folder's or listing's name, safe as part of a file's name.
-        root: absolute, without symbolic links; `root / path` is the file.
+        root: absolute, without symbolic links, or as text the address of a folder or archive of
+            another machine; `root / path` is the file, or leads into an archive.
         paths: N, relative to `root`, separated by `/`, as the system gives them
             (`surrogateescape`). Sorted by bytes for a folder, in the file's order for a listing.
             A listing's absolute path outside `root` begins with `../`.
@@ -52,7 +53,7 @@ class ImageSet:
     """
 
     name: str
-    root: Path
+    root: str | Path
     paths: tuple[str, ...]
     labels: np.ndarray
     classes: tuple[str, ...]
@@ -65,7 +66,11 @@ class ImageSet:
 
     @classmethod
     def of_entries(
-        cls, name: str, root: Path, entries: Sequence[Entry], left_out: Sequence[tuple[str, str]]
+        cls,
+        name: str,
+        root: str | Path,
+        entries: Sequence[Entry],
+        left_out: Sequence[tuple[str, str]],
     ) -> ImageSet:
         """Return the set of some images, in this order.
 
@@ -97,7 +102,7 @@ class ImageSet:
 
     def file(self, row: int) -> str:
         """Return where an image lies."""
-        return os.path.join(self.root, self.paths[row])
+        return joined_address(self.root, self.paths[row])
 
     def title(self, label: int) -> str:
         """Return a class's name."""

@@ -21,13 +21,17 @@ from pipeline.images.datasets import encodings
 from pipeline.images.datasets.columns import COLUMNS, columns_of
 from pipeline.images.datasets.imageset import Entry, ImageSet, class_notes
 from pipeline.images.datasets.labels import label_notes
+from pipeline.images.datasets.layout import Layout, NameTree
 from pipeline.images.datasets.located import Located, Locator, Rewrites, why_missing
 from pipeline.images.decoding.formats import HEAD, PILLOW_NAMES, sniff
-from pipeline.images.digest import NOT_REGULAR
 from pipeline.images.names import SPLIT_NAMES, SPLITS, class_name, counted, listed, shown
+from pipeline.images.opening import NOT_REGULAR
+from pipeline.images.sources.address import common, is_remote
 
 MISSING = "missing"
 WRONG = "If that is wrong, save it as UTF-8."
+#: Names of lists that need no line of columns end so.
+_NAMES = (".txt", ".lst")
 
 _SHOWN = 5  # faults of one kind that a message lists
 _PATHS = 100  # that are looked for to tell an encoding
@@ -85,7 +89,7 @@ class _Faults:
 
 
 def scan_listing(path: Path, name: str) -> ImageSet:
-    """Return the data set that a CSV or TSV file lists.
+    """Return the data set that a CSV or TSV file lists, or a text file with a path in each line.
 
     Args:
         path: the file; its folder is absolute and without symbolic links, and what paths in the
@@ -95,9 +99,54 @@ def scan_listing(path: Path, name: str) -> ImageSet:
     Raises:
         PipelineError: one message with everything that is wrong with the file.
     """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise PipelineError(f"Cannot read {shown(path)}: {error.strerror}.") from error
+    return scan_bytes(data, title=shown(path), root=path.parent, name=name)
+
+
+def scan_bytes(data: bytes, *, title: str, root: str | Path, name: str) -> ImageSet:
+    """Return the data set that a file lists.
+
+    Args:
+        data: its bytes.
+        title: its name, for sentences.
+        root: what paths are relative to.
+        name: what the person calls it.
+
+    Raises:
+        PipelineError: as `scan_listing`.
+    """
     notes: list[str] = []
-    text = _text(path, notes)
-    return _images(text, title=shown(path), root=path.parent, name=name, notes=notes)
+    text = _text(data, title, notes)
+    bare = title.lower().endswith(_NAMES) and columns_of(_first(text)).faults
+    return (_scan_names if bare else scan_text)(
+        text, title=title, root=root, name=name, notes=notes
+    )
+
+
+def _scan_names(
+    text: str, *, title: str, root: str | Path, name: str, notes: Sequence[str]
+) -> ImageSet:
+    """Return the set of paths in lines: their folders are classes and splits, as those on disk."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\n").writerows([("path",), *((line,) for line in lines)])
+    images = scan_text(buffer.getvalue(), title=title, root=root, name=name, notes=notes)
+    folders = [path.split("/")[:-1] for path in images.paths]
+    shared = common(folders)
+    layout = Layout.of(NameTree(images.paths, top="/".join(shared)))
+    top = f"{layout.tree.top}/" if shared else ""
+    place = {path: at for at, path in enumerate(images.paths)}
+    entries = [replace(entry, path=f"{top}{entry.path}") for entry in layout.images]
+    entries.sort(key=lambda entry: place[entry.path])
+    left_out = [*images.left_out, *((f"{top}{path}", why) for path, why in layout.tree.left_out)]
+    found = ImageSet.of_entries(name, root, entries, left_out)
+    notes = [note for note in images.notes if note not in class_notes(images)]
+    if found.classes:
+        notes.append(f"Classes and splits are the folders of the paths in {title}.")
+    return replace(found, notes=(*notes, *layout.notes, *class_notes(found)))
 
 
 def scan_given(given: Given) -> ImageSet:
@@ -106,11 +155,25 @@ def scan_given(given: Given) -> ImageSet:
     Raises:
         PipelineError: as `scan_listing`.
     """
-    root = Path(os.path.realpath("."))
-    return _images(given.text, title=given.title, root=root, name="images", notes=[])
+    return scan_text(given.text, title=given.title, root=Path(os.path.realpath(".")), name="images")
 
 
-def _images(text: str, *, title: str, root: Path, name: str, notes: list[str]) -> ImageSet:
+def scan_text(
+    text: str, *, title: str, root: str | Path, name: str, notes: Sequence[str] = ()
+) -> ImageSet:
+    """Return the data set that the text of a CSV or TSV file lists.
+
+    Args:
+        text: its lines.
+        title: what it is, for sentences.
+        root: what paths are relative to; on another machine nobody looks whether they are there.
+        name: what the person calls it.
+        notes: sentences for the person that there are already.
+
+    Raises:
+        PipelineError: as `scan_listing`.
+    """
+    notes = [*notes]
     rows = _located(_read(text, title, notes), title, root, notes)
     faults = _Faults()
     rows = _unique(rows, faults, notes)
@@ -123,33 +186,34 @@ def _images(text: str, *, title: str, root: Path, name: str, notes: list[str]) -
     return replace(images, notes=(*notes, *class_notes(images)))
 
 
-def _text(path: Path, notes: list[str]) -> str:
+def _text(data: bytes, title: str, notes: list[str]) -> str:
     """Return the file's text; bytes that are not UTF-8 stay what they are, as in file names.
 
     An encoding of seven bits is told, and read before the lines are parted, since its letters may
     be commas.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise PipelineError(f"Cannot read {shown(path)}: {error.strerror}.") from error
     if encoding := encodings.seven_bits(data):
-        text = data.decode(encoding)
-        first = next(cell for cell in re.split(r"[\s,;|\"]+", text) if not cell.isascii())
+        read = data.decode(encoding)
+        first = next(cell for cell in re.split(r"[\s,;|\"]+", read) if not cell.isascii())
         notes.append(
-            f"{shown(path)} is not UTF-8: read as {encoding}, with names such as '{shown(first)}'. "
+            f"{title} is not UTF-8: read as {encoding}, with names such as '{shown(first)}'. "
             f"{WRONG}"
         )
-        return text
+        return read
     image = sniff(data[:HEAD]) in PILLOW_NAMES
     text = None if image else encodings.decoded(data)
     if text is None:
         kind = "an image" if image else "not a CSV or TSV file"
         raise PipelineError(
-            f"{shown(path)} is {kind}. Give a folder of images, or a CSV file with the columns "
+            f"{title} is {kind}. Give a folder of images, or a CSV file with the columns "
             "path,label."
         )
     return text
+
+
+def _first(text: str) -> str:
+    """Return the line that names the columns."""
+    return text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
 
 
 def _read(text: str, title: str, notes: list[str]) -> list[_Row]:
@@ -157,8 +221,7 @@ def _read(text: str, title: str, notes: list[str]) -> list[_Row]:
     if "\n" not in text:
         text = text.replace("\r", "\n")  # as old Macs end lines
     text = re.sub(r"\A\s*sep=.(?=\r?\n)", "", text)  # as Excel wants its separator
-    first = text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
-    columns, faults = columns_of(first), _Faults()
+    columns, faults = columns_of(_first(text)), _Faults()
     for kind, where in columns.faults:
         faults.add(kind, where)
     faults.check(title)
@@ -263,7 +326,7 @@ def _from_utf7(rows: list[_Row], title: str, locator: Locator, notes: list[str])
     ]  # fmt: skip
 
 
-def _located(rows: list[_Row], title: str, root: Path, notes: list[str]) -> list[_Row]:
+def _located(rows: list[_Row], title: str, root: str | Path, notes: list[str]) -> list[_Row]:
     """Return the rows with the path of each file as it is here, or why there is none."""
     locator, faults, located = Locator(root), _Faults(), list[_Row]()
     rewrites = Rewrites()
@@ -294,11 +357,11 @@ def _lines(text: str, delimiter: str, faults: _Faults) -> Iterator[tuple[int, li
         faults.add("Quotes or lengths that make no sense", f"line {reader.line_num} ({error})")
 
 
-def _relative(path: str, root: Path) -> str:
+def _relative(path: str, root: str | Path) -> str:
     """Return a path relative to `root`, without following or collapsing anything in it."""
     while path.startswith("./"):
         path = path[2:].lstrip("/")
-    if not path.startswith("/"):
+    if not path.startswith("/") or is_remote(root):
         return path
     inside = f"{str(root).rstrip('/')}/"
     if path.startswith(inside):
@@ -345,7 +408,7 @@ def _check_splits(rows: list[_Row], faults: _Faults) -> None:
             faults.add("Groups that cross splits", f"'{shown(group)}' is in {names}")
 
 
-def _there(rows: Sequence[_Row], title: str, root: Path, notes: list[str]) -> list[_Row]:
+def _there(rows: Sequence[_Row], title: str, root: str | Path, notes: list[str]) -> list[_Row]:
     """Return the rows whose file is there; note the others, or refuse where most are not there."""
     kept = [row for row in rows if not row.gone]
     lost = {

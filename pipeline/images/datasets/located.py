@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from pipeline.images.decoding.formats import SUFFIXES
 from pipeline.images.names import class_name, counted, shown
+from pipeline.images.sources.address import held, is_remote, known
 
 #: Sub-folders that are looked into for a file that is not where a list says.
 _FOLDERS = 200
@@ -92,11 +93,18 @@ class Locator:
         Raises:
             OSError: the system cannot tell.
         """
+        if is_remote(written):
+            return Located(known(written.strip()), (), stat.S_IFREG)  # reading it tells
+        if is_remote(self.root):
+            return None if written.startswith("/") else Located(written, (), stat.S_IFREG)
         for path, ways in self._meant(written):
             try:
                 return Located(path, ways, os.stat(os.path.join(self.root, path)).st_mode)  # noqa: PTH116
-            except (FileNotFoundError, NotADirectoryError, ValueError):
+            except (FileNotFoundError, ValueError):
                 continue
+            except NotADirectoryError:
+                if held(os.path.join(self.root, path)) is not None:
+                    return Located(path, ways, stat.S_IFREG)
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:
                     raise
@@ -163,9 +171,7 @@ WAYS: dict[str, Callable[[str], str]] = {
 #: What paths that are not there may look like → why that is.
 _SIGNS: dict[str, Callable[[str], object]] = {
     "they begin with a drive letter of Windows": re.compile(r"(file:/*)?[A-Za-z]:[\\/]").match,
-    "they are addresses of other machines, and nothing is fetched": re.compile(
-        r"(?!file:)\w+://|\\\\\w"
-    ).match,
+    "they are addresses in a network of Windows": re.compile(r"\\\\\w").match,
     "they are file:// addresses, and lie elsewhere here": re.compile("file:", re.IGNORECASE).match,
     "they begin with '~', and are not in the home folder": re.compile("~").match,
     "they are written with backslashes, and are not there with '/' either": re.compile(
@@ -175,7 +181,7 @@ _SIGNS: dict[str, Callable[[str], object]] = {
 }
 
 
-def why_missing(paths: Sequence[str], root: Path) -> str:
+def why_missing(paths: Sequence[str], root: str | Path) -> str:
     """Return the sentences on why files are not there, and where one of them is.
 
     Args:
@@ -184,7 +190,9 @@ def why_missing(paths: Sequence[str], root: Path) -> str:
     """
     example = paths[0]
     why = next((words for words, sign in _SIGNS.items() if sign(example)), "")
-    where = next(filter(None, (_elsewhere(path, root) for path in paths[:3])), "")
+    where = ""
+    if not is_remote(root):
+        where = next(filter(None, (_elsewhere(path, Path(root)) for path in paths[:3])), "")
     relative = f"Paths are relative to {shown(root)}."
     reason = f"Perhaps {why}: write them as they are here, with '/'. " if why else ""
     return f"{reason}{where or relative}"

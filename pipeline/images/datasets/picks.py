@@ -15,9 +15,23 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.images.datasets.builtin import BUILTIN, builtin
 from pipeline.images.datasets.encodings import ENCODINGS, decoded, is_utf8, read_as
 from pipeline.images.datasets.located import Locator, Rewrites
+from pipeline.images.datasets.scan import LISTS, archives_in, archives_matching, scan
+from pipeline.images.decoding.formats import OPTIONAL, SUFFIXES
 from pipeline.images.decoding.pictures import as_source, check_source
-from pipeline.images.digest import GONE
-from pipeline.images.names import is_hidden, shown
+from pipeline.images.names import counted, is_hidden, listed, shown
+from pipeline.images.opening import GONE
+from pipeline.images.sources import fetch
+from pipeline.images.sources.address import (
+    beside,
+    expanded,
+    has_braces,
+    held,
+    is_remote,
+    joined,
+    kind_of,
+    known,
+)
+from pipeline.images.sources.catalogue import Catalogue
 
 #: What stands for the list on standard input.
 LIST = "-"
@@ -42,11 +56,12 @@ class Pick(NamedTuple):
 class Picks:
     """Iterates over the files that words mean, without holding them all.
 
-    A word is, in this order: `-` for a list of paths on standard input, one a line; a file; a
-    folder, with all below it, hidden entries left out and links followed; the name of a built-in
-    set; a pattern with `*`, `?`, `[…]` or `**`; else a path that is not there, which is given too,
-    so that it is reported by itself. A path that is written as another system has it is found all
-    the same, as in a CSV file. What is no text is a picture in memory; see `as_source`.
+    A word is, in this order: `-` for a list of paths on standard input, one a line; an address of
+    another machine; a folder, with all below it, hidden entries left out and links followed; an
+    archive or a list, with what it holds; a file; the name of a built-in set; a pattern with `*`,
+    `?`, `[…]` or `**`, or with braces; else a path that is not there, which is given too, so that
+    it is reported by itself. A path that is written as another system has it is found all the same,
+    as in a CSV file. What is no text is a picture in memory; see `as_source`.
 
     Args:
         words: what was named.
@@ -64,6 +79,7 @@ class Picks:
         self.empty: list[str] = []
         self.rewrites = Rewrites()
         self._locator = Locator(".")
+        self._catalogue, self._told = Catalogue(), list[str]()
         for word in self.words:
             check_source(word)
         lists = sum(isinstance(word, str) and word == LIST for word in self.words)
@@ -90,18 +106,64 @@ class Picks:
                 yield self._pick(name)
             return
         path = os.path.expanduser(word)  # noqa: PTH111 - a Path would drop "./"
-        if os.path.isdir(path):  # noqa: PTH112
-            yield from _below(path)
+        if is_remote(word):
+            yield from self._elsewhere(known(word))
+        elif os.path.isdir(path):  # noqa: PTH112
+            archives = archives_in(os.path.realpath(path))
+            yield from self._members(archives) if archives else _below(path)
+        elif kind_of(path) and os.path.isfile(path):  # noqa: PTH113
+            yield from self._members([path])
+        elif path.lower().endswith(LISTS) and os.path.isfile(path):  # noqa: PTH113
+            yield from _listed(path)
         elif os.path.lexists(path):
             yield Pick(path)
         elif word in BUILTIN:
             yield from _below(str(builtin(word, self.home)))
+        elif has_braces(path) and (archives := archives_matching(Path(path))):
+            yield from self._members(archives)
         elif glob.has_magic(path):
             for found in sorted(glob.iglob(path, recursive=True)):  # noqa: PTH207
-                if not os.path.isdir(found):  # noqa: PTH112
+                if kind_of(found) and os.path.isfile(found):  # noqa: PTH113
+                    yield from self._members([found])
+                elif not os.path.isdir(found):  # noqa: PTH112
                     yield Pick(found)
         else:
             yield self._pick(path)
+
+    def _members(self, archives: Iterable[str]) -> Iterator[Pick]:
+        """Yield the images in archives; what else is in them is told."""
+        for address in archives:
+            try:
+                listing = self._catalogue.listing(address)
+            except FileNotFoundError:
+                yield Pick(address)  # reported by itself
+                continue
+            self._told += [f"{shown(address)} is damaged: {fault}." for fault in listing.faults]
+            for member in listing.members:
+                if member.elsewhere:
+                    yield Pick(beside(address, member.elsewhere), found=True)
+                elif not member.reason and _is_visible(member.name):
+                    yield Pick(joined(address, member.name), found=True)
+            if refused := [member.name for member in listing.members if member.reason]:
+                count = counted(len(refused), "member")
+                self._told.append(f"Left out of {shown(address)}: {count} ({listed(refused, 3)}).")
+
+    def _elsewhere(self, address: str) -> Iterator[Pick]:
+        """Yield the images at an address of another machine: of an archive, a folder, or itself."""
+        names: list[str] = []
+        if address.lower().endswith(LISTS):
+            yield from _listed(address)
+            return
+        if has_braces(address) or kind_of(address):
+            yield from self._members(expanded(address))
+            return
+        if held(address) is None and not address.lower().endswith((*SUFFIXES, *OPTIONAL)):
+            names = fetch.below(address)
+        for name in sorted(filter(_is_visible, names), key=os.fsencode):
+            one = f"{address}/{name}"
+            yield from self._members([one]) if kind_of(name) else (Pick(one, found=True),)
+        if not names:
+            yield Pick(address)
 
     def _names(self) -> Iterator[str]:
         """Yield the names of the list: as bytes of file names, or text where it begins as text."""
@@ -131,8 +193,20 @@ class Picks:
 
     @property
     def notes(self) -> list[str]:
-        """Return sentences on paths that were found though written otherwise, so far."""
-        return [one.note for one in self.rewrites.found]
+        """Return sentences on paths written otherwise, and on archives, so far."""
+        return [*(one.note for one in self.rewrites.found), *self._told]
+
+
+def _listed(place: str) -> Iterator[Pick]:
+    """Yield the images that a CSV file or a list of paths names; what is missing is left out."""
+    images = scan(place)
+    for row in range(len(images.paths)):
+        yield Pick(images.file(row), found=True)
+
+
+def _is_visible(name: str) -> bool:
+    """Tell whether a name is of a file, and nothing in it is hidden."""
+    return not name.endswith("/") and not any(map(is_hidden, name.split("/")))
 
 
 def _readings(name: str) -> dict[str, str]:

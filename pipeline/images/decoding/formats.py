@@ -27,12 +27,14 @@ NOT_AN_IMAGE = "not a JPEG, PNG, WebP, GIF, BMP or TIFF file"
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 )
-_OPTIONAL = frozenset((".avif", ".heic", ".heif"))
+#: Likewise, of formats that are read where a library is there.
+OPTIONAL = frozenset((".avif", ".heic", ".heif"))
 
 #: Kinds that are read where a library is there, to that library's module.
 _MODULES = {"avif": "PIL._avif", "heic": "pillow_heif"}
 _MAGICK = "convert them, for example with ImageMagick: `magick mogrify -format png FILES`"
 _UNPACK = "unpack them into the folder"
+_GIVE = "give each as DATA of its own, or unpack them into the folder"
 #: Kinds that are recognised and not read, as people call them, to the way to read them.
 WAYS = {
     "avif": "Pillow reads them from 11.3 on: `pip install --upgrade pillow`",
@@ -64,7 +66,7 @@ WAYS = {
     "FLIF": _MAGICK, "Windows metafile": _MAGICK, "DPX": _MAGICK, "XPM": _MAGICK, "JBIG": _MAGICK,
     "video": "take frames from them: `ffmpeg -i FILE -vf fps=1 FILE-%04d.png`",
     "sound": "they hold no pictures",
-    "ZIP": _UNPACK, "gzip": _UNPACK, "tar": _UNPACK, "7z": _UNPACK, "RAR": _UNPACK, "xz": _UNPACK,
+    "ZIP": _GIVE, "gzip": _UNPACK, "tar": _GIVE, "7z": _UNPACK, "RAR": _UNPACK, "xz": _UNPACK,
     "bzip2": _UNPACK, "Zstandard": _UNPACK,
     "web page": "their download may have failed: fetch the pictures again",
     "Git LFS pointer": "fetch what they stand for: `git lfs pull`",
@@ -200,7 +202,7 @@ NOT_READ = frozenset((NOT_AN_IMAGE, *_KINDS))
 def claims(path: str, reason: str) -> bool:
     """Tell whether a file that is not read for a reason of `unread` is named as what is read."""
     suffix = PurePath(path).suffix.lower()
-    false = reason == NOT_AN_IMAGE and suffix in _OPTIONAL
+    false = reason == NOT_AN_IMAGE and suffix in OPTIONAL
     return false or (reason in NOT_READ and suffix in SUFFIXES)
 
 

@@ -16,6 +16,7 @@ from pipeline.images.decoding import reading
 from pipeline.images.decoding.crops import Crops, crops
 from pipeline.images.decoding.quiet import decoding_threads
 from pipeline.images.names import shown
+from pipeline.images.opening import machine_error
 from pipeline.images.preprocess import Preprocess
 
 #: Batches in the making besides the one in use: memory is bounded whatever the data set's size.
@@ -152,7 +153,7 @@ def load_batches(
         except BadImage as error:
             return _Filled(bad={slot: str(error) for slot, _ in wanted})
         except (MemoryError, OSError) as error:
-            raise reading.machine_error("decode", name, error) from error
+            raise machine_error("decode", name, error) from error
         remarks = {slot: found.remarks for slot, _ in wanted if found.remarks}
         return _Filled(remarks=remarks, sides={slot: found.side for slot, _ in wanted})
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from pipeline.errors import BadImage, PipelineError
-from pipeline.images.decoding.formats import HEAD, sniff, unread
-from pipeline.images.digest import FLAGS, FORBIDDEN, GONE, NO_FILE, NOT_REGULAR, odd
-from pipeline.images.names import shown
+from pipeline.errors import BadImage
+from pipeline.images.decoding.formats import EMPTY, HEAD, sniff, unread
+from pipeline.images.digest import odd
+from pipeline.images.opening import FLAGS, FORBIDDEN, GONE, NO_FILE, NOT_REGULAR, machine_error
+from pipeline.images.opening import VANISHED as NOT_THERE
+from pipeline.images.sources import shelf
 
 #: Asked in the thread that is about to decode an image: takes the sha256 of the file's bytes (32
 #: bytes), the bytes, and the file's name for people; returns why the image must not be decoded,
@@ -70,17 +72,11 @@ def admit(
     return digest
 
 
-def machine_error(verb: str, name: str, error: MemoryError | OSError) -> PipelineError:
-    """Return the sentence for what is the machine's fault and not the image's."""
-    reason = getattr(error, "strerror", None) or "no memory left"
-    return PipelineError(
-        f"Cannot {verb} {name}: {reason}. This is a system error; the file may be intact. Run the "
-        "same command again when the cause is gone."
-    )
-
-
 def read(path: str) -> bytes:
     """Return the bytes of a file that was an image when it was hashed.
+
+    Args:
+        path: of the file; or an address in an archive, or of another machine.
 
     Raises:
         BadImage: with one of the `PASSING` reasons, where it is not there as a file any more.
@@ -118,8 +114,21 @@ def _read(path: str, *, known: bool) -> bytes:
         finally:
             os.close(descriptor)
     except OSError as error:
+        if error.errno in GONE and (pieces := shelf.pieces(path)) is not None:
+            return _stored(pieces, path, known=known)
         if error.errno in _REASONS:
             raise BadImage(_REASONS[error.errno]) from error
-        raise machine_error("read", shown(path), error) from error
+        raise machine_error("read", path, error) from error
     except ValueError as error:  # a path with a zero byte
         raise BadImage(NOT_A_PATH) from error
+
+
+def _stored(pieces: Iterator[bytes], address: str, *, known: bool) -> bytes:
+    """Return the bytes of what lies in an archive or on another machine."""
+    try:
+        first = next(pieces, b"")
+    except BadImage as error:
+        raise BadImage(ABSENT if str(error) == NOT_THERE else str(error)) from error
+    if not known and (reason := unread(sniff(first[:HEAD], address)) if first else EMPTY):
+        raise BadImage(reason)
+    return b"".join([first, *pieces])  # of one piece no copy

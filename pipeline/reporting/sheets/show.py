@@ -23,6 +23,7 @@ from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.decoding.reading import Guard
 from pipeline.images.names import counted, safe, shown
 from pipeline.images.preprocess import Preprocess
+from pipeline.images.sources.address import is_data
 from pipeline.images.thumbnails import Picture
 from pipeline.images.views import known
 from pipeline.progress import Progress, Silent
@@ -150,7 +151,9 @@ def draw_sheet(
     for name in ("path", "folder"):  # of a table; of a head or model
         what = getattr(what, name, what)
     options.check()
-    word = None if what is None else os.fsdecode(path_of(what, "What to show"))
+    word = what if isinstance(what, str) and is_data(what) else None
+    if what is not None and word is None:
+        word = os.fsdecode(path_of(what, "What to show"))
     progress = progress or Silent()
     artefact = None if word is None else resolve.recognise(cache, word)
     kind = options.kind or ("classes" if artefact is None else "predictions")

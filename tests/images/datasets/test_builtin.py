@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import PipelineError, UsageError
 from pipeline.images.datasets import builtin as module
 from pipeline.images.datasets.builtin import BUILTIN, builtin, png
-from pipeline.images.datasets.sources import scan
+from pipeline.images.datasets.scan import scan
 from pipeline.images.decoding.decode import decode
 
 

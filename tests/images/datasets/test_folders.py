@@ -5,7 +5,8 @@ import pytest
 from conftest import make_folder
 
 from pipeline.errors import PipelineError
-from pipeline.images.datasets.sources import CIRCLE, scan
+from pipeline.images.datasets.folders import CIRCLE
+from pipeline.images.datasets.scan import scan
 
 
 def by_class(images):

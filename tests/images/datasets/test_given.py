@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.images.datasets.given import as_data, images_in
-from pipeline.images.datasets.sources import scan
+from pipeline.images.datasets.scan import scan
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.images.datasets.imageset import Entry, ImageSet
-from pipeline.images.datasets.sources import scan
+from pipeline.images.datasets.scan import scan
 
 
 def test_rows_are_taken_with_all_that_belongs_to_them(make):

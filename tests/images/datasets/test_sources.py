@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.images.datasets.sources import scan
+from pipeline.images.datasets.scan import scan
 from pipeline.images.names import safe
 
 
@@ -74,8 +74,9 @@ def test_scanning_and_hashing_import_nothing_heavy(make, tmp_path):
 import sys
 from pathlib import Path
 from pipeline.images import digest
-from pipeline.images.datasets import sources, split
-images = sources.scan({str(root)!r})
+from pipeline.images.datasets import split
+from pipeline.images.datasets.scan import scan
+images = scan({str(root)!r})
 digest.digest_all(images.root, images.paths, digest.StatMemo(Path({str(tmp_path / "m")!r})))
 split.assign([b"a"], images.labels[:1])
 heavy = {{"torch", "torchvision", "PIL", "sklearn"}} & set(sys.modules)
