@@ -4,8 +4,9 @@
 
 DATA is a folder of images. It is packed into a temporary folder, and each form is read and decoded
 in turn, `--rounds` times, by the threads that `extract` uses. The best round counts, as images a
-processor second, which others on the machine disturb least, and as a ratio to the folder. `--large` also makes a tar of so many gigabytes, and reports how
-much memory listing, hashing and reading all of it adds (RssAnon: what is the process's own).
+processor second, which others on the machine disturb least, and as a ratio to the folder. `--large`
+also makes a tar of so many gigabytes, and reports how much memory listing, hashing and reading all
+of it adds (RssAnon: what is the process's own).
 """
 
 from __future__ import annotations
@@ -91,8 +92,9 @@ def large(size: float, home: Path, workers: int) -> None:
             most = max(most, rss_anon())
     assert all(one.digest for one in found)
     print(
-        f"tar of {place.stat().st_size / 1e9:.2f} GB, {count:,} members: RssAnon {before / 1e6:.0f} "
-        f"MB before, {listed / 1e6:.0f} MB listed, {most / 1e6:.0f} MB at most while it was read"
+        f"tar of {place.stat().st_size / 1e9:.2f} GB, {count:,} members: RssAnon "
+        f"{before / 1e6:.0f} MB before, {listed / 1e6:.0f} MB listed, "
+        f"{most / 1e6:.0f} MB at most while it was read"
     )
 
 

@@ -135,7 +135,7 @@ def extract(
     What the cache holds already is not computed again.
 
     Args:
-        data: a folder, a CSV or TSV file, an archive or several, a Parquet file, a saved data set of
+        data: a folder, a CSV or TSV file, an archive or several, Parquet files, a data set saved by
             Hugging Face, the address of any of these, or the name of a built-in set; a data frame,
             paths, or (path or bytes of a file, label) pairs; `digits` without it.
         trunk: built-in, torchvision's name, `timm/NAME`, `module:function` that makes one's own,

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.errors import PipelineError
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.decoding.formats import claims
+from pipeline.images.sources.address import joined
 from pipeline.store.shards import Index, Key
 
 
@@ -35,8 +36,9 @@ class WantedImages:
         self.keys: list[Key] = [(digest, 0) for digest in images.digests]
         self.files = Counter(self.keys)  # equal files are one row
         self.sources: dict[Key, str | bytes] = {}
+        root = str(images.root)
         for key, path in zip(self.keys, images.paths, strict=True):
-            self.sources.setdefault(key, f"{images.root}/{path}")
+            self.sources.setdefault(key, joined(root, path))
         self.false = [entry for entry in images.left_out if claims(*entry)]
         self.left_out = tuple(entry for entry in images.left_out if not claims(*entry))
         self.total = len(self.keys) + len(self.false)

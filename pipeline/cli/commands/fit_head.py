@@ -18,6 +18,7 @@ from pipeline.heads.fit_head import Fitting, fit_heads
 from pipeline.heads.leaderboard import rank_heads
 from pipeline.heads.options import FitHeadOptions
 from pipeline.images.names import counted
+from pipeline.images.sources.address import joined
 from pipeline.store.cache import Cache
 from pipeline.store.results import HEAD
 
@@ -50,7 +51,7 @@ def command(table: str | None, cache: str | None, as_json: bool, **values: Any) 
     show(done, store)
 
 
-def leakage(leaks: Sequence[Leak], root: Path) -> Iterator[str]:
+def leakage(leaks: Sequence[Leak], root: str | Path) -> Iterator[str]:
     """Yield how many images resemble one of another split, then files, ready for a shell."""
     pairs = Counter((leak.split, leak.other_split) for leak in leaks)
     for (split, other), number in pairs.items():
@@ -60,7 +61,7 @@ def leakage(leaks: Sequence[Leak], root: Path) -> Iterator[str]:
         )
     for leak in leaks[:5]:
         how = "the same file" if leak.same_file else f"cosine {leak.cosine:.3f}"
-        yield f"         {shlex.join(str(root / p) for p in (leak.path, leak.other))} ({how})"
+        yield f"         {shlex.join(joined(root, p) for p in (leak.path, leak.other))} ({how})"
 
 
 def show(done: Fitting, store: Cache) -> None:
@@ -84,7 +85,7 @@ def show(done: Fitting, store: Cache) -> None:
             echo(f"Note     {note}")
     for reason in done.failed.values():
         echo(f"Failed   {reason}")
-    for line in leakage(done.leaks, Path(done.table.provenance.root)):
+    for line in leakage(done.leaks, done.table.provenance.root):
         echo(line)
     if len(done.leaks) > 5:
         echo(f"         and {len(done.leaks) - 5} more; --json lists all")

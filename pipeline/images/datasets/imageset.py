@@ -221,7 +221,7 @@ def class_notes(images: ImageSet) -> tuple[str, ...]:
     if missing:
         notes.append(f"The classes differ between the splits: {'; '.join(missing)}.")
     if images.digests:
-        files = [f"{images.root}/{path}" for path in images.paths]
+        files = [images.file(row) for row in range(len(images.paths))]
         notes += split.leaks(images.digests, images.splits, files)
     return tuple(notes)
 

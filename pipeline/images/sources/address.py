@@ -86,10 +86,23 @@ def beside(address: str, path: str) -> str:
 
 
 def known(address: str) -> str:
-    """Return an address without its secrets, which this process remembers.
+    """Return an address that a person gave without its secrets, which this process remembers.
 
     Names in web addresses are as people read them: `a b.jpg` for `a%20b.jpg`.
     """
+    plain, user, query = _parts(address)
+    if user or query:
+        _ACCESS[plain] = (user, query)
+    return plain
+
+
+def cleaned(address: str) -> str:
+    """Return an address as `known` does, without remembering anything."""
+    return _parts(address)[0]
+
+
+def _parts(address: str) -> tuple[str, str, str]:
+    """Return an address without secrets, user and password, and query."""
     scheme, _, rest = address.partition("://")
     host, slash, path = rest.partition("/")
     user, at, host = host.rpartition("@")
@@ -103,9 +116,7 @@ def known(address: str) -> str:
     plain = f"{scheme.lower()}://{host}{slash}{path}".rstrip("/")
     if plain.endswith(":"):  # of nothing but the file system
         plain = f"{plain}//"
-    if user or query:
-        _ACCESS[plain] = (user, query)
-    return plain
+    return plain, user, query
 
 
 def without_access(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pipeline.errors import BadImage, PipelineError
 from pipeline.images.names import shown
 from pipeline.images.opening import MAX_BYTES, PIECE, TOO_BIG
-from pipeline.images.sources.address import host_of, joined, known, opened, without_secrets
+from pipeline.images.sources.address import cleaned, host_of, opened, without_secrets
 
 #: What file systems say of a file that changes whenever its content does.
 _MARKS = (
@@ -139,7 +139,8 @@ def below(address: str) -> list[str]:
         with _told(address):
             system, path = _system(address)
             system.invalidate_cache()
-            found = [name for name in system.find(path) if not name.endswith("/")]
+            # pages that list a web folder link to themselves in another order, too
+            found = [n for n in system.find(path) if not n.endswith("/") and "/?" not in n]
             whole = [_address(name, address) for name in found]
     except FileNotFoundError:
         return []
@@ -166,7 +167,7 @@ def is_file(address: str) -> bool:
 def _address(name: str, like: str) -> str:
     """Return the address of what a file system calls `name`; some leave out their own name."""
     if "://" in name:
-        return known(name)
+        return cleaned(name)
     return f"{like.partition('://')[0]}://{name.lstrip('/')}"
 
 
@@ -200,22 +201,21 @@ def _told(address: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         cause = error.__cause__
-        if cause is not None and getattr(cause, "status", 404) not in _ABSENT:
-            raise _cannot(address, cause) from error
-        if cause is not None and not hasattr(cause, "status") and _is_network(cause):
+        if address.startswith("http") and cause is not None and not _is_absent(cause):
             raise _cannot(address, cause) from error
         raise FileNotFoundError(address) from error
     except Exception as error:
         raise _cannot(address, error) from error
 
 
-def _is_network(cause: BaseException) -> bool:
-    return not isinstance(cause, FileNotFoundError | KeyError)
+def _is_absent(cause: BaseException) -> bool:
+    """Tell whether a web server said that there is no such file, and not that it failed."""
+    return isinstance(cause, FileNotFoundError) or getattr(cause, "status", 0) in _ABSENT
 
 
 def _cannot(address: str, error: BaseException) -> PipelineError:
     said = without_secrets(str(error)) or type(error).__name__
     return PipelineError(
-        f"Cannot read {shown(joined(address, ''))[:-1]}: {said.rstrip('.')}. The file may be "
+        f"Cannot read {shown(address)}: {said.rstrip('.')}. The file may be "
         "intact. Run the same command again when the cause is gone."
     )

@@ -142,6 +142,8 @@ class Stamps:
             status = os.stat(file)  # noqa: PTH116
         except FileNotFoundError:
             return None
+        except OSError:
+            return ""  # reading it tells
         return "" if self._clock() - status.st_ctime_ns < RACY_NS else stamp_of(status)
 
 

@@ -44,6 +44,8 @@ def test_secrets_stay_in_the_process(monkeypatch):
     assert opened(plain) == signed and opened(f"{plain}/c") == inner
     assert opened("https://host.org/other") == "https://host.org/other"
     assert known("https://host.org/") == "https://host.org" and known("memory://") == "memory://"
+    assert address.cleaned("https://h.org/x?C=N;O=D") == "https://h.org/x"
+    assert list(address.secrets()) == [plain]
     assert known("sftp://me@host/x") == "sftp://me@host/x"
     assert known("S3://bucket/a?b#c") == "s3://bucket/a?b#c"
     text = f"403, message='Forbidden', url='{signed}'"

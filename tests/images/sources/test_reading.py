@@ -138,6 +138,8 @@ def test_a_list_may_name_members_of_archives_and_addresses_elsewhere(photos, tmp
     found = digest_all(images.root, images.paths, None)
     whole = digest_all("", [str(path) for path in files(photos)[:8]], None)
     assert [one.digest for one in found] == [one.digest for one in whole]
+    table = pipeline.extract(tmp_path / "list.csv", cache=tmp_path / "cache", **OPTIONS)
+    assert len(table.labels) == 8
 
 
 def test_samples_of_webdataset_have_the_class_that_is_said_beside_them(photos, tmp_path):
