@@ -134,13 +134,13 @@ def _text(path: Path, notes: list[str]) -> str:
     except OSError as error:
         raise PipelineError(f"Cannot read {shown(path)}: {error.strerror}.") from error
     if encoding := encodings.seven_bits(data):
-        text = data.decode(encoding)
-        first = next(cell for cell in re.split(r"[\s,;|\"]+", text) if not cell.isascii())
+        letters = data.decode(encoding)
+        first = next(cell for cell in re.split(r"[\s,;|\"]+", letters) if not cell.isascii())
         notes.append(
             f"{shown(path)} is not UTF-8: read as {encoding}, with names such as '{shown(first)}'. "
             f"{WRONG}"
         )
-        return text
+        return letters
     image = sniff(data[:HEAD]) in PILLOW_NAMES
     text = None if image else encodings.decoded(data)
     if text is None:
