@@ -49,11 +49,11 @@ def make_folder(folder: Path) -> Path:
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
     except OSError as error:
-        raise _cannot(f"create the folder {folder}", error) from error
+        raise cannot(f"create the folder {folder}", error) from error
     return folder
 
 
-def _cannot(do: str, error: OSError) -> PipelineError:
+def cannot(do: str, error: OSError) -> PipelineError:
     """Return what to raise where the system lets nothing be written: its reason, and what helps."""
     way = _WAYS_OUT.get(error.errno or 0, "Remove the cause")
     return PipelineError(
@@ -93,7 +93,7 @@ def write_pieces(path: Path, pieces: Iterable[Buffer], *, what: str) -> None:
         with suppress(PipelineError):  # else `gc` removes it later
             remove(temporary)
         if isinstance(error, OSError):
-            raise _cannot(f"write {what} {path}", error) from error
+            raise cannot(f"write {what} {path}", error) from error
         raise
 
 
@@ -199,7 +199,7 @@ def commit_folder(folder: Path, write: Callable[[Path], None], *, what: str) -> 
         if old.exists() and not folder.exists():
             os.rename(old, folder)
         if isinstance(error, OSError):
-            raise _cannot(f"write {what} {folder}", error) from error
+            raise cannot(f"write {what} {folder}", error) from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

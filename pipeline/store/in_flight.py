@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pipeline import locks
 from pipeline.errors import PipelineError
-from pipeline.store.atomic import TEMPORARY, make_folder
+from pipeline.store.atomic import TEMPORARY, cannot, make_folder
 
 _HELD, _CRASHES, _CLEARED = b"?", b"!", b"."
 _SIZE = 33
@@ -192,4 +192,4 @@ def _packed(held: Iterable[bytes], crashing: Iterable[bytes]) -> bytes:
 
 
 def _cannot_write(path: Path, error: OSError) -> PipelineError:
-    return PipelineError(f"Cannot write the journal of what is decoded, {path}: {error.strerror}.")
+    return cannot(f"write the journal of what is decoded, {path}", error)

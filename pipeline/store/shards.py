@@ -24,7 +24,7 @@ from pipeline import locks
 from pipeline.errors import DamagedError, LockedError, PipelineError
 from pipeline.progress import Progress, Silent
 from pipeline.store import hdf5
-from pipeline.store.atomic import cannot_read, file_clock, make_folder, remove, write_bytes
+from pipeline.store.atomic import cannot, cannot_read, file_clock, make_folder, remove, write_bytes
 from pipeline.store.index import kept
 from pipeline.store.index.index import Index
 from pipeline.store.index.keys import Key, Keys
@@ -339,7 +339,7 @@ class RowStore:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise PipelineError(f"Cannot open the lock {path}: {error.strerror}.") from error
+            raise cannot(f"open the lock {path}", error) from error
         try:
             began = waited = 0.0
             while (held := _take(file, path)) is False:

@@ -15,6 +15,7 @@ from pipeline.cli import options
 from pipeline.cli.log import echo, shown
 from pipeline.cli.progress import Sentences
 from pipeline.errors import UsageError
+from pipeline.images.names import counted
 from pipeline.inference.options import ComputeOptions, PredictOptions
 from pipeline.store.cache import Cache
 
@@ -167,7 +168,7 @@ def _tell_error(one: Prediction) -> None:
 
 def _print_tally(done: Predicting) -> None:
     tally, least = done.tally, done.options.min_confidence
-    parts = [f"{tally.images:,} images"]
+    parts = [counted(tally.images, "image")]
     if tally.unreadable:
         parts.append(f"{tally.unreadable:,} could not be read")
     if least is not None:

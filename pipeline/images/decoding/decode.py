@@ -101,14 +101,15 @@ def raster(
     *,
     least: int | None = None,
     header: headers.JpegHeader | None = None,
-    jpeg: Callable[[bytes], np.ndarray | None] | None = None,
+    jpeg: Callable[[bytes], torch.Tensor | None] | None = None,
 ) -> Raster:
     """Return what `picture` does as an array, to the same pixels; imports no torch by itself.
 
     Args:
         data, least, header: as for `picture`.
-        jpeg: decodes a JPEG as it is stored, [H, W, 3]; None from it for what it refuses. Without
-            it Pillow does, which takes two thirds longer.
+        jpeg: decodes a JPEG as it is stored, [H, W, 3], which is what is returned where nothing
+            remains to be done; None from it for what it refuses. Without it Pillow does, which
+            takes two thirds longer.
     """
     if not data:
         raise BadImage(formats.EMPTY)
@@ -128,7 +129,7 @@ def raster(
                 stored = jpeg(data)
         if stored is not None:
             convert = jpeg_conversion(header)
-            rgb: Any = stored if convert.apply is None else convert.apply(stored)
+            rgb: Any = stored if convert.apply is None else convert.apply(np.asarray(stored))
             turn = headers.exif_orientation(header.exif)
             remarks = convert.remark, header.remark, pillow.orientation_remark(turn)
             return Raster(_upright(rgb, turn or 1), tuple(filter(None, remarks)))
@@ -179,10 +180,11 @@ def upright(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
     return turned.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
 
-def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
+def _upright(rgb: Any, orientation: int) -> Any:
     """Return what `upright` does of a picture [H, W, 3]."""
     if orientation == 1:
         return rgb
+    rgb = np.asarray(rgb)
     sides = rgb.swapaxes(0, 1) if orientation > 4 else rgb
     flips = tuple(axis % 3 - 1 for axis in _FLIPS[(orientation - 1) % 4])  # as [H, W, 3] has them
     return np.ascontiguousarray(np.flip(sides, flips))
@@ -203,21 +205,23 @@ def decode_jpeg(data: torch.Tensor, **where: Any) -> torch.Tensor:
     return found
 
 
-def _jpeg(data: bytes) -> np.ndarray | None:
-    """Return a JPEG's pixels as stored; None to let Pillow read it, or say what is wrong."""
+def _jpeg(data: bytes) -> torch.Tensor | None:
+    """Return a JPEG's pixels as stored, [H, W, 3]; None to let Pillow read or refuse it."""
     import torch
 
     buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     try:
         # torchvision reads an orientation also where EXIF gives it as no integer
-        picture = decode_jpeg(buffer)
+        return decode_jpeg(buffer).permute(1, 2, 0)
     except (RuntimeError, ImportError):
         return None
-    return np.asarray(picture.permute(1, 2, 0).numpy())
 
 
-def _tensor(rgb: np.ndarray) -> torch.Tensor:
+def _tensor(rgb: Any) -> torch.Tensor:
     """Return [H, W, 3] as [3, H, W], channels last in memory."""
     import torch
 
-    return torch.from_numpy(np.require(rgb, requirements="W")).permute(2, 0, 1)
+    if not isinstance(rgb, torch.Tensor):  # a trip of each photo through NumPy costs 2 %
+        rgb = torch.from_numpy(np.require(rgb, requirements="W"))
+    pixels: torch.Tensor = rgb.permute(2, 0, 1)
+    return pixels

@@ -62,11 +62,11 @@ class Raster(NamedTuple):
     """A picture, and what was done to it.
 
     Attributes:
-        rgb: uint8 [H, W, 3], in sRGB, upright.
+        rgb: uint8 [H, W, 3], in sRGB, upright: an array, or a tensor of what was given as one.
         remarks: what was converted, assumed or passed over: 'KIND (DETAIL)'.
     """
 
-    rgb: np.ndarray
+    rgb: Any
     remarks: tuple[str, ...] = ()
 
 

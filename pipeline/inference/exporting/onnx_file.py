@@ -91,6 +91,8 @@ def _traced(module: torch.nn.Module, example: torch.Tensor, name: str) -> ModelP
         noisy.setLevel(level)
     assert program is not None
     model: ModelProto = program.model_proto
+    for value in (*model.graph.input, *model.graph.output):  # torch 2.6 has a name of its own
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return model
 
 

@@ -55,7 +55,7 @@ def test_every_shape_of_picture_gives_the_same_crop(session, interpolation, squa
     run = session(preprocess)
     for height, width in SIZES:
         off = both(run, preprocess, smooth(height, width))
-        assert off.max() <= 2 and off.mean() < 0.25, (height, width)
+        assert off.max() <= 2 and off.mean() < 0.3, (height, width)
 
 
 def test_where_nothing_is_resized_it_is_exact_with_odd_and_even_margins(session):
