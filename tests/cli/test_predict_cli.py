@@ -164,8 +164,8 @@ def test_an_old_head_is_refused_with_what_to_do(work, tmp_path):
         done = call(tmp_path, *words)
         assert done.exit_code == 1
         assert (
-            "is of schema 1, and this release reads 6: make it again with `pipeline fit-head`"
-            in (done.stderr)
+            f"is of schema 1, and this release reads {HEAD.schema}: make it again with `pipeline "
+            "fit-head`" in (done.stderr)
         )
 
 
