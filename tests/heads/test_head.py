@@ -118,7 +118,7 @@ def test_a_head_that_is_not_there_is_told_with_what_to_do(tmp_path):
         ('{"schema": 1}', "of schema 1, and this release reads 7: make it again with `pipeline f"),
         ('{"schema": 8}', "of schema 8, and this release reads 7: update Headstart"),
         ("{}", "of schema None"),
-        ('{"schema": 6, "id": "x"}', "is damaged: head.json lacks calibration, checksum, classes"),
+        ('{"schema": 7, "id": "x"}', "is damaged: head.json lacks calibration, checksum, classes"),
     ],
 )
 def test_a_damaged_description_says_so(head, tmp_path, text, message):
