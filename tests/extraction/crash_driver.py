@@ -65,16 +65,19 @@ def arm(folder: Path, plan: dict) -> None:
     refused = {(folder / name).read_bytes() for name in plan.get("refuse", ())}
     os.environ[ENVIRONMENT] = json.dumps(ends)
     probe.COMMAND = (sys.executable, __file__, "--probe")
-    real = crops.picture
 
-    def picture(data, **options):
-        if (number := ends.get(hashlib.sha256(data).hexdigest())) is not None:
-            die(number)
-        if data in refused:
-            raise BadImage("damaged")
-        return real(data, **options)
+    def armed(real):
+        def decode(data, **options):
+            if (number := ends.get(hashlib.sha256(data).hexdigest())) is not None:
+                die(number)
+            if data in refused:
+                raise BadImage("damaged")
+            return real(data, **options)
 
-    crops.picture = decoder.picture = picture
+        return decode
+
+    crops.picture = decoder.picture = armed(decoder.picture)
+    crops.raster = decoder.raster = armed(decoder.raster)  # for pictures that people look at
 
 
 class Heard:
@@ -218,7 +221,10 @@ def run(folder: Path, cache: Path, plan: dict) -> dict:
 
 
 def main() -> None:
-    import torch  # noqa: F401  (imported before the fork, so that children start at once)
+    # imported before the fork, so that children start at once
+    import torch  # noqa: F401
+    import torchvision.io
+    import torchvision.transforms.v2  # noqa: F401
 
     from pipeline.images.decoding import loader  # noqa: F401
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch  # noqa: F401  (imported before the fork, so that children start at once)
+import torchvision.io
+import torchvision.transforms.v2  # noqa: F401
 
 from pipeline.errors import PipelineError
 from pipeline.extraction import crashes, engines, extract, plan

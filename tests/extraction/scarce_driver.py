@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 
 import torch  # noqa: F401  (imported before the fork, so that children start at once)
+import torchvision.io
+import torchvision.transforms.v2  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
