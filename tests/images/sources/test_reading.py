@@ -199,13 +199,13 @@ def test_what_works_on_a_table_reads_its_images_from_an_archive(photos, tmp_path
     table = pipeline.extract(place, cache=cache, **OPTIONS)
     head = pipeline.fit_head(table, clf="logreg", cache=cache)
     model = pipeline.finetune(head, live=True, cache=cache, **FAST)
-    assert pipeline.evaluate(model, place, cache=cache)
+    assert pipeline.evaluate(place, model, cache=cache)
     assert pipeline.audit(table, cache=cache)
     moved = tmp_path / "moved.zip"
     as_zip(photos, moved)
     place.unlink()
     with pytest.raises(PipelineError, match="are missing"):
-        pipeline.evaluate(model, table, cache=cache)
-    assert pipeline.evaluate(model, as_tar(photos, tmp_path / "y.tar"), cache=cache)
+        pipeline.evaluate(table, model, cache=cache)
+    assert pipeline.evaluate(as_tar(photos, tmp_path / "y.tar"), model, cache=cache)
     place = as_tar(photos, tmp_path / "x.tar")
-    assert pipeline.evaluate(model, table, data=str(place), cache=cache)
+    assert pipeline.evaluate(table, model, data=str(place), cache=cache)
