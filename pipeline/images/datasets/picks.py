@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.images.datasets.builtin import BUILTIN, builtin
 from pipeline.images.datasets.encodings import ENCODINGS, decoded, is_utf8, read_as
 from pipeline.images.datasets.located import Locator, Rewrites
-from pipeline.images.datasets.scan import LISTS, archives_in, archives_matching, scan
+from pipeline.images.datasets.scan import LISTS, archives_in, archives_matching, is_computed, scan
 from pipeline.images.decoding.formats import OPTIONAL, SUFFIXES
 from pipeline.images.decoding.pictures import as_source, check_source
 from pipeline.images.names import counted, is_hidden, listed, shown
@@ -160,6 +160,8 @@ class Picks:
         if held(address) is None and not address.lower().endswith((*SUFFIXES, *OPTIONAL)):
             names = fetch.below(address)
         for name in sorted(filter(_is_visible, names), key=os.fsencode):
+            if is_computed(name):
+                continue
             one = f"{address}/{name}"
             yield from self._members([one]) if kind_of(name) else (Pick(one, found=True),)
         if not names:

@@ -154,11 +154,16 @@ def archives_in(folder: str) -> list[str]:
     for path in _below(folder, ()):
         last = path.rpartition("/")[2]
         if kind_of(last):
-            if not last.startswith(_COMPUTED):
+            if not is_computed(last):
                 found.append(path)
         elif not _is_beside(last):
             return []
     return sorted(found, key=os.fsencode)
+
+
+def is_computed(name: str) -> bool:
+    """Tell whether an Arrow file is one that `datasets` computed from a data set beside it."""
+    return name.rpartition("/")[2].startswith(_COMPUTED) and kind_of(name) == "arrow"
 
 
 def _is_beside(name: str) -> bool:
@@ -211,7 +216,7 @@ def _scan_remote(given: str, catalogue: Catalogue) -> ImageSet:
             f"There is nothing at {shown(address)}, or its server lists no folders. Give a folder, "
             "an archive (.tar, .zip, .parquet) or a CSV file."
         )
-    archives = [name for name in names if kind_of(name)]
+    archives = [name for name in names if kind_of(name) and not is_computed(name)]
     others = [n for n in names if not kind_of(n) and not _is_beside(n.rpartition("/")[2])]
     if archives and not others:
         every = sorted(f"{address}/{name}" for name in archives)

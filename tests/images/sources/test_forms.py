@@ -36,12 +36,13 @@ def packed(work) -> dict[str, str]:
             "web zip in one piece": f"{plain}/photos.zip",
             "web parquet": f"{address}/photos.parquet",
             "web csv": f"{address}/photos.csv",
+            "web saved data set": f"{address}/saved",
         }
 
 
 EVERY = [
     *FORMS, "web folder", "web tar", "web tar.gz", "web zip", "web zip in one piece", "web parquet",
-    "web csv",
+    "web csv", "web saved data set",
 ]  # fmt: skip
 
 
