@@ -98,4 +98,7 @@ def _open(context: click.Context, param: click.Parameter, value: str | None) -> 
         raise click.ClickException(
             f"The log file {path} cannot be written: {reason}. Name another with --log-file."
         ) from error
-    MESSAGES.info(shown(f"headstart {__version__}: {shlex.join(['pipeline', *words])}"))
+    from pipeline.images.sources.address import without_secrets
+
+    command = shlex.join(["pipeline", *map(without_secrets, words)])
+    MESSAGES.info(shown(f"headstart {__version__}: {command}"))

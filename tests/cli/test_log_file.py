@@ -128,3 +128,10 @@ def test_what_is_said_above_the_bars_is_logged_and_the_bars_are_not(tmp_path, mo
     assert told(path) == ["a sentence [with brackets]"]
     assert not any(isinstance(one, log.LogFile) for one in log.MESSAGES.handlers)
     assert "extracting" in Terminal.shown and "a sentence [with brackets]" in Terminal.shown
+
+
+def test_the_secrets_of_addresses_are_left_out(tmp_path):
+    path = tmp_path / "l.txt"
+    call("show", "https://me:sesame@127.0.0.1:9/x.tar?sig=sesame", "--log-file", path)
+    call("show", "--data=https://127.0.0.1:9/x.tar?sig=sesame", "x", "--log-file", path)
+    assert "sesame" not in path.read_text() and "https://127.0.0.1:9/x.tar" in path.read_text()
