@@ -130,7 +130,10 @@ def trace_pre_logits(model: nn.Module) -> fx.Graph:
         model: a timm model in eval mode.
     """
     layers: Any = timm.layers  # its star imports hide the name from mypy
-    classifier = model.get_classifier()  # type: ignore[operator]
+    try:
+        classifier = model.get_classifier()  # type: ignore[operator]
+    except AttributeError:  # that of CLIP's ResNets looks for one that they do not have
+        classifier = None
     around = {
         f"model.{name}"
         for name, module in model.named_modules()
