@@ -114,7 +114,7 @@ class Picks:
         elif kind_of(path) and os.path.isfile(path):  # noqa: PTH113
             yield from self._members([path])
         elif path.lower().endswith(LISTS) and os.path.isfile(path):  # noqa: PTH113
-            yield from _listed(path)
+            yield from self._listed(path)
         elif os.path.lexists(path):
             yield Pick(path)
         elif word in BUILTIN:
@@ -152,7 +152,7 @@ class Picks:
         """Yield the images at an address of another machine: of an archive, a folder, or itself."""
         names: list[str] = []
         if address.lower().endswith(LISTS):
-            yield from _listed(address)
+            yield from self._listed(address)
             return
         if has_braces(address) or kind_of(address):
             yield from self._members(expanded(address))
@@ -166,6 +166,17 @@ class Picks:
             yield from self._members([one]) if kind_of(name) else (Pick(one, found=True),)
         if not names:
             yield Pick(address)
+
+    def _listed(self, place: str) -> Iterator[Pick]:
+        """Yield the images of a CSV file or a list of paths; itself where it cannot be used."""
+        try:
+            images = scan(place)
+        except PipelineError as error:
+            self._told.append(str(error))
+            yield Pick(place)
+            return
+        for row in range(len(images.paths)):
+            yield Pick(images.file(row), found=True)
 
     def _names(self) -> Iterator[str]:
         """Yield the names of the list: as bytes of file names, or text where it begins as text."""
@@ -197,13 +208,6 @@ class Picks:
     def notes(self) -> list[str]:
         """Return sentences on paths written otherwise, and on archives, so far."""
         return [*(one.note for one in self.rewrites.found), *self._told]
-
-
-def _listed(place: str) -> Iterator[Pick]:
-    """Yield the images that a CSV file or a list of paths names; what is missing is left out."""
-    images = scan(place)
-    for row in range(len(images.paths)):
-        yield Pick(images.file(row), found=True)
 
 
 def _is_visible(name: str) -> bool:
