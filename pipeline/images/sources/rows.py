@@ -205,7 +205,14 @@ class _Parquet:
             self._group, self._next = group, self._ends[group - 1] if group else 0
             self._ahead = self._read(group, [column], _ROWS)
         while True:
-            values = _part(next(self._ahead), column)
+            try:
+                batch = next(self._ahead)
+            except Exception as error:
+                self._group = -1  # a reader that has failed does not go on
+                if isinstance(error, StopIteration):
+                    raise OSError("the row group ends early") from error
+                raise
+            values = _part(batch, column)
             start, self._next = self._next, self._next + len(values)
             self._near.append((start, values))
             if row < self._next:
