@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from functools import cached_property
+from threading import Lock
+from typing import Any, NamedTuple, Protocol
 
+from pipeline.errors import BadImage
+from pipeline.images.opening import VANISHED
 from pipeline.images.sources.address import kind_of
 
 ESCAPES = "a path that leads out of its archive"
@@ -75,6 +79,35 @@ class Archive(Protocol):
             BadImage: it is not there, is refused or damaged.
             PipelineError: the machine is to blame.
         """
+
+
+class OfFiles:
+    """What archives of files share: where each member lies is known once they are listed."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+
+    @cached_property
+    def _read(self) -> tuple[Listing, dict[str, Any]]:
+        """What the archive holds, and the place of each member that can be read, by its name."""
+        raise NotImplementedError
+
+    def _content(self, where: Any) -> Iterator[bytes]:
+        """Yield the bytes of the member at a place."""
+        raise NotImplementedError
+
+    def listing(self) -> Listing:
+        """Return what it holds."""
+        with self._lock:
+            return self._read[0]
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """Yield the bytes of a member; see `Archive`."""
+        with self._lock:
+            places = self._read[1]
+        if name not in places:
+            raise BadImage(VANISHED)
+        yield from self._content(places[name])
 
 
 def place(name: str) -> tuple[str, str]:

@@ -10,12 +10,11 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from threading import Lock
 from typing import Any
 
 from pipeline.errors import BadImage, PipelineError
 from pipeline.images.names import shown
-from pipeline.images.opening import MAX_BYTES, PIECE, TOO_BIG, VANISHED
+from pipeline.images.opening import MAX_BYTES, PIECE, TOO_BIG
 from pipeline.images.sources import members
 from pipeline.images.sources.files import Bytes, as_file, note_of, open_bytes, spooled
 from pipeline.images.sources.members import Listing, Member
@@ -25,7 +24,7 @@ _BLOCK = 512
 _FLOOR = 1 << 30
 
 
-class Tar:
+class Tar(members.OfFiles):
     """A tar that is open; of a compressed one, what it unpacks to, in a temporary file.
 
     Args:
@@ -37,11 +36,11 @@ class Tar:
     """
 
     def __init__(self, address: str):
+        super().__init__()
         self.name = address
         self._packed = open_bytes(address, whole=True)
         self._notes: tuple[str, ...] = ()
         self._fault = ""
-        self._lock = Lock()
         self._data: Bytes = self._unpacked()
 
     def _unpacked(self) -> Bytes:
@@ -124,18 +123,8 @@ class Tar:
             said = data.decode("utf-8", "surrogateescape")
         return Member(f"{name}/" if info.isdir() else name, reason, said=said)
 
-    def listing(self) -> Listing:
-        """Return what it holds."""
-        with self._lock:
-            return self._read[0]
-
-    def pieces(self, name: str) -> Iterator[bytes]:
-        """Yield the bytes of a member; see `members.Archive`."""
-        with self._lock:
-            places = self._read[1]
-        if name not in places:
-            raise BadImage(VANISHED)
-        start, length = places[name]
+    def _content(self, where: tuple[int, int]) -> Iterator[bytes]:
+        start, length = where
         for at in range(start, start + length, PIECE):
             wanted = min(PIECE, start + length - at)
             if len(piece := self._data.read_at(at, wanted)) < wanted:

@@ -7,12 +7,11 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from functools import cached_property
-from threading import Lock
 from typing import IO, cast
 
 from pipeline.errors import BadImage, PipelineError
 from pipeline.images.names import shown
-from pipeline.images.opening import MAX_BYTES, PIECE, TOO_BIG, VANISHED
+from pipeline.images.opening import MAX_BYTES, PIECE, TOO_BIG
 from pipeline.images.sources import members
 from pipeline.images.sources.files import Bytes, as_file, open_bytes
 from pipeline.images.sources.members import Listing, Member
@@ -23,7 +22,7 @@ _OWN, _ENTRY, _END = "<4s5H3L2H", "<4s6H3L5H2L", "<4s4H2LH"
 _BLOCK = 1 << 16
 
 
-class Zip:
+class Zip(members.OfFiles):
     """A ZIP archive that is open.
 
     Args:
@@ -35,10 +34,10 @@ class Zip:
     """
 
     def __init__(self, address: str):
+        super().__init__()
         self.name = address
         self._data: Bytes = open_bytes(address, whole=False)
         self._faults: tuple[str, ...] = ()
-        self._lock = Lock()
         try:
             self._zip = zipfile.ZipFile(cast(IO[bytes], as_file(self._data, _BLOCK)))
         except zipfile.BadZipFile as error:
@@ -83,22 +82,9 @@ class Zip:
                 reason = str(error)
         return Member(name, reason, said=said)
 
-    def listing(self) -> Listing:
-        """Return what it holds."""
-        with self._lock:
-            return self._read[0]
-
-    def pieces(self, name: str) -> Iterator[bytes]:
-        """Yield the bytes of a member; see `members.Archive`."""
-        with self._lock:
-            places = self._read[1]
-        if name not in places:
-            raise BadImage(VANISHED)
-        yield from self._content(places[name])
-
-    def _content(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
+    def _content(self, where: zipfile.ZipInfo) -> Iterator[bytes]:
         try:
-            with self._zip.open(info) as file:
+            with self._zip.open(where) as file:
                 while piece := file.read(PIECE):
                     yield piece
         except (zipfile.BadZipFile, EOFError, zlib.error, ValueError, OSError) as error:
