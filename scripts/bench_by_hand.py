@@ -1,6 +1,6 @@
 """Stage three beside a loop that one writes by hand: same trunk, stages, size, split and seconds.
 
-    python scripts/bench_by_hand.py DATA [--unfreeze all] [--image-size 96] [--seeds 3]
+    python scripts/bench_by_hand.py DATA [--unfreeze all] [--image-size 96] [--seeds 0,1,2]
 
 By hand: the crops decoded once, the frozen stages run in every step, a random last layer, AdamW at
 1e-3 and 3e-4 with a cycle (the last layer three times as fast), weight decay 0.05, smoothing 0.1,
@@ -176,13 +176,13 @@ def main() -> None:
     parser.add_argument("--trunk", default="efficientnet_lite0")
     parser.add_argument("--weights", default="default")
     parser.add_argument("--budget", type=float, help="minutes; default: the tool's own")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", default="0,1,2")
     asked = parser.parse_args()
     print(
         "| data | unfrozen | seed | images | head right | tool right | by hand right | p | "
         "p, head | seconds | kept |\n|" + "---|" * 11
     )
-    for seed in range(asked.seeds):
+    for seed in map(int, asked.seeds.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             print(compare(asked, seed, Path(folder)), flush=True)
 

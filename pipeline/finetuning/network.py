@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _NormBase
 
 from pipeline.errors import UsageError, nearest
 from pipeline.images.preprocess import Preprocess
@@ -191,11 +192,27 @@ class Network(nn.Module):
             part = self.body.trunk.get_submodule(root)
             part.train()
             for module in part.modules():
-                if isinstance(module, nn.modules.batchnorm._NormBase):
+                if isinstance(module, _NormBase):
                     module.training = self.train_bn and any(
                         parameter.requires_grad for parameter in module.parameters(recurse=False)
                     )
         return self
+
+    @torch.no_grad()
+    def take_statistics(self, batches: Iterable[Tensor]) -> None:
+        """Give BatchNorms that learn the mean of the batches' statistics, where `train_bn`."""
+        self.train()
+        norms = [one for one in self.modules() if isinstance(one, _NormBase) and one.training]
+        momenta = [norm.momentum for norm in norms]
+        self.train(False)  # no dropout
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.training, norm.momentum = True, None  # the mean, not the moving one
+        for x in batches:
+            self(x)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        self.train(False)
 
     def learned(self) -> dict[str, Tensor]:
         """Return every tensor that training may change, by name (`head.weight`, `trunk.…`)."""
@@ -257,3 +274,21 @@ def between(
         name: torch.lerp(start[name], value, share) if value.is_floating_point() else value
         for name, value in end.items()
     }
+
+
+def mixed(x: Tensor, labels: Tensor, alpha: float, classes: int) -> tuple[Tensor, Tensor]:
+    """Return images mixed with others of their batch, and shares of classes [B, K] (mixup).
+
+    Args:
+        x: [B, …].
+        labels: int64 [B].
+        alpha: of the Beta distribution of each image's share; 0 returns both as they are.
+        classes: how many there are.
+    """
+    if not alpha:
+        return x, labels
+    share = torch.distributions.Beta(alpha, alpha).sample((len(x),)).to(x.device)
+    other = torch.randperm(len(x)).to(x.device)
+    shares = F.one_hot(labels, classes).float()
+    both = torch.lerp(x[other].float(), x.float(), share.reshape(-1, *(1,) * (x.ndim - 1)))
+    return both.to(x.dtype), torch.lerp(shares[other], shares, share[:, None])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from pipeline.errors import PipelineError
 from pipeline.finetuning.activations import Source
-from pipeline.finetuning.network import Network, between
+from pipeline.finetuning.network import Network, between, mixed
 from pipeline.finetuning.settings import Epoch, Part, Settings, draw, factor
 from pipeline.heads.metrics import log_loss, softmax, tempered
 from pipeline.store.shards import Key
@@ -196,15 +196,32 @@ class Training:
             Diverged: the scores are not finite.
         """
         logits: dict[float, np.ndarray] = {}
+        tensors: dict[float, dict[str, Tensor]] = {}
         blends = self.settings.blend > 0 and self.select.digests
         for share in (self.settings.blend, 1.0) if blends else (1.0,):
-            self.network.put(between(self.start, self.average, share))
+            tensors[share] = self.blended(self.average, share)
             logits[share] = self.logits(self.select)
             if not np.isfinite(logits[share]).all():
                 raise Diverged
         best = min(logits, key=lambda share: self._loss(logits[share]))
-        self.network.put(between(self.start, self.average, best))
+        self.network.put(tensors[best])
         return best, logits[best]
+
+    def blended(self, end: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+        """Let the network hold what lies at a share of the way from the start; return a copy.
+
+        BatchNorms that learned get the statistics of what is learned from: neither end's fit
+        weights that lie between.
+        """
+        self.network.put(between(self.start, end, share))
+        if share != 1 and self.settings.train_bn:
+            size = self.settings.batch_size
+            even = len(self.train.digests) // size * size  # a rest has other statistics
+            keys: list[Key] = [(digest, 0) for digest in self.train.digests[: even or None]]
+            self.uses += len(keys)
+            with self.autocast():
+                self.run.take_statistics(self.source.batches(keys, size))
+        return self.network.copy()
 
     def _loss(self, logits: np.ndarray) -> float:
         """Return the log-loss of the selection part, at its best temperature; nan without one."""
@@ -239,7 +256,7 @@ class Training:
     def _gradients(self, x: Tensor, labels: Tensor) -> Tensor:
         """Fill the gradients of a batch, in parts where memory does not hold it whole."""
         images = len(x) if self.weights is None else self.weights[labels].sum()
-        x, targets = self._mixed(x, labels)
+        x, targets = mixed(x, labels, self.settings.mixup, self.network.head.out_features)
 
         def fill(size: int) -> Tensor:
             self.optimizer.zero_grad(set_to_none=True)
@@ -257,22 +274,6 @@ class Training:
 
         # halves of a batch have other statistics
         return self._in_parts(len(x), fill, may_part=not self.settings.train_bn)
-
-    def _mixed(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images mixed with others of their batch, and shares of classes [B, K].
-
-        Each image has a share of its own. Without mixing both are returned as they are.
-        """
-        alpha = self.settings.mixup
-        if not alpha:
-            return x, labels
-        share = torch.distributions.Beta(alpha, alpha).sample((len(x),)).to(x.device)
-        other = torch.randperm(len(x)).to(x.device)
-        classes = F.one_hot(labels, self.network.head.out_features).float()
-        mixed = torch.lerp(
-            x[other].float(), x.float(), share.reshape(-1, *(1,) * (x.ndim - 1))
-        ).to(x.dtype)  # fmt: skip
-        return mixed, torch.lerp(classes[other], classes, share[:, None])
 
     def _in_parts(
         self, images: int, compute: Callable[[int], Result], *, may_part: bool = True

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.finetuning.network import Network, cut
+from pipeline.finetuning.network import Network, cut, mixed
 from pipeline.finetuning.prepare import Float32, FoldedConv, fold, sharing, spare_depthwise
 
 SIDE = 64
@@ -78,6 +78,32 @@ def test_only_the_learning_batchnorms_follow_their_batches_and_only_when_asked(t
     moved = {k for k, v in stats.items() if not torch.equal(v, now[k])}
     assert moved and all(k.startswith("stages.layer4.") for k in moved)
     assert {f"trunk.{k}" for k in moved} <= set(net.learned())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])  # the second has dropout
+def test_statistics_are_the_mean_of_those_of_batches_and_nothing_is_drawn(trunk, name):
+    net = network(trunk(name), train_bn=True)
+    batches = [activation(net, count) for count in (4, 6)]
+    seen: dict[str, list[torch.Tensor]] = {}
+    norms = {k: m for k, m in net.named_modules() if hasattr(m, "running_mean")}
+    for key, norm in norms.items():
+        norm.register_forward_pre_hook(
+            lambda _, given, key=key: seen.setdefault(key, []).append(given[0].detach())
+        )
+    before = {k: (m.running_mean.clone(), m.momentum) for k, m in norms.items()}
+    torch.manual_seed(0)
+    drawn = torch.get_rng_state()
+    net.take_statistics(iter(batches))
+    assert torch.equal(torch.get_rng_state(), drawn)
+    learns = {k for k in seen if k.startswith("body.trunk.stages.layer4.")}
+    assert learns and not any(m.training for m in net.modules())
+    for key, norm in norms.items():
+        assert norm.momentum == before[key][1]
+        if key in learns:
+            means = [x.mean((0, 2, 3)) for x in seen[key]]
+            assert torch.allclose(norm.running_mean, sum(means) / 2, atol=1e-5), key
+        else:
+            assert torch.equal(norm.running_mean, before[key][0]), key
 
 
 def test_training_mode_reaches_the_unfrozen_places_alone(trunk):
@@ -199,3 +225,21 @@ def test_depthwise_convolutions_are_spared_bfloat16_and_no_others(trunk):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert torch.allclose(run(x), net(x), rtol=0.1, atol=0.1)
     assert not any(isinstance(m, Float32) for m in net.modules())
+
+
+def test_mixing_gives_each_image_a_share_of_its_own_and_labels_alike():
+    x, labels = torch.randn(8, 256, 4, 4), torch.arange(8) % 3
+    torch.manual_seed(1)
+    images, targets = mixed(x, labels, 0.4, 3)
+    torch.manual_seed(1)
+    share = torch.distributions.Beta(0.4, 0.4).sample((8,))
+    other = torch.randperm(8)
+    want = share[:, None, None, None] * x + (1 - share[:, None, None, None]) * x[other]
+    assert torch.allclose(images, want, atol=1e-6) and len(share.unique()) == 8
+    assert torch.allclose(targets.sum(1), torch.ones(8))
+    for row in range(8):
+        expected = torch.zeros(3)
+        expected[labels[row]] += share[row]
+        expected[labels[other[row]]] += 1 - share[row]
+        assert torch.allclose(targets[row], expected, atol=1e-6)
+    assert mixed(x, labels, 0.0, 3) == (x, labels)

@@ -13,7 +13,6 @@ from pipeline.finetuning.bench import Bench
 from pipeline.finetuning.choosing.budget import draws_views
 from pipeline.finetuning.choosing.journal import Journal
 from pipeline.finetuning.choosing.recipes import RECIPES
-from pipeline.finetuning.network import between
 from pipeline.finetuning.prepare import Handover, last_layer
 from pipeline.finetuning.settings import Epoch, Part, Settings
 from pipeline.finetuning.states import keep_state, take_up
@@ -34,6 +33,7 @@ class Trained:
     Attributes:
         recipe: its name.
         settings: of the training.
+        rows: of the table that it learned from.
         start: the learned tensors before the first step.
         tensors: at the end.
         seconds: of an epoch, in the mean.
@@ -41,6 +41,7 @@ class Trained:
 
     recipe: str
     settings: Settings
+    rows: np.ndarray
     start: Mapping[str, Tensor]
     tensors: Mapping[str, Tensor]
     seconds: float
@@ -52,16 +53,8 @@ class Trained:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Return shares of the way to the end that are tried.
-
-        From a random layer there is nothing between, nor between statistics of other features.
-        """
-        recipe = RECIPES[self.recipe]
-        return (1.0,) if recipe.start == "random" or recipe.train_bn else (BETWEEN, 1.0)
-
-    def at(self, share: float) -> dict[str, Tensor]:
-        """Return the tensors at a share of the way from the start to the end."""
-        return between(self.start, self.tensors, share)
+        """Return shares of the way to the end that are tried; from a random layer that alone."""
+        return (1.0,) if RECIPES[self.recipe].start == "random" else (BETWEEN, 1.0)
 
 
 @dataclass
@@ -126,11 +119,21 @@ class Runs:
         self.uses += tuner.uses
         self.history += [replace(one, candidate=told) for one in tuner.history]
         seconds = float(np.mean([one.seconds for one in tuner.history[1:]]))
-        return Trained(recipe, tuner.settings, tuner.start, tuner.best, seconds)
+        return Trained(recipe, tuner.settings, train, tuner.start, tuner.best, seconds)
 
     def time_a_step(self) -> tuple[float, float]:
         """Return the seconds that learning from an image and scoring one take; change nothing."""
         return self.scorer.time_a_step()
+
+    def at(self, trained: Trained, share: float) -> dict[str, Tensor]:
+        """Return the tensors at a share of the way from a recipe's start to its end."""
+        if share == 1:
+            return dict(trained.tensors)
+        tuner = self.bench.training(trained.settings, trained.rows, trained.rows[:0])
+        tuner.start = dict(trained.start)
+        tensors = tuner.blended(trained.tensors, share)
+        self.uses += tuner.uses
+        return tensors
 
     def logits(self, tensors: Mapping[str, Tensor], rows: np.ndarray) -> np.ndarray:
         """Return the logits [n, K] of rows of the table with these tensors."""

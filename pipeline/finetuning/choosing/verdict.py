@@ -80,15 +80,15 @@ class Verdict:
         rows, on = task.select, task.selects
         head = head_logits(self.bench.head, task, rows)
         start = dict(self.runs.start)
-        nothing = Trained("", self.bench.settings, start, start, 0.0)
+        nothing = Trained("", self.bench.settings, task.train, start, start, 0.0)
         decision = Decision(on, len(rows), 0.0, 0.0, 0.0, 0, 0)
         return self._made(nothing, self.bench.head, task.train, decision, rows, head, {})
 
     def _on_choosing(self, winner: Trained, cost: Cost | None) -> Outcome:
         """Decide by the images that choose, and train on all of train where there is a cost."""
-        rows, task = self.choosing, self.bench.task
+        rows, task, runs = self.choosing, self.bench.task, self.runs
         before = head_logits(self.bench.head, task, rows)
-        after = {share: self.runs.logits(winner.at(share), rows) for share in winner.shares}
+        after = {share: runs.logits(runs.at(winner, share), rows) for share in winner.shares}
         decision = self._decide(task.selects, rows, before, after)
         winner, head, fitted = self._on_all(winner, decision, cost)
         return self._made(winner, head, fitted, decision, rows, before, after)
@@ -96,15 +96,16 @@ class Verdict:
     def _on_half(self, winner: Trained, cost: Cost | None) -> Outcome:
         """Decide on the half of the images that chose nothing; the share is the choosing half's."""
         assert self.deciding is not None
-        task, rows = self.bench.task, self.deciding
+        task, rows, runs = self.bench.task, self.deciding, self.runs
         labels = task.table.labels[self.choosing]
         weights = class_weights(task, task.train)
 
         def loss(share: float) -> float:
-            return tempered_loss(self.runs.logits(winner.at(share), self.choosing), labels, weights)
+            logits = runs.logits(runs.at(winner, share), self.choosing)
+            return tempered_loss(logits, labels, weights)
 
         share = min(winner.shares, key=loss)
-        model = {share: self.runs.logits(winner.at(share), rows)}
+        model = {share: runs.logits(runs.at(winner, share), rows)}
         before = head_logits(self.bench.head, task, rows)
         decision = self._decide(f"{task.selects}-half", rows, before, model)
         winner, head, fitted = self._on_all(winner, decision, cost)
@@ -140,7 +141,7 @@ class Verdict:
             held_out.append(held)
             heads.append(head_logits(head, task, held))
             for share, of in models.items():
-                of.append(runs.logits(fold.at(share), held))
+                of.append(runs.logits(runs.at(fold, share), held))
             bench.progress.say(f"Fold {number} of {len(folds)} held out.")
         held = np.concatenate(held_out)
         order = np.argsort(held, kind="stable")
@@ -212,7 +213,7 @@ class Verdict:
         """
         bench, runs, kept = self.bench, self.runs, decision.kept
         start = runs.start_from(head)
-        tensors: dict[str, Tensor] = winner.at(decision.share) if kept else start
+        tensors: dict[str, Tensor] = runs.at(winner, decision.share) if kept else start
         model = after[decision.share] if kept else before
         scored = {decision.on: Scored(rows, model, before, chose=True)}
         for split, own in bench.task.reported.items():
