@@ -112,7 +112,8 @@ class LinearHead:
 
 def unit_length(features: np.ndarray) -> np.ndarray:
     """Return features [N, D] divided by their Euclidean lengths; zeros stay zeros."""
-    length = np.linalg.norm(features, axis=1, keepdims=True)
+    squares = np.einsum("ij,ij->i", features, features, dtype=np.float64)  # float32 has no 1e-46
+    length = np.sqrt(squares)[:, None]
     return np.asarray(features / np.where(length > 0, length, 1), features.dtype)
 
 

@@ -104,6 +104,12 @@ def test_unit_vectors_have_length_one_and_zeros_stay():
     np.testing.assert_allclose(got, [[0.6, 0.8], [0, 0]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])  # whose squares float32 cannot hold
+def test_very_short_and_very_long_features_get_unit_length_too(scale):
+    got = unit_length(np.array([[3, 4], [-4, 3]], np.float32) * np.float32(scale))
+    assert np.allclose(got, [[0.6, 0.8], [-0.8, 0.6]]) and got.dtype == np.float32
+
+
 def good() -> dict[str, np.ndarray]:
     return {
         "weight": np.ones((2, 3), np.float32),
