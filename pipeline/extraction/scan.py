@@ -16,7 +16,7 @@ from pipeline.images.datasets.builtin import BUILTIN, builtin
 from pipeline.images.datasets.given import Data
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.datasets.kept import Pictures
-from pipeline.images.datasets.listing import Given
+from pipeline.images.datasets.lists.listing import Given
 from pipeline.images.datasets.scan import scan
 from pipeline.images.decoding.formats import Unread
 from pipeline.images.digest import StatMemo, digest_all

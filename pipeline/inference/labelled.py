@@ -18,7 +18,7 @@ from pipeline.heads.uncertainty import draws
 from pipeline.images.datasets.given import Data
 from pipeline.images.datasets.imageset import ALL, ImageSet, class_notes
 from pipeline.images.datasets.kept import Pictures
-from pipeline.images.datasets.listing import Given
+from pipeline.images.datasets.lists.listing import Given
 from pipeline.images.digest import UNREAD
 from pipeline.images.names import class_name, counted
 from pipeline.images.remarks import Remarks

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias, cast
 
 from pipeline.arguments import named, path_of, plain
 from pipeline.errors import UsageError
-from pipeline.images.datasets.columns import COLUMNS, meaning
 from pipeline.images.datasets.kept import Pictures, first_of
-from pipeline.images.datasets.listing import Given
+from pipeline.images.datasets.lists.columns import COLUMNS, meaning
+from pipeline.images.datasets.lists.listing import Given
 from pipeline.images.names import listed
 from pipeline.images.sources.address import is_remote
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.images.datasets.columns import COLUMNS
 from pipeline.images.datasets.folders import image_set
 from pipeline.images.datasets.imageset import Entry, ImageSet
 from pipeline.images.datasets.labels import label_notes
 from pipeline.images.datasets.layout import Layout, NameTree
-from pipeline.images.datasets.listing import scan_text
+from pipeline.images.datasets.lists.columns import COLUMNS
+from pipeline.images.datasets.lists.listing import scan_text
 from pipeline.images.names import SPLIT_NAMES, class_name, counted, listed, shown
 from pipeline.images.sources.address import beside, kind_of, stem_of
 from pipeline.images.sources.catalogue import Catalogue

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, cast
 
 from pipeline.errors import PipelineError, UsageError
 from pipeline.images.datasets.builtin import BUILTIN, builtin
-from pipeline.images.datasets.encodings import ENCODINGS, decoded, is_utf8, read_as
-from pipeline.images.datasets.located import Locator, Rewrites
+from pipeline.images.datasets.lists.encodings import ENCODINGS, decoded, is_utf8, read_as
+from pipeline.images.datasets.lists.located import Locator, Rewrites
 from pipeline.images.datasets.scan import LISTS, archives_in, archives_matching, is_computed, scan
 from pipeline.images.decoding.formats import OPTIONAL, SUFFIXES
 from pipeline.images.decoding.pictures import as_source, check_source

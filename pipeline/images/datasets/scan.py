@@ -14,7 +14,7 @@ from pipeline.images.datasets.builtin import BUILTIN
 from pipeline.images.datasets.folders import image_set, scan_folder
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.datasets.layout import Layout, NameTree
-from pipeline.images.datasets.listing import Given, scan_bytes, scan_given, scan_listing
+from pipeline.images.datasets.lists.listing import Given, scan_bytes, scan_given, scan_listing
 from pipeline.images.datasets.packed import scan_archives
 from pipeline.images.names import is_hidden, listed, shown
 from pipeline.images.sources import fetch

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from pipeline.errors import BadImage, PipelineError
-from pipeline.images.datasets.columns import meaning
+from pipeline.images.datasets.lists.columns import meaning
 from pipeline.images.names import SPLIT_NAMES, joined, shown
 from pipeline.images.opening import MAX_BYTES, TOO_BIG, VANISHED
 from pipeline.images.sources import members

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from pipeline.images.datasets.columns import meaning
+from pipeline.images.datasets.lists.columns import meaning
 from pipeline.images.decoding.formats import OPTIONAL, SUFFIXES
 from pipeline.images.names import SPLIT_NAMES
 from pipeline.images.sources.members import Listing, Member

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.images.datasets.columns import COLUMNS, NAMES, columns_of
+from pipeline.images.datasets.lists.columns import COLUMNS, NAMES, columns_of
 
 
 def test_every_synonym_is_taken_for_its_column_in_any_case_and_with_blanks():

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.images.datasets import encodings
+from pipeline.images.datasets.lists import encodings
 
 #: Encoding → classes as people in its places name them.
 CLASSES = {

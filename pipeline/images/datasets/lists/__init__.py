@@ -1,0 +1,1 @@
+"""Lists of images as people write them: columns, encodings, and where the files are."""
