@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.images.datasets.imageset import ImageSet, class_notes, no_images
-from pipeline.images.datasets.layout import HIDDEN, Layout
+from pipeline.images.datasets.layout import HIDDEN, Layout, is_around
 from pipeline.images.names import class_name, counted, is_hidden, listed, shown
 from pipeline.images.opening import GONE, NOT_REGULAR, VANISHED
 
@@ -158,10 +158,13 @@ def _is(question: Callable[[], bool]) -> bool:
 
 def _refuse_wrapper(root: Path, names: Sequence[str]) -> None:
     """Refuse a folder around a data set, as unpacking an archive makes one."""
-    inner, files = Walk(str(root)).entries(names[0]) if len(names) == 1 else ([], [])
-    if len(inner) > 1 and not files:
+    if len(names) != 1:
+        return
+    inner, files = Walk(str(root)).entries(names[0])
+    if not files and is_around(names[0], inner, files):
+        folders = "folders" if len(inner) > 1 else "folder"
         raise PipelineError(
-            f"{shown(root)} holds only the folder '{shown(names[0])}', which holds the folders "
+            f"{shown(root)} holds only the folder '{shown(names[0])}', which holds the {folders} "
             f"{listed(inner, 3)}. If these are the classes or splits, "
             f"give {shown(root / names[0])}."
         )

@@ -106,11 +106,28 @@ class NameTree:
     def enter(self) -> Iterator[str]:
         """Go into the one folder that holds all others, as archives have it; yield its name."""
         folders, files = self.look().entries("")
-        if len(folders) == 1 and not files:
-            inner, _ = self.look().entries(folders[0])
-            if len(inner) > 1:
-                self.top = os.path.join(self.top, folders[0])
-                yield folders[0]
+        if (
+            len(folders) == 1
+            and not files
+            and is_around(folders[0], *self.look().entries(folders[0]))
+        ):
+            self.top = os.path.join(self.top, folders[0])
+            yield folders[0]
+
+
+def is_around(name: str, folders: Sequence[str], files: Sequence[str]) -> bool:
+    """Tell whether the only folder is one around a data set.
+
+    It is that of no split, and holds several folders, or that of a split alone.
+
+    Args:
+        name: its name.
+        folders: in it.
+        files: likewise.
+    """
+    if name.casefold() in SPLIT_NAMES or not folders:
+        return False
+    return len(folders) > 1 or (not files and folders[0].casefold() in SPLIT_NAMES)
 
 
 @dataclass

@@ -236,6 +236,13 @@ def test_the_folder_around_a_data_set_is_refused_with_the_right_one(make):
     )
 
 
+def test_so_is_the_folder_around_one_of_a_split(make):
+    root = make("photos/train/a/1", "photos/train/b/1")
+    with pytest.raises(PipelineError, match=r"'photos', which holds the folder 'train'\. If these"):
+        scan(root)
+    assert set(scan(root / "photos").splits) == {"train"}
+
+
 def test_all_folders_that_cannot_be_read_come_in_one_sentence(make, monkeypatch):
     root = make("a/1", "b/1", "c/1")
     scandir = os.scandir

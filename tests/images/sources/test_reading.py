@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from packing import as_parquet, as_tar, as_webdataset, as_zip, files, in_memory, served
 from photos import FAST, OPTIONS, Heard, paint
+from PIL import Image
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
@@ -209,3 +210,17 @@ def test_what_works_on_a_table_reads_its_images_from_an_archive(photos, tmp_path
     assert pipeline.evaluate(as_tar(photos, tmp_path / "y.tar"), model, cache=cache)
     place = as_tar(photos, tmp_path / "x.tar")
     assert pipeline.evaluate(table, model, data=str(place), cache=cache)
+
+
+@pytest.mark.parametrize(
+    ("inside", "splits"),
+    [("photos/train", {"train"}), ("train", {"train"}), ("photos", None), ("", None)],
+)
+def test_folders_around_a_data_set_in_an_archive_are_read_as_on_disk(tmp_path, inside, splits):
+    for name in ("a/1.png", "b/2.png"):
+        picture = tmp_path / "all" / inside / name
+        picture.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(picture)
+    found = scan(as_tar(tmp_path / "all", tmp_path / "x.tar"))
+    assert found.classes == ("a", "b")
+    assert (set(found.splits) if found.splits else None) == splits
