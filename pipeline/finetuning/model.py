@@ -90,14 +90,11 @@ class Predictor:
     @property
     def title(self) -> str:
         """Return what it is, for people: `head 0123456789ab (logreg on resnet18)`."""
-        info = self.info
-        if isinstance(info, HeadInfo):
-            how = f"{info.clf} on {info.trunk}"
-        elif info.from_scratch:
-            how = f"{info.trunk} from scratch"
-        else:
-            how = f"{info.trunk}, {info.unfreeze} unfrozen"
-        return f"{self.kind} {self.id} ({how})"
+        return self.info.summary
+
+    def __repr__(self) -> str:
+        """Return its title; the network has hundreds of lines."""
+        return f"<{self.title}>"
 
     @property
     def temperature(self) -> float:
@@ -227,7 +224,7 @@ def of_head(head: Head, cache: Cache) -> Predictor:
 WEIGHTS = "model.safetensors"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model(Predictor):
     """From images to classes: trunk, fine-tuned part, head, preprocessing and class names.
 
@@ -331,7 +328,7 @@ class Model(Predictor):
         return cls(info, _key(info), linear, linear.scores, lambda: network.body, store, network)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Unopened(Predictor):
     """A model whose network is read when it has to run, and not where a converted one is kept."""
 

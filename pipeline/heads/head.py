@@ -54,6 +54,10 @@ class Head:
         self.info, self.linear, self.estimator, self.folder = info, linear, estimator, folder
         self.classes_ = np.array(info.classes, dtype=object)
 
+    def __repr__(self) -> str:
+        """Return what it is, for people."""
+        return f"<{self.info.summary}>"
+
     @property
     def id(self) -> str:
         """Return the head's id, twelve hexadecimal digits."""

@@ -163,6 +163,11 @@ class HeadInfo(ResultInfo):
     near_duplicates: tuple[dict[str, Any], ...] = ()
 
     @property
+    def summary(self) -> str:
+        """Return what it is, for people: `head 0123456789ab (logreg on resnet18)`."""
+        return f"head {self.id} ({self.clf} on {self.trunk})"
+
+    @property
     def partial(self) -> bool:
         """Tell whether the head was fitted on a part of train: an experiment, however new."""
         return bool(self.recipe["shots"] or self.recipe["train_fraction"])
@@ -256,6 +261,12 @@ class ModelInfo(ResultInfo):
             raise ValueError(f"lacks metrics.{self.selected_on:.20}")
         if lost := {"activations", "head", "training", "evaluation"} - set(self.seconds):
             raise ValueError(f"lacks {', '.join(sorted(f'seconds.{part}' for part in lost))}")
+
+    @property
+    def summary(self) -> str:
+        """Return what it is, for people: `model 0123456789ab (resnet18, layer4 unfrozen)`."""
+        how = " from scratch" if self.from_scratch else f", {self.unfreeze} unfrozen"
+        return f"model {self.id} ({self.trunk}{how})"
 
     @property
     def policy(self) -> str | None:

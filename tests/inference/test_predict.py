@@ -48,6 +48,16 @@ def head(modelled):
     return over
 
 
+@pytest.mark.parametrize("kind", [HEAD, MODEL])
+def test_what_is_printed_in_python_is_one_line(modelled, kind):
+    cache = Cache.at(modelled / "cache")
+    opened = open_predictor(find(cache, only(kind, modelled)), cache)
+    assert repr(opened) == f"<{opened.title}>" and opened.id in opened.title
+    assert len(repr(opened)) < 100
+    if kind is HEAD:
+        assert repr(pipeline.Head.open(only(kind, modelled))) == repr(opened)
+
+
 @pytest.mark.parametrize(("kind", "near"), [(HEAD, 1e-5), (MODEL, 5e-3)])
 def test_it_gives_the_stored_predictions_of_the_same_images(modelled, kind, near):
     folder = only(kind, modelled)
