@@ -71,12 +71,21 @@ class Preprocess:
             F.resize, interpolation=InterpolationMode(self.interpolation), antialias=True
         )
         if self.squash:
-            image = resize(image, [self.resize, self.resize])
-            squashed: torch.Tensor = F.center_crop(image, [self.crop, self.crop])
-            return squashed
+            return _middle(resize(image, [self.resize, self.resize]), self.crop, self.crop)
         height, width = image.shape[-2:]
         longest = MAX_ASPECT * min(height, width)
         if max(height, width) > longest:
-            image = F.center_crop(image, [min(height, longest), min(width, longest)])
-        crop: torch.Tensor = F.center_crop(resize(image, [self.resize]), [self.crop, self.crop])
-        return crop
+            image = _middle(image, min(height, longest), min(width, longest))
+        return _middle(resize(image, [self.resize]), self.crop, self.crop)
+
+
+def _middle(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Return what torchvision's `center_crop` does, in less time where nothing is to be padded."""
+    from torchvision.transforms.v2 import functional as F
+
+    tall, wide = image.shape[-2:]
+    if height > tall or width > wide:
+        padded: torch.Tensor = F.center_crop(image, [height, width])
+        return padded
+    top, left = round((tall - height) / 2), round((wide - width) / 2)
+    return image[..., top : top + height, left : left + width]
