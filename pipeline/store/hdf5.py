@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ class Streamed:
     def of(cls, array: np.ndarray) -> Streamed:
         """Return an array that is there as one block."""
         return cls(array.shape, array.dtype, lambda: [array])
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def build(arrays: Mapping[str, np.ndarray], deferred: tuple[str, ...] = ()) -> list[memoryview]:
