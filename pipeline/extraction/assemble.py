@@ -18,6 +18,7 @@ from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.names import safe
 from pipeline.images.remarks import TAKEN
 from pipeline.images.sources.address import without_access
+from pipeline.sequences import HexDigests
 from pipeline.store.atomic import may_only_be_read, remove, write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.index.keys import Key, Keys, joined
@@ -91,7 +92,7 @@ def assemble(
         labels=images.labels,
         splits=images.splits or (),
         paths=images.paths,
-        digests=tuple(digest.hex() for digest in images.digests),
+        digests=HexDigests(images.digests),
         classes=images.classes,
         groups=images.groups,
         shards=tuple(shards),

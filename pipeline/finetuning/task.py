@@ -100,7 +100,7 @@ class Task:
         def left(rows: np.ndarray) -> np.ndarray:
             return np.asarray(rows[~gone[rows]])
 
-        named = [self.table.paths[row] for row in np.flatnonzero(gone)]
+        named = [self.table.paths[row] for row in np.flatnonzero(gone).tolist()]
         sentence = (
             f"{counted(len(named), 'image')} could not be used and count nowhere: "
             f"{listed(named, 3)} ({next(iter(lost.values()))})."

@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,48 +23,24 @@ import numpy as np
 
 from pipeline.arguments import path_of
 from pipeline.errors import DamagedError, PipelineError
+from pipeline.sequences import Digests, HexDigests, Texts
 from pipeline.store import hdf5
 from pipeline.store.atomic import write_pieces
 from pipeline.store.columns import parts
+from pipeline.store.columns.checked import Unread, checksum, summed
 from pipeline.store.columns.parts import WHOLE, PartedRows
 from pipeline.store.hdf5 import Streamed
 from pipeline.store.records import TABLE_SCHEMA, Provenance
 
+_AT_ONCE = 1 << 14  # values whose JSON is made at once
 #: What may lie in parts, and is read when it is asked for.
 LARGE = ("features", "views")
-_STRINGS = ("splits", "paths", "digests", "classes", "groups", "shards")
+#: Texts of which many are equal, and those of which each image has its own.
+_STRINGS, _NAMES = ("splits", "classes", "groups", "shards"), ("paths", "digests")
 
 
 if TYPE_CHECKING:
     import pandas
-
-
-class Unread:
-    """An array that is mapped, and hashed when it is asked for.
-
-    Args:
-        name: of the array.
-        array: the map.
-        checksum: what `checksum` has to give for it.
-        damage: a sentence for where it gives something else.
-    """
-
-    def __init__(self, name: str, array: np.ndarray, checksum: str, damage: str):
-        self.name, self.array, self.checksum, self.damage = name, array, checksum, damage
-        self.shape = array.shape
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def read(self) -> np.ndarray:
-        """Return the array.
-
-        Raises:
-            DamagedError: it is not what it was.
-        """
-        if checksum({self.name: self.array}) != self.checksum:
-            raise DamagedError(self.damage)
-        return self.array
 
 
 class _Large:
@@ -94,7 +70,7 @@ class _Large:
         vars(table).setdefault("_stored", {})[self.name] = column
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class FeatureTable:
     """The features of a data set's images, and all that is needed to know where they came from.
 
@@ -125,13 +101,16 @@ class FeatureTable:
         views: Any = _Large(needed=False)
     labels: np.ndarray
     splits: tuple[str, ...]
-    paths: tuple[str, ...]
-    digests: tuple[str, ...]
+    paths: Sequence[str]
+    digests: Sequence[str]
     classes: tuple[str, ...]
     groups: tuple[str, ...] | None
     shards: tuple[str, ...]
     provenance: Provenance
     path: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"FeatureTable({str(self.path)!r}, {len(self.labels):,} × {self.dim:,})"
 
     @property
     def fingerprint(self) -> str:
@@ -142,8 +121,11 @@ class FeatureTable:
     def table_id(self) -> str:
         """Return sha256 over fingerprint, ordered digests, labels, splits and groups."""
         labels = [self.classes[label] if label >= 0 else None for label in self.labels.tolist()]
-        parts = [self.fingerprint, self.digests, labels, self.splits, self.groups, self.classes]
-        return hashlib.sha256(bytes(hdf5.text(parts)[()])).hexdigest()
+        total = hashlib.sha256()
+        for piece in _json([self.fingerprint, self.digests, labels, self.splits, self.groups,
+                            self.classes]):  # fmt: skip
+            total.update(piece)
+        return total.hexdigest()
 
     @property
     def stored(self) -> dict[str, Any]:
@@ -237,8 +219,9 @@ class FeatureTable:
             provenance = Provenance.from_json(values)
         except ValueError as error:
             raise DamagedError(f"The table {path} is damaged: its provenance {error}.") from error
-        texts = {n: hdf5.to_strings(arrays[n]) for n in _STRINGS if n in arrays}
-        columns: dict[str, Any] = {"groups": None, "labels": arrays["labels"], **texts}
+        columns: dict[str, Any] = {"groups": None, "labels": arrays["labels"]}
+        columns |= {n: hdf5.to_strings(arrays[n]) for n in _STRINGS if n in arrays}
+        columns |= {"paths": Texts(arrays["paths"]), "digests": _digests(path, arrays["digests"])}
         for name in LARGE:
             columns[name] = _column(name, large.get(name), arrays, path, provenance.command)
         lengths = {len(columns[n]) for n in ("features", "labels", "splits", "paths", "digests")}
@@ -287,16 +270,20 @@ class FeatureTable:
             features: in place of the table's, where they are too large to be in memory at once.
             views: likewise.
         """
+        self._write(path, {"features": features, "views": views})
+        return FeatureTable.open(path)
+
+    def _write(self, path: Path, large: Mapping[str, Streamed | None]) -> None:
         arrays: dict[str, np.ndarray] = {
             "provenance": hdf5.text(self.provenance.to_json()),
             "labels": self.labels.astype(np.int64),
         }
-        for name in _STRINGS:
+        for name in (*_STRINGS, *_NAMES):
             values = getattr(self, name)
             if values is not None:
                 arrays[name] = hdf5.strings(values)
         tail: dict[str, Streamed] = {}
-        for name, given in (("features", features), ("views", views)):
+        for name, given in large.items():
             if given is None and (own := getattr(self, name)) is not None:
                 given = _streamed(own)
             if given is not None and given.nbytes > parts.LARGE:
@@ -304,8 +291,17 @@ class FeatureTable:
                 arrays[f"{name}_parts"] = hdf5.text(written.to_json())
             elif given is not None:
                 tail[name] = given
-        write_pieces(path, hdf5.pieces(arrays, _summed(arrays, tail)), what="the table")
-        return FeatureTable.open(path)
+        behind = {name: Streamed.of(arrays[name]) for name in _NAMES}  # no copy is made of these
+        within = {name: array for name, array in arrays.items() if name not in behind}
+        pieces = hdf5.pieces(within, behind | summed(arrays, tail))
+        write_pieces(path, pieces, what="the table")
+
+
+def _digests(path: Path, array: np.ndarray) -> HexDigests:
+    try:
+        return HexDigests(Digests(np.frombuffer(bytes.fromhex(array.tobytes().decode()), np.uint8)))
+    except ValueError as error:
+        raise DamagedError(f"The table {path} is damaged: its digests are none.") from error
 
 
 def _column(
@@ -388,46 +384,15 @@ def flat_notes(features: np.ndarray, rows: np.ndarray | None = None) -> tuple[st
     )
 
 
-def checksum(arrays: Mapping[str, np.ndarray]) -> str:
-    """Return sha256 over the names, dtypes, shapes and bytes of arrays, in the order of names."""
-    total = hashlib.sha256()
-    for name in sorted(arrays):
-        _add(total, name, arrays[name])
-    return total.hexdigest()
-
-
-def _summed(arrays: Mapping[str, np.ndarray], tail: Mapping[str, Streamed]) -> dict[str, Streamed]:
-    """Return what comes behind the arrays, hashed when it goes by, and the checksums."""
-    sums = {f"{name}_checksum": _sum(hashlib.sha256(_described(name, tail[name]))) for name in tail}
-
-    def blocks(name: str) -> Iterator[np.ndarray]:
-        total = hashlib.sha256(_described(name, tail[name]))
-        for block in tail[name].blocks():
-            total.update(hdf5.as_bytes(block))
-            yield block
-        sums[f"{name}_checksum"] = _sum(total)
-
-    def behind(name: str) -> list[np.ndarray]:
-        return [sums[name]]
-
-    def last() -> list[np.ndarray]:
-        return [np.array(checksum({**arrays, **sums}).encode(), "S64")]
-
-    summed = {name: replace(tail[name], blocks=partial(blocks, name)) for name in sorted(tail)}
-    for name in sorted(sums):
-        summed[name] = Streamed((), np.dtype("S64"), partial(behind, name))
-    return {**summed, "checksum": Streamed((), np.dtype("S64"), last)}
-
-
-def _sum(total: hashlib._Hash) -> np.ndarray:
-    return np.array(total.hexdigest().encode(), "S64")
-
-
-def _add(total: hashlib._Hash, name: str, array: np.ndarray) -> None:
-    total.update(_described(name, array))
-    if array.size:
-        total.update(hdf5.as_bytes(array))
-
-
-def _described(name: str, array: np.ndarray | Streamed) -> bytes:
-    return f"{name}|{array.dtype.kind}{array.dtype.itemsize}|{array.shape}|".encode()
+def _json(columns: Sequence[Any]) -> Iterator[bytes]:
+    """Yield the JSON of columns piece by piece, since those of many images take much memory."""
+    for number, column in enumerate(columns):
+        yield b", " if number else b"["
+        if column is None or isinstance(column, str):
+            yield json.dumps(column).encode()
+            continue
+        for start in range(0, len(column), _AT_ONCE):
+            some = json.dumps([*column[start : start + _AT_ONCE]]).encode()
+            yield (b", " if start else b"[") + some[1:-1]
+        yield b"]" if len(column) else b"[]"
+    yield b"]"

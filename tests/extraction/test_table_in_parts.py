@@ -19,8 +19,9 @@ from pipeline.extraction.options import ExtractOptions
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
 from pipeline.store.columns import parts
+from pipeline.store.columns.checked import Unread
 from pipeline.store.columns.parts import PartedRows
-from pipeline.store.table import FeatureTable, Unread
+from pipeline.store.table import FeatureTable
 
 ASKED = ExtractOptions(precision="fp32", views=2)
 

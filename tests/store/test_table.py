@@ -7,8 +7,9 @@ import pytest
 from tables import provenance
 
 from pipeline.errors import DamagedError, PipelineError
+from pipeline.store.columns.checked import Unread
 from pipeline.store.hdf5 import Streamed
-from pipeline.store.table import FeatureTable, Unread
+from pipeline.store.table import FeatureTable
 
 
 def table(**changes) -> FeatureTable:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import threading
@@ -85,6 +86,11 @@ class PartedRows:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._begin()
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of all rows as an array."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def __repr__(self) -> str:
         return f"PartedRows({str(self.folder)!r}, {self.parts!r})"
