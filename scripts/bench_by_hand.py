@@ -74,7 +74,7 @@ class ByHand:
         """Return the log-loss of what chooses, and the logits of each split."""
         task, table = self.task, self.task.table
         trunk, dtype = load_trunk(task, self.cache), DTYPES[choose_precision("auto", "cpu")]
-        like = torch.nn.Linear(table.features.shape[1], len(table.classes), device="meta")
+        like = torch.nn.Linear(table.dim, len(table.classes), device="meta")
         network = Network(
             trunk.module, Preprocess.from_json(table.provenance.preprocess),
             layer=table.provenance.layer, pool=table.provenance.pool,

@@ -1,12 +1,17 @@
 """What several processes bring: the efficiency of 1, 2 and 4, and of a real trunk in two.
 
     python scripts/bench_scale.py [--batches 400] [--seconds 0.2] [--folder DIR] [--json]
+    python scripts/bench_scale.py --rows 1000000 [--width 16] [--links 1000000] [--folder DIR]
 
 `waiting`: a forward pass that sleeps, so that the cores are idle and what is measured is what the
 work costs besides: handing out parts, commits, records. `real`: ResNet-18 with random weights in
 one process and in two, each with one thread. Starting is excluded: time runs from when every
 process has its first batch in hand to when the last row is committed. The efficiency of N
 processes is seconds of one / (N × seconds of N).
+
+With `--rows` it measures what is done once for all rows, as `bench_store.py` does: from given
+digests to index, plan and table, one pass of a head over that table, and the scan of hard links
+apart.
 """
 
 from __future__ import annotations
@@ -165,6 +170,19 @@ def of_workers(arguments: argparse.Namespace, home: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def of_rows(arguments: argparse.Namespace) -> None:
+    """Measure and print what is done once for all rows."""
+    import bench_store
+
+    arguments.checkouts, arguments.head = [Path(__file__).parents[1]], True
+    arguments.index_only = False
+    report = bench_store.of_store(arguments)
+    if arguments.json:
+        print(json.dumps({"rows": arguments.rows, "width": arguments.width, "found": report}))
+        return
+    bench_store.show(report)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -172,11 +190,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2, help="that each batch sleeps")
     parser.add_argument("--real-batches", type=int, default=48, help=f"of {BATCH} photos")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=0, help="of a store, in place of processes")
+    parser.add_argument("--width", type=int, default=16, help="numbers of a row")
+    parser.add_argument("--links", type=int, default=0, help="files that are scanned")
     parser.add_argument("--folder", type=Path, help="for images and caches; else a temporary one")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))  # where the processes find `bench_scale`
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if arguments.rows:
+        of_rows(arguments)
+        return
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
         found = of_workers(arguments, Path(scratch))

@@ -8,6 +8,8 @@ Then, each in a process of its own: `first`, the index from the shards alone; `i
 `table`, from N given digests to the plan (nothing is missing) and a new table, as `extract` does
 it; `again`, the same with the table there. `--links` are hard links to a few pictures that are
 scanned twice, with an empty memo and with a full one. `--index-only` stops after the index.
+`--pass` is what a head does on the table that was made: open it, the scaler, the eigenbasis, and
+one value and gradient of `linear` over all training rows.
 Seconds of the wall, those of the processor in brackets, which do not count what others do beside
 it; and the largest resident set of the process, shared pages included.
 """
@@ -17,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -72,7 +74,13 @@ def image_set(count: int) -> Any:
     """Return the images whose rows `make` made up, of 100 classes."""
     from pipeline.images.datasets.imageset import ImageSet
 
-    raw = digests(count).tobytes()
+    raw = digests(count)
+    try:
+        from pipeline.sequences import Digests
+
+        own: Any = Digests(raw)
+    except ImportError:  # an older version has an object for each
+        own = tuple(raw[at].tobytes() for at in range(count))
     splits = ("train",) * (count - count // 5) + ("val",) * (count // 5)
     return ImageSet(
         name="many",
@@ -81,7 +89,7 @@ def image_set(count: int) -> Any:
         labels=np.arange(count, dtype=np.int64) % 100,
         classes=tuple(f"{n:02}" for n in range(100)),
         splits=splits,
-        digests=tuple(raw[at : at + 32] for at in range(0, len(raw), 32)),
+        digests=own,
     )
 
 
@@ -110,7 +118,7 @@ def use(root: Path, count: int, index_only: bool) -> dict[str, Any]:
     images = image_set(count)
     with timed(found, "plan: images"):
         wanted = WantedImages(images, None)
-        keys = list(wanted.sources)
+        keys = getattr(wanted.sources, "own", None) or list(wanted.sources)
     with cache.reading(feature_key("auto").fingerprints, keys):
         with timed(found, "index"):
             rows = find_rows(cache, feature_key("auto"), keys, device="cpu")
@@ -131,6 +139,20 @@ def use(root: Path, count: int, index_only: bool) -> dict[str, Any]:
                 facts=facts, cost=PassCost(0, 0.0),
             )  # fmt: skip
     assert len(table.labels) == count
+    return found
+
+
+def head_pass(root: Path) -> dict[str, Any]:
+    """Open the table that was made, and go over it once as `linear` does."""
+    import bench_wide
+
+    from pipeline.store.cache import Cache
+
+    cache, found = Cache.at(root), dict[str, Any]()
+    with timed(found, "open"):
+        table = cache.open_table(cache.table_files()[0])
+    with timed(found, "scaler, basis, one pass"):
+        bench_wide.one_pass(table, bench_wide.Log())
     return found
 
 
@@ -187,11 +209,14 @@ def step(words: list[str]) -> None:
     name, root, *numbers = words
     if name == "make":
         found = make(Path(root), int(numbers[0]), int(numbers[1]))
+    elif name == "pass":
+        found = head_pass(Path(root))
     elif name == "scan":
         found = scan(Path(root), Path(numbers[0]))
     else:
         found = use(Path(root), int(numbers[0]), name == "index")
-    found["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text()  # `ru_maxrss` counts the process that began it
+    found["peak_bytes"] = int(status.split("VmHWM:")[1].split()[0]) * 1024
     print(json.dumps(found))
 
 
@@ -206,9 +231,20 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=WIDTH)
     parser.add_argument("--links", type=int, default=0)
     parser.add_argument("--index-only", action="store_true")
+    parser.add_argument("--pass", action="store_true", dest="head")
     parser.add_argument("--folder", type=Path, help="where the caches are made and removed")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
+    report = of_store(asked)
+    if asked.json:
+        print(json.dumps({"rows": asked.rows, "width": asked.width, "found": report}))
+        return
+    print(f"{asked.rows:,} rows of {asked.width} numbers")
+    show(report)
+
+
+def of_store(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return what each step took, by checkout."""
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         if asked.links:
@@ -218,18 +254,20 @@ def main() -> None:
             found = {"make": measure(checkout, "make", root, *given)}
             for name in ("first", "index") if asked.index_only else ("first", "use", "again"):
                 kind = "index" if asked.index_only else "use"
-                if name == "use":  # the index is there, the table is not
-                    for path in (root / "tables").glob("*.h5"):
-                        path.unlink()
+                if name == "use" and (root / "tables").exists():  # the index is there, no table
+                    shutil.rmtree(root / "tables")
                 found[name] = measure(checkout, kind, root, *given)
+            if asked.head:
+                found["head"] = measure(checkout, "pass", root)
             if asked.links:
                 for name in ("scan, empty memo", "scan, full memo"):
                     found[name] = measure(checkout, "scan", root, Path(folder, "links"))
             report[str(checkout)] = found
-    if asked.json:
-        print(json.dumps({"rows": asked.rows, "width": asked.width, "found": report}))
-        return
-    print(f"{asked.rows:,} rows of {asked.width} numbers")
+    return report
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print what `of_store` returned."""
     for checkout, found in report.items():
         print(checkout)
         for name, values in found.items():
@@ -237,6 +275,8 @@ def main() -> None:
             timed_ones = {key: value for key, value in values.items() if isinstance(value, list)}
             for key, (wall, processor) in timed_ones.items():
                 print(f"  {f'{name}: {key}':<28} {wall:7.2f} s ({processor:.2f} s)")
+            if len(timed_ones) == 1:
+                print(f"  {name}: {peak:.2f} GB")
             if len(timed_ones) > 1:
                 wall, processor = map(sum, zip(*timed_ones.values(), strict=True))
                 print(f"  {f'{name}: all':<28} {wall:7.2f} s ({processor:.2f} s), {peak:.2f} GB")

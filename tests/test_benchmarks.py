@@ -1,3 +1,4 @@
+import importlib
 import json
 import sys
 from dataclasses import replace
@@ -136,14 +137,16 @@ def test_the_benchmark_of_scale_measures_several_processes(tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("script", ["bench_store", "bench_scale"])
 def test_the_benchmark_of_the_store_goes_from_digests_to_a_table_and_scans_links(
-    tmp_path, monkeypatch, capsys
+    tmp_path, monkeypatch, capsys, script
 ):
-    import bench_store
-
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     words = ["--rows", "600", "--links", "20", "--folder", str(tmp_path), "--json"]
-    monkeypatch.setattr(sys, "argv", ["bench_store.py", *words])
-    bench_store.main()
+    if script == "bench_store":
+        words.append("--pass")
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *words])
+    importlib.import_module(script).main()
     report = json.loads(capsys.readouterr().out)
     (found,) = report["found"].values()
     assert found["make"]["shards"] == 3 and report["rows"] == 600
@@ -151,6 +154,7 @@ def test_the_benchmark_of_the_store_goes_from_digests_to_a_table_and_scans_links
     for name in ("index", "plan: images", "plan: missing", "table"):
         assert all(seconds >= 0 for seconds in found["use"][name])
     assert found["scan, full memo"]["images"] == 20
+    assert {"open", "scaler, basis, one pass"} < set(found["head"])
     assert not list(tmp_path.iterdir())
 
 

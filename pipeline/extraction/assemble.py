@@ -18,6 +18,7 @@ from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.names import safe
 from pipeline.images.remarks import TAKEN
 from pipeline.images.sources.address import without_access
+from pipeline.sequences import HexDigests
 from pipeline.store.atomic import may_only_be_read, remove, write_bytes
 from pipeline.store.cache import Cache
 from pipeline.store.index.keys import Key, Keys, joined
@@ -91,7 +92,7 @@ def assemble(
         labels=images.labels,
         splits=images.splits or (),
         paths=images.paths,
-        digests=tuple(digest.hex() for digest in images.digests),
+        digests=HexDigests(images.digests),
         classes=images.classes,
         groups=images.groups,
         shards=tuple(shards),
@@ -111,7 +112,7 @@ def assemble(
     except PipelineError as error:
         if held is None or not may_only_be_read(error):
             raise
-        few = held.views is None or held.views.shape[1] < options.views
+        few = held.view_count < options.views
         if views and (few or held.provenance.augment != options.augment):
             raise
         return held  # of another command, or of images that lay elsewhere
@@ -123,13 +124,14 @@ def _held(path: Path, table: FeatureTable) -> FeatureTable | None:
         held = FeatureTable.open(path) if path.exists() else None
     except DamagedError:
         return None
-    same = held is not None and (held.table_id, held.paths) == (table.table_id, table.paths)
-    return held if same else None
+    if held is None or (held.table_id, held.paths) != (table.table_id, table.paths):
+        return None
+    return None if held.damaged(trust=True) else held
 
 
 def _says(held: FeatureTable, table: FeatureTable, views: int) -> bool:
     """Tell whether a table of the same images says all that `table` says, or more."""
-    richer = held.views is not None and held.views.shape[1] > views
+    richer = held.view_count > views
     before, now = held.provenance.to_json(), table.provenance.to_json()
     differing = {name for name, value in now.items() if before[name] != value}
     if richer:

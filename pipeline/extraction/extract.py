@@ -26,6 +26,7 @@ from pipeline.images.views import CLASSIC
 from pipeline.progress import Progress, Silent
 from pipeline.store.atomic import make_folder, may_only_be_read
 from pipeline.store.cache import Cache
+from pipeline.store.index.keys import joined as every
 from pipeline.store.records import PassCost
 from pipeline.store.shards import Keys
 from pipeline.store.table import FeatureTable, flat_notes
@@ -89,7 +90,7 @@ class Extraction:
             "remarks": [{"path": path, "remark": remark} for path, remark in self.remarks],
             "notes": list(self.notes),
             "rows": len(table.labels),
-            "dim": int(table.features.shape[1]),
+            "dim": table.dim,
             "classes": list(table.classes),
             "splits": table.split_counts,
             "views": self.views,
@@ -275,7 +276,7 @@ def extract_tables(
             f"--views are of labelled training images, and {gathered.root} has none: leave it out."
         )
     asked = [feature_key(facts, one) for one in several]
-    keys = Keys.of([*wanted.sources, *views])
+    keys = every([Keys.of(wanted.sources), Keys.of(views)])
     with cache.reading([f for key in asked for f in key.fingerprints], keys):
         stored = {
             key: find_rows(cache, key, keys, device=options.device, engine=options.engine)
@@ -308,7 +309,7 @@ def _table(
     index, images = rows.index, wanted.images
     tried = Keys.of(rows.computed)
     extracted = tried.take(index.having(tried))
-    views = {key: wanted.sources[key[0], 0] for key in wanted.views(index, options.view_numbers)}
+    views = wanted.view_sources(index, options.view_numbers)
     if views:
         fill(
             cache, options, [rows], views, trunk=trunk, progress=progress, unit="views",
@@ -338,7 +339,7 @@ def _table(
         # shares know of no bad image before they meet it, and plan its views, too
         planned = dict.fromkeys(wanted.views(None, options.view_numbers))
         for keys in (wanted.sources, views, planned):
-            cache.end_run(rows.key.fingerprint, list(keys))
+            cache.end_run(rows.key.fingerprint, Keys.of(keys))
     told = unread_notes(unread, rows.key.precision)
     told += [*flat_notes(table.features), *Remarks(remarks).notes]
     if not facts.own_pool:  # of tokens, whose number cannot be any
@@ -357,7 +358,7 @@ def _table(
         remarks=tuple(remarks),
         listing=listing,
         notes=tuple(dict.fromkeys(notes)),
-        views=0 if table.views is None else table.views.shape[1],
+        views=table.view_count,
         views_computed=more,
         seconds=rows.seconds,
         images_per_second=(computed + more) / rows.seconds if rows.seconds else 0.0,

@@ -25,6 +25,7 @@ from pipeline.images.opening import VANISHED
 from pipeline.images.sources.address import is_remote, kind_of, known, without_access
 from pipeline.images.sources.catalogue import Catalogue
 from pipeline.progress import Progress
+from pipeline.sequences import Digests
 from pipeline.store.cache import Cache
 from pipeline.store.table import FeatureTable
 
@@ -118,7 +119,7 @@ def of_data(
             f"WARNING: MORE FILES {which.upper()}WERE LEFT OUT THAN TAKEN: "
             f"{len(reasons):,} of {counted(len(files), 'file')}.",
         )
-    digests = tuple(file.digest for file in files if file.digest is not None)
+    digests = Digests.of(file.digest for file in files if file.digest is not None)
     kept = images.without(reasons)
     kept = replace(kept, notes=(*notes, *kept.notes))
     return replace(kept, digests=digests).noted(kept)
@@ -142,7 +143,7 @@ def of_table(table: FeatureTable, data: str | Path | None = None) -> ImageSet:
         classes=table.classes,
         splits=table.splits,
         groups=table.groups,
-        digests=tuple(bytes.fromhex(digest) for digest in table.digests),
+        digests=Digests.of_hex(table.digests),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.decoding.formats import claims
 from pipeline.images.sources.address import joined
-from pipeline.store.shards import Index, Key
+from pipeline.store.shards import Index, Key, KeyMap, Keys
 
 
 class WantedImages:
@@ -26,19 +26,18 @@ class WantedImages:
 
     Attributes:
         keys: (digest, 0) of each image, in data set order.
-        sources: each key to the path of the first image that has it, in the same order.
+        sources: each key to the path of the first image that has it, in the same order; looked
+            up one by one it is slow.
         left_out: path and reason of every stray file.
         total: images found, bad ones included.
     """
 
     def __init__(self, images: ImageSet, most: int | None):
         self.images, self.most = images, most
-        self.keys: list[Key] = [(digest, 0) for digest in images.digests]
-        self.files = Counter(self.keys)  # equal files are one row
-        self.sources: dict[Key, str | bytes] = {}
-        root = str(images.root)
-        for key, path in zip(self.keys, images.paths, strict=True):
-            self.sources.setdefault(key, joined(root, path))
+        self.keys = Keys.of_digests(images.digests)
+        first = self.keys.distinct()  # equal files are one row
+        own = self.keys if len(first) == len(self.keys) else self.keys.take(first)
+        self.sources: KeyMap[str | bytes] = KeyMap(own, _Files(images, first))
         self.false = [entry for entry in images.left_out if claims(*entry)]
         self.left_out = tuple(entry for entry in images.left_out if not claims(*entry))
         self.total = len(self.keys) + len(self.false)
@@ -56,8 +55,15 @@ class WantedImages:
         train &= self.images.labels >= 0
         if index is not None:
             train &= index.having(self.keys)
-        digests = [self.keys[row][0] for row in np.flatnonzero(train)]
-        return [(digest, view) for digest in digests for view in numbers]
+        some = self.keys.take(np.flatnonzero(train))
+        return [(digest, view) for digest, _ in some for view in numbers]
+
+    def view_sources(self, index: Index | None, numbers: Sequence[int]) -> dict[Key, str | bytes]:
+        """Return the path of each view that `views` returns, in this order."""
+        if not (views := self.views(index, numbers)):
+            return {}
+        sources = dict(self.sources.items())
+        return {(digest, view): sources[digest, 0] for digest, view in views}
 
     def listed(self, index: Index) -> list[tuple[str, str]]:
         """Return path and reason of every bad file of the data set."""
@@ -66,7 +72,9 @@ class WantedImages:
 
     def reasons(self, index: Index) -> dict[int, str]:
         """Return row to the reason of every image that has no row."""
-        return {row: index.bad[key] for row, key in enumerate(self.keys) if key in index.bad}
+        rows = np.flatnonzero(self.keys.among(index.bad))
+        keys = self.keys.take(rows)
+        return {row: index.bad[key] for row, key in zip(rows.tolist(), keys, strict=True)}
 
     def remarks(self, index: Index) -> list[tuple[str, str]]:
         """Return path and remark of every image of which decoding says something."""
@@ -77,13 +85,32 @@ class WantedImages:
 
     def check(self, index: Index) -> None:
         """Raise a `PipelineError` where more files are bad than are allowed."""
-        count = sum(self.files[key] for key in index.bad) + len(self.false)
+        count = int(self.keys.among(index.bad).sum()) + len(self.false)
         if self.most is not None and count > self.most:
             raise PipelineError(
                 f"{count} images could not be decoded, and --max-bad allows {self.most}. "
                 f"{first(self.listed(index))} Fix or remove them, or allow more; what was computed "
                 "is kept."
             )
+
+
+class _Files(Sequence[str | bytes]):
+    """Where some images of a set lie, made when they are asked for."""
+
+    def __init__(self, images: ImageSet, rows: np.ndarray):
+        self.root, self.paths, self.rows = str(images.root), images.paths, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str | bytes]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str | bytes]:
+        if isinstance(at, slice):
+            return [joined(self.root, self.paths[row]) for row in self.rows[at].tolist()]
+        return joined(self.root, self.paths[int(self.rows[at])])
 
 
 def first(bad: list[tuple[str, str]], most: int = 5) -> str:

@@ -64,7 +64,7 @@ def make_network(
         start: the head to start from; None for a random last layer.
     """
     table, options, given = task.table, task.options, task.table.provenance
-    like = nn.Linear(table.features.shape[1], len(table.classes), device="meta")
+    like = nn.Linear(table.dim, len(table.classes), device="meta")
     head = last_layer(like, head=start, seed=options.seed)
     l2 = start is not None and start.l2
     centre = None  # of features that a trunk from scratch does not give

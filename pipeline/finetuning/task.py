@@ -26,6 +26,7 @@ from pipeline.heads.options import FitHeadOptions
 from pipeline.heads.registry import HEADS
 from pipeline.heads.task import (
     assign,
+    check_finite,
     check_table,
     check_views,
     learned,
@@ -99,7 +100,7 @@ class Task:
         def left(rows: np.ndarray) -> np.ndarray:
             return np.asarray(rows[~gone[rows]])
 
-        named = [self.table.paths[row] for row in np.flatnonzero(gone)]
+        named = [self.table.paths[row] for row in np.flatnonzero(gone).tolist()]
         sentence = (
             f"{counted(len(named), 'image')} could not be used and count nowhere: "
             f"{listed(named, 3)} ({next(iter(lost.values()))})."
@@ -240,6 +241,7 @@ def _part_rows(
         UsageError: `--select-on val` without both val and test.
         PipelineError: too few images to set a part aside.
     """
+    check_finite(table)
     check_table(table)
     options = replace(_fitted_by(info), select_on="cv", repeats=0)
     duplicates = [NearDuplicate(**one) for one in info.near_duplicates]

@@ -28,6 +28,7 @@ from pipeline.heads.registry import kind_of, parse_grid
 from pipeline.heads.task import (
     Task,
     assign,
+    check_finite,
     check_table,
     check_views,
     learned,
@@ -175,6 +176,8 @@ def fit_heads(
     }
     fitted = {name: head for name, folder in folders.items() if (head := _kept(folder)) is not None}
     reused = tuple(head.id for head in fitted.values())
+    if missing := any(name not in fitted for name in names):
+        check_finite(table)
     if fitted:  # a head that is kept has those of its table
         pairs = next(iter(fitted.values())).info.near_duplicates
         duplicates = [NearDuplicate(**pair) for pair in pairs]
@@ -183,7 +186,6 @@ def fit_heads(
             table.features, table.digests, table.splits,
             pairs=(*near_duplicates.ACROSS, ("train", "train")), compare_all=options.compare_all,
         )  # fmt: skip
-    missing = any(name not in fitted for name in names)
     task = split_rows(table, options, notes, duplicates, choose=missing)
     failed: dict[str, str] = {}
     with clusters.joblib_on(options.on if missing else None, usable_cores()):
@@ -294,7 +296,7 @@ def _fit(
         table=str(table.path),
         fingerprint=table.fingerprint,
         trunk=table.provenance.trunk,
-        dim=int(table.features.shape[1]),
+        dim=table.dim,
         features=FeatureSource.from_json(table.provenance.to_json()),
         classes=table.classes,
         majority=table.classes[majority],

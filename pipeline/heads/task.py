@@ -167,8 +167,7 @@ def check_finite(table: FeatureTable) -> None:
 
 
 def check_table(table: FeatureTable) -> None:
-    """Refuse what no head can be fitted on."""
-    check_finite(table)
+    """Refuse what no head can be fitted on; its features are not read."""
     known = table.labels >= 0
     train = known & (np.array(table.splits, dtype=object) == "train")
     if not known.any():
@@ -337,7 +336,7 @@ def check_views(table: FeatureTable, views: int) -> None:
     Raises:
         UsageError: with the command that adds them.
     """
-    have = 0 if table.views is None else table.views.shape[1]
+    have = table.view_count
     if views > have:
         raise UsageError(
             f"--views {views}: {table.path} holds {have or 'no'} views of its training images. "

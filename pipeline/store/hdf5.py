@@ -11,8 +11,9 @@ from __future__ import annotations
 import errno
 import io
 import json
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ import numpy as np
 
 from pipeline.errors import DamagedError, PipelineError
 from pipeline.locks import UNKNOWN_CALL
+from pipeline.sequences import HexDigests, Texts
 from pipeline.store.atomic import cannot_read
+
+_AT_ONCE = 1 << 16  # texts that are encoded at once
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,11 @@ class Streamed:
     def of(cls, array: np.ndarray) -> Streamed:
         """Return an array that is there as one block."""
         return cls(array.shape, array.dtype, lambda: [array])
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def build(arrays: Mapping[str, np.ndarray], deferred: tuple[str, ...] = ()) -> list[memoryview]:
@@ -118,11 +127,17 @@ def as_bytes(array: np.ndarray) -> memoryview:
     return memoryview(np.ascontiguousarray(array).data).cast("B")
 
 
-def strings(values: list[str] | tuple[str, ...]) -> np.ndarray:
+def strings(values: Sequence[str]) -> np.ndarray:
     """Return fixed-length UTF-8 for a dataset; names that are not UTF-8 keep their bytes."""
-    encoded = [value.encode("utf-8", "surrogateescape") for value in values]
-    length = max([1, *map(len, encoded)])
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", length))
+    if isinstance(values, Texts | HexDigests):
+        array = values.array
+        return array.astype(h5py.string_dtype("utf-8", max(1, array.dtype.itemsize)), copy=False)
+    some = []  # piece by piece: an object for each takes much memory
+    for start in range(0, len(values), _AT_ONCE):
+        encoded = [v.encode("utf-8", "surrogateescape") for v in values[start : start + _AT_ONCE]]
+        some.append(np.array(encoded, "S"))
+    array = np.concatenate(some) if some else np.empty(0, "S1")
+    return array.astype(h5py.string_dtype("utf-8", array.dtype.itemsize))
 
 
 def text(value: Any) -> np.ndarray:
@@ -132,8 +147,10 @@ def text(value: Any) -> np.ndarray:
 
 
 def to_strings(array: np.ndarray) -> tuple[str, ...]:
-    """Return the inverse of `strings`."""
-    return tuple(value.decode("utf-8", "surrogateescape") for value in array.tolist())
+    """Return the inverse of `strings`; equal ones are one object."""
+    values = array.tolist()
+    known = {value: value.decode("utf-8", "surrogateescape") for value in {*values}}
+    return tuple(known[value] for value in values)
 
 
 class Reader:

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.store.typed_json import Record
 
 #: Of a table's file; one of another schema is to be made again.
-TABLE_SCHEMA = 4
+TABLE_SCHEMA = 5
 
 
 @dataclass(frozen=True)

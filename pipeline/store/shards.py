@@ -27,10 +27,10 @@ from pipeline.store import hdf5
 from pipeline.store.atomic import cannot, cannot_read, file_clock, make_folder, remove, write_bytes
 from pipeline.store.index import kept
 from pipeline.store.index.index import Index
-from pipeline.store.index.keys import Key, Keys
+from pipeline.store.index.keys import Key, KeyMap, Keys
 from pipeline.store.index.segment import Segment, Stamp
 
-__all__ = ["Index", "Key", "Keys", "RowStore", "key_arrays"]
+__all__ = ["Index", "Key", "KeyMap", "Keys", "RowStore", "key_arrays"]
 
 SCHEMA = 1
 #: The folder of what is kept of an index, beside the shards.

@@ -57,7 +57,7 @@ def of_features(
         computed: images and views that went through the trunk.
         seconds: that stage one took.
     """
-    views = 0 if table.views is None else table.views.shape[0] * table.views.shape[1]
+    views = table.view_count and table.view_count * len(table.training_rows)
     saved = max(0, len(table.labels) + views - computed)
     saved_seconds = _seconds(cache, table.fingerprint, saved)
     return StageCost("features", seconds, computed, saved, saved_seconds)

@@ -85,6 +85,9 @@ def verify(cache: Cache) -> Verdict:
         verdict.tables += 1
         with verdict.noting(path):
             tables.append(FeatureTable.open(path))
+            if lost := tables[-1].damaged():
+                verdict.problems |= {str(file): what for file, what in lost.items()}
+                verdict.repairs.append(tables[-1].provenance.command)
     for store in cache.stores():
         for name in store.names():
             verdict.shards += 1
@@ -137,7 +140,8 @@ def garbage(
     """Return the unreferenced files of a cache with their sizes in bytes, and remove none.
 
     These are shards that no table, model or run names, converted trunks that have no rows, advice
-    on tables that are gone, and temporary files and plans without a run that are older than `OLD`.
+    on tables that are gone, and parts of tables that none has, temporary files and plans without a
+    run that are older than `OLD`.
     Shards are listed before what names them is read: a run writes its manifest first and removes it
     when a table or model names the rows, so that no shard that it needs is taken for unreferenced,
     on whatever host.
@@ -186,6 +190,11 @@ def garbage(
     unused += [store.path(name) for store, name in shards if (store.fingerprint, name) not in named]
     used = {store.fingerprint for store, _ in shards} | needed.keys()
     unused += [path for path in compiled if path.stem not in used]
+    belonging = {path for table in tables for path in table.files}
+    unused += [
+        path for path in cache.tables.glob("*.parts/*")
+        if path not in belonging and _written(path) < past
+    ]  # fmt: skip
     about = {table.table_id for table in tables}
     unused += [path for path in advice.files(cache) if path.stem not in about]
     for folder, folders, names in os.walk(cache.root):
@@ -210,7 +219,7 @@ def collect(
 ) -> dict[Path, int]:
     """Remove files that `garbage` returned, if they are still unreferenced, and return them.
 
-    Row folders that are empty then go too.
+    Folders of rows and of parts that are empty then go too.
 
     Args:
         cache: as in `garbage`.
@@ -235,4 +244,7 @@ def collect(
     for store in cache.stores():
         if store.fingerprint not in needed and not store.names():
             store.remove_empty()
+    for folder in cache.tables.glob("*.parts"):
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
     return removed

@@ -30,7 +30,7 @@ class TableSummary:
     Attributes:
         path: its file.
         current: whether it is that of the last `extract`.
-        bytes: of the file.
+        bytes: of its files.
         table: opened; None where it is damaged.
         heads: its leaderboard.
         damaged: the reason; else empty.
@@ -59,7 +59,7 @@ class TableSummary:
             "table_id": table.table_id,
             "fingerprint": table.fingerprint,
             "images": len(table.labels),
-            "dim": int(table.features.shape[1]),
+            "dim": table.dim,
             "classes": list(table.classes),
             "splits": table.split_counts,
             "heads": [one.to_json() for one in self.heads],
@@ -81,14 +81,15 @@ def list_tables(cache: str | Path | None = None) -> list[TableSummary]:
     infos, _ = HEAD.every(store.root)
     found = []
     for path in store.table_files():
-        facts = path, path == current, path.stat().st_size
         try:
             table = FeatureTable.open(path)
         except PipelineError as error:
-            found.append(TableSummary(*facts, None, damaged=str(error)))
+            size = path.stat().st_size
+            found.append(TableSummary(path, path == current, size, None, damaged=str(error)))
         else:
             heads = rank_heads(infos, table.table_id)
-            found.append(TableSummary(*facts, table, tuple(heads)))
+            one = TableSummary(path, path == current, table.nbytes, table, tuple(heads))
+            found.append(one)
     return found
 
 

@@ -31,6 +31,7 @@ from tracing import CALLS, Call, calls, in_child
 from pipeline.errors import PipelineError
 from pipeline.store import atomic, cache, shards, table, upkeep
 from pipeline.store.cache import Cache
+from pipeline.store.columns import parts
 from pipeline.store.results import MODEL
 from pipeline.store.table import FeatureTable
 
@@ -47,7 +48,10 @@ PIECE = 4
 
 
 def work(root: Path) -> None:
-    """Do what extracting and fine-tuning do to a cache: a run, shards, a table, a model twice."""
+    """Do what extracting and fine-tuning do to a cache: a run, shards, a table, a model twice.
+
+    The table is in two parts.
+    """
     home = Cache.at(root)
     home.begin_run(FINGERPRINT, KEYS)
     store = home.rows(FINGERPRINT)
@@ -96,12 +100,14 @@ def model(into: Path, shards: list[str], epoch: int) -> None:
 def tree(root: Path) -> dict[str, str]:
     """Return the sha256 of every file that counts, by its path.
 
-    The index does not: it holds the times of the shards.
+    The index does not, and what tells which parts are whole: they hold times of files.
     """
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != "lock" and path.parent.name != shards.INDEX
+        if path.is_file()
+        and path.name not in ("lock", parts.WHOLE)
+        and path.parent.name != shards.INDEX
         if atomic.TEMPORARY not in str(path)
     }
 
@@ -186,7 +192,7 @@ def rename_first(path: Path, pieces, *, what: str) -> None:
 
 def with_writer(write):
     def change() -> None:
-        table.write_pieces = write
+        table.write_pieces = parts.write_pieces = write
         for module in (cache, shards):
             module.write_bytes = lambda path, data, *, what: write(path, [data], what=what)
 
@@ -217,6 +223,7 @@ DOCTORS = {
 
 
 def main() -> None:
+    parts.LARGE, parts.PART = 0, 8 * 6 * 4  # six of ten rows
     shards.RACY = -1e9  # else nothing is kept of shards of this very moment
     folder, mode, doctor, only = Path(sys.argv[1]), *[*sys.argv[2:], "", ""][:3]
     DOCTORS[doctor]()

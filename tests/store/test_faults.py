@@ -37,7 +37,7 @@ def test_killed_before_any_call_nothing_is_damaged_and_the_rerun_is_bit_identica
     assert report["wrong"] == []
     assert report["stopped"] == report["points"] > 100
     # what was committed once is there after every later kill; the last call removes the manifest
-    assert report["left"] == sorted(report["left"]) and report["left"][-1] == 8
+    assert report["left"] == sorted(report["left"]) and report["left"][-1] == 10
 
 
 @pytest.mark.slow
@@ -50,7 +50,8 @@ def test_each_change_that_fails_is_told_with_its_reason_and_the_rerun_is_bit_ide
     made = [text for text in report["unharmed"] if f'{own}"' in text or f"{own}>)" in text]
     assert len(made) <= 4  # when the index's folder is made it is opened and synced, in two ways
     for text in set(report["unharmed"]) - set(made):
-        assert "/lock>" in text or "/.tmp-" in text or "/index" in text, text
+        harmless = "/lock>", "/.tmp-", "/index", ".parts>"  # the last: which parts are whole
+        assert any(one in text for one in harmless), text
 
 
 @pytest.mark.slow
@@ -67,7 +68,7 @@ def test_everything_is_written_synced_renamed_and_its_folder_synced_in_this_orde
     assert report["problems"] == {}
     assert faults(log, report["root"]) == []
     renamed = [call.paths[-1] for call in log if call.name.startswith("rename")]
-    for part, count in {"rows": 4, "tables": 1, "runs": 1, "models": 2, "current.json": 1}.items():
+    for part, count in {"rows": 4, "tables": 4, "runs": 1, "models": 2, "current.json": 1}.items():
         assert sum(f"/whole/{part}" in path for path in renamed) == count, part
 
 

@@ -7,6 +7,7 @@ import pytest
 from tables import provenance
 
 from pipeline.errors import DamagedError, PipelineError
+from pipeline.store.columns.checked import Unread
 from pipeline.store.hdf5 import Streamed
 from pipeline.store.table import FeatureTable
 
@@ -104,10 +105,11 @@ def test_every_flipped_byte_of_a_table_is_noticed_or_harmless(tmp_path):
         path.write_bytes(flipped)
         try:
             back = FeatureTable.open(path)
+            assert back.table_id == want.table_id and back.paths == want.paths
+            assert back.features is not None
         except DamagedError:
             noticed += 1
             continue
-        assert back.table_id == want.table_id and back.paths == want.paths
         np.testing.assert_array_equal(back.features, want.features)
     assert noticed > 10
 
@@ -126,8 +128,26 @@ def test_damaged_features_tell_the_command_that_makes_them_again(tmp_path):
     data = path.read_bytes()
     place = data.index(np.asarray(opened.features).tobytes())
     path.write_bytes(data[:place] + b"\xff" + data[place + 1 :])
-    with pytest.raises(DamagedError, match=r"checksum differs.*pipeline extract photos"):
-        FeatureTable.open(path)
+    back = FeatureTable.open(path)
+    assert (back.table_id, back.splits, back.dim) == (opened.table_id, opened.splits, 3)
+    for _ in range(2):
+        with pytest.raises(DamagedError, match=r"features differs.*pipeline extract photos"):
+            _ = back.features
+    assert list(back.damaged()) == [path]
+
+
+def test_labels_are_there_before_features_are_hashed(tmp_path, monkeypatch):
+    opened = table(views=np.ones((2, 1, 3), np.float32)).write(tmp_path / "t.h5")
+    hashed = []
+    real = Unread.read
+    monkeypatch.setattr(Unread, "read", lambda self: hashed.append(self.name) or real(self))
+    back = FeatureTable.open(opened.path)
+    facts = (back.labels.tolist(), back.dim, back.view_count, back.training_rows.tolist())
+    assert facts == ([0, 1, 1, -1], 3, 1, [0, 1]) and back.nbytes == opened.path.stat().st_size
+    assert hashed == []
+    for _ in range(2):
+        np.testing.assert_array_equal(back.features, table().features)
+    assert hashed == ["features"]
 
 
 def test_a_missing_table_says_where_tables_come_from(tmp_path):

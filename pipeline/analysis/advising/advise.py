@@ -20,7 +20,7 @@ from pipeline.analysis.options import AdviseOptions
 from pipeline.errors import PipelineError
 from pipeline.heads.cross_validation.search import SearchResult
 from pipeline.heads.resolve import heads_of
-from pipeline.heads.task import check_table, entering, group_ids_of, make_folds
+from pipeline.heads.task import check_finite, check_table, entering, group_ids_of, make_folds
 from pipeline.heads.uncertainty import PermutationTest, permutation_test
 from pipeline.images.names import counted
 from pipeline.progress import Progress, Silent
@@ -181,6 +181,7 @@ def advise_on_table(
         output_path(options.output, mark=DRAWN, what=plotting.PICTURE)
     if not isinstance(table, FeatureTable):
         table = cache.open_table(table)
+    check_finite(table)
     check_table(table)
     notes: list[str] = []
     seed = options.seed
@@ -271,7 +272,7 @@ def _sample(table: FeatureTable, seed: int, notes: list[str]) -> tuple[np.ndarra
             f"{counted(int(twice.sum()), 'image')} of val or test stand in train too, as equal "
             "files or by their group, and were left out."
         )
-    most = max(1, min(MOST, NUMBERS // max(1, table.features.shape[1])))
+    most = max(1, min(MOST, NUMBERS // max(1, table.dim)))
     part = np.ones(len(train), bool)
     if len(train) > most:
         part = entering(table.labels[train], inside, seed) < most / len(train)

@@ -245,7 +245,7 @@ def features_of_random_weights(
         cache.end_run(rows.key.fingerprint, list(sources))
         good = np.flatnonzero(rows.index.having(keys))
         if not len(good):
-            return wanted[:0], np.empty((0, table.features.shape[1]), np.float32)
+            return wanted[:0], np.empty((0, table.dim), np.float32)
         return wanted[good], rows.gather([keys[place] for place in good])
 
 

@@ -54,7 +54,7 @@ class Result:
         return {
             "title": self.contender.title,
             **{name: getattr(facts, name) for name in ("trunk", "weights", "layer", "pool")},
-            "dim": int(self.table.features.shape[1]),
+            "dim": self.table.dim,
             "precision": facts.precision,
             "table": str(self.table.path),
             "table_id": self.table.table_id,

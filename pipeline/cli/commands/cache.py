@@ -121,7 +121,7 @@ def gc(
     """Remove unreferenced files, after showing them.
 
     These are shards that no table, model or unfinished run names, advice on tables that are gone,
-    and temporary files that are older than a day.
+    and parts that no table has and temporary files that are older than a day.
 
     \b
     Example:

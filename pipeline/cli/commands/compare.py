@@ -74,7 +74,7 @@ def _row(number: int, one: Result, splits: list[str]) -> list[str]:
         str(number),
         "*" if one.front else "",
         one.contender.title,
-        f"{one.table.features.shape[1]:,}",
+        f"{one.table.dim:,}",
         f"{one.cost.milliseconds:.2f}",
         f"{one.cost.megabytes:.1f}",
         share(one.accuracy, one.interval),

@@ -66,7 +66,7 @@ def command(
 def show(done: Extraction) -> None:
     """Print what an extraction did."""
     table, facts = done.table, done.table.provenance
-    rows, dim = table.features.shape
+    rows, dim = len(table.labels), table.dim
     splits = ", ".join(f"{name or 'unlabelled'} {n:,}" for name, n in table.split_counts.items())
     classes = ", ".join(table.classes[:8]) + (", …" if len(table.classes) > 8 else "")
     layer = "" if facts.layer == "feature" else f", {facts.layer} pooled by {facts.pool}"

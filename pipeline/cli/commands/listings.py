@@ -111,7 +111,7 @@ def status(cache: str | None, as_json: bool) -> None:
         if (table := one.table) is None:
             echo(f"{mark} {one.path.stem}  damaged: {one.damaged}")
             continue
-        rows, dim = table.features.shape
+        rows, dim = len(table.labels), table.dim
         splits = ", ".join(
             f"{name or 'unlabelled'} {n:,}" for name, n in table.split_counts.items()
         )

@@ -228,7 +228,7 @@ def compute_share(
         raise UsageError("--part is for processes that know nothing of each other: leave --on out.")
     facts, trunk, gathered = prepare(data, options, cache, progress)
     wanted = WantedImages(gathered, options.max_bad)
-    views = {key: wanted.sources[key[0], 0] for key in wanted.views(None, options.view_numbers)}
+    views = wanted.view_sources(None, options.view_numbers)
     asked, every = feature_key(facts, options), {**wanted.sources, **views}
     with cache.reading(asked.fingerprints, list(every)):
         rows = find_rows(cache, asked, list(every), device=options.device, engine=options.engine)
@@ -289,7 +289,8 @@ class _Sharing:
             return 0, 0, 0
         self.cache.begin_run(rows.key.fingerprint, keys)
         plan_file = self._plan_file(lacking)
-        paths = [self.sources[key] for key in plan_file.keys]
+        sources = dict(self.sources.items())
+        paths = [sources[key] for key in plan_file.keys]
         plan = plan_file.plan(self.cache, paths, wanted=keys, index=rows.index)
         numbers = self.share.numbers(len(plan.parts))
         done, began = 0, time.monotonic()

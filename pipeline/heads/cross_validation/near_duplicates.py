@@ -119,7 +119,7 @@ def find_near_duplicates(
     rows = {name: np.flatnonzero(names == name) for name in ("train", "val", "test", "")}
     files_alone = too_many(len(splits), compare_all) is not None
     centre = rows["train"] if len(rows["train"]) else np.arange(len(features))
-    mean = _mean(features, centre)
+    mean = _mean(features, centre[:0] if files_alone else centre)  # else it is not used
     duplicates = []
     for split, other in pairs:
         own, others = rows[split], rows[other]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.heads.linear import unit_length
+from pipeline.store.columns.parts import PartedRows
 
 
 class Stacked:
@@ -53,6 +54,8 @@ class Stacked:
         return np.concatenate([rows, views.ravel()])
 
 
+#: Rows [N, D] that are read by their numbers, int64 [n].
+AnyRows = np.ndarray | PartedRows | Stacked
 NORMALIZATIONS = ("none", "standard", "l2")
 #: Of the scale, in root mean square standard deviations of all features: a feature that hardly
 #: ever moves is not blown up to unit variance. Chosen by what it does to heads, docs/heads.md.
@@ -79,7 +82,7 @@ class Normalizer:
     scale: np.ndarray | None = None
 
     @classmethod
-    def fit(cls, kind: str, features: np.ndarray | Stacked, rows: np.ndarray) -> Normalizer:
+    def fit(cls, kind: str, features: AnyRows, rows: np.ndarray) -> Normalizer:
         """Return the normaliser of the training images `rows` of features [N, D]."""
         if kind != "standard":
             return cls(kind)
@@ -93,7 +96,7 @@ class Normalizer:
         still = scale <= 1e-6 * np.abs(mean)
         return cls(kind, mean, np.where(still, 1.0, scale))
 
-    def apply(self, features: np.ndarray | Stacked, rows: np.ndarray | None = None) -> np.ndarray:
+    def apply(self, features: AnyRows, rows: np.ndarray | None = None) -> np.ndarray:
         """Return float32 features [n, D] of `rows` (all without it), normalised, in a new array."""
         rows = np.arange(len(features)) if rows is None else rows
         out = np.empty((len(rows), features.shape[1]), np.float32)
@@ -133,7 +136,7 @@ class Normalized:
 
     ndim = 2
 
-    def __init__(self, normalizer: Normalizer, features: np.ndarray | Stacked, rows: np.ndarray):
+    def __init__(self, normalizer: Normalizer, features: AnyRows, rows: np.ndarray):
         self.normalizer, self.features, self.rows = normalizer, features, rows
         self.shape: tuple[int, ...] = (len(rows), features.shape[1])
 

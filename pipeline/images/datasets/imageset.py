@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pipeline.errors import UsageError, nearest
 from pipeline.images.datasets import split
 from pipeline.images.names import SPLITS, class_name, counted, joined, listed, safe, shown
 from pipeline.images.sources.address import joined as joined_address
+from pipeline.sequences import Digests
 
 #: What stands for all splits together, and for the class of images without a label.
 ALL, UNLABELLED = "all", "(no label)"
@@ -46,7 +47,7 @@ class ImageSet:
         splits: N of `train`, `val`, `test`, or "" for an image without a label that the data
             give no split; None where the data give none at all and it is to be assigned.
         groups: N group names, "" for an image without a group; None without groups.
-        digests: N sha256 of the files, 32 bytes each; empty where they are not known yet.
+        digests: N sha256 of the files; empty where they are not known yet.
         fractions: of val and test, where the splits were assigned by them.
         left_out: (path, reason) of each file or folder that is not an image of the set.
         notes: sentences for the person.
@@ -54,12 +55,12 @@ class ImageSet:
 
     name: str
     root: str | Path
-    paths: tuple[str, ...]
+    paths: Sequence[str]
     labels: np.ndarray
     classes: tuple[str, ...]
     splits: tuple[str, ...] | None = None
     groups: tuple[str, ...] | None = None
-    digests: tuple[bytes, ...] = ()
+    digests: Digests = field(default_factory=lambda: Digests.of(()))
     fractions: tuple[float, float] | None = None
     left_out: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
@@ -95,7 +96,9 @@ class ImageSet:
     def take(self, rows: Sequence[int]) -> ImageSet:
         """Return the set of these rows, with everything else as it is."""
         kept: dict[str, Any] = {"labels": self.labels[np.asarray(rows, np.int64)]}
-        for name in ("paths", "splits", "groups", "digests"):
+        if self.digests:
+            kept["digests"] = self.digests.take(rows)
+        for name in ("paths", "splits", "groups"):
             if values := getattr(self, name):
                 kept[name] = tuple(values[row] for row in rows)
         return replace(self, **kept)

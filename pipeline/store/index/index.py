@@ -77,7 +77,7 @@ class Index:
         self._waiting.append(segment)
         own, tried = segment.entries["bad"], segment.entries["rows"].keys
         if self.bad:
-            for key in tried.take(np.flatnonzero(_among(tried, self.bad))):
+            for key in tried.take(np.flatnonzero(tried.among(self.bad))):
                 del self.bad[key]  # it was tried again, and read
         for key, text in zip(own.keys, own.values.tolist(), strict=True):
             if key not in self.rows:
@@ -116,7 +116,7 @@ class Index:
         """
         keys = Keys.of(keys)
         shards, rows = self._find("rows", keys)
-        shards[_among(keys, self._dropped)] = -1
+        shards[keys.among(self._dropped)] = -1
         return shards, rows
 
     def having(self, keys: Iterable[Key]) -> np.ndarray:
@@ -127,7 +127,7 @@ class Index:
     def known(self, keys: Iterable[Key]) -> np.ndarray:
         """Return which keys have a row or are known to be bad, [N] bool."""
         keys = Keys.of(keys)
-        found: np.ndarray = self.having(keys) | _among(keys, self.bad)
+        found: np.ndarray = self.having(keys) | keys.among(self.bad)
         return found
 
     def remarked(self, keys: Iterable[Key]) -> dict[int, tuple[str, ...]]:
@@ -220,15 +220,6 @@ class Index:
 def _distinct(numbers: np.ndarray) -> np.ndarray:
     """Return the numbers from 0 among some, each once; `np.unique` would import much else."""
     return np.flatnonzero(np.bincount(numbers[numbers >= 0]))
-
-
-def _among(keys: Keys, some: Mapping[Key, object]) -> np.ndarray:
-    """Return which keys are in a small mapping, [N] bool."""
-    found = np.zeros(len(keys), bool)
-    if some:
-        places = np.flatnonzero(np.isin(keys.codes, Keys.of(some).codes))
-        found[places] = [key in some for key in keys.take(places)]
-    return found
 
 
 class _Rows(Mapping[Key, tuple[str, int]]):

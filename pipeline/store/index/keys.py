@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from functools import cached_property
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
+
+from pipeline.sequences import Digests
 
 Key = tuple[bytes, int]  # digest (32 bytes), view
 
@@ -34,6 +36,8 @@ class Keys(Sequence[Key]):
         """Return these keys in this order."""
         if isinstance(keys, Keys):
             return keys
+        if isinstance(keys, KeyMap):
+            return keys.own
         pairs = list(keys)
         return cls.of_digests(
             [digest for digest, _ in pairs], np.array([view for _, view in pairs], np.int32)
@@ -42,7 +46,7 @@ class Keys(Sequence[Key]):
     @classmethod
     def of_digests(cls, digests: Iterable[bytes], views: np.ndarray | None = None) -> Keys:
         """Return the keys of some digests; of view 0 where none are given."""
-        joined = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+        joined = Digests.of(digests).raw
         return cls(joined, np.zeros(len(joined), np.int32) if views is None else views)
 
     @cached_property
@@ -66,6 +70,27 @@ class Keys(Sequence[Key]):
         same: np.ndarray = (mine == theirs).all(1) & (self.views == other.views)
         return same
 
+    def among(self, some: Mapping[Key, object]) -> np.ndarray:
+        """Return which keys are in a small mapping, [N] bool."""
+        found = np.zeros(len(self), bool)
+        if some:
+            places = np.flatnonzero(np.isin(self.codes, Keys.of(some).codes))
+            found[places] = [key in some for key in self.take(places)]
+        return found
+
+    def distinct(self) -> np.ndarray:
+        """Return the positions of the keys without those that equal an earlier one, ascending."""
+        order = self.order
+        equal = np.diff(self.codes[order]) == 0
+        maybe = np.zeros(len(self), bool)
+        maybe[order[1:][equal]] = maybe[order[:-1][equal]] = True
+        places = np.flatnonzero(maybe)
+        first: dict[Key, int] = {}
+        for place, key in zip(places.tolist(), self.take(places), strict=True):
+            first.setdefault(key, place)
+        maybe[list(first.values())] = False
+        return np.flatnonzero(~maybe)
+
     def take(self, at: np.ndarray) -> Keys:
         """Return the keys at some positions."""
         return Keys(self.digests[at], self.views[at])
@@ -86,6 +111,66 @@ class Keys(Sequence[Key]):
         if isinstance(at, slice):
             return Keys(self.digests[at], self.views[at])
         return self.digests[at].tobytes(), int(self.views[at])
+
+
+T = TypeVar("T")
+
+
+class KeyMap(Mapping[Key, T]):
+    """Values of keys, in order, without a dictionary or a tuple for each.
+
+    Args:
+        own: N different keys.
+        values: N.
+
+    Attributes:
+        own: as given.
+    """
+
+    def __init__(self, own: Keys, values: Sequence[T]):
+        self.own, self._values = own, values
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.own)
+
+    def __getitem__(self, key: Key) -> T:
+        wanted, own = Keys.of([key]), self.own
+        at = int(np.searchsorted(self._codes, wanted.codes[0]))
+        while at < len(own) and self._codes[at] == wanted.codes[0]:
+            if own[int(own.order[at])] == key:
+                return self._values[int(own.order[at])]
+            at += 1
+        raise KeyError(key)
+
+    @cached_property
+    def _codes(self) -> np.ndarray:
+        codes: np.ndarray = self.own.codes[self.own.order]
+        return codes
+
+    def items(self) -> ItemsView[Key, T]:
+        """Return keys with their values."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[T]:
+        """Return the values."""
+        return _Values(self)
+
+
+class _Items(ItemsView[Key, T]):
+    _mapping: KeyMap[T]
+
+    def __iter__(self) -> Iterator[tuple[Key, T]]:
+        return zip(self._mapping.own, self._mapping._values, strict=True)
+
+
+class _Values(ValuesView[T]):
+    _mapping: KeyMap[T]
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._mapping._values)
 
 
 def joined(several: Sequence[Keys]) -> Keys:

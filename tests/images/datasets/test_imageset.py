@@ -7,6 +7,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.images.datasets.imageset import Entry, ImageSet
 from pipeline.images.datasets.scan import scan
+from pipeline.sequences import Digests
 
 
 def test_rows_are_taken_with_all_that_belongs_to_them(make):
@@ -48,9 +49,10 @@ def test_without_reasons_nothing_changes(make):
 
 
 def test_digests_go_with_their_images(make):
-    images = replace(scan(make("a/1", "a/2", "b/1")), digests=(b"1", b"2", b"3"))
-    assert images.take([2, 0]).digests == (b"3", b"1")
-    assert images.without({1: "x"}).digests == (b"1", b"3")
+    one, two, three = (digit * 32 for digit in (b"1", b"2", b"3"))
+    images = replace(scan(make("a/1", "a/2", "b/1")), digests=Digests.of((one, two, three)))
+    assert images.take([2, 0]).digests == (three, one)
+    assert images.without({1: "x"}).digests == (one, three)
     assert scan(images.root).take([1]).digests == ()
 
 
@@ -82,12 +84,12 @@ def test_the_same_bytes_in_two_classes_are_told_once_the_digests_are_known():
     entries += [Entry("c/1", "b"), Entry("x", "")]
     images = ImageSet.of_entries("d", Path("/d"), entries, ())
     one, two, three = b"1" * 32, b"2" * 32, b"3" * 32
-    told = replace(images, digests=(one, two, one, three, one, two)).noted(images)
+    told = replace(images, digests=Digests.of((one, two, one, three, one, two))).noted(images)
     assert [note for note in told.notes if "same bytes" in note] == [
         "1 image stands in two classes with the same bytes, such as 'a/1' and 'b/1': "
         "`pipeline audit` lists them."
     ]
-    both = replace(images, digests=(one, two, one, two, one, two)).noted(images)
+    both = replace(images, digests=Digests.of((one, two, one, two, one, two))).noted(images)
     assert any(note.startswith("2 images stand in two classes") for note in both.notes)
-    within = replace(images, digests=(one, one, two, two, two, three)).noted(images)
+    within = replace(images, digests=Digests.of((one, one, two, two, two, three))).noted(images)
     assert not any("same bytes" in note for note in within.notes)
