@@ -5,8 +5,9 @@
 
 Needs this folder and what Headstart needs, weights are random. It runs tests/test_cuda.py (where
 pytest is installed), makes JPEGs of 500×375, and for each trunk and precision measures images a
-second of: decoding alone, copying to the device alone, the network alone with its copies, and
-`extract` from a cold cache, of which loading the trunk is taken off. What is done beside each other
+second of: decoding alone, copying to the device alone, the network alone with its copies (in
+batches of the size that is fastest there, which decoding alone does not know of), and `extract`
+from a cold cache, of which loading the trunk is taken off. What is done beside each other
 is limited by its slowest part: the last column is the share of that. Then the features of 64 photos
 against fp32 on the CPU, and an epoch of fine-tuning. `--device cpu` stands in, to try the script.
 What the minutes have no room for is named and not run.
@@ -34,6 +35,7 @@ from PIL import Image
 
 import pipeline
 from pipeline.extraction import engines
+from pipeline.extraction.batch_size import fastest
 from pipeline.extraction.extract import extract_table
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import feature_key, find_rows
@@ -118,21 +120,22 @@ class Bench:
         )
         key = find_rows(cache, feature_key(facts, options), [], device=device).key
         batches = engines.batches_of(key, options)
-        engine = engines.make_engine(loaded, key, options, cache)
-        crops = torch.randint(0, 256, (batches.size, key.preprocess.crop, key.preprocess.crop, 3))
+        engine: Any = engines.make_engine(loaded, key, options, cache)
+        size = fastest(engine.rate, batches.size) if device == "cuda" else batches.size
+        crops = torch.randint(0, 256, (size, key.preprocess.crop, key.preprocess.crop, 3))
         ready = crops.to(torch.uint8)
         ready = (ready.pin_memory() if batches.pinned else ready).permute(0, 3, 1, 2)
         list(engine.run([ready] * 2))
-        times = max(2, 4096 // batches.size) if device != "cpu" else 2
-        many = times * batches.size
+        times = max(2, 4096 // size) if device != "cpu" else 2
+        many = times * size
 
         def copy() -> None:
             for _ in range(times):
-                engine.copies.put(ready)  # type: ignore[attr-defined]
+                engine.copies.put(ready)
             if device == "cuda":
                 torch.cuda.synchronize()
 
-        figures: dict[str, Any] = {"trunk": trunk, "precision": precision, "batch": batches.size}
+        figures: dict[str, Any] = {"trunk": trunk, "precision": precision, "batch": size}
         figures["decode"] = self.decode(key.preprocess, batches)
         figures["copy"] = rate(many, copy) if device != "cpu" else None
         figures["forward"] = rate(many, lambda: [None for _ in engine.run([ready] * times)])
@@ -221,8 +224,8 @@ def main() -> None:
         bench = Bench(asked, Path(home))
         found = []
         print(
-            "| trunk | precision | decode | copy | forward | extract | of the limit | cosine, "
-            "relative to fp32 on the CPU |\n|" + "---|" * 8
+            "| trunk | precision | batch | decode | copy | forward | extract | of the limit | "
+            "cosine, relative to fp32 on the CPU |\n|" + "---|" * 9
         )
         for trunk in asked.trunks.split(","):
             for precision in asked.precisions.split(","):
@@ -233,7 +236,7 @@ def main() -> None:
                 found.append(one)
                 copy = "–" if one["copy"] is None else f"{one['copy']:.0f}"
                 print(
-                    f"| {trunk} | {precision} | {one['decode']:.0f} | {copy} | "
+                    f"| {trunk} | {precision} | {one['batch']} | {one['decode']:.0f} | {copy} | "
                     f"{one['forward']:.0f} | {one['whole']:.0f} | {one['share']:.2f} | "
                     f"{one['apart']['cosine']:.6f}, {one['apart']['relative']:.1e} |",
                     flush=True,

@@ -5,7 +5,7 @@
 Medians of whole processes, processor seconds and wall time, every command of each CHECKOUT of this
 repository (this one unless told) in turn, so that versions can be compared. Each has a cache of its
 own with the features of DATA and a head; everything is in it but for `report`, whose page is
-written anew.
+written anew, and for the cold commands, which take FEW of its pictures and an empty cache.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+FEW = 8
 #: What a person waits for that is refused: exit code 1 or 2, and no traceback.
 REFUSED = ("a refused trunk", "a refused option", "an unknown head")
 
@@ -48,9 +50,10 @@ def run(command: list[str], checkout: Path, *, fails: bool = False) -> Taken:
     return Taken(used, wall)
 
 
-def commands(data: str, picture: str, cache: str) -> Iterator[tuple[str, list[str]]]:
+def commands(data: str, picture: str, few: Path, cache: str) -> Iterator[tuple[str, list[str]]]:
     """Yield what is measured, by name; the first two make the cache."""
     within = ["--cache", cache]
+    cold = ["extract", str(few), "--cache", f"{cache}-cold"]
     predict = ["predict", "logreg", picture, *within]
     yield "extract, warm", ["extract", data, *within]
     yield "fit-head, fitted already", ["fit-head", "--clf", "logreg", *within]
@@ -63,6 +66,8 @@ def commands(data: str, picture: str, cache: str) -> Iterator[tuple[str, list[st
     yield "a refused option", ["extract", data, "--layer", "layer9", *within]
     yield "an unknown head", ["predict", "0123456789ab", picture, *within]
     yield "report", ["report", *within]
+    yield "extract, cold", cold
+    yield "extract, cold, ResNet-18", [*cold, "--trunk", "resnet18", "--weights", "random"]
 
 
 def main() -> None:
@@ -81,17 +86,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as caches:
         for number, checkout in enumerate(checkouts):
             cache = f"{caches}/{number}"
-            making = [words for _, words in commands(data, "", cache)][:2]
+            making = [words for _, words in commands(data, "", Path(), cache)][:2]
             for words in making:
                 run([sys.executable, "-m", "pipeline", *words], checkout)
         folder = Path(data if Path(data).exists() else f"{caches}/0/data/{data}")
         kinds = (".jpg", ".jpeg", ".png")
-        pictures = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in kinds)
-        picture = asked.picture or str(next(pictures))
+        pictures = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in kinds]
+        picture, few = asked.picture or str(pictures[0]), Path(caches) / "few"
+        few.mkdir()
+        for place, path in enumerate(pictures[:: -(-len(pictures) // FEW)]):
+            shutil.copy(path, few / f"{place}{path.suffix}")
         for _ in range(asked.runs):
             for number, checkout in enumerate(checkouts):
-                for name, words in commands(data, picture, f"{caches}/{number}"):
+                for name, words in commands(data, picture, few, f"{caches}/{number}"):
                     if asked.only in name:
+                        shutil.rmtree(f"{caches}/{number}-cold", ignore_errors=True)
                         command = [sys.executable, "-m", "pipeline", *words]
                         taken = run(command, checkout, fails=name in REFUSED)
                         times.setdefault((checkout, name), []).append(taken)

@@ -87,10 +87,13 @@ def test_the_benchmark_of_extraction_compares_both_on_the_same_images(photos, mo
     bench_extract.main()
     found = json.loads(capsys.readouterr().out)
     assert (found["images"], found["engine"], found["precision"]) == (40, "torch-cpu", "fp32")
-    assert found["times"] == pytest.approx(found["headstart"] / found["plain"])
+    plain = found["plain"]
+    assert plain["times"] == pytest.approx(found["headstart"] / plain["speed"])
     assert found["of_roofline"] == pytest.approx(found["headstart"] / found["roofline"])
     assert found["roofline"] < min(found["decode"], found["forward"])
-    assert found["cosine"]["least"] > 0.999 and min(found["memory_mb"].values()) > 100
+    whole, after = 40 / found["headstart"], 32 / (found["after_start"] * found["roofline"])
+    assert after == pytest.approx(whole - found["start"])
+    assert plain["cosine"]["least"] > 0.999 and min(found["memory_mb"], plain["memory_mb"]) > 100
 
 
 def test_the_repeated_photos_differ_in_a_comment_alone(photos, tmp_path):

@@ -48,6 +48,26 @@ def test_jpegs_decoded_on_the_gpu_look_as_on_the_cpu():
         assert (there.float() - here.float()).abs().mean() <= nvjpeg.ALIKE
 
 
+def test_jpegs_decoded_in_one_call_are_those_decoded_one_by_one():
+    import io
+
+    from PIL import Image
+
+    from pipeline.images.decoding import nvjpeg
+
+    if not nvjpeg.is_right():
+        pytest.skip("torchvision's build has no nvJPEG")
+    files = []
+    for height, width in ((375, 500), (64, 48), (200, 200)):
+        file, rows = io.BytesIO(), np.mgrid[0:height, 0:width][0]
+        Image.fromarray((rows % 256).astype(np.uint8)).convert("RGB").save(file, "JPEG")
+        files.append(file.getvalue())
+    for one, data in zip(nvjpeg._nvjpeg(files), files, strict=True):
+        assert torch.equal(one, nvjpeg._nvjpeg([data])[0])
+    for one in nvjpeg._nvjpeg(files):
+        assert one.device.type == "cuda" and one.shape[0] == 3
+
+
 def test_a_real_out_of_memory_halves_the_batch(tmp_path):
     from pipeline.images.preprocess import Preprocess
     from pipeline.trunks.engines.torch_engine import TorchEngine

@@ -6,21 +6,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import accumulate, chain, islice, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.extraction import canary, engines
+from pipeline.extraction import batch_size, canary, engines
 from pipeline.extraction.crashes import noted
 from pipeline.extraction.options import ExtractOptions
 from pipeline.extraction.plan import Done, Part, Plan, Rows, make_plan
 from pipeline.extraction.spread.plan_file import recover
 from pipeline.extraction.wanted import WantedImages
-from pipeline.extraction.writer import ShardWriter, named
+from pipeline.extraction.writer import Commits, Pending, ShardWriter, named
 from pipeline.images.decoding.reading import PASSING
 from pipeline.images.names import counted
 from pipeline.images.sources.shelf import is_there
@@ -100,6 +99,9 @@ def fill(
                         if wanted is not None:
                             wanted.check(rows.index)
             except KeyboardInterrupt:
+                parts.close()  # what was being committed is
+                for rows in plan.lacking:
+                    rows.store.refresh(rows.index)
                 kept = min(int(r.index.having(sources).sum()) for r in plan.lacking)
                 progress.say(f"{kept:,} of {len(sources):,} {unit} are in the cache.")
                 raise
@@ -181,27 +183,55 @@ def compute_parts(
     """
     from pipeline.trunks.engines.engine import run_batches
 
+    made = lru_cache(partial(_engine_for, plan, cache, options, trunk, engine))
+    if parts is plan.parts:
+        plan = batch_size.settled(plan, cache, options, lambda: made()[0])
+        parts = plan.parts
     batches = engines.batches_of(plan.rows[0].key, options)._replace(size=plan.parts.batch_size)
     taken: deque[Part] = deque()
     start = plan.parts[0].batches if shared else None
     with ExitStack() as held:
         guard = held.enter_context(noted(cache, progress, again=options.rehash))
-        made = read(plan, parts, taken, batches, options, guard, start)
-        reader = held.enter_context(closing(made))
+        reader = held.enter_context(
+            closing(read(plan, parts, taken, batches, options, guard, start))
+        )
         first = next(reader, None)  # images are decoded already while the engine is made
         if first is None:
             return
-        engine, columns = _engine_for(plan, cache, options, trunk, engine)
+        engine, columns = made()
         canary.check(engine, [r.key for r in plan.rows], [r.store for r in plan.rows], columns)
+        commits = held.enter_context(Commits())
         writers = [
-            ShardWriter(rows, part, batches.names(engine), plan.wanted)
+            ShardWriter(rows, part, batches.names(engine), plan.wanted, commits)
             for rows, part in zip(plan.rows, columns, strict=True)
         ]
         computed = run_batches(engine, chain([first], reader))
         progress.start("extracting", len(plan.parts.keys) if total is None else total)
+        written: deque[Computed] = deque()
         while taken:  # the reader is always ahead
-            done = compute_part(taken.popleft(), computed, writers, progress)
-            yield replace(done, notes=tuple(engine.notes))
+            written.append(compute_part(taken.popleft(), computed, writers, progress))
+            while len(written) > batches.behind:
+                yield written.popleft().done(engine.notes)
+        for one in written:
+            yield one.done(engine.notes)
+
+
+class Computed(NamedTuple):
+    """A part whose shards are perhaps still being committed; as in `Done`."""
+
+    part: Part
+    shards: tuple[tuple[Pending, ...], ...]
+    passing: tuple[tuple[Key, str], ...]
+    sides: tuple[int, ...]
+
+    def done(self, notes: Iterable[str]) -> Done:
+        """Return what came of it, once it is committed.
+
+        Raises:
+            PipelineError: a shard could not be written.
+        """
+        shards = tuple(tuple(one.wait() for one in each) for each in self.shards)
+        return Done(self.part, shards, self.passing, self.sides, tuple(notes))
 
 
 def compute_part(
@@ -209,8 +239,8 @@ def compute_part(
     computed: Iterator[tuple[Batch, np.ndarray]],
     writers: Sequence[ShardWriter],
     progress: Progress,
-) -> Done:
-    """Take the rows of a part's images and commit them: the loop of stage one.
+) -> Computed:
+    """Take the rows of a part's images and have them committed: the loop of stage one.
 
     Args:
         part: the next one of those that are read.
@@ -229,7 +259,7 @@ def compute_part(
         sides += [side for slot, side in batch.sides.items() if not slots[slot][1]]
         progress.advance(batch.count, max(bad))
     shards = tuple(writer.end() for writer in writers)
-    return Done(part, shards, tuple(passing.items()), tuple(sides))
+    return Computed(part, shards, tuple(passing.items()), tuple(sides))
 
 
 def read(

@@ -35,7 +35,7 @@ class ExtractOptions(Options):
         dtype: How rows are kept; float16 takes half of the space and rounds them by 0.02%.
         engine: What runs the trunk. auto: OpenVINO on a CPU where it is installed, else torch;
             compiled: torch.compile.
-        batch_size: Images at once. [default: 32 on a CPU, 128 on CUDA, 64 on MPS]
+        batch_size: Images at once. [default: 32 on a CPU, 128 or more on CUDA, 64 on MPS]
         workers: Decoding threads. [default: the cores that the process may use]
         processes: Processes that compute, each with its share of the cores, or a GPU of its own.
             [default: one, or one for each GPU]

@@ -17,8 +17,9 @@ from pipeline.trunks import spec
 from pipeline.trunks.engines import devices
 from pipeline.trunks.spec import LIBJPEG, FeatureKey, TrunkFacts
 
-#: Rows of a part, rounded down to whole batches: what a kill can cost.
-SHARD_ROWS = 256
+#: Rows of a part, rounded down to whole batches: what a kill can cost; and of the first one, so
+#: that something is committed within seconds also where a second computes ten.
+SHARD_ROWS, FIRST_ROWS = 256, 32
 #: Rows of a part where there are so many that it is a hundredth of the work: 42 MB of features of
 #: 1280 numbers.
 MOST_ROWS, PARTS = 8192, 100
@@ -332,11 +333,12 @@ def make_plan(
 def part_sizes(count: int, batch_size: int) -> list[int]:
     """Return of how many images each part is: of whole batches, small ones first.
 
-    The first commit comes within seconds; later a kill costs a hundredth of the work at most, or
-    `SHARD_ROWS`, and the shards of many images are few.
+    The first part is a small batch or two, and each is at most twice as large as the one before;
+    later a kill costs a hundredth of the work at most, or `SHARD_ROWS`, and the shards of many
+    images are few.
     """
     sizes: list[int] = []
-    size, most = SHARD_ROWS, max(SHARD_ROWS, min(MOST_ROWS, count // PARTS))
+    size, most = min(FIRST_ROWS, SHARD_ROWS), max(SHARD_ROWS, min(MOST_ROWS, count // PARTS))
     while count > 0:
         sizes.append(min(count, batch_size * max(1, size // batch_size)))
         count -= sizes[-1]

@@ -1,9 +1,11 @@
-"""`ShardWriter`: takes rows as they come, and commits them in shards of about a size."""
+"""`ShardWriter`: takes rows as they come; a thread commits them in shards of about a size."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from pipeline.errors import PipelineError
 from pipeline.extraction.plan import Rows, Shard
 from pipeline.images.decoding.reading import PASSING
 from pipeline.images.names import shown
-from pipeline.store.shards import Key
+from pipeline.store.shards import Key, RowStore
 from pipeline.trunks.engines import finite
 from pipeline.trunks.spec import FeatureKey
 
@@ -26,18 +28,73 @@ _UNSAID = PASSING | {""}
 HALF_ERROR = 1e-3
 
 
+class Commits:
+    """A thread that commits shards one after another, in the order in which it is asked to.
+
+    At its end it waits for what it was asked to commit.
+    """
+
+    def __init__(self) -> None:
+        self.thread = ThreadPoolExecutor(1, "shards")
+        self.waiting: deque[Future[str]] = deque()
+
+    def __enter__(self) -> Commits:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.thread.shutdown()
+
+    def ask(self, store: RowStore, *shard: Any, **more: Any) -> Future[str]:
+        """Return the name of a shard to be, of what `RowStore.commit` takes.
+
+        Waits where one is written and another waits: a bound of memory.
+
+        Raises:
+            PipelineError: an earlier shard could not be written.
+        """
+        while len(self.waiting) > 1 or (self.waiting and self.waiting[0].done()):
+            self.waiting.popleft().result()
+        self.waiting.append(self.thread.submit(store.commit, *shard, **more))
+        return self.waiting[-1]
+
+
+class Pending(NamedTuple):
+    """A shard that is being committed; as in `Shard`, but for its name.
+
+    Attributes:
+        name: of its file, once it is committed.
+    """
+
+    name: Future[str]
+    keys: Sequence[Key]
+    bad: tuple[tuple[Key, str], ...]
+    remarks: Mapping[Key, tuple[str, ...]]
+    engine: str
+
+    def wait(self) -> Shard:
+        """Return the shard once it is committed.
+
+        Raises:
+            PipelineError: the shard and the system's reason, where it cannot be written.
+        """
+        return Shard(self.name.result(), *self[1:])
+
+
 class ShardWriter:
-    """Commits the rows of one fingerprint.
+    """Has the rows of one fingerprint committed.
 
     Args:
         rows: `rows.computed` says which of the pass's images lack a row.
         columns: of what the engine gives.
         engine: its name.
         wanted: (digest, view) of all images that are wanted.
+        commits: the thread.
     """
 
-    def __init__(self, rows: Rows, columns: slice, engine: str, wanted: Collection[Key]):
-        self.rows, self.columns, self.engine = rows, columns, engine
+    def __init__(
+        self, rows: Rows, columns: slice, engine: str, wanted: Collection[Key], commits: Commits
+    ):
+        self.rows, self.columns, self.engine, self.commits = rows, columns, engine, commits
         self.lacking = set(rows.computed)
         key, bad = rows.key, rows.index.bad
         before = sum(bad.get(one) == finite.reason(key.precision) for one in wanted)
@@ -46,7 +103,7 @@ class ShardWriter:
         self.bad: list[tuple[Key, str]] = []
         self.blocks: list[np.ndarray] = []
         self.remarks: dict[Key, tuple[str, ...]] = {}
-        self.shards: list[Shard] = []
+        self.shards: list[Pending] = []
 
     def take(
         self,
@@ -83,19 +140,20 @@ class ShardWriter:
         return sum(slot in bad for slot in range(len(keys)))
 
     def commit(self) -> None:
-        """Write a shard of what was taken since the last one, if there is anything."""
+        """Have a shard written of what was taken since the last one, if there is anything."""
         if self.good or self.bad:
-            key = self.rows.key
+            key, bad = self.rows.key, tuple(self.bad)
             whole = np.concatenate(self.blocks) if self.blocks else np.empty((0, 0), key.dtype)
-            name = self.rows.store.commit(
-                self.good, whole, bad=self.bad, remarks=self.remarks, engine=self.engine
-            )
-            made = Shard(name, tuple(self.good), tuple(self.bad), self.remarks, self.engine)
+            name = self.commits.ask(
+                self.rows.store, self.good, whole, bad=bad, remarks=self.remarks,
+                engine=self.engine,
+            )  # fmt: skip
+            made = Pending(name, tuple(self.good), bad, self.remarks, self.engine)
             self.shards.append(made)
         self.good, self.bad, self.blocks, self.remarks = [], [], [], {}
 
-    def end(self) -> tuple[Shard, ...]:
-        """Commit the rest of a part and return its shards."""
+    def end(self) -> tuple[Pending, ...]:
+        """Have the rest of a part committed and return its shards."""
         self.commit()
         shards, self.shards = tuple(self.shards), []
         return shards

@@ -109,7 +109,7 @@ class Through:
         device = choose_device(options.device)
         precision = predictor.precision_on(device, options.precision)
         decoder = decoder_on(device, precision)
-        batch_size, pinned, cut = batches_on(device, decoder, options.batch_size)
+        batch_size, pinned, cut, _ = batches_on(device, decoder, options.batch_size)
         given = iter(sources)
         first = list(islice(given, AHEAD * batch_size))  # the loader takes as many at once
         light = len(first) < MANY and _needs_no_torch(predictor, options, self.store, device)

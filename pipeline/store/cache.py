@@ -157,11 +157,31 @@ class Cache:
         known = f" There are: {', '.join(files)}." if files else " There is none yet."
         raise PipelineError(f"There is no table '{table}'.{nearest(given, files)}{known}")
 
-    def begin_run(self, fingerprint: str, keys: Sequence[Key]) -> None:
-        """Write the manifest of a run that is about to compute rows, so that `gc` spares them."""
+    def begin_run(
+        self, fingerprint: str, keys: Sequence[Key], *, batch_size: int | None = None
+    ) -> None:
+        """Write the manifest of a run that is about to compute rows, so that `gc` spares them.
+
+        Args:
+            fingerprint: of the rows.
+            keys: (digest, view) of all that the run wants.
+            batch_size: that was found for it, and that it goes on with when it was killed.
+        """
         path = self._manifest(fingerprint, keys)
-        if not path.exists():
-            _write_manifest(path, [fingerprint], keys)
+        if batch_size is not None or not path.exists():
+            _write_manifest(path, [fingerprint], keys, batch_size)
+
+    def batch_size(self, fingerprint: str, keys: Sequence[Key]) -> int | None:
+        """Return the batch size that was found for a run that has begun; None where none was.
+
+        Raises:
+            DamagedError: its manifest cannot be read.
+        """
+        if not self.has_begun(fingerprint, keys):
+            return None
+        with hdf5.Reader(self._manifest(fingerprint, keys)) as reader:
+            found = reader.json("meta").get("batch_size")
+        return found if type(found) is int and found > 0 else None
 
     def has_begun(self, fingerprint: str, keys: Sequence[Key]) -> bool:
         """Say whether a run that wanted just these rows has begun and not ended."""
@@ -241,7 +261,10 @@ class Manifest:
         return not self.path.name.startswith(_READING)
 
 
-def _write_manifest(path: Path, fingerprints: Sequence[str], keys: Sequence[Key]) -> None:
-    arrays = {"meta": hdf5.text({"fingerprints": fingerprints}), **key_arrays(keys)}
+def _write_manifest(
+    path: Path, fingerprints: Sequence[str], keys: Sequence[Key], batch_size: int | None = None
+) -> None:
+    meta = {"fingerprints": fingerprints, "batch_size": batch_size}
+    arrays = {"meta": hdf5.text(meta), **key_arrays(keys)}
     (image,) = hdf5.build(arrays)
     write_bytes(path, image, what="the run's manifest")

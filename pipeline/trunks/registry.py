@@ -6,8 +6,10 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +20,7 @@ from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.names import safe
 from pipeline.images.preprocess import Preprocess
 from pipeline.trunks import listed
-from pipeline.trunks.sources import (
-    builtin,
-    from_address,
-    from_timm,
-    from_torchvision,
-    own,
-    random_weights,
-)
+from pipeline.trunks.sources import random_weights
 from pipeline.trunks.sources.checkpoint import read_sets
 from pipeline.trunks.sources.choosing import choose
 from pipeline.trunks.sources.containers import SUFFIXES, is_safetensors, kind_of
@@ -34,8 +29,9 @@ from pipeline.trunks.staging.architecture import Architecture, Weightless
 from pipeline.trunks.staging.cutting import stage_trunk
 from pipeline.trunks.staging.stages import StagedTrunk
 
-#: Where trunks come from, asked in this order. A module with `names()` and `find(name)`.
-SOURCES = (builtin, from_torchvision, from_timm, from_address, own)
+#: Where trunks come from, asked in this order: modules of `sources` with `names()` and
+#: `find(name)`, imported when they are asked; torchvision's networks need no timm.
+SOURCES = ("builtin", "from_torchvision", "from_timm", "from_address", "own")
 #: Part of the name under which random weights are kept: raise it when they would be others.
 _RECIPE = 1
 
@@ -111,7 +107,8 @@ def names(pattern: str | None = None) -> list[str]:
     Args:
         pattern: part of a name, or a pattern with `*` and `?`; capitals do not count.
     """
-    return listed.matching([name for source in SOURCES for name in source.names()], pattern)
+    every = [name for source in SOURCES for name in _source(source).names()]
+    return listed.matching(every, pattern)
 
 
 def find(name: str) -> Architecture:
@@ -121,10 +118,14 @@ def find(name: str) -> Architecture:
         UsageError: there is none, or it cannot be cut into stages.
     """
     for source in SOURCES:
-        architecture: Architecture | None = source.find(name)
+        architecture: Architecture | None = _source(source).find(name)
         if architecture:
             return architecture
     raise listed.unknown(name, names())
+
+
+def _source(name: str) -> Any:
+    return import_module(f"pipeline.trunks.sources.{name}")
 
 
 def load(

@@ -1,6 +1,8 @@
 """`pipeline report` as a person sees it."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -64,3 +66,18 @@ def test_what_cannot_be_done_is_one_sentence_and_nothing_is_written(
 def test_without_a_table_it_says_what_to_run(tmp_path):
     done = CliRunner().invoke(main, ["report", "--cache", str(tmp_path / "empty")])
     assert done.exit_code == 1 and "pipeline extract" in done.stderr
+
+
+def test_scikit_learn_and_torch_are_not_imported_for_what_a_linear_head_said(photos, tmp_path):
+    cache = tmp_path / "cache"
+    fitted(photos, Cache.at(cache), "linear")
+    program = (
+        f"import sys\nfrom pipeline.cli import main\n"
+        f"main(['report', '--cache', {str(cache)!r}], standalone_mode=False)\n"
+        f"print(*{{'sklearn', 'torch', 'pandas'}} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "Labels were judged" in done.stderr
+    assert done.stdout.splitlines()[1:] == [""]

@@ -46,10 +46,11 @@ def resolve(name, weights, keys, *, size, memo, state_dir):
     return facts, None
 
 
-def work(folder: Path, cache: Path, kill_at: int | None) -> dict:
+def work(folder: Path, cache: Path, kill_at: int | None, behind: int) -> dict:
     spec.resolve = resolve
     engines.make_engine = lambda *args: Engine()
     choice.BATCH_SIZE = dict.fromkeys(choice.BATCH_SIZE, 4)
+    choice.BEHIND = {"cpu": behind}
     plan.SHARD_ROWS = 8
     crashes.crashing = lambda images: (False for _ in images)  # starts no process: torch is slow
     calls = 0
@@ -106,15 +107,16 @@ def in_child(*args) -> dict | None:
 
 def main() -> None:
     folder, caches, stride = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    want = in_child(folder, caches / "whole", None)
+    behind = int(sys.argv[4])
+    want = in_child(folder, caches / "whole", None, behind)
     assert want is not None
     report = {"want": want, "killed": 0, "wrong": []}
     for step in range(0, want.get("calls", 0), stride):
         cache = caches / f"killed-{step}"
-        if in_child(folder, cache, step) is not None:
+        if in_child(folder, cache, step, behind) is not None:
             continue
         report["killed"] += 1
-        got = in_child(folder, cache, None)
+        got = in_child(folder, cache, None, behind)
         fine = got and got.get("sha") == want["sha"] and not got["problems"] + got["garbage"]
         if not fine:
             report["wrong"].append([step, got])

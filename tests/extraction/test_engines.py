@@ -25,16 +25,17 @@ def gpu(monkeypatch):
 
 def test_a_gpu_gets_large_pinned_batches_and_the_key_says_what_decodes(gpu):
     on_gpu = (BATCH_SIZE["cuda"], True)
-    assert batches_of(KEY, ExtractOptions()) == (*on_gpu, nvjpeg.crops_on_gpu)
-    assert batches_of(replace(KEY, decoder=LIBJPEG), ExtractOptions()) == (*on_gpu, crops)
-    assert batches_on("cuda", LIBJPEG, 7) == (7, True, crops)
-    for device in ("cpu", "mps"):
-        assert batches_on(device, LIBJPEG, None) == (BATCH_SIZE[device], False, crops)
+    assert batches_of(KEY, ExtractOptions()) == (*on_gpu, nvjpeg.crops_on_gpu, 1)
+    assert batches_of(replace(KEY, decoder=LIBJPEG), ExtractOptions()) == (*on_gpu, crops, 1)
+    assert batches_on("cuda", LIBJPEG, 7) == (7, True, crops, 1)
+    for device, behind in (("cpu", 0), ("mps", 1)):
+        found = batches_on(device, LIBJPEG, None)
+        assert found == (BATCH_SIZE[device], False, crops, behind)
 
 
 def test_crops_that_are_kept_themselves_come_from_the_cpu(gpu):
     pixels = FeatureKey("", "", "pixels", "", KEY.preprocess, "bf16")
-    assert batches_of(pixels, ExtractOptions()) == (BATCH_SIZE["cpu"], False, crops)
+    assert batches_of(pixels, ExtractOptions()) == (BATCH_SIZE["cpu"], False, crops, 0)
 
 
 def test_the_engines_name_says_what_decoded(gpu):

@@ -20,16 +20,18 @@ from pipeline.extraction.options import ExtractOptions
 from pipeline.store import upkeep
 from pipeline.store.cache import Cache
 from pipeline.store.shards import RowStore
+from pipeline.trunks.engines import choice
 
 RECIPE = ExtractOptions(precision="fp32")
 DRIVER = Path(__file__).with_name("kill_driver.py")
 
 
-def test_killed_at_each_step_the_rerun_is_bit_identical(tmp_path):
+@pytest.mark.parametrize("behind", [0, 1])
+def test_killed_at_each_step_the_rerun_is_bit_identical(tmp_path, behind):
     folder = make_folder(tmp_path / "photos", each=9)
     (folder / "ants" / "bad.png").write_bytes(picture(1)[:100])
     done = subprocess.run(
-        [sys.executable, DRIVER, folder, tmp_path, "1"],
+        [sys.executable, DRIVER, folder, tmp_path, "1", str(behind)],
         capture_output=True,
         text=True,
         check=False,
@@ -88,9 +90,11 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.parametrize("behind", [0, 1])
 def test_a_full_disk_is_named_and_the_rerun_completes(
-    tmp_path, small_disk, fake_trunk, monkeypatch
+    tmp_path, small_disk, fake_trunk, monkeypatch, behind
 ):
+    monkeypatch.setattr(choice, "BEHIND", {"cpu": behind})
     monkeypatch.setattr(plan, "SHARD_ROWS", 4)
     folder = make_folder(tmp_path / "photos", each=100)
     cache = Cache.at(small_disk)

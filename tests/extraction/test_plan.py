@@ -179,14 +179,15 @@ def test_a_batch_comes_with_its_own_rows_however_many_an_engine_takes_ahead():
 
 def test_few_images_are_cut_as_they_always_were():
     assert plan.part_sizes(0, 32) == []
-    assert plan.part_sizes(700, 32) == [256, 256, 188]
-    assert plan.part_sizes(20_000, 100) == [200] * 100
+    assert plan.part_sizes(700, 32) == [32, 64, 128, 256, 220]
+    assert plan.part_sizes(700, 100) == [100, 100, 100, 200, 200]
+    assert plan.part_sizes(20_000, 100)[:5] == [100, 100, 100, 200, 200]
 
 
 def test_many_images_come_in_large_parts_after_small_ones_and_none_is_much_of_the_work():
     sizes = plan.part_sizes(1_000_000, 32)
     assert sum(sizes) == 1_000_000 and len(sizes) < 200
-    assert sizes[0] == 256 and max(sizes) == 8192 <= 1_000_000 / 100
+    assert sizes[0] == 32 and max(sizes) == 8192 <= 1_000_000 / 100
     assert all(size % 32 == 0 for size in sizes[:-1])
     grown = [later / earlier for earlier, later in pairwise(sizes)]
     assert max(grown) <= 2

@@ -190,8 +190,8 @@ def _upright(rgb: Any, orientation: int) -> Any:
     return np.ascontiguousarray(np.flip(sides, flips))
 
 
-def decode_jpeg(data: torch.Tensor, **where: Any) -> torch.Tensor:
-    """Return what torchvision decodes of a JPEG's bytes, uint8 [3, H, W], RGB.
+def decode_jpeg(data: torch.Tensor | list[torch.Tensor], **where: Any) -> Any:
+    """Return what torchvision decodes of a JPEG's bytes, uint8 [3, H, W], RGB; a list of a list.
 
     Raises:
         ImportError: torchvision has no decoder (0.29 deprecates it): Pillow is slower and gives the
@@ -201,8 +201,7 @@ def decode_jpeg(data: torch.Tensor, **where: Any) -> torch.Tensor:
     from torchvision.io import ImageReadMode
     from torchvision.io import decode_jpeg as decode
 
-    found: torch.Tensor = decode(data, mode=ImageReadMode.RGB, **where)
-    return found
+    return decode(data, mode=ImageReadMode.RGB, **where)
 
 
 def _jpeg(data: bytes) -> torch.Tensor | None:
@@ -212,7 +211,8 @@ def _jpeg(data: bytes) -> torch.Tensor | None:
     buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     try:
         # torchvision reads an orientation also where EXIF gives it as no integer
-        return decode_jpeg(buffer).permute(1, 2, 0)
+        found: torch.Tensor = decode_jpeg(buffer).permute(1, 2, 0)
+        return found
     except (RuntimeError, ImportError):
         return None
 

@@ -1,5 +1,8 @@
 """JPEGs decoded and resized on a GPU, by nvJPEG, where torchvision's build can and does it right.
 
+torchvision lets one thread at a time call nvJPEG, which decodes many pictures faster than one by
+one: what the threads have read while a call runs goes into the next one together.
+
 nvJPEG rounds otherwise than libjpeg-turbo, and enlarges the colour channels more simply. That is
 more than fp32's own rounding (by how much features change was not measured): so it is for the half
 precisions alone, and its rows have fingerprints of their own. Only plain JPEGs go there: one scan,
@@ -11,7 +14,8 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import cache
 from typing import Any
 
@@ -33,6 +37,44 @@ ALIKE = 2.0
 _threads = threading.local()
 
 
+class Together:
+    """Decodes in one call what several threads ask for at once.
+
+    Args:
+        decode: returns the picture of each of some files, in order, which any thread may use.
+    """
+
+    def __init__(self, decode: Callable[[list[bytes]], list[torch.Tensor]]):
+        self.decode = decode
+        self.waiting: list[tuple[bytes, Future[torch.Tensor]]] = []
+        self.lists, self.turn = threading.Lock(), threading.Lock()
+
+    def __call__(self, data: bytes) -> torch.Tensor:
+        """Return a file's picture; raises what `decode` does of this file alone."""
+        own: Future[torch.Tensor] = Future()
+        with self.lists:
+            self.waiting.append((data, own))
+        with self.turn:
+            if not own.done():  # else the thread before decoded it
+                with self.lists:
+                    taken, self.waiting = self.waiting, []
+                self._serve(taken)
+        return own.result()
+
+    def _serve(self, taken: list[tuple[bytes, Future[torch.Tensor]]]) -> None:
+        try:
+            found = self.decode([data for data, _ in taken])
+        except BaseException as error:
+            if len(taken) == 1:
+                taken[0][1].set_exception(error)
+                return
+            for one in taken:  # whose fault it is shows then
+                self._serve([one])
+        else:
+            for (_, future), picture in zip(taken, found, strict=True):
+                future.set_result(picture)
+
+
 def crops_on_gpu(data: bytes, preprocess: Preprocess, digest: bytes, numbers: Sequence[int]) -> Cut:
     """Return what `crops` returns, on the CPU, computed on a GPU where that is possible.
 
@@ -45,19 +87,28 @@ def crops_on_gpu(data: bytes, preprocess: Preprocess, digest: bytes, numbers: Se
         remarks = convert.remark, header.remark, orientation_remark(turn)
         try:
             with torch.cuda.stream(_stream()):
-                pixels = cpu.upright(_nvjpeg(data), turn or 1)
+                pixels = cpu.upright(_together(data), turn or 1)
                 picture = Decoded(pixels, tuple(filter(None, remarks)))
                 found = crops(data, preprocess, digest, numbers, lambda *_, **__: picture)
+                # a copy waits for this stream, so that no work is left when the pixels are given up
                 return found._replace(crops=[crop.cpu() for crop in found.crops])
         except RuntimeError:  # a variant that it does not read, or no memory for it
             pass
     return crops(data, preprocess, digest, numbers)
 
 
-def _nvjpeg(data: bytes) -> torch.Tensor:
-    """Return a JPEG's picture as it is stored, on the GPU: uint8 [3, H, W], RGB."""
-    buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    return cpu.decode_jpeg(buffer, device="cuda")
+def _nvjpeg(files: list[bytes]) -> list[torch.Tensor]:
+    """Return JPEGs' pictures as they are stored, on the GPU: uint8 [3, H, W] each, RGB.
+
+    It waits for them, since a thread's stream knows nothing of another's.
+    """
+    buffers = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in files]
+    found = cpu.decode_jpeg(buffers, device="cuda")
+    torch.cuda.current_stream().synchronize()
+    return list(found)
+
+
+_together = Together(_nvjpeg)
 
 
 def _is_plain(data: bytes, header: JpegHeader) -> bool:
@@ -95,7 +146,7 @@ def is_right() -> bool:
     Image.fromarray(pixels).save(file, "JPEG", quality=90)
     with quiet():
         try:
-            found = _nvjpeg(file.getvalue()).cpu()
+            found = _nvjpeg([file.getvalue()])[0].cpu()
         except (RuntimeError, ImportError):  # a build without nvJPEG, or a GPU that it cannot use
             return False
         expected = cpu.decode(file.getvalue())

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.reporting.page.tsne import components as principal
+from pipeline.reporting.page.tsne import tsne
+
 #: Principal components that t-SNE starts from; van der Maaten & Hinton 2008 take 30, and
 #: scikit-learn's guide advises 50.
 COMPONENTS = 50
@@ -39,19 +42,16 @@ def layouts(features: np.ndarray, *, seed: int = 0) -> list[Layout]:
 
     Args:
         features: [n, D] float32.
-        seed: of the randomised decomposition and of t-SNE's start.
+        seed: of the randomised decomposition, and of the draw.
 
     Returns:
         Nothing for fewer than `LEAST` images or features that are all equal.
     """
-    from sklearn.decomposition import PCA
-
     if len(features) < LEAST or not np.ptp(features, axis=0).any():
         return []
     count = min(COMPONENTS, *features.shape)
-    pca = PCA(count, random_state=seed)
-    components = pca.fit_transform(features)
-    shares = [*pca.explained_variance_ratio_[:2].tolist(), 0.0]
+    components, parts = principal(features, count, seed=seed)
+    shares = [*parts[:2].tolist(), 0.0]
     if count == 1:
         components = np.concatenate([components, np.zeros_like(components)], 1)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(features))[:MOST])
@@ -75,16 +75,9 @@ def layouts(features: np.ndarray, *, seed: int = 0) -> list[Layout]:
             f"Neighbours stay neighbours (van der Maaten & Hinton 2008, perplexity "
             f"{perplexity:.0f}, from {count} principal components). Distances between groups "
             f"and the sizes of groups mean nothing.{sampled}",
-            _within(_between(components, drawn, _tsne(components[drawn], perplexity, seed))),
+            _within(_between(components, drawn, tsne(components[drawn], perplexity))),
         ),
     ]
-
-
-def _tsne(components: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
-    from sklearn.manifold import TSNE
-
-    made = TSNE(perplexity=perplexity, init="pca", random_state=seed, max_iter=500)
-    return np.asarray(made.fit_transform(components))
 
 
 def _between(components: np.ndarray, drawn: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -95,12 +88,18 @@ def _between(components: np.ndarray, drawn: np.ndarray, places: np.ndarray) -> n
         drawn: [m] int64, images that have a place.
         places: [m, 2], theirs.
     """
-    from sklearn.neighbors import KNeighborsRegressor
-
     if len(drawn) == len(components):
         return places
-    nearest = KNeighborsRegressor(NEAREST, weights="distance").fit(components[drawn], places)
-    return np.asarray(nearest.predict(components))  # of a drawn image, its own place
+    every = np.empty((len(components), 2), places.dtype)
+    every[drawn] = places
+    others = np.setdiff1d(np.arange(len(components)), drawn)
+    known, asked = components[drawn], components[others]
+    distances = np.square(known).sum(1) - 2 * (asked @ known.T)  # but for what a row has in common
+    near = np.argpartition(distances, NEAREST, axis=1)[:, :NEAREST]
+    apart = np.linalg.norm(asked[:, None] - known[near], axis=2).astype(np.float64)
+    weights = 1 / np.maximum(apart, 1e-30)  # an equal image's place
+    every[others] = np.einsum("nk,nkp->np", weights, places[near]) / weights.sum(1, keepdims=True)
+    return every
 
 
 def _within(points: np.ndarray) -> np.ndarray:

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 #: What making a page takes its time for.
 _PARTS = ("audit", "pictures", "map")
 #: Raise it where pages of the same results look otherwise: they are then made anew.
-_LOOK = 2
+_LOOK = 3
 #: What a page is called where a file that is none stands in its way.
 PAGE = "a page of `pipeline report`"
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 #: Engines that are asked for by name and run in PyTorch.
 PYTORCH = ("torch", "compiled")
 BATCH_SIZE = {"cpu": 32, "cuda": 128, "mps": 64}
+#: Parts of a plan that may be on their way to the disk while the next one is computed.
+BEHIND = {"cpu": 0, "cuda": 1, "mps": 1}
 
 
 class Batches(NamedTuple):
@@ -27,11 +29,14 @@ class Batches(NamedTuple):
         size: images in one.
         pinned: whether they lie in page-locked memory, from which a GPU copies while it computes.
         cut: decodes and crops the images.
+        behind: parts that may be committed while the next one is computed: on a CPU, which has the
+            same cores for both, none, so that what is committed is known at once.
     """
 
     size: int
     pinned: bool
     cut: Crops
+    behind: int
 
     def names(self, engine: Engine) -> str:
         """Return what to record of an engine that computes from these batches."""
@@ -55,7 +60,7 @@ def batches_on(device: str, decoder: str, size: int | None) -> Batches:
         from pipeline.images.decoding.nvjpeg import crops_on_gpu
 
         cut = crops_on_gpu
-    return Batches(size or BATCH_SIZE[device], device == "cuda", cut)
+    return Batches(size or BATCH_SIZE[device], device == "cuda", cut, BEHIND[device])
 
 
 def decoder_on(device: str, precision: str) -> str:

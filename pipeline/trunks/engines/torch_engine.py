@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -23,6 +24,8 @@ DTYPES = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+#: Batches that a rate is measured on.
+_TRIED = 6
 
 
 class TorchEngine:
@@ -51,9 +54,10 @@ class TorchEngine:
         self.notes: list[str] = []
         self.precision = precision
         self.device = torch.device(device)
+        self.shape = (3, size, size)
         self.limit: int | None = None  # images at once, once memory has run out
         seeded = torch.Generator().manual_seed(0)
-        example = torch.randint(0, 256, (2, 3, size, size), generator=seeded).to(torch.uint8)
+        example = torch.randint(0, 256, (2, *self.shape), generator=seeded).to(torch.uint8)
         folded = fuse(copy.deepcopy(net).eval(), example)
         assert isinstance(folded, FeatureNet)
         cast = folded.cast(DTYPES[precision], stem=device != "cpu")
@@ -73,6 +77,24 @@ class TorchEngine:
                 yield _fetch(launched.popleft())
         while launched:
             yield _fetch(launched.popleft())
+
+    @torch.no_grad()
+    def rate(self, size: int) -> float:
+        """Return images of noise a second in batches of `size`; 0 where one fills the memory."""
+        noise = torch.randint(0, 256, (size, *self.shape), dtype=torch.uint8)
+        crops = noise.contiguous(memory_format=torch.channels_last)
+        if self.device.type == "cuda":
+            crops = crops.pin_memory()
+        try:
+            self._forward(crops)()
+            began = time.perf_counter()
+            for wait in [self._forward(crops) for _ in range(_TRIED)]:
+                wait()
+        except torch.OutOfMemoryError:
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return 0.0
+        return _TRIED * size / (time.perf_counter() - began)
 
     @torch.no_grad()  # inference mode fails in convolutions of one image (torch 2.14)
     def _launch(self, crops: torch.Tensor) -> list[Waiting]:

@@ -9,8 +9,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-import timm
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.images.preprocess import Preprocess
@@ -105,7 +104,7 @@ def find(name: str) -> Architecture | None:
     return Architecture(
         name=name,
         family="EfficientNet-Lite",
-        build=partial(timm.create_model, given.network, pretrained=False),
+        build=partial(_build, given.network),
         trace=trace_pre_logits,
         weights=(_LABEL,),
         default=_LABEL,
@@ -113,6 +112,13 @@ def find(name: str) -> Architecture | None:
         preprocess=given.preprocess,
         licence="apache-2.0",
     )
+
+
+def _build(network: str) -> nn.Module:
+    import timm
+
+    model: nn.Module = timm.create_model(network, pretrained=False)
+    return model
 
 
 _BUILTIN = {

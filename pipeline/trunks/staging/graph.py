@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-import timm.layers
 import torch
 from torch import Tensor, fx, nn
 
@@ -129,6 +128,8 @@ def trace_pre_logits(model: nn.Module) -> fx.Graph:
     Args:
         model: a timm model in eval mode.
     """
+    import timm.layers
+
     layers: Any = timm.layers  # its star imports hide the name from mypy
     try:
         classifier = model.get_classifier()  # type: ignore[operator]

@@ -1,6 +1,9 @@
 """Which files go to the GPU's decoder, and what happens where it refuses; the GPU is a fake."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,12 +34,11 @@ class Gpu:
     def __init__(self, brighter=0):
         self.brighter, self.decoded = brighter, 0
 
-    def __call__(self, buffer, device="cpu"):
-        found = REAL(buffer)
-        if device == "cuda":
-            self.decoded += 1
-            found = (found.int() + self.brighter).clamp(0, 255).to(torch.uint8)
-        return found
+    def __call__(self, given, device="cpu"):
+        if device == "cpu":
+            return REAL(given)
+        self.decoded += len(given)
+        return [(REAL(one).int() + self.brighter).clamp(0, 255).to(torch.uint8) for one in given]
 
 
 REAL = cpu.decode_jpeg
@@ -48,6 +50,8 @@ def gpu(monkeypatch):
     monkeypatch.setattr(cpu, "decode_jpeg", fake)
     monkeypatch.setattr(nvjpeg, "_stream", lambda: None)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    stream = SimpleNamespace(synchronize=lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
     nvjpeg.is_right.cache_clear()
     yield fake
     nvjpeg.is_right.cache_clear()
@@ -128,11 +132,11 @@ def test_very_large_pictures_stay_on_the_cpu(gpu, picture, encode, monkeypatch):
 
 @pytest.mark.parametrize("error", [RuntimeError("unsupported"), torch.OutOfMemoryError("CUDA")])
 def test_what_the_gpu_refuses_the_cpu_decodes(gpu, picture, encode, monkeypatch, error):
-    def refuse(data):
+    def refuse(files):
         gpu.decoded += 1
         raise error
 
-    monkeypatch.setattr(nvjpeg, "_nvjpeg", refuse)
+    monkeypatch.setattr(nvjpeg._together, "decode", refuse)
     assert same(encode(picture, "JPEG")) and gpu.decoded == 1
 
 
@@ -150,7 +154,7 @@ def test_a_decoder_that_is_not_there_or_wrong_is_not_used(gpu, monkeypatch, faul
     if fault == "other pixels":
         gpu.brighter = 3
     elif fault == "another shape":
-        monkeypatch.setattr(nvjpeg, "_nvjpeg", lambda data: torch.zeros((1, 96, 128)))
+        monkeypatch.setattr(nvjpeg, "_nvjpeg", lambda files: [torch.zeros((1, 96, 128))])
     elif fault == "no nvJPEG":
         monkeypatch.setattr(nvjpeg, "_nvjpeg", refuse)
     else:
@@ -167,3 +171,48 @@ def test_the_loader_takes_its_crops(gpu, picture, encode):
     assert gpu.decoded == 1
     apart = there.crops.int() - plain.crops.int()
     assert np.isclose(float(apart.float().mean()), 1, atol=0.1)
+
+
+@pytest.mark.parametrize("faulty", [None, 3])
+def test_what_threads_ask_for_while_a_call_runs_is_decoded_in_the_next_one(faulty):
+    calls = []
+
+    def decode(files):
+        calls.append(len(files))
+        until = time.monotonic() + 30
+        while len(calls) == 1 and len(together.waiting) < 5 and time.monotonic() < until:
+            time.sleep(0.001)
+        if bytes([faulty or 99]) in files:
+            raise RuntimeError("unsupported")
+        return [torch.tensor(list(data)) for data in files]
+
+    together = nvjpeg.Together(decode)
+    with ThreadPoolExecutor(6) as pool:
+        first = pool.submit(together, bytes([0]))
+        while not calls:
+            time.sleep(0.001)
+        asked = [first, *(pool.submit(together, bytes([n])) for n in range(1, 6))]
+    assert calls == [1, 5] + [1] * 5 * (faulty is not None)
+    for n, one in enumerate(asked):
+        if n == faulty:
+            assert str(one.exception()) == "unsupported"
+        else:
+            assert one.result().tolist() == [n]
+
+
+def test_a_batch_of_the_loader_keeps_a_fault_to_its_image(gpu, picture, encode, monkeypatch):
+    whole, real = [encode(np.roll(picture, n, 1), "JPEG") for n in range(12)], gpu.__call__
+    broken = whole[5][:-400] + b"\xff\xd9"  # plain by its header
+
+    def decode(given, device="cpu"):
+        if device == "cuda" and any(len(one) == len(broken) for one in given):
+            raise RuntimeError("corrupt")
+        return real(given, device)
+
+    monkeypatch.setattr(cpu, "decode_jpeg", decode)
+    files = [*whole[:5], broken, *whole[6:]]
+    options = {"batch_size": 12, "workers": 6}
+    (batch,) = load([(one, None, 0) for one in files], PRE, cut=nvjpeg.crops_on_gpu, **options)
+    (plain,) = load([(one, None, 0) for one in files], PRE, **options)
+    assert batch.bad == plain.bad and set(batch.bad) <= {5}
+    assert torch.equal(batch.crops, plain.crops) and gpu.decoded == 11

@@ -59,3 +59,12 @@ def test_of_many_images_some_are_placed_and_the_others_between_their_nearest(mon
     centres = np.stack([tsne.points[labels == k].mean(0) for k in range(3)])
     nearest = ((tsne.points[:, None] - centres) ** 2).sum(2).argmin(1)
     assert (nearest == labels).mean() > 0.95
+
+
+def test_an_image_equal_to_a_placed_one_has_its_place():
+    features, _ = clouds(60, 12, 3)
+    components = np.concatenate([features, features[:5]])
+    places = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+    found = embedding._between(components, np.arange(60), places)
+    assert (found[:60] == places).all()
+    assert found[60:] == pytest.approx(places[:5], abs=1e-5)
