@@ -8,6 +8,7 @@ from typing import Any, overload
 import numpy as np
 
 _AT_ONCE = 1 << 16  # values that are made objects of while they are gone through
+_FEW = 3  # values that are printed
 
 
 class Digests(Sequence[bytes]):
@@ -67,6 +68,10 @@ class Digests(Sequence[bytes]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __repr__(self) -> str:
+        """Return the first few, and how many there are."""
+        return _shown(self)
+
 
 class HexDigests(Sequence[str]):
     """N sha256 as hexadecimal texts. It equals any sequence of the same.
@@ -100,6 +105,10 @@ class HexDigests(Sequence[str]):
         return _same(self, other)
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Return the first few, and how many there are."""
+        return _shown(self)
 
     @property
     def array(self) -> np.ndarray:
@@ -143,9 +152,18 @@ class Texts(Sequence[str]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __repr__(self) -> str:
+        """Return the first few, and how many there are."""
+        return _shown(self)
+
 
 def _decoded(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
+
+
+def _shown(own: Sequence[Any]) -> str:
+    few = ", ".join(repr(value) for value in own[:_FEW])
+    return f"({few}, …: {len(own):,})" if len(own) > _FEW else f"({few})"
 
 
 def _same(own: Sequence[Any], other: object) -> bool:

@@ -152,7 +152,7 @@ def test_the_benchmark_of_the_store_goes_from_digests_to_a_table_and_scans_links
     importlib.import_module(script).main()
     report = json.loads(capsys.readouterr().out)
     (found,) = report["found"].values()
-    assert found["make"]["shards"] == 3 and report["rows"] == 600
+    assert found["make"]["shards"] == 5 and report["rows"] == 600
     assert {"first", "use", "again"} <= set(found)
     for name in ("index", "plan: images", "plan: missing", "table"):
         assert all(seconds >= 0 for seconds in found["use"][name])

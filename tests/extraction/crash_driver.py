@@ -213,7 +213,9 @@ def run(folder: Path, cache: Path, plan: dict) -> dict:
         "problems": list(found),
         "bad": [list(entry) for entry in done.bad],
         "extracted": done.extracted,
-        "rows": hashlib.sha256(table.features.tobytes() + repr(table.paths).encode()).hexdigest(),
+        "rows": hashlib.sha256(
+            table.features.tobytes() + repr(tuple(table.paths)).encode()
+        ).hexdigest(),
         "in_shards": [reason for meta in metas for _, _, reason in meta["bad"]],
         "said": heard.said,
         "notes": [len(path.read_bytes()) for path in home.decoding.glob("*")],

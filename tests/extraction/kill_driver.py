@@ -73,7 +73,7 @@ def work(folder: Path, cache: Path, kill_at: int | None, behind: int) -> dict:
     )
     table = done.table
     sha = hashlib.sha256(table.features.tobytes())
-    for part in (table.labels.tobytes(), table.splits, table.paths, table.digests):
+    for part in (table.labels.tobytes(), table.splits, tuple(table.paths), tuple(table.digests)):
         sha.update(repr(part).encode())
     left = [str(p) for p in (cache / "runs").glob("[0-9a-f]*.h5")]
     left += [str(p) for p in upkeep.garbage(Cache.at(cache)) if not p.name.startswith(".tmp-")]

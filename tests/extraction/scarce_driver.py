@@ -54,7 +54,7 @@ def run(folder: Path, cache: Path, *, more: int | None = None, size: int | None 
         leave(more)
     recipe = ExtractOptions(precision="fp32", workers=16, image_size=size)
     done = extract.extract_table(folder, recipe, Cache.at(cache))
-    sha = hashlib.sha256(done.table.features.tobytes() + repr(done.table.paths).encode())
+    sha = hashlib.sha256(done.table.features.tobytes() + repr(tuple(done.table.paths)).encode())
     return {"rows": sha.hexdigest(), "bad": done.bad}
 
 

@@ -53,7 +53,7 @@ def test_killed_at_random_moments_with_a_real_trunk_the_rerun_is_bit_identical(t
         "from pipeline.store.cache import Cache\n"
         "recipe = ExtractOptions(image_size=32, batch_size=4)\n"
         "table = extract_table(sys.argv[1], recipe, Cache.at(sys.argv[2])).table\n"
-        "print(table.features.tobytes().hex(), table.paths)\n"
+        "print(table.features.tobytes().hex(), tuple(table.paths))\n"
     )
 
     def start(cache):

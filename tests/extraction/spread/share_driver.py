@@ -56,7 +56,7 @@ def whole(folder: Path, cache: Path) -> dict:
     done = extract.extract_table(folder, OPTIONS, Cache.at(cache))
     table = done.table
     sha = hashlib.sha256(np.ascontiguousarray(table.features).tobytes())
-    for part in (table.labels.tobytes(), table.splits, table.paths, table.digests):
+    for part in (table.labels.tobytes(), table.splits, tuple(table.paths), tuple(table.digests)):
         sha.update(repr(part).encode())
     found = {"sha": sha.hexdigest(), "extracted": done.extracted, "bad": len(done.bad)}
     return {**found, "id": table.table_id}
