@@ -26,12 +26,12 @@ RECIPE = ExtractOptions(precision="fp32")
 DRIVER = Path(__file__).with_name("kill_driver.py")
 
 
-@pytest.mark.parametrize("behind", [0, 1])
-def test_killed_at_each_step_the_rerun_is_bit_identical(tmp_path, behind):
+@pytest.mark.parametrize(("behind", "stride"), [(0, 1), (1, 4)])  # parts on their way to the disk
+def test_killed_at_each_step_the_rerun_is_bit_identical(tmp_path, behind, stride):
     folder = make_folder(tmp_path / "photos", each=9)
     (folder / "ants" / "bad.png").write_bytes(picture(1)[:100])
     done = subprocess.run(
-        [sys.executable, DRIVER, folder, tmp_path, "1", str(behind)],
+        [sys.executable, DRIVER, folder, tmp_path, str(stride), str(behind)],
         capture_output=True,
         text=True,
         check=False,
@@ -39,7 +39,8 @@ def test_killed_at_each_step_the_rerun_is_bit_identical(tmp_path, behind):
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["wrong"] == []
-    assert report["killed"] == report["want"]["calls"] > 30
+    assert report["want"]["calls"] > 30
+    assert report["killed"] == len(range(0, report["want"]["calls"], stride))
     assert report["want"]["extracted"] == 18
 
 
