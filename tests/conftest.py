@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
@@ -22,6 +23,10 @@ from pipeline.store.cache import Cache
 if "mix_stderr" in signature(CliRunner).parameters:  # click 8.1, where it is on
     CliRunner.__init__ = partialmethod(CliRunner.__init__, mix_stderr=False)
     Result.output = property(lambda result: result.stdout + result.stderr)
+
+# On a busy machine a test that takes milliseconds takes seconds.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 #: Tests import OpenVINO by themselves, too; see `pipeline.trunks.engines.openvino_import`.
 sys.modules.setdefault("openvino_telemetry", None)

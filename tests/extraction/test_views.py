@@ -219,7 +219,7 @@ def viewed(path=None, *, views=3, noise=0.3, **options) -> FeatureTable:
     return table.write(path) if path else table
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     groups=st.lists(st.integers(0, 12), min_size=40, max_size=40),
     copies=st.lists(st.integers(0, 25), min_size=40, max_size=40),

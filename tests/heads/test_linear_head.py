@@ -25,9 +25,7 @@ def decisions(estimator, x):
 
 @pytest.mark.parametrize("name", LINEAR)
 @pytest.mark.parametrize("normalize", NORMALIZATIONS)
-@settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(classes=st.integers(2, 4), dim=st.integers(2, 10), seed=st.integers(0, 99),
        balanced=st.booleans())  # fmt: skip
 def test_folding_the_scaler_in_keeps_the_estimators_own_decisions(

@@ -11,7 +11,7 @@ from pipeline.images.preprocess import Preprocess
 SIDES = st.integers(1, 90)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SIDES, SIDES, st.integers(8, 40), st.integers(-3, 12), st.booleans())
 def test_it_gives_what_resize_and_centre_crop_give(height, width, crop, more, squash):
     resize = max(1, crop + more)  # smaller than the crop: torchvision pads

@@ -22,7 +22,7 @@ def by_torchvision(rgb, preprocess):
     return preprocess.apply(torch.from_numpy(rgb).permute(2, 0, 1)).permute(1, 2, 0).numpy()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SIDES, SIDES, st.integers(1, 60), st.integers(0, 20), st.booleans(), SEEDS)
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_numpy_gives_torchvisions_pixels(interpolation, height, width, crop, more, squash, seed):
@@ -48,7 +48,7 @@ def test_what_torchvision_may_do_otherwise_is_left_to_it(tmp_path):
     assert not resizing._whole_numbers(tmp_path / "none")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SIDES, SIDES, st.integers(1, 60), st.sampled_from(AUGMENTED), st.integers(1, 5), SEEDS)
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_numpy_gives_the_same_augmented_views(

@@ -27,7 +27,7 @@ def opened(data):
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 96))
 def test_a_small_picture_fits_and_keeps_its_proportions(height, width, side):
     small = shrink(noise(height, width), side)

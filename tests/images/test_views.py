@@ -1,7 +1,7 @@
 import hashlib
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.images.decoding.crops import _box, _draws, view
@@ -41,7 +41,6 @@ def test_the_geometry_is_fixed_by_content_and_number_alone():
     assert _box(100, 200, POLICIES["crop+mirror"], draws) == (13, 47, 81, 82)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 5))
 def test_a_view_of_any_picture_has_the_inputs_shape(height, width, number):
     found = view(image(0, height, width), PREPROCESS, digest=digest(0), number=number)

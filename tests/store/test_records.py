@@ -107,7 +107,7 @@ def consistent(kind, values):
 
 
 @pytest.mark.parametrize("kind", RECORDS, ids=lambda kind: kind.__name__)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_what_is_written_comes_back(kind, data):
     values = consistent(kind, data.draw(json_of(kind)))
@@ -117,7 +117,7 @@ def test_what_is_written_comes_back(kind, data):
 
 
 @pytest.mark.parametrize("kind", RECORDS, ids=lambda kind: kind.__name__)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_keys_that_are_no_fields_are_ignored(kind, data):
     values = consistent(kind, data.draw(json_of(kind)))

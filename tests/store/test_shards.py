@@ -41,7 +41,7 @@ def test_rows_come_back_under_their_digest_whatever_the_order(store):
     assert out[:, 0].tolist() == [4, 0, 2]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     arrays(
         st.sampled_from([np.float32, np.float16, np.uint8]),

@@ -61,7 +61,7 @@ def test_intervals_hold_what_comes_about_as_often_as_they_say():
     assert np.mean(hits) >= 0.88 and 0.86 <= np.mean(gains) <= 0.99
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.floats(0, 0.9), st.floats(0.05, 1), st.floats(0, 0.4), st.integers(3, 6),
     st.integers(10, 2000), st.integers(0, 9),

@@ -59,7 +59,7 @@ def test_the_threshold_of_a_class_is_its_mean_self_confidence():
     assert (places.tolist(), suggested.tolist()) == ([2], [1])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 40), st.integers(2, 6), st.integers(0, 1000))
 def test_suspects_are_of_another_class_surest_first_and_each_once(count, classes, seed):
     rng = np.random.default_rng(seed)

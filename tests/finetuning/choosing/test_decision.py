@@ -65,7 +65,7 @@ def test_class_weights_weigh_in_what_decides():
     assert weighed.gain > plain.gain
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.integers(10, 80))
 def test_a_model_that_is_its_head_is_never_kept(seed, count):
     rng = np.random.default_rng(seed)

@@ -8,7 +8,7 @@ from tables import clouds
 from pipeline.heads.estimators.classifiers import ShrinkageLDA
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(2, 5),
     st.integers(1, 12),

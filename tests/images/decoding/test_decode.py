@@ -231,7 +231,7 @@ def test_a_bomb_in_a_text_of_a_png_ends_as_a_reason_or_pixels(picture, encode):
     assert reason(data) == "damaged"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]),
     st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=8),

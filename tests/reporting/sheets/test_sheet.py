@@ -69,7 +69,7 @@ def test_what_has_no_glyph_is_replaced_and_other_scripts_stay():
     assert found.legible(chr(0x10FFFD)) == MISSING
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.text(max_size=60), st.integers(20, 200))
 def test_fitted_text_is_never_wider_than_its_room(text, room):
     found = LETTERING

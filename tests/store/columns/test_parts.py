@@ -62,7 +62,7 @@ def test_a_table_in_parts_is_the_table_in_one_file(tmp_path, parted):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rows=st.integers(1, 12),
     part=st.integers(1, 200),
@@ -86,7 +86,7 @@ def test_any_limit_and_any_blocks_give_the_rows(tmp_path_factory, rows, part, bl
     assert back.dtype == array.dtype and len(back) == rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_it_is_indexed_as_an_array(tmp_path_factory, data):
     array = np.random.default_rng(1).random((11, 4, 3)).astype(np.float32)

@@ -161,7 +161,7 @@ def test_a_segment_knows_nothing_of_shards_that_are_gone(store):
     assert len(store.index().keys()) == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(st.lists(st.integers(0, 39), min_size=1, max_size=6, unique=True), st.booleans(),

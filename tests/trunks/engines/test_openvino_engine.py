@@ -287,14 +287,14 @@ def test_what_openvino_reports_ends_in_a_sentence(small, tmp_path):
 
 
 def test_a_run_that_was_stopped_and_goes_on_gives_the_same_bits(tmp_path, monkeypatch):
-    from conftest import make_folder
+    from photos import paint
 
     from pipeline.extraction import plan
     from pipeline.extraction.extract import extract_table
     from pipeline.progress import Silent
 
     monkeypatch.setattr(plan, "SHARD_ROWS", 8)
-    folder = make_folder(tmp_path / "photos", each=22)
+    folder = paint(tmp_path / "photos", ("train",), each=22)
     recipe = ExtractOptions(trunk="resnet18", weights="random", image_size=32, batch_size=4,
                     precision="bf16", device="cpu", engine="openvino")  # fmt: skip
     whole = extract_table(folder, recipe, Cache.at(tmp_path / "whole"))
