@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, overload
+from typing import TypeVar, overload
 
 import numpy as np
 
@@ -11,8 +11,48 @@ _AT_ONCE = 1 << 16  # values that are made objects of while they are gone throug
 _FEW = 3  # values that are printed
 
 
-class Digests(Sequence[bytes]):
-    """N sha256, a sequence of 32 bytes each. It equals any sequence of the same.
+T = TypeVar("T")
+
+
+class Lazy(Sequence[T]):
+    """A sequence that makes its values when they are asked for, by `one` and `some`.
+
+    It equals any sequence of the same values, and prints the first few.
+    """
+
+    def one(self, row: int) -> T:
+        """Return a value.
+
+        Raises:
+            IndexError: there is none.
+        """
+        raise NotImplementedError
+
+    def some(self, rows: slice) -> Sequence[T]:
+        """Return some values."""
+        return [self.one(row) for row in range(*rows.indices(len(self)))]
+
+    @overload
+    def __getitem__(self, at: int) -> T: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[T]: ...
+    def __getitem__(self, at: int | slice) -> T | Sequence[T]:
+        return self.some(at) if isinstance(at, slice) else self.one(at)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(self) != len(other):
+            return False
+        return all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        few = ", ".join(map(repr, self[:_FEW]))
+        return f"({few}, …: {len(self):,})" if len(self) > _FEW else f"({few})"
+
+
+class Digests(Lazy[bytes]):
+    """N sha256, 32 bytes each.
 
     Args:
         raw: [N, 32] uint8.
@@ -54,27 +94,17 @@ class Digests(Sequence[bytes]):
             whole = self.raw[start : start + _AT_ONCE].tobytes()
             yield from (whole[at : at + 32] for at in range(0, len(whole), 32))
 
-    @overload
-    def __getitem__(self, at: int) -> bytes: ...
-    @overload
-    def __getitem__(self, at: slice) -> Digests: ...
-    def __getitem__(self, at: int | slice) -> bytes | Digests:
-        return Digests(self.raw[at]) if isinstance(at, slice) else self.raw[at].tobytes()
+    def one(self, row: int) -> bytes:
+        """Return one of them."""
+        return bytes(self.raw[row])
 
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, Digests):
-            return np.array_equal(self.raw, other.raw)
-        return _same(self, other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        """Return the first few, and how many there are."""
-        return _shown(self)
+    def some(self, rows: slice) -> Digests:
+        """Return some of them, without a copy."""
+        return Digests(self.raw[rows])
 
 
-class HexDigests(Sequence[str]):
-    """N sha256 as hexadecimal texts. It equals any sequence of the same.
+class HexDigests(Lazy[str]):
+    """N sha256 as hexadecimal texts.
 
     Args:
         digests: that they are made of.
@@ -92,23 +122,13 @@ class HexDigests(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         return (digest.hex() for digest in self.digests)
 
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> HexDigests: ...
-    def __getitem__(self, at: int | slice) -> str | HexDigests:
-        return HexDigests(self.digests[at]) if isinstance(at, slice) else self.digests[at].hex()
+    def one(self, row: int) -> str:
+        """Return one of them."""
+        return self.digests[row].hex()
 
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, HexDigests):
-            return self.digests == other.digests
-        return _same(self, other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        """Return the first few, and how many there are."""
-        return _shown(self)
+    def some(self, rows: slice) -> HexDigests:
+        """Return some of them, without a copy."""
+        return HexDigests(self.digests.some(rows))
 
     @property
     def array(self) -> np.ndarray:
@@ -116,10 +136,8 @@ class HexDigests(Sequence[str]):
         return np.frombuffer(self.digests.raw.tobytes().hex().encode(), "S64")
 
 
-class Texts(Sequence[str]):
+class Texts(Lazy[str]):
     """N texts in fixed-length UTF-8, of which each is decoded when it is asked for.
-
-    It equals any sequence of the same.
 
     Args:
         array: [N] of dtype `S`; bytes that are not UTF-8 come back as `surrogateescape`.
@@ -138,35 +156,14 @@ class Texts(Sequence[str]):
         for start in range(0, len(self), _AT_ONCE):
             yield from map(_decoded, self.array[start : start + _AT_ONCE].tolist())
 
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> Texts: ...
-    def __getitem__(self, at: int | slice) -> str | Texts:
-        return Texts(self.array[at]) if isinstance(at, slice) else _decoded(bytes(self.array[at]))
+    def one(self, row: int) -> str:
+        """Return one of them."""
+        return _decoded(bytes(self.array[row]))
 
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, Texts):
-            return np.array_equal(self.array, other.array)
-        return _same(self, other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        """Return the first few, and how many there are."""
-        return _shown(self)
+    def some(self, rows: slice) -> Texts:
+        """Return some of them, without a copy."""
+        return Texts(self.array[rows])
 
 
 def _decoded(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
-
-
-def _shown(own: Sequence[Any]) -> str:
-    few = ", ".join(repr(value) for value in own[:_FEW])
-    return f"({few}, …: {len(own):,})" if len(own) > _FEW else f"({few})"
-
-
-def _same(own: Sequence[Any], other: object) -> bool:
-    if not isinstance(other, Sequence):
-        return False
-    return len(own) == len(other) and all(a == b for a, b in zip(own, other, strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from pipeline.errors import PipelineError
 from pipeline.images.datasets.imageset import ImageSet
 from pipeline.images.decoding.formats import claims
 from pipeline.images.sources.address import joined
+from pipeline.sequences import Lazy
 from pipeline.store.shards import Index, Key, KeyMap, Keys
 
 
@@ -94,7 +94,7 @@ class WantedImages:
             )
 
 
-class _Files(Sequence[str | bytes]):
+class _Files(Lazy[str | bytes]):
     """Where some images of a set lie, made when they are asked for."""
 
     def __init__(self, images: ImageSet, rows: np.ndarray):
@@ -103,14 +103,13 @@ class _Files(Sequence[str | bytes]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[str | bytes]: ...
-    def __getitem__(self, at: int | slice) -> str | list[str | bytes]:
-        if isinstance(at, slice):
-            return [joined(self.root, self.paths[row]) for row in self.rows[at].tolist()]
-        return joined(self.root, self.paths[int(self.rows[at])])
+    def one(self, row: int) -> str:
+        """Return where the image of a row lies."""
+        return joined(self.root, self.paths[int(self.rows[row])])
+
+    def some(self, rows: slice) -> list[str | bytes]:
+        """Return where the images of some rows lie."""
+        return [joined(self.root, self.paths[row]) for row in self.rows[rows].tolist()]
 
 
 def first(bad: list[tuple[str, str]], most: int = 5) -> str:

@@ -16,12 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from pipeline.errors import DamagedError
 from pipeline.extraction.plan import Done, Part, Parts, Plan, Rows
+from pipeline.sequences import Lazy
 from pipeline.store import hdf5
 from pipeline.store.atomic import cannot_read, write_bytes
 from pipeline.store.cache import Cache
@@ -200,7 +201,7 @@ def heard(rows: Rows, part: Part, values: Mapping[str, Any]) -> Done:
         return Done(part, (shards,), passing, tuple(values["sides"]), tuple(values["notes"]))
 
 
-class _Paths(Sequence[str | bytes]):
+class _Paths(Lazy[str | bytes]):
     """Paths in one array of bytes, decoded when they are asked for."""
 
     def __init__(self, ends: np.ndarray, whole: np.ndarray):
@@ -209,17 +210,12 @@ class _Paths(Sequence[str | bytes]):
     def __len__(self) -> int:
         return len(self.ends)
 
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[str | bytes]: ...
-    def __getitem__(self, at: int | slice) -> str | list[str | bytes]:
-        if isinstance(at, slice):
-            return [self[one] for one in range(*at.indices(len(self)))]
-        if not 0 <= at < len(self):
-            raise IndexError(at)
-        start = int(self.ends[at - 1]) if at else 0
-        return os.fsdecode(self.whole[start : int(self.ends[at])].tobytes())
+    def one(self, row: int) -> str:
+        """Return a path."""
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        start = int(self.ends[row - 1]) if row else 0
+        return os.fsdecode(self.whole[start : int(self.ends[row])].tobytes())
 
 
 def recover(cache: Cache, rows: Rows, wanted: Sequence[Key]) -> None:
