@@ -191,7 +191,7 @@ class FeatureTable:
 
     @classmethod
     def open(cls, path: str | Path) -> FeatureTable:
-        """Open a table and check every byte of it against its checksum.
+        """Open a table and check all but its features and views, which are checked when asked for.
 
         Raises:
             PipelineError: there is no such file.
