@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from functools import wraps
 from importlib import import_module
-from types import FrameType
 from typing import Any
 
 import click
@@ -17,7 +15,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from pipeline import __version__
-from pipeline.cli import log, options, settings, streams
+from pipeline.cli import log, options, settings, stops, streams
 from pipeline.errors import PipelineError, nearest
 from pipeline.locks import check_system
 
@@ -47,10 +45,6 @@ COMMANDS = {
 
 #: What Ctrl-C says where the command knows nothing better.
 STOPPED = "Stopped. What was committed stays in the cache; the same command goes on."
-
-
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM)."""
 
 
 class LazyGroup(click.Group):
@@ -105,9 +99,9 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; print a `PipelineError` as a sentence and choose the exit code."""
         ctx.meta[options.BEGAN] = time.monotonic()
-        before = signal.signal(signal.SIGTERM, _terminate)
         try:
-            return super().invoke(ctx)
+            with stops.heard():
+                return super().invoke(ctx)
         except PipelineError as error:
             log.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
@@ -119,7 +113,7 @@ class LazyGroup(click.Group):
             raise error
         except KeyboardInterrupt as error:
             log.echo(str(error) or STOPPED, err=True)
-            ctx.exit(128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
+            ctx.exit(128 + stops.number(type(error)))
         except BrokenPipeError:
             sys.stdout = None  # the reader left, as `head` does
             ctx.exit(0)
@@ -130,8 +124,6 @@ class LazyGroup(click.Group):
             place = f": {name}" if (name := getattr(error, "filename", None)) else ""
             log.echo(f"Error: {reason}{place}. What was committed stays in the cache.", err=True)
             ctx.exit(1)
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _with_log_file(command: click.Command) -> click.Command:
@@ -159,10 +151,6 @@ def _from_file(error: click.BadParameter) -> bool:
         return False
     source = error.ctx.get_parameter_source(error.param.name or "")
     return source is ParameterSource.DEFAULT_MAP
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
 
 
 @click.group(

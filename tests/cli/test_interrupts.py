@@ -194,3 +194,23 @@ def test_an_error_of_ours_is_not_taken_for_the_systems(tmp_path, monkeypatch):
     monkeypatch.setattr(upkeep, "usage", fail)
     done = CliRunner().invoke(main, ["cache", "info", "--cache", str(tmp_path)])
     assert isinstance(done.exception, OSError)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_that_meets_the_end_of_an_object_still_ends_the_command(
+    tmp_path, monkeypatch, number, code
+):
+    class Ended:
+        def __del__(self):
+            signal.raise_signal(number)  # what its handler raises here, Python forgets
+
+    def wait(*args, **options):
+        Ended()
+        time.sleep(60)
+
+    monkeypatch.setattr(upkeep, "usage", wait)
+    began, hook = time.monotonic(), sys.unraisablehook
+    done = CliRunner().invoke(main, ["cache", "info", "--cache", str(tmp_path)])
+    assert done.exit_code == code, done.output
+    assert "the same command goes on" in done.output and "Traceback" not in done.output
+    assert time.monotonic() - began < 30 and sys.unraisablehook is hook
