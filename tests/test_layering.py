@@ -17,7 +17,7 @@ PACKAGE = Path(pipeline.__file__).parent
 HOUSE = (
     ("errors",),
     ("arguments",),
-    ("options", "progress", "cores", "clusters", "plotting", "locks", "sequences"),
+    ("options", "progress", "cores", "clusters", "plotting", "locks", "sequences", "compiler"),
     ("database",),
     ("images", "store"),
     ("trunks",),

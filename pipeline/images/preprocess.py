@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pipeline.compiler import imported
+
 if TYPE_CHECKING:
     import torch
 
@@ -64,12 +66,9 @@ class Preprocess:
             uint8 [3, crop, crop], resized antialiased on uint8 and centre-cropped as
             torchvision's `Resize` and `CenterCrop` do.
         """
-        from torchvision.transforms.v2 import InterpolationMode
-        from torchvision.transforms.v2 import functional as F
-
-        resize = partial(
-            F.resize, interpolation=InterpolationMode(self.interpolation), antialias=True
-        )
+        v2 = imported("torchvision.transforms.v2")
+        way = v2.InterpolationMode(self.interpolation)
+        resize = partial(v2.functional.resize, interpolation=way, antialias=True)
         if self.squash:
             return _middle(resize(image, [self.resize, self.resize]), self.crop, self.crop)
         height, width = image.shape[-2:]
@@ -81,11 +80,10 @@ class Preprocess:
 
 def _middle(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Return what torchvision's `center_crop` does, in less time where nothing is to be padded."""
-    from torchvision.transforms.v2 import functional as F
-
     tall, wide = image.shape[-2:]
     if height > tall or width > wide:
-        padded: torch.Tensor = F.center_crop(image, [height, width])
+        functional = imported("torchvision.transforms.v2.functional")
+        padded: torch.Tensor = functional.center_crop(image, [height, width])
         return padded
     top, left = round((tall - height) / 2), round((wide - width) / 2)
     return image[..., top : top + height, left : left + width]

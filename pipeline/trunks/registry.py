@@ -6,16 +6,15 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.arguments import file_and_key, path_of
+from pipeline.compiler import imported
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.names import safe
 from pipeline.images.preprocess import Preprocess
@@ -125,7 +124,7 @@ def find(name: str) -> Architecture:
 
 
 def _source(name: str) -> Any:
-    return import_module(f"pipeline.trunks.sources.{name}")
+    return imported(f"pipeline.trunks.sources.{name}")
 
 
 def load(
@@ -326,6 +325,8 @@ def describe(name: str) -> TrunkInfo:
         UsageError: no such trunk.
         PipelineError: it cannot be cut into stages.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton
+
     architecture = find(name)
     size = architecture.preprocess.crop
     with random_weights.seeded(random_weights.SEED), Weightless():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pipeline.compiler import imported
 from pipeline.images import resizing
 from pipeline.images.decoding.decode import (
     Decoded,
@@ -153,17 +154,15 @@ def view(
     """
     if number == 0:
         return preprocess.apply(image)
-    from torchvision.transforms.v2 import InterpolationMode
-    from torchvision.transforms.v2 import functional as F
-
     policy, draws = policy_of(number), _draws(digest, number)
     if policy.scale is None:
         crop = preprocess.apply(image)
     else:
         top, left, height, width = _box(image.shape[-2], image.shape[-1], policy, draws)
-        crop = F.resized_crop(
+        v2 = imported("torchvision.transforms.v2")
+        crop = v2.functional.resized_crop(
             image, top, left, height, width, [preprocess.crop, preprocess.crop],
-            interpolation=InterpolationMode(preprocess.interpolation), antialias=True,
+            interpolation=v2.InterpolationMode(preprocess.interpolation), antialias=True,
         )  # fmt: skip
     flipped: torch.Tensor = crop.flip(-1) if next(draws) < policy.mirror else crop
     return flipped

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from pipeline.compiler import imported
 from pipeline.errors import PipelineError
 from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.sources.weights import read_weights
@@ -115,9 +116,7 @@ def find(name: str) -> Architecture | None:
 
 
 def _build(network: str) -> nn.Module:
-    import timm
-
-    model: nn.Module = timm.create_model(network, pretrained=False)
+    model: nn.Module = imported("timm").create_model(network, pretrained=False)
     return model
 
 

@@ -2,14 +2,14 @@
 
 The chain is read off the model's own `forward` by `torch.fx`, with every module but plain
 Sequentials left whole, so that what stands between the modules (a ReLU, a transpose, Inception's
-`transform_input`) comes along without a line for each architecture. Shapes are measured on the
-meta device, which computes nothing.
+`transform_input`) comes along without a line for each architecture. Shapes are measured.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -17,10 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from pipeline.compiler import imported
 from pipeline.errors import PipelineError
 
 #: An order of axes, as `permute` takes it.
 Axes = tuple[int, ...]
+#: Parameters up to which one forward pass takes less time than the meta device, which imports
+#: torch's compiler.
+LARGE = 100_000_000
 #: The shape of what each node gives, None where that is no tensor.
 Shapes = dict[fx.Node, tuple[int, ...] | None]
 
@@ -128,9 +132,7 @@ def trace_pre_logits(model: nn.Module) -> fx.Graph:
     Args:
         model: a timm model in eval mode.
     """
-    import timm.layers
-
-    layers: Any = timm.layers  # its star imports hide the name from mypy
+    layers = imported("timm.layers")
     try:
         classifier = model.get_classifier()  # type: ignore[operator]
     except AttributeError:  # that of CLIP's ResNets looks for one that they do not have
@@ -226,17 +228,20 @@ class _Shapes(fx.Interpreter):
 def measure(model: nn.Module, graph: fx.Graph, size: int) -> Shapes:
     """Return the shape of what each node gives for one image of size×size.
 
-    Computes nothing where the model's code runs on the meta device, else one forward pass.
+    One forward pass; of a model of more than `LARGE` parameters, or without memory, one that
+    computes nothing where the model's code runs on the meta device.
     """
     tensors = [*model.parameters(), *model.buffers()]
-    # A copy whose tensors hold no numbers: deepcopy takes what its memo says for each of them.
-    hollow = copy.deepcopy(model, {id(tensor): tensor.detach().to("meta") for tensor in tensors})
-    try:
-        found = _Shapes(hollow, graph)
-        found.run(torch.empty(1, 3, size, size, device="meta"))
-    except (NotImplementedError, RuntimeError):
-        found = _Shapes(model, graph)
-        found.run(torch.zeros(1, 3, size, size))
+    hollow = any(tensor.is_meta for tensor in tensors)
+    if hollow or sum(tensor.numel() for tensor in tensors) > LARGE:
+        # A copy whose tensors hold no numbers: deepcopy takes what its memo says for each of them.
+        memo = {id(tensor): tensor.detach().to("meta") for tensor in tensors}
+        found = _Shapes(copy.deepcopy(model, memo), graph)
+        with suppress(NotImplementedError, RuntimeError):
+            found.run(torch.empty(1, 3, size, size, device="meta"))
+            return found.shapes
+    found = _Shapes(model, graph)
+    found.run(torch.zeros(1, 3, size, size))
     return found.shapes
 
 
