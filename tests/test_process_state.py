@@ -17,6 +17,7 @@ from photos import FAST, OPTIONS
 import pipeline
 from pipeline.analysis.advising import learning_curve
 from pipeline.analysis.comparing import feature_cost
+from pipeline.finetuning.choosing import budget
 
 TRUNK = {**OPTIONS, "trunk": "squeezenet1_1"}
 
@@ -88,11 +89,22 @@ def assert_same(before: dict, after: dict) -> None:
     assert changed == {}
 
 
+@pytest.fixture
+def two_threads():
+    """Compute in two threads, as where nobody limits them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("name", CALLS)
-def test_nothing_of_the_process_is_other_than_before(work, tmp_path, name):
+def test_nothing_of_the_process_is_other_than_before(
+    work, tmp_path, monkeypatch, two_threads, name
+):
     cache = tmp_path / "cache"
     shutil.copytree(work / "cache", cache)
-    torch.set_num_threads(2)  # as where nobody limits them
+    monkeypatch.setattr(budget, "STEPS", 4)  # of what `advise` tries
     for _ in ("cold", "warm"):
         before = snapshot()
         CALLS[name](work, cache)

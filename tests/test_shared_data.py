@@ -175,7 +175,7 @@ def test_noise_of_a_hundredth_of_the_features_spread_changes_few_predictions(cac
     noisy = x + np.random.default_rng(0).normal(0, 0.01 * rms, x.shape).astype(np.float32)
     changed = {}
     for clf in standardising:
-        head = pipeline.fit_head(table, clf=clf, cache=cache, jobs=1)
+        head = pipeline.fit_head(table, clf=clf, folds=2, cache=cache, jobs=1)
         one, other = (head.predict_proba(values).argmax(1) for values in (x, noisy))
         changed[clf] = float((one != other).mean())
     print(name, changed)
