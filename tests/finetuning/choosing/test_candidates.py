@@ -103,12 +103,39 @@ def test_ctrl_c_keeps_the_best_whole_candidate(work, monkeypatch):
 
     monkeypatch.setattr(Training, "epoch", interrupted)
     heard = Heard()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="same command with --resume goes on"):
         tune(work, heard=heard, **SEARCH)
     (folder,) = (work / "cache" / "models").iterdir()
     info = MODEL.read(folder)
     assert not info.finished and info.kept_recipe == "steady"
-    assert any("best whole candidate" in line for line in heard.said)
+    kept = "the best whole candidate, steady"
+    if not info.beats_head:
+        kept = f"the head, which {kept}, did not beat"
+    assert f"Kept in {folder}: {kept}." in heard.said
+
+
+def test_a_search_that_starts_over_says_so_and_keeps_nothing_of_the_unfinished_one(
+    work, monkeypatch
+):
+    heard, epoch, states = Heard(), Training.epoch, work / "cache" / "training"
+
+    def interrupted(self):
+        if len(list(states.iterdir())) > 1:  # a candidate's beside the plan
+            raise KeyboardInterrupt
+        return epoch(self)
+
+    monkeypatch.setattr(Training, "epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune(work, heard=heard, resume=True, **SEARCH)
+    assert any("no unfinished run" in line for line in heard.said)
+    [plan] = states.glob("*.json")
+    plan.with_name(f"{plan.stem}-bold-fold-1-of-3.safetensors").write_bytes(b"of another plan")
+    with pytest.raises(KeyboardInterrupt):
+        tune(work, heard=heard, **SEARCH)
+    assert any("--resume goes on with one" in line for line in heard.said)
+    assert not list(states.glob("*fold*"))
+    monkeypatch.setattr(Training, "epoch", epoch)
+    assert tune(work, resume=True, **SEARCH).info.finished
 
 
 def test_a_recipe_whose_loss_is_not_finite_ends_at_once_and_is_told(work, monkeypatch):
@@ -169,6 +196,7 @@ def test_where_every_recipe_diverges_the_head_is_scored_on_all_that_could_choose
     assert not info.beats_head and info.selected_on == "train-part"
     assert info.metrics["train-part"].model.images == 24 - info.train_images > 2
     assert any("head stays best" in note for note in info.notes)
+    assert info.decided == f"No model was left to compare: the head {info.head} stays best."
 
 
 def _budget_ends_after(monkeypatch, told):
