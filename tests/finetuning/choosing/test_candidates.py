@@ -226,7 +226,9 @@ def test_where_the_budget_ends_within_the_folds_those_decide_that_were_held_out(
 
 def test_where_the_budget_ends_with_the_rungs_those_decide_that_chose(work, monkeypatch):
     _budget_ends_after(monkeypatch, "4 epochs")
-    info = tune(work, **SEARCH).info
+    heard = Heard()
+    info = tune(work, heard=heard, **SEARCH).info
+    assert any("; 0 s of the budget left, for what would take" in line for line in heard.said)
     assert info.decision["on"] == info.selected_on == "train-part"
     assert any("no time for folds" in note for note in info.notes)
 
