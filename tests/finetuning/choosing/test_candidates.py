@@ -1,6 +1,7 @@
 """Several recipes on one cache: what is tried, what is kept, and that it can be gone on with."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ from photos import Heard, tune
 
 import pipeline
 from pipeline.errors import DamagedError
+from pipeline.finetuning import bench
 from pipeline.finetuning.choosing import budget
 from pipeline.finetuning.choosing.journal import Journal
 from pipeline.finetuning.choosing.recipes import RECIPES
 from pipeline.finetuning.choosing.runs import Runs
+from pipeline.finetuning.task import refit
 from pipeline.finetuning.training import Diverged, Training
 from pipeline.store.results import MODEL
 
@@ -190,12 +193,19 @@ def test_where_every_recipe_diverges_the_head_is_scored_on_all_that_could_choose
     def diverges(self):
         raise Diverged
 
+    def unsure(task, rows):  # its probabilities would gain by another temperature
+        found = refit(task, rows)
+        assert found.linear is not None
+        return replace(found, linear=replace(found.linear, temperature=50.0))
+
     monkeypatch.setattr(budget, "MANY", 4)
     monkeypatch.setattr(Training, "epoch", diverges)
+    monkeypatch.setattr(bench, "refit", unsure)
     info = tune(work, **SEARCH).info
     assert not info.beats_head and info.selected_on == "train-part"
     assert info.metrics["train-part"].model.images == 24 - info.train_images > 2
     assert any("head stays best" in note for note in info.notes)
+    assert all(scores.model == scores.start for scores in info.metrics.values())
     assert info.decided == f"No model was left to compare: the head {info.head} stays best."
 
 
