@@ -18,6 +18,9 @@ from pipeline.store.result_records import ModelInfo
 if TYPE_CHECKING:
     from pipeline.finetuning.model import Model
 
+#: What Ctrl-C says where nothing is gone on with unasked.
+STOPPED = "Stopped. What was committed stays in the cache; the same command with --resume goes on."
+
 
 @dataclass(frozen=True)
 class Tuning:
@@ -172,5 +175,10 @@ def finetune_head(
     if info is None:
         from pipeline.finetuning.training_run import make_model
 
-        info = make_model(task, cache, notes, progress)
+        try:
+            info = make_model(task, cache, notes, progress)
+        except KeyboardInterrupt as stop:
+            if options.resume is None:
+                raise
+            raise type(stop)(STOPPED) from stop
     return Tuning(info, task.folder, reused, tuple(notes), time.monotonic() - began, head)

@@ -60,6 +60,9 @@ def commit(
     table, head, options = task.table, task.head, task.options
     decisive = outcome.scored[outcome.selects]
     calibrated = metrics.calibrate(decisive.model, table.labels[decisive.rows], on=outcome.selects)
+    if not outcome.best_epoch and outcome.handover is not None:
+        # the head as it is, whose temperature was fitted with it
+        calibrated = replace(calibrated, temperature=1.0, after=calibrated.before)
     trained = table.labels[outcome.train]
     majority = int(np.bincount(trained, minlength=len(table.classes)).argmax())
     scored = {

@@ -203,7 +203,7 @@ class Training:
             logits[share] = self.logits(self.select)
             if not np.isfinite(logits[share]).all():
                 raise Diverged
-        best = min(logits, key=lambda share: self._loss(logits[share]))
+        best = min(logits, key=lambda share: self.loss(logits[share]))
         self.network.put(tensors[best])
         return best, logits[best]
 
@@ -223,7 +223,7 @@ class Training:
                 self.run.take_statistics(self.source.batches(keys, size))
         return self.network.copy()
 
-    def _loss(self, logits: np.ndarray) -> float:
+    def loss(self, logits: np.ndarray) -> float:
         """Return the log-loss of the selection part, at its best temperature; nan without one."""
         if not self.select.digests:
             return math.nan
@@ -327,7 +327,7 @@ class Training:
     ) -> None:
         """Note an epoch; where none was better, what the network holds is the best so far."""
         number, head_lr = len(self.history), lr * self.settings.head_lr_factor
-        loss, accuracy = self._loss(logits), math.nan
+        loss, accuracy = self.loss(logits), math.nan
         if self.select.digests:
             accuracy = float((logits.argmax(1) == self.select.labels).mean())
         seconds = time.perf_counter() - since

@@ -22,7 +22,6 @@ from pipeline.finetuning.settings import Epoch, Part
 from pipeline.finetuning.states import keep_state, take_up
 from pipeline.finetuning.task import Task
 from pipeline.finetuning.training import Diverged, Training
-from pipeline.heads.metrics import log_loss, softmax
 from pipeline.images.names import counted
 from pipeline.progress import Progress
 from pipeline.store.cache import Cache
@@ -60,7 +59,11 @@ def make_model(task: Task, cache: Cache, notes: list[str], progress: Progress) -
 def _make(task: Task, cache: Cache, notes: list[str], progress: Progress) -> ModelInfo:
     if few := few_images(task):
         progress.say(few)
+    unfinished = unfinished_run(task, cache, progress)
     setup = Setup.of(task, cache, notes, progress)
+    if task.options.resume is False:
+        for path in unfinished:
+            path.unlink(missing_ok=True)
     unfreeze, budget = task.options.unfreeze, budget_of(task, cache)
     history: list[Epoch] = []
     try:
@@ -83,6 +86,18 @@ def _make(task: Task, cache: Cache, notes: list[str], progress: Progress) -> Mod
         ) from error
     setup.end()
     return written
+
+
+def unfinished_run(task: Task, cache: Cache, progress: Progress) -> list[Path]:
+    """Return the states of an unfinished run of the same, and tell what becomes of it."""
+    states = list((cache.root / "training").glob(f"{task.folder.name}[.-]*"))
+    if task.options.resume and not states:
+        progress.say("There is no unfinished run of this to resume: starting at the beginning.")
+    elif task.options.resume is False and states:
+        progress.say(
+            "Starting over. (An unfinished run of the same was there; --resume goes on with one.)"
+        )
+    return states
 
 
 def few_images(task: Task) -> str:
@@ -119,19 +134,14 @@ def _several(
         found = candidates.outcome()
     except KeyboardInterrupt:
         if candidates.best is not None:
-            keep(candidates.early())
-            bench.progress.say(
-                f"Kept the best whole candidate, {candidates.best.trained.recipe}, in "
-                f"{bench.task.folder}. {_again(bench.task)} goes on."
-            )
+            info = keep(candidates.early())
+            whole = f"the best whole candidate, {candidates.best.trained.recipe}"
+            kept = whole if info.beats_head else f"the head, which {whole}, did not beat"
+            bench.progress.say(f"Kept in {bench.task.folder}: {kept}.")
         raise
     written = keep(found)
     bench.clear()
     return written
-
-
-def _again(task: Task) -> str:
-    return "The same command" + ("" if task.options.resume is None else " with --resume")
 
 
 def _one_recipe(bench: Bench, keep: Callable[[Outcome], ModelInfo]) -> ModelInfo:
@@ -145,10 +155,7 @@ def _one_recipe(bench: Bench, keep: Callable[[Outcome], ModelInfo]) -> ModelInfo
             finite = _epoch(tuner, bench.state(), agreed, progress)
     except KeyboardInterrupt:
         keep(_best_epoch(bench, tuner, agreed, finished=False))
-        progress.say(
-            f"Kept epoch {tuner.best_epoch}, the best so far, in {task.folder}. {_again(task)} "
-            "goes on."
-        )
+        progress.say(f"Kept epoch {tuner.best_epoch}, the best so far, in {task.folder}.")
         raise
     written = keep(_best_epoch(bench, tuner, agreed, finished=finite))
     bench.clear()
@@ -187,13 +194,6 @@ def _begin(tuner: Training, bench: Bench) -> Handover | None:
     if resume is not False and (facts := take_up(tuner, saved, resume, progress)):
         progress.say(f"Going on after epoch {len(tuner.history) - 1}.")
         return None if facts["handover"] is None else Handover(**facts["handover"])
-    if resume:
-        progress.say("There is no unfinished run of this to resume: starting at the beginning.")
-    elif resume is False and saved.exists():
-        progress.say(
-            "Starting over. (An unfinished run of the same was there; --resume goes on with one.)"
-        )
-        saved.unlink()
     agreed = _check(tuner, bench)
     keep_state(tuner, saved, agreed)
     return agreed
@@ -216,12 +216,11 @@ def _check(tuner: Training, bench: Bench) -> Handover | None:
         head=start,
         precisions=(str(task.table.provenance.precision), tuner.settings.precision),
     )
-    before = softmax(start.scores(stored), start.temperature)
-    labels = tuner.select.labels
+    scores = start.scores(stored) / np.float32(start.temperature)
     progress.say(
-        f"{line}; the head {log_loss(labels, before):.4f} "
-        f"({np.mean(before.argmax(1) == labels):.3f}); logits differ by {agreed.logits:.2g} of "
-        f"their length, {agreed.tolerance:g} is allowed"
+        f"{line}; the head {tuner.loss(scores):.4f} "
+        f"({np.mean(scores.argmax(1) == tuner.select.labels):.3f}); logits differ by "
+        f"{agreed.logits:.2g} of their length, {agreed.tolerance:g} is allowed"
     )
     return agreed
 

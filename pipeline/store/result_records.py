@@ -298,12 +298,14 @@ class ModelInfo(ResultInfo):
         one = self.decision
         if one is None:
             return ""
+        if not one["images"]:
+            return f"No model was left to compare: the head {self.head} stays best."
         where = "held-out folds of train" if one["on"] == "folds" else one["on"]
         figures = (
-            f"on {one['images']:,} images of {where} its log-loss is {abs(one['gain']):.4f} ± "
-            f"{one['error']:.4f} {'lower' if one['gain'] >= 0 else 'higher'}, and "
-            f"{one['model_alone']:,} are right with it alone, {one['head_alone']:,} with the head "
-            "alone"
+            f"on {one['images']:,} images of {where} the model's log-loss is "
+            f"{abs(one['gain']):.4f} ± {one['error']:.4f} "
+            f"{'lower' if one['gain'] >= 0 else 'higher'}, and {one['model_alone']:,} "
+            f"are right with it alone, {one['head_alone']:,} with the head alone"
         )
         if self.beats_head:
             return f"The model is better than its head: {figures}."

@@ -1,6 +1,7 @@
 """What can go wrong in stage three, and what stays then."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ from PIL import Image
 
 import pipeline
 from pipeline.errors import PipelineError, UsageError
-from pipeline.finetuning import boundary, training
+from pipeline.finetuning import bench, boundary, training
+from pipeline.finetuning import task as task_module
 from pipeline.finetuning.finetune import finetune_head
 from pipeline.finetuning.model import Model
 from pipeline.finetuning.options import FinetuneOptions
@@ -33,9 +35,9 @@ def test_an_interrupted_run_keeps_the_best_and_resumes_bit_identically(work, mon
 
     monkeypatch.setattr(training.Training, "epoch", epoch)
     heard = Heard()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="same command with --resume goes on"):
         tune(work, epochs=3, heard=heard)
-    assert any("--resume" in s for s in heard.said)
+    assert any("Kept epoch" in s for s in heard.said)
     kept = MODEL.read(whole.folder)
     assert kept.finished is False and kept.epochs == 2
     assert list((work / "cache" / "training").iterdir())
@@ -50,6 +52,20 @@ def test_an_interrupted_run_keeps_the_best_and_resumes_bit_identically(work, mon
     assert done.info.handover == whole.info.handover is not None
     assert (done.folder / "model.safetensors").read_bytes() == weights
     assert not list((work / "cache" / "training").iterdir())
+
+
+def test_before_the_first_step_network_and_head_are_measured_alike(work, monkeypatch):
+    def unsure(task, rows):
+        found = task_module.refit(task, rows)
+        assert found.linear is not None
+        return replace(found, linear=replace(found.linear, temperature=50.0))
+
+    monkeypatch.setattr(bench, "refit", unsure)
+    heard = Heard()
+    tune(work, epochs=1, heard=heard)
+    [line] = [line for line in heard.said if line.startswith("epoch 0")]
+    network, head = (float(value) for value in re.findall(r"(?:selection|head) ([\d.]+)", line))
+    assert network == pytest.approx(head, abs=2e-3)
 
 
 def test_a_new_start_says_that_an_unfinished_run_is_there(work, monkeypatch):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.finetuning.boundary import collect, reading, wanted_images
-from pipeline.finetuning.task import Task, solved_by
+from pipeline.finetuning.task import Task, class_weights, solved_by
 from pipeline.heads import metrics
 from pipeline.heads.cross_validation.search import Plan, search
 from pipeline.heads.registry import HEADS
@@ -113,27 +113,33 @@ def choose_policy(
     there = np.array([digest not in lost for digest in digests])
     whole = stored.gather([(digest, 0) for digest in fitting.train])
 
-    def losses(views: Sequence[int]) -> np.ndarray:
+    def held_out(views: Sequence[int]) -> np.ndarray:
         own = [stored.gather([(digest, n) for digest in fitting.train]) for n in views]
         return _held_out(task, np.stack([whole, *own], 1), labels[there], group_ids[there])
 
-    plain, scores = losses(()), []
+    logits = {"none": held_out(()), **{policy: held_out(own) for policy, own in tried.items()}}
+    of = {p: metrics.losses(labels[there], metrics.softmax(own)) for p, own in logits.items()}
+    plain, scores = of["none"], []
     groups = np.unique(group_ids[there], return_inverse=True)[1]
-    of = {"none": plain, **{policy: losses(views) for policy, views in tried.items()}}
     for policy, own in of.items():
         error = mean_error(own - plain, groups)
         scores.append(PolicyScore(policy, float(own.mean()), float((own - plain).mean()), error))
     cache.end_run(stored.key.fingerprint, fitting.every())
-    chosen = _boldest({one.policy: one for one in scores}, of, groups)
+    chosen, why = _boldest({one.policy: one for one in scores}, of, groups), ""
+    weights = class_weights(task, rows[there])
+    if not any(_knows(own, labels[there], weights, groups) for own in logits.values()):
+        chosen, why = "shift", f": {BLIND}"
     told = ", ".join(
         f"{one.policy} {one.log_loss:.3f}" + (f" (± {one.error:.3f})" if one.error else "")
         for one in scores
     )
     progress.say(f"Augmentation, log-loss of a head on {len(plain):,} training images: {told}.")
-    progress.say(f"Views are {SAID[chosen]}.")
+    progress.say(f"Views are {SAID[chosen]}{why}.")
     return Augmentation(chosen, len(plain), tuple(scores))
 
 
+#: Why bolder views are not taken where no policy seems to do harm.
+BLIND = "the head knows no more than how frequent the classes are, and cannot tell what harms"
 #: What a policy's views are, for people.
 SAID = {
     "none": "not augmented: each way to augment makes the head worse",
@@ -164,6 +170,17 @@ def _boldest(
     return "+".join(named) or "none"
 
 
+def _knows(
+    logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None, groups: np.ndarray
+) -> bool:
+    """Tell whether held-out logits [n, K] say more of the labels than the classes' frequencies."""
+    counts = np.bincount(labels, minlength=logits.shape[1]) * (1.0 if weights is None else weights)
+    guess = np.broadcast_to(counts / counts.sum(), logits.shape)
+    own = metrics.softmax(metrics.tempered(logits, labels))
+    gain = metrics.losses(labels, guess, weights) - metrics.losses(labels, own, weights)
+    return bool(gain.mean() > mean_error(gain, groups))
+
+
 def _some(task: Task) -> np.ndarray:
     """Return training rows to try on: all, or a stratified part."""
     rows = task.train
@@ -177,7 +194,7 @@ def _some(task: Task) -> np.ndarray:
 def _held_out(
     task: Task, features: np.ndarray, labels: np.ndarray, group_ids: np.ndarray
 ) -> np.ndarray:
-    """Return the log-loss of each image, [n], by heads that it was held out from.
+    """Return the logits of each image, [n, K], of heads that it was held out from.
 
     Args:
         task: whose head's kind and penalty they have.
@@ -205,7 +222,7 @@ def _held_out(
         classes=len(task.table.classes), train=rows.ravel(), folds=parts, plan=plan,
     )  # fmt: skip
     assert found.held is not None
-    logits, own, at = found.held
-    losses = np.empty(images)
-    losses[np.asarray(at) // views] = metrics.losses(own, metrics.softmax(logits))
-    return losses
+    logits, _, at = found.held
+    ordered = np.empty(logits.shape, logits.dtype)
+    ordered[np.asarray(at) // views] = logits
+    return ordered

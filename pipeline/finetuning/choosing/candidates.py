@@ -95,8 +95,8 @@ class Candidates:
         winner = self._winner(tried)
         cost = self._cost(winner)
         self.bench.progress.say(
-            f"Recipe {winner.recipe}: deciding between it and the head, about "
-            f"{minutes(cost.deciding(winner.epochs, plan.decides))}."
+            f"Recipe {winner.recipe}: deciding between it and the head, "
+            f"{self._left(cost.deciding(winner.epochs, plan.decides))}."
         )
         return self.verdict.of(winner, cost, by=plan.decides)
 
@@ -177,10 +177,17 @@ class Candidates:
             right = trial.logits.argmax(1) == self.task.table.labels[self.choosing]
             self.bench.progress.say(
                 f"{told}: log-loss {trial.log_loss:.4f} ({right.mean():.3f}), "
-                f"{count * trained.seconds:.0f} s; about "
-                f"{minutes(needed(self._cost(trained), plan, **done))} left"
+                f"{count * trained.seconds:.0f} s; "
+                f"{self._left(needed(self._cost(trained), plan, **done))}"
             )
         return tried
+
+    def _left(self, seconds: float) -> str:
+        """Return how long so many seconds of work will take: no longer than the budget lasts."""
+        left = max(0.0, self.journal.left)
+        if seconds <= left:
+            return f"about {minutes(seconds)} left"
+        return f"{minutes(left)} of the budget left, for what would take about {minutes(seconds)}"
 
     def _scored(self, trained: Trained) -> Trial:
         logits = self.runs.logits(trained.tensors, self.choosing)

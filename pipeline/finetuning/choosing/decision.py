@@ -25,7 +25,7 @@ class Decision:
 
     Attributes:
         on: `folds`, or the split half of which decided.
-        images: that decided.
+        images: that decided; 0 where no model was left.
         share: of the way from the head to the model that is kept; 0: the head stays best.
         gain: by how much the log-loss is lower than the head's, in the mean.
         error: standard error of that, paired.

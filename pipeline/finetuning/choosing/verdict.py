@@ -81,7 +81,7 @@ class Verdict:
         head = head_logits(self.bench.head, task, rows)
         start = dict(self.runs.start)
         nothing = Trained("", self.bench.settings, task.train, start, start, 0.0)
-        decision = Decision(on, len(rows), 0.0, 0.0, 0.0, 0, 0)
+        decision = Decision(on, 0, 0.0, 0.0, 0.0, 0, 0)
         return self._made(nothing, self.bench.head, task.train, decision, rows, head, {})
 
     def _on_choosing(self, winner: Trained, cost: Cost | None) -> Outcome:

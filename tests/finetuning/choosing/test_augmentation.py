@@ -29,7 +29,12 @@ def _colours(rng, label):
     return pixels.astype(np.uint8)
 
 
+def _noise(rng, label):
+    return rng.integers(0, 256, (48, 48, 3)).astype(np.uint8)
+
+
 MAKERS = {
+    "noise": _noise,
     "mirror": lambda rng, k: _sheet(rng)[:, ::-1] if k else _sheet(rng),
     "colour": _colours,
 }
@@ -70,6 +75,10 @@ def test_where_the_class_is_the_mirror_image_views_are_not_mirrored(chosen):
 
 def test_where_views_keep_the_label_the_boldest_policy_is_taken(chosen):
     assert chosen("colour").policy == "crop+mirror"
+
+
+def test_a_head_that_knows_nothing_cannot_allow_a_bold_policy(chosen):
+    assert chosen("noise").policy == "shift"
 
 
 def test_the_ladder_is_climbed_until_a_policy_harms():

@@ -1,6 +1,7 @@
 """Several recipes on one cache: what is tried, what is kept, and that it can be gone on with."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ from photos import Heard, tune
 
 import pipeline
 from pipeline.errors import DamagedError
+from pipeline.finetuning import bench
 from pipeline.finetuning.choosing import budget
 from pipeline.finetuning.choosing.journal import Journal
 from pipeline.finetuning.choosing.recipes import RECIPES
 from pipeline.finetuning.choosing.runs import Runs
+from pipeline.finetuning.task import refit
 from pipeline.finetuning.training import Diverged, Training
 from pipeline.store.results import MODEL
 
@@ -103,12 +106,39 @@ def test_ctrl_c_keeps_the_best_whole_candidate(work, monkeypatch):
 
     monkeypatch.setattr(Training, "epoch", interrupted)
     heard = Heard()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="same command with --resume goes on"):
         tune(work, heard=heard, **SEARCH)
     (folder,) = (work / "cache" / "models").iterdir()
     info = MODEL.read(folder)
     assert not info.finished and info.kept_recipe == "steady"
-    assert any("best whole candidate" in line for line in heard.said)
+    kept = "the best whole candidate, steady"
+    if not info.beats_head:
+        kept = f"the head, which {kept}, did not beat"
+    assert f"Kept in {folder}: {kept}." in heard.said
+
+
+def test_a_search_that_starts_over_says_so_and_keeps_nothing_of_the_unfinished_one(
+    work, monkeypatch
+):
+    heard, epoch, states = Heard(), Training.epoch, work / "cache" / "training"
+
+    def interrupted(self):
+        if len(list(states.iterdir())) > 1:  # a candidate's beside the plan
+            raise KeyboardInterrupt
+        return epoch(self)
+
+    monkeypatch.setattr(Training, "epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune(work, heard=heard, resume=True, **SEARCH)
+    assert any("no unfinished run" in line for line in heard.said)
+    [plan] = states.glob("*.json")
+    plan.with_name(f"{plan.stem}-bold-fold-1-of-3.safetensors").write_bytes(b"of another plan")
+    with pytest.raises(KeyboardInterrupt):
+        tune(work, heard=heard, **SEARCH)
+    assert any("--resume goes on with one" in line for line in heard.said)
+    assert not list(states.glob("*fold*"))
+    monkeypatch.setattr(Training, "epoch", epoch)
+    assert tune(work, resume=True, **SEARCH).info.finished
 
 
 def test_a_recipe_whose_loss_is_not_finite_ends_at_once_and_is_told(work, monkeypatch):
@@ -163,12 +193,20 @@ def test_where_every_recipe_diverges_the_head_is_scored_on_all_that_could_choose
     def diverges(self):
         raise Diverged
 
+    def unsure(task, rows):  # its probabilities would gain by another temperature
+        found = refit(task, rows)
+        assert found.linear is not None
+        return replace(found, linear=replace(found.linear, temperature=50.0))
+
     monkeypatch.setattr(budget, "MANY", 4)
     monkeypatch.setattr(Training, "epoch", diverges)
+    monkeypatch.setattr(bench, "refit", unsure)
     info = tune(work, **SEARCH).info
     assert not info.beats_head and info.selected_on == "train-part"
     assert info.metrics["train-part"].model.images == 24 - info.train_images > 2
     assert any("head stays best" in note for note in info.notes)
+    assert all(scores.model == scores.start for scores in info.metrics.values())
+    assert info.decided == f"No model was left to compare: the head {info.head} stays best."
 
 
 def _budget_ends_after(monkeypatch, told):
@@ -198,7 +236,9 @@ def test_where_the_budget_ends_within_the_folds_those_decide_that_were_held_out(
 
 def test_where_the_budget_ends_with_the_rungs_those_decide_that_chose(work, monkeypatch):
     _budget_ends_after(monkeypatch, "4 epochs")
-    info = tune(work, **SEARCH).info
+    heard = Heard()
+    info = tune(work, heard=heard, **SEARCH).info
+    assert any("; 0 s of the budget left, for what would take" in line for line in heard.said)
     assert info.decision["on"] == info.selected_on == "train-part"
     assert any("no time for folds" in note for note in info.notes)
 
