@@ -17,7 +17,17 @@ PACKAGE = Path(pipeline.__file__).parent
 HOUSE = (
     ("errors",),
     ("arguments",),
-    ("options", "progress", "cores", "clusters", "plotting", "locks", "sequences", "compiler"),
+    (
+        "options",
+        "progress",
+        "cores",
+        "clusters",
+        "plotting",
+        "locks",
+        "sequences",
+        "compiler",
+        "garbage",
+    ),
     ("database",),
     ("images", "store"),
     ("trunks",),

@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from pipeline import __version__
+from pipeline import __version__, garbage
 from pipeline.cli import log, options, settings, stops, streams
 from pipeline.errors import PipelineError, nearest
 from pipeline.locks import check_system
@@ -68,6 +68,7 @@ class LazyGroup(click.Group):
         """Run a command line, and write its exit code to the log file where there is one."""
         if args is None:
             streams.in_utf8()
+            garbage.seldom()
         words = sys.argv[1:] if args is None else list(args)
         with streams.prepared(), log.logged(words):
             return super().main(words, *more, **extra, obj=words)

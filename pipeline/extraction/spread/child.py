@@ -20,6 +20,7 @@ from threading import Thread
 from types import FrameType
 from typing import Any, TextIO
 
+from pipeline import garbage
 from pipeline.errors import PipelineError
 from pipeline.extraction.compute import compute_parts
 from pipeline.extraction.options import ExtractOptions
@@ -71,6 +72,7 @@ def taken(parts: Parts, own: Iterator[int], tell: _Told) -> Iterator[Part]:
 
 def main() -> None:
     """Do the job of standard input."""
+    garbage.seldom()
     tell = _Told(os.fdopen(os.dup(1), "w"))
     os.dup2(2, 1)  # what libraries print is no message
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that listens

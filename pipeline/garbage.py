@@ -1,0 +1,20 @@
+"""Collecting garbage seldom, in a process that runs one command."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+
+#: Objects more than were freed, until the youngest are looked at; and how often the older ones are.
+THRESHOLDS = (50_000, 20, 100)
+
+
+def seldom() -> None:
+    """Look for cycles of dead objects seldom, and not at all when the process ends.
+
+    Importing torch and a network's library makes a million objects, of which none is garbage:
+    looking at them again and again, and once more at the end, takes longer than half of the imports
+    themselves.
+    """
+    gc.set_threshold(*THRESHOLDS)
+    atexit.register(gc.freeze)
