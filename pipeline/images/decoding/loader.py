@@ -151,6 +151,7 @@ def load_batches(
             for (slot, _), crop in zip(wanted, found.crops, strict=True):
                 into[slot] = crop if arrays else crop.permute(1, 2, 0).numpy()
         except BadImage as error:
+            into[[slot for slot, _ in wanted]] = 0
             return _Filled(bad={slot: str(error) for slot, _ in wanted})
         except (MemoryError, OSError) as error:
             raise machine_error("decode", name, error) from error
@@ -162,8 +163,9 @@ def load_batches(
         start = 0
         for part in batches:
             rows = batch_size if pad or start else len(part)
-            empty = _zeros((rows, size, size, 3), pin=pin, array=arrays)
+            empty = _empty((rows, size, size, 3), pin=pin, array=arrays)
             memory = empty if arrays else empty.numpy()
+            memory[len(part) :] = 0
             futures = []
             for (source, digest), run in groupby(enumerate(part), key=lambda item: item[1][:2]):
                 wanted = [(slot, number) for slot, (_, _, number) in run]
@@ -185,10 +187,10 @@ def load_batches(
             yield batch
 
 
-def _zeros(shape: tuple[int, ...], *, pin: bool, array: bool) -> Any:
-    """Return uint8 zeros: a tensor, perhaps in page-locked memory, or an array."""
+def _empty(shape: tuple[int, ...], *, pin: bool, array: bool) -> Any:
+    """Return memory for uint8: a tensor, perhaps page-locked, or an array."""
     if array:
-        return np.zeros(shape, np.uint8)
+        return np.empty(shape, np.uint8)
     import torch
 
-    return torch.zeros(shape, dtype=torch.uint8, pin_memory=pin)
+    return torch.empty(shape, dtype=torch.uint8, pin_memory=pin)

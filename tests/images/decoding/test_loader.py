@@ -9,7 +9,8 @@ import torch
 from conftest import picture
 
 from pipeline.errors import PipelineError
-from pipeline.images.decoding import reading
+from pipeline.images.decoding import loader, reading
+from pipeline.images.decoding.crops import crops, crops_by_numpy
 from pipeline.images.decoding.loader import AHEAD, load
 from pipeline.images.preprocess import Preprocess
 
@@ -37,6 +38,25 @@ def test_the_crops_of_unknown_images_are_those_of_a_planned_run_bit_for_bit(tmp_
     assert torch.equal(torch.cat([b.crops for b in got]), want)  # padding included
     assert [(b.start, b.count) for b in got] == [(0, 4), (4, 4), (8, 2)]
     assert got[0].crops.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("arrays", "cut"), [(False, crops), (True, crops_by_numpy)])
+def test_bad_images_and_padding_are_zeros_whatever_the_memory_held(monkeypatch, arrays, cut):
+    memory = loader._empty
+
+    def used(*args, **options):
+        found = memory(*args, **options)
+        found[:] = 7
+        return found
+
+    monkeypatch.setattr(loader, "_empty", used)
+    first, second = picture(1), picture(2)
+    files = [(first, hashlib.sha256(first).digest(), n) for n in (0, 1)]
+    files += [(b"none", hashlib.sha256(b"none").digest(), n) for n in (0, 1)]
+    files.append((second, hashlib.sha256(second).digest(), 0))
+    (batch,) = load(files, PRE, batch_size=8, workers=2, arrays=arrays, cut=cut)
+    assert list(batch.bad) == [2, 3] and batch.count == 5
+    assert [bool(crop.any()) for crop in batch.crops] == [n in (0, 1, 4) for n in range(8)]
 
 
 def test_few_images_are_not_padded_and_none_give_nothing():
