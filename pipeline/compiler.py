@@ -13,7 +13,7 @@ from typing import Any
 _COMPILER = "torch._dynamo"
 
 
-def imported(name: str) -> Any:
+def import_library(name: str) -> Any:
     """Return a module of torchvision or timm, imported without torch's compiler."""
     if name in sys.modules:
         return import_module(name)

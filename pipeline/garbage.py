@@ -1,4 +1,4 @@
-"""Collecting garbage seldom, in a process that runs one command."""
+"""Collecting garbage rarely, in a process that runs one command."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import gc
 THRESHOLDS = (50_000, 20, 100)
 
 
-def seldom() -> None:
-    """Look for cycles of dead objects seldom, and not at all when the process ends.
+def collect_rarely() -> None:
+    """Look for cycles of dead objects rarely, and not at all when the process ends.
 
     Importing torch and timm leaves 260,000 objects, of which none is garbage: looking at them some
     600 times, and once more at the end, takes half as long as the imports themselves.

@@ -155,6 +155,17 @@ def cache(tmp_path):
 
 
 @pytest.fixture
+def two_threads():
+    """Let torch have two threads, as it has where nobody limits them."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def table(tmp_path):
     from tables import make_table
 

@@ -33,8 +33,8 @@ def test_a_cold_extract_imports_no_compiler(tmp_path, trunk):
 IMPORT = """
 import sys
 import torch
-from pipeline.compiler import deferred, imported
-timm, vision = imported("timm"), imported("torchvision")
+from pipeline.compiler import deferred, import_library
+timm, vision = import_library("timm"), import_library("torchvision")
 assert "torch._dynamo" not in sys.modules
 """
 

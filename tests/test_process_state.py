@@ -89,15 +89,6 @@ def assert_same(before: dict, after: dict) -> None:
     assert changed == {}
 
 
-@pytest.fixture
-def two_threads():
-    """Compute in two threads, as where nobody limits them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("name", CALLS)
 def test_nothing_of_the_process_is_other_than_before(
     work, tmp_path, monkeypatch, two_threads, name

@@ -68,7 +68,7 @@ class LazyGroup(click.Group):
         """Run a command line, and write its exit code to the log file where there is one."""
         if args is None:
             streams.in_utf8()
-            garbage.seldom()
+            garbage.collect_rarely()
         words = sys.argv[1:] if args is None else list(args)
         with streams.prepared(), log.logged(words):
             return super().main(words, *more, **extra, obj=words)

@@ -17,6 +17,7 @@ from pipeline.finetuning.outcome import Outcome
 from pipeline.finetuning.prepare import faster, last_layer, load_trunk, make_network, softened
 from pipeline.finetuning.result import commit
 from pipeline.finetuning.settings import Epoch, Part, Settings
+from pipeline.finetuning.states import states_of
 from pipeline.finetuning.task import Task, class_weights, refit
 from pipeline.finetuning.training import Training
 from pipeline.heads.cross_validation.search import SearchResult
@@ -68,7 +69,7 @@ class Bench:
 
     def clear(self) -> None:
         """Remove the states of the run, which is finished."""
-        for path in self.folder.glob(f"{self.task.folder.name}[.-]*"):
+        for path in states_of(self.folder, self.task.folder.name):
             path.unlink()
 
     def training(

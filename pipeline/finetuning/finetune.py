@@ -178,7 +178,7 @@ def finetune_head(
         try:
             info = make_model(task, cache, notes, progress)
         except KeyboardInterrupt as stop:
-            if options.resume is None:
-                raise
-            raise type(stop)(STOPPED) from stop
+            if options.resume is not None:
+                stop.args = (STOPPED,)
+            raise
     return Tuning(info, task.folder, reused, tuple(notes), time.monotonic() - began, head)

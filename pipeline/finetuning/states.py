@@ -18,6 +18,11 @@ from pipeline.progress import Progress
 from pipeline.store.atomic import write_bytes
 
 
+def states_of(folder: Path, model: str) -> list[Path]:
+    """Return the states of unfinished runs of a model, given its id, and of their candidates."""
+    return list(folder.glob(f"{model}[.-]*"))
+
+
 def take_up(
     tuner: Training, saved: Path, resume: bool | None, progress: Progress
 ) -> dict[str, Any] | None:

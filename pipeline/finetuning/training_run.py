@@ -19,7 +19,7 @@ from pipeline.finetuning.choosing.depth import choose_depth, depths
 from pipeline.finetuning.outcome import Outcome, Scored, head_logits
 from pipeline.finetuning.prepare import Handover, check_handover
 from pipeline.finetuning.settings import Epoch, Part
-from pipeline.finetuning.states import keep_state, take_up
+from pipeline.finetuning.states import keep_state, states_of, take_up
 from pipeline.finetuning.task import Task
 from pipeline.finetuning.training import Diverged, Training
 from pipeline.images.names import counted
@@ -90,7 +90,7 @@ def _make(task: Task, cache: Cache, notes: list[str], progress: Progress) -> Mod
 
 def unfinished_run(task: Task, cache: Cache, progress: Progress) -> list[Path]:
     """Return the states of an unfinished run of the same, and tell what becomes of it."""
-    states = list((cache.root / "training").glob(f"{task.folder.name}[.-]*"))
+    states = states_of(cache.root / "training", task.folder.name)
     if task.options.resume and not states:
         progress.say("There is no unfinished run of this to resume: starting at the beginning.")
     elif task.options.resume is False and states:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline.compiler import imported
+from pipeline.compiler import import_library
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ class Preprocess:
             uint8 [3, crop, crop], resized antialiased on uint8 and centre-cropped as
             torchvision's `Resize` and `CenterCrop` do.
         """
-        v2 = imported("torchvision.transforms.v2")
+        v2 = import_library("torchvision.transforms.v2")
         way = v2.InterpolationMode(self.interpolation)
         resize = partial(v2.functional.resize, interpolation=way, antialias=True)
         if self.squash:
@@ -82,7 +82,7 @@ def _middle(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Return what torchvision's `center_crop` does, in less time where nothing is to be padded."""
     tall, wide = image.shape[-2:]
     if height > tall or width > wide:
-        functional = imported("torchvision.transforms.v2.functional")
+        functional = import_library("torchvision.transforms.v2.functional")
         padded: torch.Tensor = functional.center_crop(image, [height, width])
         return padded
     top, left = round((tall - height) / 2), round((wide - width) / 2)

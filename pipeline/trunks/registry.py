@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.arguments import file_and_key, path_of
-from pipeline.compiler import imported
+from pipeline.compiler import import_library
 from pipeline.errors import PipelineError, UsageError, nearest
 from pipeline.images.names import safe
 from pipeline.images.preprocess import Preprocess
@@ -124,7 +124,7 @@ def find(name: str) -> Architecture:
 
 
 def _source(name: str) -> Any:
-    return imported(f"pipeline.trunks.sources.{name}")
+    return import_library(f"pipeline.trunks.sources.{name}")
 
 
 def load(

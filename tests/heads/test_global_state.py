@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from global_state import snapshot
 from joblib import parallel_config
 from sklearn.exceptions import ConvergenceWarning
@@ -33,15 +32,6 @@ def first_imports(tmp_path_factory):
     for name in ("linear", "lda", "nb"):
         head = pipeline.fit_head(small, clf=name, cache=folder, folds=2, jobs=1)
         Head.open(head.folder).predict(small)
-
-
-@pytest.fixture
-def two_threads():
-    """Let torch have two threads, as it has where nobody limits them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")

@@ -72,7 +72,7 @@ def taken(parts: Parts, own: Iterator[int], tell: _Told) -> Iterator[Part]:
 
 def main() -> None:
     """Do the job of standard input."""
-    garbage.seldom()
+    garbage.collect_rarely()
     tell = _Told(os.fdopen(os.dup(1), "w"))
     os.dup2(2, 1)  # what libraries print is no message
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that listens

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipeline.compiler import imported
+from pipeline.compiler import import_library
 from pipeline.images import resizing
 from pipeline.images.decoding.decode import (
     Decoded,
@@ -159,7 +159,7 @@ def view(
         crop = preprocess.apply(image)
     else:
         top, left, height, width = _box(image.shape[-2], image.shape[-1], policy, draws)
-        v2 = imported("torchvision.transforms.v2")
+        v2 = import_library("torchvision.transforms.v2")
         crop = v2.functional.resized_crop(
             image, top, left, height, width, [preprocess.crop, preprocess.crop],
             interpolation=v2.InterpolationMode(preprocess.interpolation), antialias=True,

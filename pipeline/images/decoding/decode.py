@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipeline.compiler import imported
+from pipeline.compiler import import_library
 from pipeline.errors import BadImage
 from pipeline.images.decoding import colour, formats, headers, pillow
 from pipeline.images.decoding.colour import NOTHING, Conversion
@@ -199,7 +199,7 @@ def decode_jpeg(data: torch.Tensor | list[torch.Tensor], **where: Any) -> Any:
             same pixels.
         RuntimeError: it refuses the file.
     """
-    imported("torchvision")
+    import_library("torchvision")
     from torchvision.io import ImageReadMode
     from torchvision.io import decode_jpeg as decode
 

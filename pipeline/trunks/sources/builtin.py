@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from pipeline.compiler import imported
+from pipeline.compiler import import_library
 from pipeline.errors import PipelineError
 from pipeline.images.preprocess import Preprocess
 from pipeline.trunks.sources.weights import read_weights
@@ -116,7 +116,7 @@ def find(name: str) -> Architecture | None:
 
 
 def _build(network: str) -> nn.Module:
-    model: nn.Module = imported("timm").create_model(network, pretrained=False)
+    model: nn.Module = import_library("timm").create_model(network, pretrained=False)
     return model
 
 

@@ -17,13 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from pipeline.compiler import imported
+from pipeline.compiler import import_library
 from pipeline.errors import PipelineError
 
 #: An order of axes, as `permute` takes it.
 Axes = tuple[int, ...]
-#: Parameters up to which one forward pass takes less time than the meta device, which imports
-#: torch's compiler.
+#: Parameters up to which shapes are measured by a forward pass: 0.05 to 0.4 s for six networks of
+#: 5 to 89 million. The meta device takes 0.9 to 1.3 s whatever the network: it imports the
+#: compiler.
 LARGE = 100_000_000
 #: The shape of what each node gives, None where that is no tensor.
 Shapes = dict[fx.Node, tuple[int, ...] | None]
@@ -132,7 +133,7 @@ def trace_pre_logits(model: nn.Module) -> fx.Graph:
     Args:
         model: a timm model in eval mode.
     """
-    layers = imported("timm.layers")
+    layers = import_library("timm.layers")
     try:
         classifier = model.get_classifier()  # type: ignore[operator]
     except AttributeError:  # that of CLIP's ResNets looks for one that they do not have
